@@ -1,0 +1,372 @@
+"""Vector intrinsics: what NumPy-style loops cannot say to LLVM, one idea each.
+
+Numba hands loops to LLVM's auto-vectoriser, which is good at element-wise work and poor at matrix products. The four
+vector intrinsics here are written straight in LLVM IR instead:
+
+======================  ==============================================================================
+``tile``                rows x vecs vectors of C kept in registers over the whole k loop: the micro-kernel
+``transpose``           one LANES x LANES block, by log2(LANES) rounds of shuffles
+``copy_vector``         one vector from one address to another
+``clear_vector``        one vector of zeros
+======================  ==============================================================================
+
+and the scalar ones under them serve memory by address and the threads' barrier. Addresses are plain int64 numbers of
+bytes, strides are counted in elements; the element type is the type of the ``zero`` or ``alpha`` argument. All are made
+at module level: an intrinsic made inside a function would get a new cache key in every process.
+"""
+import llvmlite.binding as llvm
+import llvmlite.ir as ir
+from numba import types
+from numba.core import cgutils, config
+from numba.extending import intrinsic
+
+_ADDRESS = ir.IntType(64)
+
+
+def _vector_bits() -> int:
+    """Width of the vector registers that LLVM uses on the CPU Numba compiles for: 512, 256 or 128.
+
+    LLVM itself is asked, by compiling one 16-lane addition and looking at the registers, so that a CPU named in
+    NUMBA_CPU_NAME counts as what it is.
+    """
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    native = config.CPU_NAME in (None, "", "host")
+    cpu = llvm.get_host_cpu_name() if native else config.CPU_NAME
+    features = config.CPU_FEATURES
+    if features is None:
+        features = llvm.get_host_cpu_features().flatten() if native else ""
+    machine = llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features)
+    probe = llvm.parse_assembly("""
+        define <16 x float> @probe(<16 x float> %a, <16 x float> %b) {
+            %c = fadd <16 x float> %a, %b
+            ret <16 x float> %c
+        }""")
+    code = machine.emit_assembly(probe)
+    return 512 if "zmm" in code else 256 if "ymm" in code else 128
+
+
+VECTOR_BITS = _vector_bits()
+_ARM = llvm.get_process_triple().startswith(("aarch64", "arm64"))
+
+# Accumulators of one tile, rows x vecs, chosen so that they, one row of B and one element of A fit the register file:
+# 32 registers with AVX-512 and on Arm, 16 otherwise. kernels/README.md has the measurements.
+MR, NV = (8, 3) if VECTOR_BITS == 512 or _ARM else (6, 2)
+
+
+def _lanes(float_type) -> int:
+    return VECTOR_BITS // float_type.bitwidth
+
+
+def _llvm_float(float_type):
+    return ir.FloatType() if float_type == types.float32 else ir.DoubleType()
+
+
+class _Emit:
+    """A builder that knows one vector type: each method emits one operation."""
+
+    def __init__(self, builder, float_type, lanes):
+        self.builder, self.lanes = builder, lanes
+        self.bytes = float_type.bitwidth // 8
+        self.scalar = _llvm_float(float_type)
+        self.vector = ir.VectorType(self.scalar, lanes)
+        self.name = f"v{lanes}f{float_type.bitwidth}"
+        self.zero = ir.Constant(self.vector, [0.0] * lanes)
+
+    def address(self, base, *offsets):
+        """base + the sum of the offsets, which are counted in elements."""
+        for offset in offsets:
+            base = self.builder.add(base, self.builder.mul(offset, ir.Constant(_ADDRESS, self.bytes)))
+        return base
+
+    def load(self, address):
+        return self.builder.load(self.builder.inttoptr(address, self.vector.as_pointer()), align=self.bytes)
+
+    def store(self, value, address):
+        self.builder.store(value, self.builder.inttoptr(address, self.vector.as_pointer()), align=self.bytes)
+
+    def load_first(self, address, mask):
+        """The lanes that mask names; 0 elsewhere, where memory is not touched."""
+        pointer = self.vector.as_pointer()
+        function = self._declared(f"llvm.masked.load.{self.name}.p0", self.vector,
+                                  [pointer, ir.IntType(32), mask.type, self.vector])
+        return self.builder.call(function, [self.builder.inttoptr(address, pointer),
+                                            ir.Constant(ir.IntType(32), self.bytes), mask, self.zero])
+
+    def store_first(self, value, address, mask):
+        pointer = self.vector.as_pointer()
+        function = self._declared(f"llvm.masked.store.{self.name}.p0", ir.VoidType(),
+                                  [self.vector, pointer, ir.IntType(32), mask.type])
+        self.builder.call(function, [value, self.builder.inttoptr(address, pointer),
+                                     ir.Constant(ir.IntType(32), self.bytes), mask])
+
+    def first(self, count):
+        """The mask of the first `count` lanes."""
+        lane = ir.Constant(ir.VectorType(_ADDRESS, self.lanes), list(range(self.lanes)))
+        return self.builder.icmp_signed("<", lane, self.splat(count))
+
+    def splat(self, value):
+        """One scalar in every lane."""
+        vector = ir.VectorType(value.type, self.lanes)
+        one = self.builder.insert_element(ir.Constant(vector, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+        return self.builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined),
+                                           ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes))
+
+    def broadcast(self, address):
+        """The scalar at an address in every lane."""
+        return self.splat(self.builder.load(self.builder.inttoptr(address, self.scalar.as_pointer()), align=self.bytes))
+
+    def fma(self, a, b, c):
+        """a * b + c, fused where the CPU can; a CPU without FMA multiplies and adds, it does not call a library."""
+        function = self._declared(f"llvm.fmuladd.{self.name}", self.vector, [self.vector] * 3)
+        return self.builder.call(function, [a, b, c])
+
+    def shuffle(self, a, b, lanes):
+        index = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), list(lanes))
+        return self.builder.shuffle_vector(a, b, index)
+
+    def _declared(self, name, returns, arguments):
+        # llvmlite's declare_intrinsic does not know vector types: declare the function by its name.
+        return cgutils.get_or_insert_function(self.builder.module, ir.FunctionType(returns, arguments), name)
+
+
+@intrinsic(prefer_literal=True)
+def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu):
+    """C = epilogue(alpha A B + beta C) for one tile of rows x (vecs * LANES) elements; the micro-kernel.
+
+    Parameters
+    ----------
+    rows, vecs : literal int
+        Size of the tile: `rows` rows of `vecs` vectors. All accumulators live in registers.
+    a, a_row, a_k : int64
+        Element (i, p) of A is at address a, plus i * a_row + p * a_k elements. Each is broadcast to a vector.
+    b, b_k, b_vec : int64
+        Vector v of row p of B is at address b, plus p * b_k + v * b_vec elements.
+    c, c_row, c_vec : int64
+        Vector v of row i of C is at address c, plus i * c_row + v * c_vec elements.
+    tail : int64
+        Lanes of the last vector of C that exist, 1 to LANES. No other is read or written. B must hold all lanes.
+    k : int64
+        Length of the inner sum; 0 is allowed.
+    alpha, beta : float32 or float64
+        Their type is the element type. With beta = 0, C is never read.
+    bias : int64
+        0, or the address of one row that is added to every row of the tile (its vectors stand as those of C do).
+        It must hold all lanes of the last vector.
+    relu : int64
+        Not 0: negative results become 0. NaN stays NaN.
+    """
+    if not isinstance(rows, types.IntegerLiteral) or not isinstance(vecs, types.IntegerLiteral):
+        return None
+    rows_n, vecs_n, float_type = rows.literal_value, vecs.literal_value, alpha
+    signature = types.void(rows, vecs, *[types.int64] * 11, float_type, float_type, types.int64, types.int64)
+
+    def codegen(context, builder, signature, arguments):
+        a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu = arguments[2:]
+        emit = _Emit(builder, float_type, _lanes(float_type))
+        number = lambda value: ir.Constant(_ADDRESS, value)  # noqa: E731
+        at = [(i, v) for i in range(rows_n) for v in range(vecs_n)]
+        a_rows = [emit.address(a, builder.mul(a_row, number(i))) for i in range(rows_n)]
+        b_vecs = [emit.address(b, builder.mul(b_vec, number(v))) for v in range(vecs_n)]
+        step_a, step_b = emit.address(number(0), a_k), emit.address(number(0), b_k)
+
+        # for p in range(k): every C[i, v] += A[i, p] * B[p, v], the accumulators being phi nodes
+        before = builder.block
+        loop, body, after = (builder.append_basic_block(name) for name in ("tile.loop", "tile.body", "tile.after"))
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        p, a_offset, b_offset = (builder.phi(_ADDRESS) for _ in range(3))
+        sums = {place: builder.phi(emit.vector) for place in at}
+        builder.cbranch(builder.icmp_signed("<", p, k), body, after)
+        builder.position_at_end(body)
+        b_row = [emit.load(builder.add(address, b_offset)) for address in b_vecs]
+        new = {}
+        for i in range(rows_n):
+            a_element = emit.broadcast(builder.add(a_rows[i], a_offset))
+            for v in range(vecs_n):
+                new[i, v] = emit.fma(a_element, b_row[v], sums[i, v])
+        steps = [(p, number(1)), (a_offset, step_a), (b_offset, step_b)]
+        nexts = [builder.add(value, step) for value, step in steps]
+        builder.branch(loop)
+        for (value, _), following in zip(steps, nexts, strict=True):
+            value.add_incoming(number(0), before)
+            value.add_incoming(following, body)
+        for place in at:
+            sums[place].add_incoming(emit.zero, before)
+            sums[place].add_incoming(new[place], body)
+
+        # alpha * sums, then what was in C (unless beta = 0), the bias, ReLU; the last vector may have a short tail
+        builder.position_at_end(after)
+        last = vecs_n - 1
+        mask, whole = emit.first(tail), builder.icmp_signed("==", tail, number(emit.lanes))
+        c_at = {(i, v): emit.address(c, builder.mul(c_row, number(i)), builder.mul(c_vec, number(v))) for i, v in at}
+        alphas, betas = emit.splat(alpha), emit.splat(beta)
+        values = {place: builder.fmul(alphas, sums[place]) for place in at}
+
+        def chosen(condition, made, otherwise):
+            """made() where the condition holds, else `otherwise`: a branch, since made() reads memory."""
+            start = builder.block
+            with builder.if_then(condition):
+                results, end = made(), builder.block
+            merged = {}
+            for place in at:
+                merged[place] = builder.phi(emit.vector)
+                merged[place].add_incoming(otherwise[place], start)
+                merged[place].add_incoming(results[place], end)
+            return merged
+
+        def plus_c():
+            # a short last vector is rare: it may cost a masked load, the others are plain loads
+            def load(place):
+                return emit.load_first(c_at[place], mask) if place[1] == last else emit.load(c_at[place])
+            return {place: emit.fma(betas, load(place), values[place]) for place in at}
+
+        values = chosen(builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0.0)), plus_c, values)
+
+        def plus_bias():
+            row = [emit.load(emit.address(bias, builder.mul(c_vec, number(v)))) for v in range(vecs_n)]
+            return {(i, v): builder.fadd(values[i, v], row[v]) for i, v in at}
+
+        values = chosen(builder.icmp_signed("!=", bias, number(0)), plus_bias, values)
+
+        def clipped():
+            return {place: builder.select(builder.fcmp_ordered("<", values[place], emit.zero), emit.zero,
+                                          values[place]) for place in at}
+
+        values = chosen(builder.icmp_signed("!=", relu, number(0)), clipped, values)
+        for i, v in at:
+            if v < last:
+                emit.store(values[i, v], c_at[i, v])
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                for i in range(rows_n):
+                    emit.store(values[i, last], c_at[i, last])
+            with otherwise:
+                for i in range(rows_n):
+                    emit.store_first(values[i, last], c_at[i, last], mask)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def transpose(typingctx, to, to_row, source, source_row, zero):
+    """to[p, i] = source[i, p] for one block of LANES x LANES elements; both have contiguous rows."""
+    float_type = zero
+    signature = types.void(*[types.int64] * 4, float_type)
+
+    def codegen(context, builder, signature, arguments):
+        to, to_row, source, source_row, _ = arguments
+        lanes = _lanes(float_type)
+        emit = _Emit(builder, float_type, lanes)
+        row = [emit.load(emit.address(source, builder.mul(source_row, ir.Constant(_ADDRESS, i)))) for i in range(lanes)]
+        # each round exchanges the off-diagonal halves of every 2h x 2h block
+        h = lanes // 2
+        while h:
+            low = [lane if not lane & h else lane - h + lanes for lane in range(lanes)]
+            high = [lane + h if not lane & h else lane + lanes for lane in range(lanes)]
+            for i in range(lanes):
+                if not i & h:
+                    row[i], row[i + h] = emit.shuffle(row[i], row[i + h], low), emit.shuffle(row[i], row[i + h], high)
+            h //= 2
+        for i in range(lanes):
+            emit.store(row[i], emit.address(to, builder.mul(to_row, ir.Constant(_ADDRESS, i))))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def copy_vector(typingctx, to, source, zero):
+    """Copy LANES elements from address `source` to address `to`."""
+    float_type = zero
+
+    def codegen(context, builder, signature, arguments):
+        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit.store(emit.load(arguments[1]), arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, float_type), codegen
+
+
+@intrinsic
+def clear_vector(typingctx, to, zero):
+    """Write LANES zeros at address `to`."""
+    float_type = zero
+
+    def codegen(context, builder, signature, arguments):
+        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit.store(emit.zero, arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, float_type), codegen
+
+
+@intrinsic
+def lanes(typingctx, zero):
+    """Elements of zero's type in one vector register."""
+    count = _lanes(zero)
+
+    def codegen(context, builder, signature, arguments):
+        return ir.Constant(_ADDRESS, count)
+
+    return types.int64(zero), codegen
+
+
+@intrinsic
+def load(typingctx, address, zero):
+    """The element at an address."""
+    def codegen(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], _llvm_float(zero).as_pointer())
+        return builder.load(pointer, align=zero.bitwidth // 8)
+
+    return zero(types.int64, zero), codegen
+
+
+@intrinsic
+def store(typingctx, address, value):
+    """Write an element at an address."""
+    def codegen(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], _llvm_float(value).as_pointer())
+        builder.store(arguments[1], pointer, align=value.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, value), codegen
+
+
+@intrinsic
+def atomic_add(typingctx, address, value):
+    """Add to the int64 at an address, sequentially consistent; returns what it held before."""
+    def codegen(context, builder, signature, arguments):
+        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], _ADDRESS.as_pointer()), arguments[1], "seq_cst")
+
+    return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def pause(typingctx):
+    """Tell the CPU that this is a waiting loop."""
+    def codegen(context, builder, signature, arguments):
+        triple = llvm.get_process_triple()
+        if triple.startswith(("x86_64", "i686", "amd64")):
+            name, operands = "llvm.x86.sse2.pause", []
+        elif _ARM:
+            name, operands = "llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]
+        else:
+            return context.get_dummy_value()
+        kind = ir.FunctionType(ir.VoidType(), [operand.type for operand in operands])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, name), operands)
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
+def call_yield(typingctx, function):
+    """Call the function without arguments at an address: the system's way to give up the rest of a time slice."""
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(32), [])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
