@@ -5,3 +5,6 @@ from numba import njit
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
 jit = njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
+
+# For arithmetic whose order is its meaning (an argument reduced in two parts): fused, but never reordered.
+jit_exact = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})

@@ -1,0 +1,45 @@
+"""Cross-entropy of probabilities and one-hot targets, and its gradient (3.18, 3.19)."""
+import numpy as np
+
+from kernels._jit import jit
+from kernels._layout import plain
+
+
+def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:
+    """-sum_ij t_ij log p_ij / n (3.18).
+
+    p, t: (n, n_classes), n > 0, one dtype (float32 or float64), any layout; t need not be one-hot. Overwrites nothing.
+    Summed in float64, in the order of the elements. 0 log 0 counts as 0, the limit; a true class with p = 0 gives inf;
+    NaN in p or t gives NaN, and so does p < 0.
+    """
+    return _forward(plain(p), plain(t))
+
+
+def cross_entropy_backward(dp: np.ndarray, p: np.ndarray, t: np.ndarray) -> None:
+    """dp_ij = -t_ij / p_ij / n (3.19), and 0 where t_ij = 0.
+
+    dp, p, t: (n, n_classes), one dtype (float32 or float64), any layout. Overwrites dp, which may be p or t.
+    p = 0 at the true class gives -inf.
+    """
+    _backward(dp, plain(p), plain(t))
+
+
+@jit
+def _forward(p, t):
+    n, m = p.shape
+    total = 0.0
+    for i in range(n):
+        for j in range(m):
+            # A logarithm only where it counts: of a one-hot row that is one in n_classes.
+            if t[i, j] != 0 or not p[i, j] >= 0:
+                total += np.float64(t[i, j]) * np.log(np.float64(p[i, j]))
+    return -total / n
+
+
+@jit
+def _backward(dp, p, t):
+    n, m = p.shape
+    zero, count = p.dtype.type(0), p.dtype.type(n)
+    for i in range(n):
+        for j in range(m):
+            dp[i, j] = zero if t[i, j] == zero else -t[i, j] / p[i, j] / count

@@ -1,0 +1,39 @@
+"""The rectified linear unit and its mask (3.14)."""
+import numpy as np
+
+from kernels._jit import jit
+from kernels._layout import flat, plain
+
+
+def relu_forward(y: np.ndarray, x: np.ndarray) -> None:
+    """y = x where x > 0, else 0 (3.14).
+
+    y, x: one shape of any number of dimensions, one dtype (float32 or float64); y C-contiguous, x of any layout.
+    Overwrites y, which may be x. NaN stays NaN, and -0 becomes 0.
+    """
+    _forward(flat(y), flat(plain(x)))
+
+
+def relu_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
+    """dx = dy where y > 0, else 0: the derivative at 0 is taken as 0 (3.14).
+
+    dx, dy, y: one shape of any number of dimensions, one dtype (float32 or float64); dx C-contiguous, dy and y of any
+    layout; y is the output of the forward pass (its input does as well). Overwrites dx, which may be dy.
+    Where y is NaN, dx is 0.
+    """
+    _backward(flat(dx), flat(plain(dy)), flat(plain(y)))
+
+
+@jit
+def _forward(y, x):
+    zero = x.dtype.type(0)
+    for i in range(x.size):
+        v = x[i]
+        y[i] = zero if v <= zero else v  # not v > 0, which is false for NaN and would hide it
+
+
+@jit
+def _backward(dx, dy, y):
+    zero = y.dtype.type(0)
+    for i in range(y.size):
+        dx[i] = dy[i] if y[i] > zero else zero

@@ -1,0 +1,20 @@
+"""The step of stochastic gradient descent (3.10, 3.11)."""
+import numpy as np
+
+from kernels._jit import jit
+from kernels._layout import flat, plain
+
+
+def sgd_update(out: np.ndarray, W: np.ndarray, dW: np.ndarray, lr: float) -> None:
+    """out = W - lr dW (3.10, 3.11).
+
+    out, W, dW: one shape of any number of dimensions, one dtype (float32 or float64); out C-contiguous, W and dW of any
+    layout; lr is rounded to that dtype. Overwrites out, which may be W.
+    """
+    _update(flat(out), flat(plain(W)), flat(plain(dW)), W.dtype.type(lr))
+
+
+@jit
+def _update(out, W, dW, lr):
+    for i in range(W.size):
+        out[i] = W[i] - lr * dW[i]

@@ -1,0 +1,130 @@
+"""Row-wise stable softmax (3.16) and the product of a gradient with its Jacobian (3.17).
+
+The exponential is our own: the C library's is called for one number at a time (4.6 ns an element, and Numba's vectorised
+SVML is not in its wheels); the one below is plain arithmetic, which LLVM vectorises (1.0 ns, NumPy's 1.0 ns).
+"""
+import numpy as np
+
+from kernels._jit import jit, jit_exact
+from kernels._layout import plain
+
+BLOCK = 2048  # numbers a block of rows holds at least: enough to fill the vectors, few enough to stay in L1 cache
+
+_LOG2_E = 1.4426950408889634
+# ln 2 in two parts, the first with so few bits that its product with an exponent is exact.
+_LN2_HI_F64, _LN2_LO_F64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
+_LN2_HI_F32, _LN2_LO_F32 = 6.93145751953125e-01, 1.42860676533018710e-06
+
+
+def softmax_forward(y: np.ndarray, x: np.ndarray) -> None:
+    """y_ij = exp(x_ij - max_k x_ik) / sum_k exp(x_ik - max_k x_ik) (3.16).
+
+    y, x: (n, n_classes), one dtype (float32 or float64); y C-contiguous, x of any layout. Overwrites y, which may be x.
+    -inf gives 0; a row with NaN or +inf, or of -inf alone, is all NaN, as in NumPy.
+    """
+    _forward(y, plain(x))
+
+
+def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
+    """dx_ij = y_ij (dy_ij - sum_k dy_ik y_ik), which is dy (diag(y) - y.T y) without the Jacobian (3.17).
+
+    dx, dy, y: (n, n_classes), one dtype (float32 or float64), any layout; y is the output of the forward pass.
+    Overwrites dx, which may be dy.
+    """
+    _backward(dx, plain(dy), plain(y))
+
+
+@jit
+def _forward(y, x):
+    # Subtract, exponentiate, divide. The middle pass runs over whole blocks, so that it is as fast on rows of 5 as on
+    # rows of 1000.
+    n, m = x.shape
+    rows = max(1, BLOCK // max(1, m))
+    for start in range(0, n, rows):
+        stop = min(start + rows, n)
+        for i in range(start, stop):
+            top = x.dtype.type(-np.inf)
+            for j in range(m):
+                top = x[i, j] if x[i, j] > top else top  # passes over NaN, which the subtraction brings back
+            for j in range(m):
+                y[i, j] = x[i, j] - top
+        exp_nonpositive(y[start:stop].reshape(-1))
+        for i in range(start, stop):
+            total = x.dtype.type(0)
+            for j in range(m):
+                total += y[i, j]
+            for j in range(m):
+                y[i, j] /= total
+
+
+@jit
+def _backward(dx, dy, y):
+    n, m = y.shape
+    for i in range(n):
+        dot = y.dtype.type(0)
+        for j in range(m):
+            dot += dy[i, j] * y[i, j]
+        for j in range(m):
+            dx[i, j] = y[i, j] * (dy[i, j] - dot)
+
+
+@jit
+def exp_nonpositive(v):
+    """v = exp(v) in place, for v (any length) of float32 or float64 that holds no number above 0; NaN stays NaN.
+
+    Within 1 ulp of the true value, subnormal results included; exp(-inf) = 0.
+    """
+    if v.itemsize == 4:
+        for i in range(v.size):
+            v[i] = _exp_f32(v[i])
+    else:
+        for i in range(v.size):
+            v[i] = _exp_f64(v[i])
+
+
+# exp(x) = 2^k exp(r) with k = round(x / ln 2) and |r| <= ln 2 / 2, exp(r) by its Taylor series: 13 and 7 terms leave an
+# error far below an ulp. 2^k is put together from bits, in two factors, since k reaches below the smallest exponent.
+# Reassociation would undo the two parts of ln 2, hence jit_exact.
+
+
+@jit_exact
+def _exp_f64(x):
+    v = x if x > -746.0 else -746.0  # exp(-746) is 0 already; NaN takes this way too, and no int is made of it
+    k = np.int32(v * _LOG2_E - 0.5)  # the conversion truncates towards 0: this rounds, as v <= 0
+    r = v - k * _LN2_HI_F64 - k * _LN2_LO_F64
+    p = 1 / 6227020800
+    p = p * r + 1 / 479001600
+    p = p * r + 1 / 39916800
+    p = p * r + 1 / 3628800
+    p = p * r + 1 / 362880
+    p = p * r + 1 / 40320
+    p = p * r + 1 / 5040
+    p = p * r + 1 / 720
+    p = p * r + 1 / 120
+    p = p * r + 1 / 24
+    p = p * r + 1 / 6
+    p = p * r + 1 / 2
+    p = p * r * r + r + 1
+    half = k >> 1
+    a = np.int64((half + 1023) << 52).view(np.float64)
+    b = np.int64((k - half + 1023) << 52).view(np.float64)
+    return p * a * b if x == x else x
+
+
+@jit_exact
+def _exp_f32(x):
+    f32, i32 = np.float32, np.int32
+    v = x if x > f32(-105) else f32(-105)
+    k = i32(v * f32(_LOG2_E) - f32(0.5))
+    r = v - f32(k) * f32(_LN2_HI_F32) - f32(k) * f32(_LN2_LO_F32)
+    p = f32(1 / 5040)
+    p = p * r + f32(1 / 720)
+    p = p * r + f32(1 / 120)
+    p = p * r + f32(1 / 24)
+    p = p * r + f32(1 / 6)
+    p = p * r + f32(1 / 2)
+    p = p * r * r + r + f32(1)
+    half = k >> 1
+    a = i32((half + 127) << 23).view(f32)
+    b = i32((k - half + 127) << 23).view(f32)
+    return p * a * b if x == x else x
