@@ -108,7 +108,7 @@ def _exp_f64(x):
     half = k >> 1
     a = np.int64((half + 1023) << 52).view(np.float64)
     b = np.int64((k - half + 1023) << 52).view(np.float64)
-    return p * a * b if x == x else x
+    return x if np.isnan(x) else p * a * b
 
 
 @jit_exact
@@ -127,4 +127,4 @@ def _exp_f32(x):
     half = k >> 1
     a = i32((half + 127) << 23).view(f32)
     b = i32((k - half + 127) << 23).view(f32)
-    return p * a * b if x == x else x
+    return x if np.isnan(x) else p * a * b
