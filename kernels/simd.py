@@ -47,6 +47,7 @@ def _vector_bits() -> int:
 
 
 VECTOR_BITS = _vector_bits()
+VECTOR_BYTES = VECTOR_BITS // 8
 _ARM = llvm.get_process_triple().startswith(("aarch64", "arm64"))
 
 # Accumulators of one tile, rows x vecs, chosen so that they, one row of B and one element of A fit the register file:

@@ -1,0 +1,343 @@
+"""Matrix products: packing, blocking and threads around the micro-kernel ``simd.tile``.
+
+C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and any strides. In BLIS's letters:
+
+- Each thread owns one rectangle of C and computes it alone, so that no bit depends on how many threads there are.
+- k is cut into runs of KC. For each, a slab of B (KC x NC) is packed into *vector columns*, [vector][p][lane], which the
+  micro-kernel reads front to back; the slab stays in the L2 cache while all rows of A go past.
+- Rows of A, MC at a time, are packed as runs of KC; MR of them at a time stay in the L1 cache.
+
+`kernels/README.md` has the picture. An operand that is used many times can be kept packed: see `pack`.
+"""
+from dataclasses import dataclass
+
+import numpy as np
+
+from kernels._jit import jit
+from kernels.simd import MR, NV, VECTOR_BYTES, clear_vector, copy_vector, lanes, load, store, tile, transpose
+from kernels.threads import SCRATCH_BYTES, barrier, next_job, run
+
+KC = 256  # length of one packed run
+MC = 64  # rows of A packed at once
+_SLAB_BYTES = SCRATCH_BYTES * 3 // 4  # the scratch holds a slab of B, then MC rows of A
+_NC_BYTES = _SLAB_BYTES // KC  # width of the slab
+_SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
+
+
+# --- inside a kernel: everything by address, strides in elements ----------------------------------------------------
+
+
+@jit
+def block(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alpha, beta, bias, relu):
+    """C = alpha A B + beta C over one run of k, tile by tile; arguments as of `simd.tile`, any `rows` and `cols`."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    i = 0
+    while i < rows:
+        left = rows - i
+        high = MR if left >= MR else 4 if left >= 4 else 1
+        a_i = a + i * a_row * size
+        j = 0
+        while j < cols:
+            left = (cols - j + width - 1) // width
+            # never leave one vector alone behind a full tile: 2 + 2 is faster than 3 + 1
+            wide = 2 if left == 4 or left == 2 else min(left, NV)
+            tail = min(width, cols - j - (wide - 1) * width)
+            v = j // width
+            c_ij = c + (i * c_row + v * c_vec) * size
+            b_j = b + v * b_vec * size
+            bias_j = bias + v * c_vec * size if bias != 0 else 0
+            if wide == 3:
+                if high == MR:
+                    tile(MR, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                elif high == 4:
+                    tile(4, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                else:
+                    tile(1, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+            elif wide == 2:
+                if high == MR:
+                    tile(MR, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                elif high == 4:
+                    tile(4, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                else:
+                    tile(1, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+            elif high == MR:
+                tile(MR, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+            elif high == 4:
+                tile(4, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+            else:
+                tile(1, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+            j += wide * width
+        i += high
+
+
+@jit
+def gather(to, to_row, a, a_row, a_col, rows, cols, alpha):
+    """to[i, j] = A[i, j] for A of any strides; the rows of `to` are contiguous. The whole of packing."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    i0 = 0  # rows that whole vectors or blocks have done
+    j0 = 0  # and columns, in those rows
+    if a_col == 1:
+        i0, j0 = rows, cols // width * width
+        for i in range(rows):
+            for j in range(0, j0, width):
+                copy_vector(to + (i * to_row + j) * size, a + (i * a_row + j) * size, alpha)
+    elif a_row == 1:
+        i0, j0 = rows // width * width, cols // width * width
+        for i in range(0, i0, width):
+            for j in range(0, j0, width):
+                transpose(to + (i * to_row + j) * size, to_row, a + (i + j * a_col) * size, a_col, alpha)
+    for i in range(rows):
+        for j in range(j0 if i < i0 else 0, cols):
+            store(to + (i * to_row + j) * size, load(a + (i * a_row + j * a_col) * size, alpha))
+
+
+@jit
+def pack_columns(to, to_vec, b, b_k, b_col, k, cols, alpha):
+    """Pack B (k, cols) into vector columns: element (p, j) goes to [j // LANES][p][j % LANES]; missing lanes are 0."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    for j in range(0, cols, width):
+        column = to + j // width * to_vec * size
+        if cols - j < width:
+            for p in range(k):
+                clear_vector(column + p * width * size, alpha)
+        gather(column, width, b + j * b_col * size, b_k, b_col, k, min(width, cols - j), alpha)
+
+
+@jit
+def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, cols, k, alpha, beta, bias, relu):
+    """C (rows, cols) = epilogue(alpha A B + beta C) by one thread: the loops over KC, NC and MC.
+
+    With b_vec > 0, B is already packed in vector columns that lie b_vec elements apart; b_k and b_col do not count.
+    Bias and ReLU, see `simd.tile`, are applied after the last run of k.
+    """
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
+    in_place = a_k == 1 and a_row * size % 1024 != 0  # rows of A that do not evict each other from the L1 cache
+    for run_number in range(runs):
+        p = run_number * KC
+        length = min(KC, k - p)
+        beta_now = beta if run_number == 0 else beta * 0 + 1
+        last = run_number == runs - 1
+        for j in range(0, cols, _NC_BYTES // size):
+            nc = min(_NC_BYTES // size, cols - j)
+            bias_j = bias + j // width * c_vec * size if last and bias != 0 else 0
+            c_j = c + j // width * c_vec * size
+            if b_vec > 0:
+                slab, slab_vec = b + (j // width * b_vec + p * width) * size, b_vec
+            else:
+                slab, slab_vec = scratch, KC * width
+                pack_columns(slab, slab_vec, b + (p * b_k + j * b_col) * size, b_k, b_col, length, nc, alpha)
+            for i in range(0, rows, MC):
+                mc = min(MC, rows - i)
+                a_i, a_i_row, a_i_k = a + (i * a_row + p * a_k) * size, a_row, a_k
+                if not in_place:
+                    gather(scratch + _SLAB_BYTES, KC, a_i, a_row, a_k, mc, length, alpha)
+                    a_i, a_i_row, a_i_k = scratch + _SLAB_BYTES, KC, 1
+                block(c_j + i * c_row * size, c_row, c_vec, a_i, a_i_row, a_i_k, slab, width, slab_vec,
+                      mc, nc, length, alpha, beta_now, bias_j, relu if last else 0)
+
+
+@jit
+def share(total, unit, part, parts):
+    """Where part `part` of `parts` of range(total) starts; all but the end are multiples of `unit`."""
+    units = (total + unit - 1) // unit
+    return min(total, units * part // parts * unit)
+
+
+@jit
+def split(m, n, width, threads):
+    """How many ways to cut the rows of C; threads divided by it is how many ways to cut its columns.
+
+    The largest rectangle decides the time; between equals, long rows win, since each row strip packs all of B.
+    """
+    best, cuts = -1, 1
+    for down in range(1, threads + 1):
+        if threads % down == 0:
+            tiles = (m + MR - 1) // MR
+            vecs = (n + width - 1) // width
+            across = threads // down
+            largest = ((tiles + down - 1) // down) * ((vecs + across - 1) // across)
+            if best < 0 or largest < best:
+                best, cuts = largest, down
+    return cuts
+
+
+@jit
+def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k,
+         alpha, beta, bias, relu):
+    """C = epilogue(alpha A B + beta C), this thread's rectangle of it; arguments as of `cell`."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    down = split(m, n, width, threads)
+    across = threads // down
+    i0, i1 = share(m, MR, thread // across, down), share(m, MR, thread // across + 1, down)
+    j0, j1 = share(n, width, thread % across, across), share(n, width, thread % across + 1, across)
+    cell(scratch, c + (i0 * c_row + j0 // width * c_vec) * size, c_row, c_vec, a + i0 * a_row * size, a_row, a_k,
+         b + (j0 // width * b_vec if b_vec > 0 else j0 * b_col) * size, b_k, b_col, b_vec, i1 - i0, j1 - j0, k,
+         alpha, beta, bias + j0 // width * c_vec * size if bias != 0 else 0, relu)
+
+
+@jit
+def gram(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, alpha):
+    """C (n, n) = A A.T: strips of the lower triangle, taken by whoever is free, then mirrored."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    strip = 12 * width
+    strips = (n + strip - 1) // strip
+    number = next_job(sync)
+    while number < strips:  # the longest first
+        j = number * strip
+        cell(scratch, c + (j * c_row + j) * size, c_row, width, a + j * a_row * size, a_row, a_k,
+             a + j * a_row * size, a_k, a_row, 0, n - j, min(strip, n - j), k, alpha, alpha * 0, 0, 0)
+        number = next_job(sync)
+    barrier(sync, threads)
+    for number in range(thread, strips, threads):  # rows of the upper triangle, each from a column of the lower
+        j = number * strip
+        wide = min(strip, n - j)
+        gather(c + (j * c_row + j + wide) * size, c_row, c + ((j + wide) * c_row + j) * size, 1, c_row,
+               wide, n - j - wide, alpha)
+
+
+@jit
+def pack_kernel(thread, threads, sync, scratch, to, to_vec, b, b_k, b_col, k, n, alpha):
+    """`pack_columns` on all threads."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    j0, j1 = share(n, width, thread, threads), share(n, width, thread + 1, threads)
+    pack_columns(to + j0 // width * to_vec * size, to_vec, b + j0 * b_col * size, b_k, b_col, k, j1 - j0, alpha)
+
+
+# --- for callers with arrays ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A matrix B (k, n) kept in vector columns: what `pack` returns and `matmul` takes as `b`."""
+
+    data: np.ndarray
+    shape: tuple[int, int]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self.data.dtype
+
+
+def vector_lanes(dtype: np.dtype | type) -> int:
+    """Elements of `dtype` in one vector register of the CPU that kernels are compiled for."""
+    return VECTOR_BYTES // np.dtype(dtype).itemsize
+
+
+def _address(a: np.ndarray) -> int:
+    return a.__array_interface__["data"][0]
+
+
+def _strides(a: np.ndarray) -> tuple[int, int]:
+    return a.strides[0] // a.itemsize, a.strides[1] // a.itemsize
+
+
+def _readable(a: np.ndarray) -> np.ndarray:
+    """`a` itself, whatever its strides, unless an element is not where elements of its size can be."""
+    return a if all(step % a.itemsize == 0 for step in a.strides) else a.copy()
+
+
+def pack(b: np.ndarray) -> Packed:
+    """Pack B (k, n) once for many products.
+
+    Parameters
+    ----------
+    b : ndarray, shape (k, n), float32 or float64
+        Any strides; pass ``W.T`` for a weight matrix W (n_o, n_i).
+
+    Returns
+    -------
+    Packed
+        A copy of `b`. It does not follow later changes of `b`.
+    """
+    b = _readable(b)
+    k, n = b.shape
+    width = vector_lanes(b.dtype)
+    data = np.empty((-(-n // width), k, width), b.dtype)
+    run(pack_kernel, _address(data), k * width, _address(b), *_strides(b), k, n, b.dtype.type(1),
+        threads=1 if k * n < _SHARE else None)
+    return Packed(data, (k, n))
+
+
+def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, *, alpha: float = 1.0, beta: float = 0.0,
+           bias: np.ndarray | None = None, relu: bool = False) -> None:
+    """C = relu(alpha A B + beta C + bias), bias and ReLU being optional.
+
+    Parameters
+    ----------
+    c : ndarray, shape (m, n)
+        Overwritten. With beta = 0 it is never read. It must not overlap the operands.
+    a : ndarray, shape (m, k)
+    b : ndarray, shape (k, n), or Packed
+        All of one dtype, float32 or float64, any strides (negative and zero ones too), read-only or not.
+    alpha, beta : float
+    bias : ndarray, n elements, optional
+        Added to every row.
+    relu : bool
+        Negative results become 0; NaN stays NaN.
+
+    Notes
+    -----
+    Each element is summed by one thread in one order: runs of KC products added one after the other, then the runs.
+    """
+    m, n = c.shape
+    if m == 0 or n == 0:
+        return
+    width = vector_lanes(c.dtype)
+    if c.strides[1] != c.itemsize and n > 1 or c.strides[0] % c.itemsize:
+        _matmul_strided(c, a, b, alpha, beta, bias, relu)
+        return
+    if not isinstance(b, Packed) and m < 4 and n > 4 * width and b.strides[0] == b.itemsize != b.strides[1]:
+        # B.T is read row by row as it lies, instead of being packed for the sake of three rows
+        across = np.empty((n, m), c.dtype)
+        matmul(across, b.T, a.T, alpha=alpha)
+        _finish(c, across.T, beta, bias, relu)
+        return
+    a = _readable(a)
+    k = a.shape[1]
+    if isinstance(b, Packed):
+        place, steps = _address(b.data), (width, 1, b.shape[0] * width)
+    else:
+        b = _readable(b)
+        place, steps = _address(b), (*_strides(b), 0)
+    if bias is not None:
+        padded = np.zeros(-(-n // width) * width, c.dtype)
+        padded[:n] = np.ravel(bias)
+    number = c.dtype.type
+    run(gemm, _address(c), c.strides[0] // c.itemsize, width, _address(a), *_strides(a), place, *steps, m, n, k,
+        number(alpha), number(beta), 0 if bias is None else _address(padded), int(relu),
+        threads=1 if m * n * k < _SHARE else None)
+
+
+def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
+    """C without contiguous rows: through a contiguous strip of rows at a time, so that little memory is needed."""
+    m, n = c.shape
+    rows = max(MC, _SLAB_BYTES // (n * c.itemsize))
+    for i in range(0, m, rows):
+        strip = np.empty((min(rows, m - i), n), c.dtype)
+        matmul(strip, a[i:i + rows], b, alpha=alpha)
+        _finish(c[i:i + rows], strip, beta, bias, relu)
+
+
+def _finish(c, product, beta, bias, relu) -> None:
+    """What `tile` does at its end, for a product that could not be written in place."""
+    c[...] = product if beta == 0 else product + c.dtype.type(beta) * c
+    if bias is not None:
+        c += np.reshape(bias, (1, -1))
+    if relu:
+        c[c < 0] = 0
+
+
+def matmul_transposed(c: np.ndarray, a: np.ndarray) -> None:
+    """C = A A.T (n, n) for A (n, k): half the work of `matmul`. C is symmetric to the bit; its rows are contiguous."""
+    a = _readable(a)
+    n, k = a.shape
+    run(gram, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), n, k, c.dtype.type(1),
+        threads=1 if n * n * k < _SHARE else None)
