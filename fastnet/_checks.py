@@ -1,0 +1,340 @@
+"""Every check of shape, dtype and value, and every error text.
+
+Each function returns what was checked, in the form the caller works with, or raises: ``TypeError`` for a wrong kind of
+thing, ``ValueError`` for a wrong shape or value, ``RuntimeError`` for calls in the wrong order. A message names who
+complains, what was given, what was expected, and what to do. ``who`` is a layer, or the name of a function.
+"""
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _dtypes
+
+NUMERIC = "biuf"  # kinds of dtype that are real numbers
+
+
+def own_kernels() -> None:
+    """Make sure that the top-level package ``kernels`` is the one that belongs to fastnet."""
+    try:
+        import kernels
+    except ModuleNotFoundError as error:
+        if error.name != "kernels":
+            raise
+        raise ImportError(
+            "fastnet: its package 'kernels' is not installed. It comes with fastnet, beside it: install fastnet again "
+            "(pip install --force-reinstall fastnet)."
+        ) from error
+    if getattr(kernels, "PROJECT", None) != "fastnet":
+        found = getattr(kernels, "__file__", None) or list(getattr(kernels, "__path__", ["an unknown place"]))[0]
+        raise ImportError(
+            f"fastnet: the import name 'kernels' leads to {found}, which is not fastnet's package of that name. "
+            "Uninstall the other one (pip uninstall kernels), or rename it if it is a file or folder of yours; "
+            "if fastnet's was overwritten, install fastnet again."
+        )
+
+
+def whole_number(who: object, name: str, value: Any, why: str) -> int:
+    """``value`` as an int that is at least 1."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{who}: {name} must be a whole number, got {value!r} ({type(value).__name__}).") from None
+    if number < 1:
+        raise ValueError(f"{who}: {name} must be at least 1, got {number}. {why}")
+    return number
+
+
+def rate(who: object, lr: Any) -> float:
+    """``lr`` as a finite float that is at least 0."""
+    try:
+        value = float(lr)
+    except (TypeError, ValueError):
+        raise TypeError(f"{who}: the learning rate must be a number, got {lr!r} ({type(lr).__name__}).") from None
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{who}: the learning rate must be finite and not negative, got {value}. Try 0.1.")
+    return value
+
+
+def dtype(who: object, value: npt.DTypeLike | None) -> np.dtype:
+    """``value`` as float32 or float64; None is the default dtype."""
+    if value is None:
+        return _dtypes.default
+    try:
+        given = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{who}: dtype must be float32 or float64, got {value!r}.") from None
+    native = given.newbyteorder("=")
+    if native not in _dtypes.SUPPORTED:
+        raise TypeError(f"{who}: dtype must be float32 or float64, got {given}.")
+    return native
+
+
+def generator(who: object, rng: Any) -> Any:
+    """Something with a method ``normal``: a generator, one made of a seed, or NumPy's global state for None."""
+    if rng is None:
+        return np.random
+    if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
+        if rng < 0:
+            raise ValueError(f"{who}: a seed must not be negative, got {rng}.")
+        return np.random.default_rng(int(rng))
+    if not isinstance(rng, (np.random.Generator, np.random.RandomState)):
+        raise TypeError(f"{who}: rng must be a generator or a seed, got {rng!r}. Try numpy.random.default_rng(0).")
+    return rng
+
+
+def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
+    """``value`` as an array of real numbers, itself if it is an array."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # NumPy's words for a ragged list
+        raise ValueError(
+            f"{who}: {name} is not an array: {error} Give every row the same number of values."
+        ) from None
+    if array.dtype.kind not in NUMERIC:
+        hint = {
+            "O": "Objects are usually rows of different lengths or a table with text columns: "
+                 f"give {name} as numbers, for instance with np.array(..., dtype=float).",
+            "c": "Take its real part or its absolute value first.",
+        }.get(array.dtype.kind, "Convert it to numbers first.")
+        raise TypeError(f"{who}: {name} must hold real numbers, got dtype {array.dtype}. {hint}")
+    return array
+
+
+def floats(who: object, name: str, value: npt.ArrayLike, dtype: np.dtype | None = None) -> np.ndarray:
+    """``value`` as native floats of ``dtype``, by default the one it calls for; copied only if it has to be."""
+    array = numbers(who, name, value)
+    return np.asarray(array, dtype=dtype or _dtypes.working(array))
+
+
+def assigned(
+    who: object, name: str, value: npt.ArrayLike, shape: tuple[int, ...] | None, dtype: np.dtype
+) -> np.ndarray:
+    """What a user assigns to an attribute: kept as given if it is a float array, otherwise made one of ``dtype``."""
+    array = numbers(who, name, value)
+    if not (isinstance(value, np.ndarray) and array.dtype.kind == "f"):
+        array = np.array(array, dtype=dtype)
+    if shape is not None and array.shape != shape:
+        if len(shape) == 2 and shape[0] == 1 and array.shape == shape[1:]:
+            return array.reshape(shape)  # a bias as a plain vector
+        raise ValueError(f"{who}: {name} must have shape {shape}, got {array.shape}." + _transposed(array, shape))
+    return array
+
+
+def own_shape(who: object, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An attribute just before it is used: its layer's sizes may have been changed since it was assigned."""
+    if array.shape != shape:
+        raise ValueError(
+            f"{who}: {name} has shape {array.shape}, but the layer's n_o and n_i ask for {shape}. "
+            f"Assign {name} anew after changing n_o or n_i."
+        )
+    return np.asarray(array, dtype=dtype)
+
+
+def nonempty(who: object, name: str, array: np.ndarray) -> None:
+    """At least one number."""
+    if array.size == 0:
+        raise ValueError(f"{who}: {name} is empty, its shape is {array.shape}. Give at least one sample.")
+
+
+def rows(who: object, name: str, array: np.ndarray, width: int | None = None) -> np.ndarray:
+    """A batch: two dimensions, at least one row, ``width`` columns if that is known."""
+    expected = f"(n, {'n_classes' if width is None else width})"
+    if array.ndim != 2:
+        hint = (
+            f" One sample is a row: {name}.reshape(1, -1)." if array.ndim == 1
+            else f" Flatten each sample: {name}.reshape(len({name}), -1)." if array.ndim > 2
+            else ""
+        )
+        raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{hint}")
+    if width is not None and array.shape[1] != width:
+        raise ValueError(
+            f"{who}: {name} must have shape {expected}, a row per sample, got {array.shape}."
+            + _transposed(array, (array.shape[1], width))
+        )
+    nonempty(who, name, array)
+    return array
+
+
+def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> np.ndarray:
+    """A gradient: of the shape of what it belongs to."""
+    if array.shape != shape:
+        raise ValueError(
+            f"{who}: {name} must have the shape {shape} of {other}, got {array.shape}."
+            + _transposed(array, shape)
+        )
+    return array
+
+
+def computed(who: object, name: str, value: Any, after: str) -> Any:
+    """An attribute that an earlier call leaves behind."""
+    if value is None:
+        raise RuntimeError(f"{who}: {name} is not there yet. Call {after} first.")
+    return value
+
+
+def targets(who: object, name: str, value: npt.ArrayLike, shape: tuple[int, int | None], dtype: np.dtype) -> np.ndarray:
+    """One-hot targets of ``shape``: (n, n_classes), where n_classes may be None if it is not known."""
+    n, n_classes = shape
+    array = numbers(who, name, value)
+    expected = f"({n}, {'n_classes' if n_classes is None else n_classes})"
+    if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1 and n_classes not in (None, 1)):
+        raise ValueError(
+            f"{who}: {name} must be one-hot, of shape {expected}, got labels of shape {array.shape}. "
+            f"Convert them: fastnet.one_hot({name}{'.ravel()' if array.ndim == 2 else ''}, "
+            f"{'n_classes' if n_classes is None else n_classes})."
+        )
+    if array.ndim != 2 or len(array) != n or n_classes not in (None, array.shape[1]):
+        why = ""
+        if array.ndim == 2 and len(array) == n:
+            why = f" The network gives {n_classes} values per sample: one for each class."
+        elif array.ndim == 2:
+            why = " There must be a row for each sample."
+        raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{why}")
+    return np.asarray(array, dtype=dtype)
+
+
+def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np.ndarray, int]:
+    """Class numbers from 0, and how many classes there are."""
+    array = numbers(who, "labels", value)
+    if array.ndim != 1:
+        raise ValueError(f"{who}: labels must have shape (n,), got {array.shape}. Flatten them: labels.ravel().")
+    nonempty(who, "labels", array)
+    if array.dtype.kind == "f":
+        raise TypeError(f"{who}: labels must be whole numbers, got dtype {array.dtype}. Try labels.astype(int).")
+    least, most = int(array.min()), int(array.max())
+    if n_classes is None:
+        n_classes = most + 1
+    else:
+        n_classes = whole_number(who, "n_classes", n_classes, "It is the number of columns.")
+    if least < 0 or most >= n_classes:
+        raise ValueError(
+            f"{who}: labels must lie between 0 and {n_classes - 1}, got {least} to {most}. "
+            "Renumber them: np.unique(labels, return_inverse=True)[1]."
+        )
+    return array.astype(np.intp), n_classes
+
+
+def finite(who: object, name: str, array: np.ndarray) -> None:
+    """No NaN and no inf. Minimum and maximum show both, and need no array of their own."""
+    if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(
+            f"{who}: {name} must be finite, but {name}{list(where)} is {array[where]}. "
+            f"Repair or drop such samples, for instance with np.nan_to_num({name})."
+        )
+
+
+def fit(
+    who: object, model: Any, x: npt.ArrayLike, y: npt.ArrayLike, epochs: Any, lr: Any, batch_size: Any
+) -> tuple[np.ndarray, np.ndarray, int, float, int]:
+    """Everything that training is given, the data in the dtype of the model."""
+    epochs = whole_number(who, "epochs", epochs, "It is how often to go through the data.")
+    lr = rate(who, lr)
+    batch_size = whole_number(who, "batch_size", batch_size, "128 is usual.")
+    n_classes = model.output_width()
+    x = samples(who, model, x)
+    y = targets(who, "y", y, (len(x), n_classes), x.dtype)
+    finite(who, "x", x)
+    finite(who, "y", y)
+    return x, y, epochs, lr, batch_size
+
+
+def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
+    """Data for a model, one sample a row, in its dtype and of the width its first layer takes."""
+    array = numbers(who, "x", x)
+    width = getattr(model.layers[0], "n_i", None)
+    if isinstance(width, int):
+        rows(who, "x", array, width)
+    elif array.ndim < 2:
+        raise ValueError(f"{who}: x must have shape (n, ...), one sample a row, got {array.shape}.")
+    nonempty(who, "x", array)
+    return floats(who, "x", array, model.dtype)
+
+
+def scores(who: object, array: np.ndarray) -> np.ndarray:
+    """The output of a classifier: a row of class scores per sample."""
+    if np.ndim(array) != 2:
+        raise ValueError(
+            f"{who}: the last layer must give a row of class scores per sample, got shape {np.shape(array)}. "
+            "Call forward for its output as it is."
+        )
+    return array
+
+
+def gradient_found(who: object, name: str, grad: Any, shape: tuple[int, ...]) -> None:
+    """A gradient that a layer's backward left behind: an array of the right shape."""
+    if np.shape(grad) != shape or not isinstance(grad, np.ndarray):
+        given = "None" if grad is None else f"{type(grad).__name__} of shape {np.shape(grad)}"
+        raise ValueError(
+            f"{who}: the gradient of {name} must be an array of its shape {shape}, got {given}. "
+            + ("Let backward return it." if name == "x" else "Let backward assign it.")
+        )
+
+
+def gradient_scale(who: object, y_grad: Any) -> float:
+    """What a loss layer's backward may be given: nothing, or the gradient of something with respect to the loss."""
+    if y_grad is None:
+        return 1.0
+    if np.ndim(y_grad) != 0 or isinstance(y_grad, (str, bytes)):
+        raise ValueError(
+            f"{who}: the loss is one number, so y_grad must be None or a number, got shape {np.shape(y_grad)}. "
+            "Call backward() without arguments."
+        )
+    return float(floats(who, "y_grad", y_grad))
+
+
+def layers(who: object, stack: Any) -> Any:
+    """A sequence of layers, at least one, none of fastnet's own twice."""
+    if isinstance(stack, (str, bytes, dict, set)) or not hasattr(stack, "__iter__"):
+        raise TypeError(f"{who}: layers must be a tuple or a list of layers, got {stack!r}. Put it in brackets.")
+    stack = stack if isinstance(stack, (tuple, list)) else tuple(stack)
+    if len(stack) == 0:
+        raise ValueError(f"{who}: layers is empty. Give at least one layer, for instance (FullLayer(3072, 5),).")
+    for i, layer in enumerate(stack):
+        _interface(who, f"layers[{i}]", layer)
+        first = next(j for j, other in enumerate(stack) if other is layer)
+        if first < i and type(layer).__module__.startswith("fastnet."):
+            raise ValueError(
+                f"{who}: layers[{first}] and layers[{i}] are the same {layer!r}. A layer remembers its last input, so "
+                f"each place needs one of its own: write {type(layer).__name__}(...) twice."
+            )
+    return stack
+
+
+def loss(who: object, layer: Any) -> Any:
+    """A loss layer."""
+    _interface(who, "loss", layer)
+    return layer
+
+
+def _interface(who: object, name: str, layer: Any) -> None:
+    if isinstance(layer, type):
+        raise TypeError(
+            f"{who}: {name} is the class {layer.__name__}, not a layer. Make one of it: {layer.__name__}(...)."
+        )
+    for method in ("forward", "backward"):
+        if not callable(getattr(layer, method, None)):
+            raise TypeError(
+                f"{who}: {name} is {layer!r}, which has no method {method}. A layer has forward and backward, "
+                "and update_param if it learns."
+            )
+
+
+def width_before(who: object, i: int, layer: Any, width: int | None, source: int | None) -> None:
+    """The layer at i takes as many values as the layers before it give."""
+    if width is not None and layer.n_i != width:
+        raise ValueError(
+            f"{who}: layers[{i}], {layer!r}, takes {layer.n_i} values per sample, but layers[{source}] gives {width}. "
+            f"Make the n_i of layers[{i}] {width}, or the n_o of layers[{source}] {layer.n_i}."
+        )
+
+
+def _transposed(array: np.ndarray, shape: tuple[int, ...]) -> str:
+    if array.ndim == 2 and array.shape == shape[::-1]:
+        return " It looks transposed: use .T."
+    return ""

@@ -1,0 +1,113 @@
+"""The cross-entropy loss, and the one-hot targets it compares with."""
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet._state import FloatArray
+from kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
+
+
+class CrossEntropyLayer:
+    """Cross-entropy of predicted probabilities and one-hot targets, the mean over the batch (3.18).
+
+    Attributes
+    ----------
+    x : ndarray, shape (n, n_classes), or None
+        The last probabilities.
+    t : ndarray, shape (n, n_classes), or None
+        The last targets.
+
+    Examples
+    --------
+    >>> loss = CrossEntropyLayer()
+    >>> round(loss.forward([[0.5, 0.5], [0.25, 0.75]], [[1, 0], [0, 1]]), 6)
+    0.490415
+    >>> loss.backward()
+    array([[-1.        ,  0.        ],
+           [ 0.        , -0.66666667]])
+    """
+
+    x = FloatArray()
+    t = FloatArray()
+
+    def __init__(self) -> None:
+        self.x = self.t = None
+
+    def forward(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """Compute the loss, and remember x and t.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, n_classes)
+            Probabilities, one sample a row.
+        t : array_like, shape (n, n_classes)
+            One-hot targets, see :func:`fastnet.one_hot`.
+
+        Returns
+        -------
+        float
+            inf if the true class of a sample has probability 0.
+        """
+        x = _checks.rows(self, "x", _checks.floats(self, "x", x))
+        t = _checks.targets(self, "t", t, x.shape, x.dtype)
+        loss = cross_entropy_forward(x, t)
+        self.x, self.t = x, t
+        return loss
+
+    def backward(self, y_grad: float | None = None) -> np.ndarray:
+        """Compute the gradient of the loss with respect to the probabilities (3.19).
+
+        Parameters
+        ----------
+        y_grad : float, optional
+            Factor for the gradient, where the loss is part of something larger.
+
+        Returns
+        -------
+        ndarray, shape (n, n_classes)
+        """
+        scale = _checks.gradient_scale(self, y_grad)
+        x = _checks.rows(self, "x", _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward")))
+        t = _checks.targets(self, "t", _checks.computed(self, "t", self.t, "forward"), x.shape, x.dtype)
+        dx = np.empty(x.shape, x.dtype)
+        cross_entropy_backward(dx, x, t)
+        return dx if y_grad is None else dx * x.dtype.type(scale)
+
+    def update_param(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def update_params(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+def one_hot(labels: npt.ArrayLike, n_classes: int | None = None, dtype: npt.DTypeLike | None = None) -> np.ndarray:
+    """Turn class numbers into rows with a single 1.
+
+    Parameters
+    ----------
+    labels : array_like of int, shape (n,)
+        Class numbers, from 0.
+    n_classes : int, optional
+        Number of columns. By default one more than the largest label.
+    dtype : float32 or float64, optional
+        By default float64, see :func:`fastnet.set_default_dtype`.
+
+    Returns
+    -------
+    ndarray, shape (n, n_classes)
+
+    Examples
+    --------
+    >>> one_hot([0, 3], n_classes=5)
+    array([[1., 0., 0., 0., 0.],
+           [0., 0., 0., 1., 0.]])
+    """
+    classes, n_classes = _checks.labels("one_hot", labels, n_classes)
+    targets = np.zeros((len(classes), n_classes), _checks.dtype("one_hot", dtype))
+    targets[np.arange(len(classes)), classes] = 1
+    return targets

@@ -1,0 +1,165 @@
+"""The fully connected layer."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks, _dtypes
+from fastnet._state import FloatArray
+from kernels import full as kernels
+from kernels.sgd import sgd_update
+
+
+class FullLayer:
+    """Fully connected layer: every output is a weighted sum of all inputs, plus a bias.
+
+    ``forward`` computes y = x Wᵀ + b (3.7), ``backward`` the gradients (3.9), ``update_param`` the step of gradient
+    descent (3.10, 3.11).
+
+    Parameters
+    ----------
+    n_i, n_o : int
+        Number of inputs and of outputs.
+    dtype : float32 or float64, optional
+        Type of W and b, and so of the computation. By default float64, see :func:`fastnet.set_default_dtype`.
+    rng : numpy.random.Generator or RandomState or int, optional
+        Draws the weights; an int is the seed of a new generator. By default NumPy's global state does, so that
+        ``np.random.seed`` decides.
+
+    Attributes
+    ----------
+    W : ndarray, shape (n_o, n_i)
+        Weights, at first normal with standard deviation sqrt(2 / (n_i + n_o)) (3.12).
+    b : ndarray, shape (1, n_o)
+        Biases, at first 0 (3.13).
+    x : ndarray, shape (n, n_i), or None
+        The last input.
+    W_grad, b_grad : ndarray or None
+        Gradients that ``backward`` left behind, of the shapes of W and b. ``w_grad`` is another name of ``W_grad``.
+
+    All may be assigned, and changed in place. ``update_param`` never writes into an array that was assigned: it binds
+    new ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = FullLayer(2, 1)
+    >>> layer.W = np.array([[1.0, 10.0]])
+    >>> layer.forward(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    array([[21.],
+           [43.]])
+    >>> layer.backward(np.array([[1.0], [1.0]]))
+    array([[ 1., 10.],
+           [ 1., 10.]])
+    >>> layer.W_grad, layer.b_grad
+    (array([[4., 6.]]), array([[2.]]))
+    """
+
+    W = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i), optional=False)
+    b = FloatArray(shape=lambda layer: (1, layer.n_o), optional=False)
+    W_grad = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i))
+    b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
+    x = FloatArray()
+
+    def __init__(self, n_i: int, n_o: int, dtype: npt.DTypeLike | None = None, rng: Any = None) -> None:
+        self.n_i = _checks.whole_number("FullLayer", "n_i", n_i, "It is the number of values per sample.")
+        self.n_o = _checks.whole_number("FullLayer", "n_o", n_o, "It is the number of outputs.")
+        type_ = _checks.dtype("FullLayer", dtype)
+        normal = _checks.generator("FullLayer", rng).normal
+        self.W = normal(0, np.sqrt(2 / (self.n_i + self.n_o)), size=(self.n_o, self.n_i)).astype(type_, copy=False)
+        self.b = np.zeros((1, self.n_o), type_)
+        self.x = self.W_grad = self.b_grad = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What the layer computes in: the wider of the types of W and b, as float32 or float64."""
+        return _dtypes.working(*(a for a in (self.W, self.b) if a is not None))
+
+    @property
+    def w_grad(self) -> Any:
+        """The chapter's other name of ``W_grad``."""
+        return self.W_grad
+
+    @w_grad.setter
+    def w_grad(self, value: npt.ArrayLike | None) -> None:
+        self.W_grad = value
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Compute x Wᵀ + b, and remember x.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, n_i)
+            One sample a row. Never written to.
+
+        Returns
+        -------
+        ndarray, shape (n, n_o)
+        """
+        W, b = self._parameters()
+        x = _checks.rows(self, "x", _checks.floats(self, "x", x, W.dtype), self.n_i)
+        y = np.empty((len(x), self.n_o), W.dtype)
+        kernels.full_forward(y, x, W, b)
+        self.x = x
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Compute the gradients from that of the output; keep ``W_grad`` and ``b_grad``.
+
+        Parameters
+        ----------
+        y_grad : array_like, shape (n, n_o)
+            Gradient of the loss with respect to the output of the last ``forward``.
+
+        Returns
+        -------
+        ndarray, shape (n, n_i)
+            Gradient of the loss with respect to the input.
+        """
+        W, _ = self._parameters()
+        x = _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward"), W.dtype)
+        x = _checks.rows(self, "x", x, self.n_i)
+        dy = _checks.floats(self, "y_grad", y_grad, W.dtype)
+        dy = _checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o))
+        dx, dW, db = np.empty(x.shape, W.dtype), np.empty(W.shape, W.dtype), np.empty((1, self.n_o), W.dtype)
+        kernels.full_backward_input(dx, dy, W)
+        kernels.full_backward_weights(dW, dy, x)
+        kernels.full_backward_bias(db, dy)
+        self.W_grad, self.b_grad = dW, db
+        return dx
+
+    def update_param(self, lr: float) -> None:
+        """Step against the gradients: W - lr W_grad and b - lr b_grad become the new W and b.
+
+        Parameters
+        ----------
+        lr : float
+            The learning rate.
+        """
+        lr = _checks.rate(self, lr)
+        W, b = self._parameters()
+        dW = _checks.computed(self, "W_grad", self.W_grad, "forward and backward")
+        db = _checks.computed(self, "b_grad", self.b_grad, "forward and backward")
+        dW = _checks.own_shape(self, "W_grad", dW, W.shape, W.dtype)
+        db = _checks.own_shape(self, "b_grad", db, b.shape, b.dtype)
+        new_W, new_b = np.empty(W.shape, W.dtype), np.empty(b.shape, b.dtype)
+        sgd_update(new_W, W, dW, lr)
+        sgd_update(new_b, b, db, lr)
+        self.W, self.b = new_W, new_b
+
+    def update_params(self, lr: float) -> None:
+        """The chapter's other name of ``update_param``."""
+        self.update_param(lr)
+
+    def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
+        dtype = self.dtype
+        return (
+            _checks.own_shape(self, "W", self.W, (self.n_o, self.n_i), dtype),
+            _checks.own_shape(self, "b", self.b, (1, self.n_o), dtype),
+        )
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
+        return f"{type(self).__name__}({self.n_i}, {self.n_o}{dtype})"

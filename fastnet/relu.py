@@ -1,0 +1,80 @@
+"""The rectified linear unit."""
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet._state import FloatArray
+from kernels.relu import relu_backward, relu_forward
+
+
+class ReluLayer:
+    """Rectified linear unit: x where x > 0, else 0 (3.14). Its derivative at 0 is taken as 0.
+
+    Attributes
+    ----------
+    y : ndarray or None
+        The last output. ``backward`` lets the gradient pass where it is positive.
+
+    Examples
+    --------
+    >>> layer = ReluLayer()
+    >>> layer.forward([[-1.0, 0.0, 2.0]])
+    array([[0., 0., 2.]])
+    >>> layer.backward([[5.0, 5.0, 5.0]])
+    array([[0., 0., 5.]])
+    """
+
+    y = FloatArray()
+
+    def __init__(self) -> None:
+        self.y = None
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Set everything that is not positive to 0, and remember the result.
+
+        Parameters
+        ----------
+        x : array_like
+            Any number of dimensions. Never written to. NaN stays NaN.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of x.
+        """
+        x = _checks.floats(self, "x", x)
+        _checks.nonempty(self, "x", x)
+        y = np.empty(x.shape, x.dtype)
+        relu_forward(y, x)
+        self.y = y
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Let the gradient pass where the output is positive.
+
+        Parameters
+        ----------
+        y_grad : array_like
+            Gradient of the loss with respect to the output of the last ``forward``, of its shape.
+
+        Returns
+        -------
+        ndarray
+            Gradient of the loss with respect to the input.
+        """
+        y = _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward"))
+        dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
+        dx = np.empty(y.shape, y.dtype)
+        relu_backward(dx, dy, y)
+        return dx
+
+    def update_param(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def update_params(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

@@ -1,0 +1,77 @@
+"""The softmax layer: class scores to probabilities."""
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet._state import FloatArray
+from kernels.softmax import softmax_backward, softmax_forward
+
+
+class SoftMaxLayer:
+    """Softmax: turns each row of class scores into probabilities, which sum to 1 (3.16).
+
+    Attributes
+    ----------
+    y : ndarray, shape (n, n_classes), or None
+        The last output.
+
+    Examples
+    --------
+    >>> layer = SoftMaxLayer()
+    >>> layer.forward([[0.0, 0.0], [1000.0, 0.0]])
+    array([[0.5, 0.5],
+           [1. , 0. ]])
+    """
+
+    y = FloatArray()
+
+    def __init__(self) -> None:
+        self.y = None
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Compute exp(x) / sum(exp(x)) of each row, however large x is, and remember it.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, n_classes)
+            Class scores. Never written to. -inf is probability 0; a row with NaN or +inf becomes NaN.
+
+        Returns
+        -------
+        ndarray, shape (n, n_classes)
+        """
+        x = _checks.rows(self, "x", _checks.floats(self, "x", x))
+        y = np.empty(x.shape, x.dtype)
+        softmax_forward(y, x)
+        self.y = y
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Multiply the gradient with the Jacobian of each row (3.17), without forming one.
+
+        Parameters
+        ----------
+        y_grad : array_like, shape (n, n_classes)
+            Gradient of the loss with respect to the output of the last ``forward``.
+
+        Returns
+        -------
+        ndarray, shape (n, n_classes)
+            Gradient of the loss with respect to the scores.
+        """
+        y = _checks.rows(self, "y", _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward")))
+        dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
+        dx = np.empty(y.shape, y.dtype)
+        softmax_backward(dx, dy, y)
+        return dx
+
+    def update_param(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def update_params(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
