@@ -8,17 +8,13 @@ The course's classes under the course's names, for networks of fully connected l
     losses = model.fit(x_train, y_train, epochs=20, lr=0.1)
     labels = model.predict(x_test)
 """
-from fastnet import _checks
-
-_checks.own_kernels()  # before anything imports one
-
-from fastnet._dtypes import get_default_dtype, set_default_dtype  # noqa: E402
-from fastnet.cross_entropy import CrossEntropyLayer, one_hot  # noqa: E402
-from fastnet.full import FullLayer  # noqa: E402
-from fastnet.gradcheck import GradientReport, gradcheck  # noqa: E402
-from fastnet.relu import ReluLayer  # noqa: E402
-from fastnet.sequential import Sequential  # noqa: E402
-from fastnet.softmax import SoftMaxLayer  # noqa: E402
+from fastnet._dtypes import get_default_dtype, set_default_dtype
+from fastnet.cross_entropy import CrossEntropyLayer, one_hot
+from fastnet.full import FullLayer
+from fastnet.gradcheck import GradientReport, gradcheck
+from fastnet.relu import ReluLayer
+from fastnet.sequential import Sequential
+from fastnet.softmax import SoftMaxLayer
 
 __version__ = "0.1.0"
 

@@ -30,7 +30,7 @@ def own_kernels() -> None:
             "(pip install --force-reinstall fastnet)."
         ) from error
     if getattr(kernels, "PROJECT", None) != "fastnet":
-        found = getattr(kernels, "__file__", None) or list(getattr(kernels, "__path__", ["an unknown place"]))[0]
+        found = getattr(kernels, "__file__", None) or next(iter(kernels.__path__), "an unknown place")
         raise ImportError(
             f"fastnet: the import name 'kernels' leads to {found}, which is not fastnet's package of that name. "
             "Uninstall the other one (pip uninstall kernels), or rename it if it is a file or folder of yours; "
@@ -89,6 +89,8 @@ def generator(who: object, rng: Any) -> Any:
 
 def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
     """``value`` as an array of real numbers, itself if it is an array."""
+    if value is None:
+        raise TypeError(f"{who}: {name} must be an array, got None.")
     try:
         array = np.asarray(value)
     except ValueError as error:  # NumPy's words for a ragged list
@@ -112,7 +114,7 @@ def floats(who: object, name: str, value: npt.ArrayLike, dtype: np.dtype | None 
 
 
 def assigned(
-    who: object, name: str, value: npt.ArrayLike, shape: tuple[int, ...] | None, dtype: np.dtype
+    who: object, name: str, value: Any, shape: tuple[int, ...] | None, dtype: np.dtype
 ) -> np.ndarray:
     """What a user assigns to an attribute: kept as given if it is a float array, otherwise made one of ``dtype``."""
     array = numbers(who, name, value)
@@ -338,3 +340,6 @@ def _transposed(array: np.ndarray, shape: tuple[int, ...]) -> str:
     if array.ndim == 2 and array.shape == shape[::-1]:
         return " It looks transposed: use .T."
     return ""
+
+
+own_kernels()  # here, because every module of ours imports this one before it imports a kernel

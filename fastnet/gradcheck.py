@@ -3,8 +3,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -140,11 +140,29 @@ def gradcheck(
     rng = np.random.default_rng(seed)
     max_elements = _checks.whole_number("gradcheck", "max_elements", max_elements, "200 is usual.")
     trial = _Trial(subject, _checks.numbers("gradcheck", "x", x).astype(np.float64), target, rng)
-    arrays = [
-        _compare(trial, place, name, analytic, rng, step, atol, rtol, max_elements)
-        for place, name, analytic in trial.gradients()
-    ]
+    arrays = []
+    for spot, analytic in trial.gradients():
+        chosen = np.arange(analytic.size)
+        if analytic.size > max_elements:
+            chosen = np.sort(rng.choice(analytic.size, max_elements, replace=False))
+        arrays.append(_compare(trial, spot, analytic, chosen, step, lambda n: atol + rtol * abs(n)))
     return GradientReport(tuple(arrays))
+
+
+class _Spot(NamedTuple):
+    """Where an array is: an attribute of the subject, or of layer ``place`` of it; ``x`` is its input."""
+
+    place: int | None
+    name: str
+
+    def holder(self, subject: Any) -> Any:
+        return subject if self.place is None else subject.layers[self.place]
+
+    def __str__(self) -> str:
+        return self.name if self.place is None else f"layers[{self.place}].{self.name}"
+
+
+_INPUT = _Spot(None, "x")
 
 
 class _Trial:
@@ -160,27 +178,29 @@ class _Trial:
         if target is None:
             self.weights = rng.standard_normal(np.shape(self._forward(copy.deepcopy(self.subject), x)))
 
-    def value(self, place: int | None, name: str, array: np.ndarray) -> float:
-        """The number, with ``array`` in the place of one of the arrays of ``gradients``."""
+    def value(self, spot: _Spot, array: np.ndarray) -> float:
+        """The number, with ``array`` at one of the spots of ``gradients``."""
         subject = copy.deepcopy(self.subject)
-        if name == "x":
+        if spot is _INPUT:
             return self._number(subject, array)
-        setattr(self._holder(subject, place), name, array)
+        setattr(spot.holder(subject), spot.name, array)
         return self._number(subject, self.x)
 
-    def start(self, place: int | None, name: str) -> np.ndarray:
+    def start(self, spot: _Spot) -> np.ndarray:
         """The array as it is."""
-        return self.x if name == "x" else getattr(self._holder(self.subject, place), name)
+        return self.x if spot is _INPUT else getattr(spot.holder(self.subject), spot.name)
 
-    def gradients(self) -> list[tuple[int | None, str, np.ndarray]]:
-        """What ``backward`` says: for x, and for each parameter (in a model: of which layer)."""
+    def gradients(self) -> list[tuple[_Spot, np.ndarray]]:
+        """What ``backward`` says: for x, and for each parameter (in a model: of each layer)."""
         subject = copy.deepcopy(self.subject)
         self._number(subject, self.x)
-        found = [(None, "x", subject.backward() if self.weights is None else subject.backward(self.weights))]
-        for place, layer in enumerate(subject.layers) if self.model else [(None, subject)]:
-            found += [(place, name, getattr(layer, grad)) for name, grad in parameters(layer).items()]
-        for place, name, grad in found:
-            _checks.gradient_found("gradcheck", _label(place, name), grad, self.start(place, name).shape)
+        found = [(_INPUT, subject.backward() if self.weights is None else subject.backward(self.weights))]
+        places = range(len(subject.layers)) if self.model else (None,)
+        for place in places:
+            layer = subject if place is None else subject.layers[place]
+            found += [(_Spot(place, name), getattr(layer, grad)) for name, grad in parameters(layer).items()]
+        for spot, grad in found:
+            _checks.gradient_found("gradcheck", str(spot), grad, self.start(spot).shape)
         return found
 
     def _number(self, subject: Any, x: np.ndarray) -> float:
@@ -194,36 +214,25 @@ class _Trial:
         finally:
             np.random.set_state(state)
 
-    @staticmethod
-    def _holder(subject: Any, place: int | None) -> Any:
-        return subject if place is None else subject.layers[place]
-
 
 def _compare(
-    trial: _Trial, place: int | None, name: str, analytic: np.ndarray, rng: np.random.Generator,
-    step: float, atol: float, rtol: float, max_elements: int,
+    trial: _Trial, spot: _Spot, analytic: np.ndarray, chosen: np.ndarray, step: float, tolerated: Callable[[float], float]
 ) -> ArrayGradient:
-    start = trial.start(place, name)
-    middle = trial.value(place, name, start)
-    chosen = np.arange(start.size)
-    if start.size > max_elements:
-        chosen = np.sort(rng.choice(start.size, max_elements, replace=False))
-    worst = (-1.0, None, 0.0, 0.0)
+    start = trial.start(spot)
+    middle = trial.value(spot, start)
+    worst = ArrayGradient(str(spot), None, 0.0, 0.0, 0.0, 0, start.size, 0)
     kinks = 0
     for element in chosen:
         index = tuple(int(i) for i in np.unravel_index(element, start.shape))
-        left, right = _slopes(lambda array: trial.value(place, name, array), start, index, step, middle)
-        numeric = (left + right) / 2
+        left, right = _slopes(lambda array: trial.value(spot, array), start, index, step, middle)
         if abs(right - left) > _KINK * max(1.0, abs(left), abs(right)):
             kinks += 1
             continue
-        excess = abs(float(analytic[index]) - numeric) / (atol + rtol * abs(numeric))
-        if worst[1] is None or not excess <= worst[0]:  # NaN is the worst
-            worst = (float(excess), index, float(analytic[index]), numeric)
-        if np.isnan(excess):
-            break
-    excess, found, a, n = worst
-    return ArrayGradient(_label(place, name), found, a, n, max(excess, 0.0), len(chosen) - kinks, start.size, kinks)
+        a, n = float(analytic[index]), (left + right) / 2
+        excess = abs(a - n) / tolerated(n)
+        if worst.index is None or excess > worst.excess or np.isnan(excess) > np.isnan(worst.excess):
+            worst = replace(worst, index=index, analytic=a, numeric=n, excess=excess)
+    return replace(worst, checked=len(chosen) - kinks, kinks=kinks)
 
 
 def _slopes(
@@ -236,10 +245,6 @@ def _slopes(
     moved[index] = start[index] - h
     down, left = float(start[index] - moved[index]), function(moved)
     return (middle - left) / down, (right - middle) / up
-
-
-def _label(place: int | None, name: str) -> str:
-    return name if place is None else f"layers[{place}].{name}"
 
 
 def _in_float64(subject: Any) -> Any:

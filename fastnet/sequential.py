@@ -173,14 +173,16 @@ class Sequential:
 
     def summary(self) -> str:
         """Return a table of the layers: what goes in and out, and how many parameters are learned."""
-        rows, width = [], None
+        rows: list[tuple[str, ...]] = []
+        before: int | None = None
+        width: int | None = None
         for i, layer in enumerate(self.layers):
             if isinstance(layer, FullLayer):
                 before, width = layer.n_i, layer.n_o
             elif isinstance(layer, (ReluLayer, SoftMaxLayer)):
                 before = width
             else:
-                before, width = None, None
+                before = width = None
             count = sum(getattr(layer, name).size for name in parameters(layer))
             rows.append((str(i), type(layer).__name__, _shape(before), _shape(width), f"{count:,}"))
         total = sum(int(row[-1].replace(",", "")) for row in rows)

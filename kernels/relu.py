@@ -9,7 +9,7 @@ def relu_forward(y: np.ndarray, x: np.ndarray) -> None:
     """y = x where x > 0, else 0 (3.14).
 
     y, x: one shape of any number of dimensions, one dtype (float32 or float64); y C-contiguous, x of any layout.
-    Overwrites y, which may be x. NaN stays NaN, and -0 becomes 0.
+    Overwrites y, which may be x. NaN stays NaN.
     """
     _forward(flat(y), flat(plain(x)))
 
@@ -28,8 +28,7 @@ def relu_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
 def _forward(y, x):
     zero = x.dtype.type(0)
     for i in range(x.size):
-        v = x[i]
-        y[i] = zero if v <= zero else v  # not v > 0, which is false for NaN and would hide it
+        y[i] = max(x[i], zero)  # in this order: the second only if it is greater, so that NaN stays
 
 
 @jit

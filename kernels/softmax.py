@@ -45,7 +45,7 @@ def _forward(y, x):
         for i in range(start, stop):
             top = x.dtype.type(-np.inf)
             for j in range(m):
-                top = x[i, j] if x[i, j] > top else top  # passes over NaN, which the subtraction brings back
+                top = max(top, x[i, j])  # passes over NaN, which the subtraction brings back
             for j in range(m):
                 y[i, j] = x[i, j] - top
         exp_nonpositive(y[start:stop].reshape(-1))
@@ -89,7 +89,7 @@ def exp_nonpositive(v):
 
 @jit_exact
 def _exp_f64(x):
-    v = x if x > -746.0 else -746.0  # exp(-746) is 0 already; NaN takes this way too, and no int is made of it
+    v = max(-746.0, x)  # exp(-746) is 0 already; NaN becomes -746 too, as no int can be made of it
     k = np.int32(v * _LOG2_E - 0.5)  # the conversion truncates towards 0: this rounds, as v <= 0
     r = v - k * _LN2_HI_F64 - k * _LN2_LO_F64
     p = 1 / 6227020800
@@ -114,7 +114,7 @@ def _exp_f64(x):
 @jit_exact
 def _exp_f32(x):
     f32, i32 = np.float32, np.int32
-    v = x if x > f32(-105) else f32(-105)
+    v = max(f32(-105), x)
     k = i32(v * f32(_LOG2_E) - f32(0.5))
     r = v - f32(k) * f32(_LN2_HI_F32) - f32(k) * f32(_LN2_LO_F32)
     p = f32(1 / 5040)
