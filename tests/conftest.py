@@ -1,0 +1,41 @@
+"""Settings of all tests: the same examples in every run, and no float type that changes on its way."""
+import importlib
+
+import hypothesis
+import numpy as np
+import pytest
+from numba import types
+from numba.core.dispatcher import Dispatcher
+
+import fastnet
+
+hypothesis.settings.register_profile("fastnet", derandomize=True, deadline=None, max_examples=40)
+hypothesis.settings.load_profile("fastnet")
+
+
+@pytest.fixture(params=[np.float32, np.float64])
+def dtype(request):
+    return np.dtype(request.param)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(1)
+
+
+@pytest.fixture(autouse=True)
+def default_dtype_put_back():
+    yield
+    fastnet.set_default_dtype(np.float64)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_silent_promotion():
+    """Numba compiles a kernel for whatever it is called with: after all tests, none may mix float32 and float64."""
+    yield
+    for stem in ("relu", "softmax", "cross_entropy", "sgd"):
+        for kernel in vars(importlib.import_module(f"kernels.{stem}")).values():
+            if isinstance(kernel, Dispatcher):
+                for signature in kernel.signatures:
+                    floats = {t for t in (getattr(a, "dtype", a) for a in signature) if isinstance(t, types.Float)}
+                    assert len(floats) == 1, f"{kernel.py_func.__name__} was called with {signature}"
