@@ -3,6 +3,7 @@ import numpy as np
 
 from kernels._jit import jit
 from kernels._layout import plain
+from kernels.gemm import matmul
 
 
 def full_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> None:
@@ -11,7 +12,7 @@ def full_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> 
     y (n, n_o), x (n, n_i), W (n_o, n_i), b (1, n_o): one dtype (float32 or float64), any layout. Overwrites y.
     With n_i = 0, y is b. NaN and inf go where NumPy puts them.
     """
-    _forward(y, plain(x), plain(W), plain(b))
+    matmul(y, x, W.T, bias=b)
 
 
 def full_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray) -> None:
@@ -20,7 +21,7 @@ def full_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray) -> None:
     dx (n, n_i), dy (n, n_o), W (n_o, n_i): one dtype (float32 or float64), any layout. Overwrites dx.
     With n_o = 0, dx is 0.
     """
-    _backward_input(dx, plain(dy), plain(W))
+    matmul(dx, dy, W)
 
 
 def full_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray) -> None:
@@ -29,7 +30,7 @@ def full_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray) -> None
     dW (n_o, n_i), dy (n, n_o), x (n, n_i): one dtype (float32 or float64), any layout. Overwrites dW.
     With n = 0, dW is 0.
     """
-    _backward_weights(dW, plain(dy), plain(x))
+    matmul(dW, dy.T, x)
 
 
 def full_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
@@ -38,34 +39,6 @@ def full_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
     db (1, n_o), dy (n, n_o): one dtype (float32 or float64), any layout. Overwrites db. With n = 0, db is 0.
     """
     _backward_bias(db, plain(dy))
-
-
-@jit
-def _forward(y, x, W, b):
-    for i in range(x.shape[0]):
-        for j in range(W.shape[0]):
-            total = x.dtype.type(0)
-            for k in range(x.shape[1]):
-                total += x[i, k] * W[j, k]
-            y[i, j] = total + b[0, j]
-
-
-@jit
-def _backward_input(dx, dy, W):
-    dx[:] = 0
-    for i in range(dy.shape[0]):
-        for j in range(W.shape[0]):
-            for k in range(W.shape[1]):
-                dx[i, k] += dy[i, j] * W[j, k]
-
-
-@jit
-def _backward_weights(dW, dy, x):
-    dW[:] = 0
-    for j in range(dy.shape[1]):
-        for i in range(x.shape[0]):
-            for k in range(x.shape[1]):
-                dW[j, k] += dy[i, j] * x[i, k]
 
 
 @jit

@@ -20,7 +20,9 @@ from kernels.threads import SCRATCH_BYTES, barrier, next_job, run
 KC = 256  # length of one packed run
 MC = 64  # rows of A packed at once
 _SLAB_BYTES = SCRATCH_BYTES * 3 // 4  # the scratch holds a slab of B, then MC rows of A
-_NC_BYTES = _SLAB_BYTES // KC  # width of the slab
+_PAD = 1  # keeps vector columns out of the same sets of the L1 cache
+_NC_BYTES = _SLAB_BYTES // (KC + _PAD) // VECTOR_BYTES * VECTOR_BYTES  # width of the slab
+_ABREAST = 4  # vectors of a row packed together
 _SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
 
 
@@ -98,7 +100,12 @@ def pack_columns(to, to_vec, b, b_k, b_col, k, cols, alpha):
     """Pack B (k, cols) into vector columns: element (p, j) goes to [j // LANES][p][j % LANES]; missing lanes are 0."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
-    for j in range(0, cols, width):
+    whole = cols // width if b_col == 1 else 0
+    for v in range(0, whole, _ABREAST):  # a few vectors of a row at a time: neighbours share a page
+        for p in range(k):
+            for u in range(v, min(v + _ABREAST, whole)):
+                copy_vector(to + (u * to_vec + p * width) * size, b + (p * b_k + u * width) * size, alpha)
+    for j in range(whole * width, cols, width):
         column = to + j // width * to_vec * size
         if cols - j < width:
             for p in range(k):
@@ -129,7 +136,7 @@ def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, co
             if b_vec > 0:
                 slab, slab_vec = b + (j // width * b_vec + p * width) * size, b_vec
             else:
-                slab, slab_vec = scratch, KC * width
+                slab, slab_vec = scratch, (KC + _PAD) * width
                 pack_columns(slab, slab_vec, b + (p * b_k + j * b_col) * size, b_k, b_col, length, nc, alpha)
             for i in range(0, rows, MC):
                 mc = min(MC, rows - i)

@@ -22,7 +22,7 @@ def softmax_forward(y: np.ndarray, x: np.ndarray) -> None:
     y, x: (n, n_classes), one dtype (float32 or float64); y C-contiguous, x of any layout. Overwrites y, which may be x.
     -inf gives 0; a row with NaN or +inf, or of -inf alone, is all NaN, as in NumPy.
     """
-    _forward(y, plain(x))
+    softmax_rows(y, plain(x))
 
 
 def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
@@ -35,7 +35,8 @@ def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
 
 
 @jit
-def _forward(y, x):
+def softmax_rows(y, x):
+    """`softmax_forward` inside kernels: y and x C-contiguous."""
     # Subtract, exponentiate, divide. The middle pass runs over whole blocks, so that it is as fast on rows of 5 as on
     # rows of 1000.
     n, m = x.shape

@@ -1,0 +1,81 @@
+"""The first layer trained in Gram space: its weights are never formed, products of rows of X stand in for them.
+
+Its input X (n, n_i) never changes during fit, and every change of its weights is a combination of rows of X. So with
+G = X X.T (n, n), A_0 = X W_0.T (n, n_o) and D (n, n_o), which holds for each sample the sum of its lr dA so far:
+
+    W = W_0 - D.T X                             at any time, but only formed at the end
+    X_B W.T + b = A_0[B] - G[B] D + b           the forward pass, 2 n n_o operations a sample instead of 2 n_i n_o
+    D[B] += lr dA                               the update, which needs no product at all
+
+It is the same gradient descent, summed in another order. Weight decay and momentum are linear in D too, with
+
+    W = w0_scale W_0 - d_scale D.T X            d_scale gathers the factors (1 - lr decay), so that D need not be scaled
+    V = v0_scale W_0 + E.T X                    the velocity, if there is momentum (d_scale is then 1)
+
+D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
+"""
+from kernels._jit import jit
+from kernels.gemm import cell, share
+from kernels.simd import VECTOR_BYTES, lanes
+
+_N_OUT, _LD, _B, _H, _DA = 1, 2, 4, 6, 7  # columns of the table in kernels/fused.py
+
+
+@jit
+def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, known, w0_scale, d_scale):
+    """H_0 = relu(w0_scale A_0[B] - d_scale G[B] D + b_0), this thread's columns.
+
+    Only the first `known` rows of D can be other than 0: in the first epoch this halves the work.
+    """
+    table, params, work, a0, d = net.table, net.params, net.work, gram.a0, gram.d
+    one = a0.dtype.type(1)
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    n_out, ld = table[0, _N_OUT], table[0, _LD]
+    j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
+    factor = a0.dtype.type(w0_scale)
+    for i in range(n):
+        row = work[table[0, _H] + i * ld:table[0, _H] + (i + 1) * ld]
+        start = a0[data.order[first + i]]
+        for j in range(j0, j1):
+            row[j] = factor * start[j]
+    cell(scratch, work.ctypes.data + (table[0, _H] + j0) * size, ld, width, g, g_row, 1,
+         d.ctypes.data + j0 * d.shape[1] * size, 0, 0, d.shape[1] * width, n, j1 - j0, known,
+         a0.dtype.type(-d_scale), one, params.ctypes.data + (table[0, _B] + j0) * size, len(table) > 1)
+
+
+@jit
+def gram_scales(w0_scale, d_scale, v0_scale, rates):
+    """The three factors after one more step; float64, as they are products of thousands of numbers near 1."""
+    lr, momentum, decay = rates
+    if momentum == 0:
+        shrink = 1.0 - lr * decay
+        return w0_scale * shrink, d_scale * shrink, v0_scale
+    v0_scale = momentum * v0_scale + decay * w0_scale
+    return w0_scale - lr * v0_scale, d_scale, v0_scale
+
+
+@jit
+def gram_update(thread, threads, net, data, gram, first, n, d_scale, rates):
+    """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. This thread's columns."""
+    table, work, order, d, e = net.table, net.work, data.order, gram.d, gram.e
+    lr, momentum, decay = rates
+    width = lanes(lr)
+    ld = table[0, _LD]
+    v1 = (share(table[0, _N_OUT], width, thread + 1, threads) + width - 1) // width
+    rate = lr if momentum == 0 else lr * 0 + 1
+    step = d.dtype.type(rate / d_scale)
+    for v in range(share(table[0, _N_OUT], width, thread, threads) // width, v1):
+        to = d[v] if momentum == 0 else e[v]
+        if momentum != 0:
+            for i in range(d.shape[1]):
+                for lane in range(width):
+                    to[i, lane] = momentum * to[i, lane] - decay * d[v, i, lane]
+        for i in range(n):
+            dz = work[table[0, _DA] + i * ld + v * width:table[0, _DA] + i * ld + (v + 1) * width]
+            for lane in range(min(width, table[0, _N_OUT] - v * width)):
+                to[order[first + i], lane] += step * dz[lane]
+        if momentum != 0:
+            for i in range(d.shape[1]):
+                for lane in range(width):
+                    d[v, i, lane] += lr * to[i, lane]
