@@ -169,13 +169,15 @@ class Sequential:
         -------
         ndarray of int, shape (n,)
         """
-        return np.argmax(_checks.scores("Sequential.predict", self.forward(x)), axis=1)
+        with unchanged_on_error((*self.layers, self.loss)):
+            return np.argmax(_checks.scores("Sequential.predict", self.forward(x)), axis=1)
 
     def summary(self) -> str:
         """Return a table of the layers: what goes in and out, and how many parameters are learned."""
         rows: list[tuple[str, ...]] = []
         before: int | None = None
         width: int | None = None
+        total = 0
         for i, layer in enumerate(self.layers):
             if isinstance(layer, FullLayer):
                 before, width = layer.n_i, layer.n_o
@@ -185,11 +187,10 @@ class Sequential:
                 before = width = None
             count = sum(getattr(layer, name).size for name in parameters(layer))
             rows.append((str(i), type(layer).__name__, _shape(before), _shape(width), f"{count:,}"))
-        total = sum(int(row[-1].replace(",", "")) for row in rows)
-        rows.append(("", f"loss: {type(self.loss).__name__}", "", "", ""))
-        rows.append(("", f"{total:,} parameters", "", "", "") if self.dtype is None
-                    else ("", f"{total:,} parameters, {self.dtype}", "", "", ""))
-        return _table(("", "layer", "input", "output", "parameters"), rows)
+            total += count
+        dtype = "" if self.dtype is None else f" of {self.dtype}"
+        table = _table(("", "layer", "input", "output", "parameters"), rows)
+        return f"{table}\nloss: {type(self.loss).__name__}; {total:,} parameters{dtype}"
 
     def __repr__(self) -> str:
         layers = ",\n".join(f"    {layer!r}" for layer in self.layers)

@@ -18,7 +18,7 @@ def laid_out(a, layout):
     if layout == "F":
         return np.asfortranarray(a)
     if layout == "strided":
-        base = np.full([2 * s for s in a.shape], np.nan, a.dtype)
+        base = np.zeros([2 * s for s in a.shape], a.dtype)
         view = base[tuple(slice(None, None, 2) for _ in a.shape)]
         view[...] = a
         return view
@@ -58,8 +58,8 @@ def one_hot_rows(rng, n, n_classes, dtype=np.float64):
 
 def same(a, b):
     """Equal, arrays element by element, objects attribute by attribute."""
-    if isinstance(a, np.ndarray):
-        return isinstance(b, np.ndarray) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)
+    if isinstance(a, np.ndarray) or isinstance(b, np.ndarray):
+        return type(a) is type(b) and a.dtype == b.dtype and np.array_equal(a, b, equal_nan=True)
     if isinstance(a, (list, tuple)):
         return len(a) == len(b) and all(map(same, a, b))
     if hasattr(a, "__dict__") and not isinstance(a, type):

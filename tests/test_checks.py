@@ -1,0 +1,140 @@
+"""What holds for every public call: kinds of input, what importing costs, and finding our own kernels."""
+import doctest
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import refuses
+
+import fastnet
+from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+
+ROOT = Path(fastnet.__file__).parent.parent
+
+
+def models():
+    """Each layer, and a network, all of which take rows of 4."""
+    network = Sequential([FullLayer(4, 3, rng=0), ReluLayer(), SoftMaxLayer()], CrossEntropyLayer())
+    return [FullLayer(4, 3, rng=0), ReluLayer(), SoftMaxLayer(), network]
+
+
+def read_only(x):
+    x = x.copy()
+    x.setflags(write=False)
+    return x
+
+
+def unaligned(x):
+    raw = np.zeros(x.nbytes + 1, np.uint8)
+    view = raw[1:].view(x.dtype).reshape(x.shape)
+    view[...] = x
+    assert not view.flags.aligned
+    return view
+
+
+KINDS = {
+    "list": lambda x: x.tolist(),
+    "read-only": read_only,
+    "Fortran": np.asfortranarray,
+    "strided": lambda x: np.repeat(x, 2, axis=1)[:, ::2],
+    "negative strides": lambda x: x[::-1, ::-1].copy()[::-1, ::-1],
+    "zero strides": lambda x: np.broadcast_to(x[:1], x.shape),
+    "unaligned": unaligned,
+    "big-endian": lambda x: x.astype(">f8"),
+    "integer": lambda x: x.astype(np.int16),
+    "unsigned": lambda x: np.abs(x).astype(np.uint8),
+    "boolean": lambda x: x > 0,
+    "half": lambda x: x.astype(np.float16),
+    "long double": lambda x: x.astype(np.longdouble),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("model", models(), ids=lambda m: type(m).__name__)
+def test_input_of_any_kind_works_and_is_not_written_to(kind, model, rng):
+    given = KINDS[kind](np.round(3 * rng.standard_normal((6, 4))))
+    before = np.array(given)
+    expected = model.forward(np.array(given, np.float64))
+    np.testing.assert_allclose(model.forward(given), expected, rtol=1e-5 if kind == "half" else 1e-13)
+    assert np.array_equal(given, before)
+
+
+def test_memory_mapped_input(tmp_path, rng):
+    x = rng.standard_normal((6, 4))
+    np.save(tmp_path / "x.npy", x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    for model in models():
+        assert np.array_equal(model.forward(mapped), model.forward(x))
+    model.fit(mapped, np.eye(3)[[0, 1, 2, 0, 1, 2]], epochs=1, lr=0.1)
+
+
+@pytest.mark.parametrize(("x", "error", "match"), [
+    (np.ones((6, 4), complex), TypeError, "must hold real numbers, got dtype complex128. Take its real part"),
+    (np.ones((6, 4), object), TypeError, "must hold real numbers, got dtype object. Objects are usually rows"),
+    (np.full((6, 4), "1"), TypeError, "must hold real numbers, got dtype <U1. Convert"),
+    (np.full((6, 4), "2020", "datetime64[s]"), TypeError, "must hold real numbers, got dtype datetime64"),
+    ([[1, 2, 3, 4], [1, 2]], ValueError, "not an array.*Give every row the same number of values"),
+    (None, TypeError, "must be an array, got None"),
+    (np.ones((0, 4)), ValueError, "is empty"),
+])
+@pytest.mark.parametrize("model", models(), ids=lambda m: type(m).__name__)
+def test_input_that_is_refused(x, error, match, model):
+    with refuses(error, match, model):
+        model.forward(x)
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda m: type(m).__name__)
+def test_forward_lets_nan_and_inf_through(model):
+    x = np.zeros((2, 4))
+    x[0] = np.nan, np.inf, -np.inf, 1
+    y = model.forward(x)
+    assert np.isnan(y[0]).any()
+    assert np.isfinite(y[1]).all()
+
+
+def test_default_dtype_can_be_set_and_read():
+    assert fastnet.get_default_dtype() == np.float64
+    fastnet.set_default_dtype("f4")
+    assert fastnet.get_default_dtype() == np.float32
+    assert FullLayer(2, 2).dtype == np.float32
+    assert ReluLayer().forward([[1, 2]]).dtype == np.float32
+    for wrong in (np.int32, None, "decimal", ">f2"):
+        with refuses(TypeError, "dtype must be float32 or float64"):
+            fastnet.set_default_dtype(wrong)
+    assert fastnet.get_default_dtype() == np.float32
+
+
+@pytest.mark.parametrize("stem", ["_dtypes", "full", "relu", "softmax", "cross_entropy", "sequential", "gradcheck"])
+def test_examples_in_docstrings(stem):
+    result = doctest.testmod(sys.modules[f"fastnet.{stem}"])
+    assert result.attempted > 0
+    assert result.failed == 0
+
+
+def run(program, *path):
+    paths = [str(p) for p in (*path, ROOT)]
+    return subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}\n{program}"],
+                          capture_output=True, text=True, check=False)
+
+
+def test_importing_is_light():
+    result = run("import fastnet; print({'matplotlib', 'pooch', 'tqdm', 'scipy', 'torch'} & sys.modules.keys())")
+    assert result.stdout == "set()\n", result.stderr
+
+
+@pytest.mark.parametrize("files", [["kernels.py"], ["kernels/__init__.py"], ["kernels/other.py"]])
+def test_another_package_called_kernels(files, tmp_path):
+    for name in files:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    ours_hidden = tmp_path / "site"  # a namespace package loses to a real one, so ours must be out of sight
+    ours_hidden.mkdir()
+    (ours_hidden / "fastnet").symlink_to(ROOT / "fastnet")
+    result = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(tmp_path), str(ours_hidden)]!r}; import fastnet"],
+        capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert "ImportError: fastnet: the import name 'kernels' leads to" in result.stderr
+    assert str(tmp_path / "kernels") in result.stderr
+    assert "which is not fastnet's package of that name. Uninstall the other one" in result.stderr
