@@ -26,7 +26,7 @@ import numpy as np
 from kernels._jit import jit
 from kernels.gemm import block, cell, gather, pack_columns, share
 from kernels.gram import gram_first, gram_scales, gram_update
-from kernels.simd import VECTOR_BYTES, lanes
+from kernels.simd import VECTOR_BYTES, lanes, number
 from kernels.softmax import softmax_rows
 from kernels.threads import barrier
 
@@ -132,7 +132,7 @@ def _first(thread, threads, scratch, net, x, x_row, n, lr):
     j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
     cell(scratch, work.ctypes.data + (table[0, H] + j0) * size, ld, width, x, x_row, 1,
          params.ctypes.data + (table[0, W] + j0 * n_in) * size, 0, 0, n_in * width, n, j1 - j0, n_in,
-         lr * 0 + 1, lr * 0, params.ctypes.data + (table[0, B] + j0) * size, len(table) > 1)
+         number(1, lr), number(0, lr), params.ctypes.data + (table[0, B] + j0) * size, int(len(table) > 1))
 
 
 @jit
@@ -141,7 +141,7 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
     table, params, work = net.table, net.params, net.work
     width = lanes(lr)
     size = VECTOR_BYTES // width
-    one, zero = lr * 0 + 1, lr * 0
+    one, zero = number(1, lr), number(0, lr)
     params_at, work_at = params.ctypes.data, work.ctypes.data
     i0, i1 = share(n, 1, thread, threads), share(n, 1, thread + 1, threads)
     rows, top = i1 - i0, len(table) - 1
@@ -152,13 +152,13 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
         cell(scratch, work_at + (table[layer, H] + i0 * ld) * size, ld, width,
              work_at + (table[layer - 1, H] + i0 * before) * size, before, 1,
              params_at + table[layer, W] * size, 0, 0, n_in * width, rows, table[layer, N_OUT], n_in,
-             one, zero, params_at + table[layer, B] * size, layer < top)
+             one, zero, params_at + table[layer, B] * size, int(layer < top))
 
     classes = table[top, N_OUT]
     p = work[table[top, H]:table[top, H] + n * classes].reshape(n, classes)[i0:i1]
     dz = work[table[top, DA]:table[top, DA] + n * classes].reshape(n, classes)[i0:i1]
     softmax_rows(p, p)
-    scale = one / n
+    scale = number(1 / n, lr)
     for i in range(rows):
         t = data.targets[data.order[first + i0 + i]]
         loss, total = 0.0, zero
@@ -192,7 +192,7 @@ def _update(thread, threads, scratch, net, layer, h, h_row, n, rates):
     lr, momentum, decay = rates
     width = lanes(lr)
     size = VECTOR_BYTES // width
-    one = lr * 0 + 1
+    one = number(1, lr)
     n_in, n_out, ld = table[layer, N_IN], table[layer, N_OUT], table[layer, LD]
     i0, i1, j0, j1 = 0, n_in, 0, n_out
     if layer == 0:
@@ -239,7 +239,7 @@ def _update_bias(thread, threads, net, n, rates):
     lr, momentum, _ = rates
     width = lanes(lr)
     size = VECTOR_BYTES // width
-    one = lr * 0 + 1
+    one = number(1, lr)
     for layer in range(len(table)):
         n_out, ld, at = table[layer, N_OUT], table[layer, LD], table[layer, B]
         j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)

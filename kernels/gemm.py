@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels._jit import jit
-from kernels.simd import MR, NV, VECTOR_BYTES, clear_vector, copy_vector, lanes, load, store, tile, transpose
+from kernels.simd import (
+    MR, NV, VECTOR_BYTES, clear_vector, copy_vector, lanes, load, number, outlined, store, tile, transpose,
+)
 from kernels.threads import SCRATCH_BYTES, barrier, next_job, run
 
 KC = 256  # length of one packed run
@@ -32,6 +34,7 @@ _SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more 
 @jit
 def block(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alpha, beta, bias, relu):
     """C = alpha A B + beta C over one run of k, tile by tile; arguments as of `simd.tile`, any `rows` and `cols`."""
+    outlined()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     i = 0
@@ -76,6 +79,7 @@ def block(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alpha, b
 @jit
 def gather(to, to_row, a, a_row, a_col, rows, cols, alpha):
     """to[i, j] = A[i, j] for A of any strides; the rows of `to` are contiguous. The whole of packing."""
+    outlined()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     i0 = 0  # rows that whole vectors or blocks have done
@@ -120,6 +124,7 @@ def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, co
     With b_vec > 0, B is already packed in vector columns that lie b_vec elements apart; b_k and b_col do not count.
     Bias and ReLU, see `simd.tile`, are applied after the last run of k.
     """
+    outlined()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
@@ -127,7 +132,7 @@ def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, co
     for run_number in range(runs):
         p = run_number * KC
         length = min(KC, k - p)
-        beta_now = beta if run_number == 0 else beta * 0 + 1
+        beta_now = beta if run_number == 0 else number(1.0, beta)
         last = run_number == runs - 1
         for j in range(0, cols, _NC_BYTES // size):
             nc = min(_NC_BYTES // size, cols - j)
@@ -195,15 +200,15 @@ def gram(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, alpha):
     size = VECTOR_BYTES // width
     strip = 12 * width
     strips = (n + strip - 1) // strip
-    number = next_job(sync)
-    while number < strips:  # the longest first
-        j = number * strip
+    job = next_job(sync)
+    while job < strips:  # the longest first
+        j = job * strip
         cell(scratch, c + (j * c_row + j) * size, c_row, width, a + j * a_row * size, a_row, a_k,
-             a + j * a_row * size, a_k, a_row, 0, n - j, min(strip, n - j), k, alpha, alpha * 0, 0, 0)
-        number = next_job(sync)
+             a + j * a_row * size, a_k, a_row, 0, n - j, min(strip, n - j), k, alpha, number(0.0, alpha), 0, 0)
+        job = next_job(sync)
     barrier(sync, threads)
-    for number in range(thread, strips, threads):  # rows of the upper triangle, each from a column of the lower
-        j = number * strip
+    for job in range(thread, strips, threads):  # rows of the upper triangle, each from a column of the lower
+        j = job * strip
         wide = min(strip, n - j)
         gather(c + (j * c_row + j + wide) * size, c_row, c + ((j + wide) * c_row + j) * size, 1, c_row,
                wide, n - j - wide, alpha)

@@ -16,7 +16,7 @@ D and E are kept in vector columns [vector][sample][lane], the form in which the
 """
 from kernels._jit import jit
 from kernels.gemm import cell, share
-from kernels.simd import VECTOR_BYTES, lanes
+from kernels.simd import VECTOR_BYTES, lanes, number
 
 _N_OUT, _LD, _B, _H, _DA = 1, 2, 4, 6, 7  # columns of the table in kernels/fused.py
 
@@ -33,7 +33,7 @@ def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, kn
     size = VECTOR_BYTES // width
     n_out, ld = table[0, _N_OUT], table[0, _LD]
     j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
-    factor = a0.dtype.type(w0_scale)
+    factor = number(w0_scale, one)
     for i in range(n):
         row = work[table[0, _H] + i * ld:table[0, _H] + (i + 1) * ld]
         start = a0[data.order[first + i]]
@@ -41,7 +41,7 @@ def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, kn
             row[j] = factor * start[j]
     cell(scratch, work.ctypes.data + (table[0, _H] + j0) * size, ld, width, g, g_row, 1,
          d.ctypes.data + j0 * d.shape[1] * size, 0, 0, d.shape[1] * width, n, j1 - j0, known,
-         a0.dtype.type(-d_scale), one, params.ctypes.data + (table[0, _B] + j0) * size, len(table) > 1)
+         number(-d_scale, one), one, params.ctypes.data + (table[0, _B] + j0) * size, int(len(table) > 1))
 
 
 @jit
@@ -63,8 +63,7 @@ def gram_update(thread, threads, net, data, gram, first, n, d_scale, rates):
     width = lanes(lr)
     ld = table[0, _LD]
     v1 = (share(table[0, _N_OUT], width, thread + 1, threads) + width - 1) // width
-    rate = lr if momentum == 0 else lr * 0 + 1
-    step = d.dtype.type(rate / d_scale)
+    step = number(lr / d_scale if momentum == 0 else 1.0, lr)
     for v in range(share(table[0, _N_OUT], width, thread, threads) // width, v1):
         to = d[v] if momentum == 0 else e[v]
         if momentum != 0:

@@ -315,6 +315,25 @@ def lanes(typingctx, zero):
 
 
 @intrinsic
+def number(typingctx, value, like):
+    """value in the type of `like`: arithmetic with Python's numbers would make a float64 of a float32."""
+    def codegen(context, builder, signature, arguments):
+        return context.cast(builder, arguments[0], value, like)
+
+    return like(value, like), codegen
+
+
+@intrinsic
+def outlined(typingctx):
+    """Stands in a function that LLVM shall never copy into its callers: they compile in a fraction of the time."""
+    def codegen(context, builder, signature, arguments):
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+@intrinsic
 def load(typingctx, address, zero):
     """The element at an address."""
     def codegen(context, builder, signature, arguments):

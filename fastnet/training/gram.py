@@ -1,0 +1,114 @@
+"""The compiled engine whose first layer is trained in Gram space: see kernels/gram.py for the mathematics."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnet.training.fused import Fused
+from kernels import fused as kernel
+from kernels.gemm import Packed, matmul, matmul_transposed, vector_lanes
+
+
+class GramSpace(Fused):
+    """As `Fused`; X W_0.T and X X.T are made at the start, W at the end.
+
+    Parameters
+    ----------
+    model, x, t, batch_size, momentum, decay
+        See `Fused`. x is in the model's dtype.
+    g : ndarray, shape (n, n), optional
+        X X.T as `gram_matrix` makes it, to be shared by all models trained on the same x.
+    a0 : ndarray, shape (n, n_o), optional
+        X W_0.T, to be shared by all models that start from the same weights.
+    """
+
+    name = "gram"
+    has_first_weights = False
+
+    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
+                 decay: float = 0.0, g: np.ndarray | None = None, a0: np.ndarray | None = None) -> None:
+        self.g = gram_matrix(x) if g is None else g
+        super().__init__(model, x, t, batch_size, momentum, decay)
+        n, first, width = len(x), self.layers[0], vector_lanes(self.dtype)
+        self.w0 = np.asarray(first.W, self.dtype)
+        self.a0 = first_outputs(x, self.w0) if a0 is None else a0
+        columns = (-(-first.n_o // width), n, width)
+        self.d = np.zeros(columns, self.dtype)
+        self.e = np.zeros(columns if momentum else (0, 0, 0), self.dtype)
+        self.scales = np.array([1.0, 1.0, 0.0])
+        self.visited = 0
+        self._products: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}
+
+    def epoch(self, lr: float, order: np.ndarray | None, stop: int) -> np.ndarray:
+        losses = super().epoch(lr, order, stop)
+        self.visited = max(self.visited, stop if order is None else len(self.x))
+        if self.scales[1] < 1e-3:  # long weight decay: bring D back to the size of what it stands for
+            self.d *= self.dtype.type(self.scales[1])
+            self.scales[1] = 1.0
+        return losses
+
+    def save(self) -> Any:
+        return super().save(), self.d.copy(), self.e.copy(), self.scales.copy(), self.visited
+
+    def restore(self, saved: Any) -> None:
+        super().restore(saved[0])
+        self.d[:], self.e[:], self.scales[:], self.visited = saved[1:]
+
+    def write(self) -> None:
+        super().write()
+        self.layers[0].W = self._combined(self.d, self.scales[0], -self.scales[1])
+
+    def velocities(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        rest = [(self._unpacked(self.net.velocity, number), self._bias(self.net.velocity, number)[None].copy())
+                for number in range(1, len(self.layers))]
+        return [(self._combined(self.e, self.scales[2], 1.0), self._bias(self.net.velocity, 0)[None].copy()), *rest]
+
+    def _combined(self, columns: np.ndarray, of_w0: float, of_rows: float) -> np.ndarray:
+        """of_w0 W_0 + of_rows D.T X, a fresh array."""
+        n_o = self.layers[0].n_o
+        rows = columns.transpose(1, 0, 2).reshape(columns.shape[1], -1)[:, :n_o]
+        W = self.w0.copy() if of_w0 == 1 else (self.dtype.type(of_w0) * self.w0)
+        matmul(W, rows.T, self.x, alpha=of_rows, beta=1.0)
+        return W
+
+    def _first_output(self, x: np.ndarray) -> np.ndarray:
+        """relu(w0_scale X' W_0.T - d_scale (X' X.T) D + b): the two products are made once for a data set."""
+        if id(x) not in self._products:  # the entry holds x, so that its id stays its own
+            rows = np.asarray(x, self.dtype)
+            with_w0, with_x = np.empty((len(x), len(self.w0)), self.dtype), np.empty((len(x), len(self.x)), self.dtype)
+            matmul(with_w0, rows, self.w0.T)
+            matmul(with_x, rows, self.x.T)
+            self._products[id(x)] = x, with_w0, with_x
+        _, with_w0, with_x = self._products[id(x)]
+        h = self.dtype.type(self.scales[0]) * with_w0
+        matmul(h, with_x, Packed(self.d, (len(self.x), h.shape[1])), alpha=-self.scales[1], beta=1.0,
+               bias=self._bias(self.net.params, 0), relu=len(self.layers) > 1)
+        return h
+
+    def _source(self, order: np.ndarray, shuffled: bool, first: int, last: int) -> tuple[Any, Any, Any]:
+        place, step = self.g.__array_interface__["data"][0], self.g.strides[0] // self.g.itemsize
+        state = kernel.Gram(True, self.a0, self.d, self.e, self.scales, self.visited)
+        return kernel.Data(place, step, self.t, order, shuffled, self._rows_at), state, None
+
+    def _source_row(self) -> int:
+        return self.g.strides[0] // self.g.itemsize
+
+    def _direct(self) -> bool:
+        return True
+
+
+def gram_matrix(x: np.ndarray) -> np.ndarray:
+    """X X.T (n, n), its rows so far apart that they do not evict each other from the L1 cache."""
+    n = len(x)
+    row = n + (vector_lanes(x.dtype) if n * x.itemsize % 1024 == 0 else 0)
+    g = np.empty((n, row), x.dtype)[:, :n]
+    matmul_transposed(g, x)
+    return g
+
+
+def first_outputs(x: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """X W.T (n, n_o)."""
+    a0 = np.empty((len(x), len(W)), x.dtype)
+    matmul(a0, x, W.T)
+    return a0
