@@ -244,7 +244,7 @@ def _update_bias(thread, threads, net, n, rates):
         n_out, ld, at = table[layer, N_OUT], table[layer, LD], table[layer, B]
         j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
         dz = work.ctypes.data + (table[layer, DA] + j0) * size
-        ones = work.ctypes.data  # work[0] is 1, and strides of 0 make a row of it: column sums as a product
+        ones = np.int64(work.ctypes.data)  # work[0] is 1, and strides of 0 make a row of it: column sums as a product
         if momentum == 0:
             block(params.ctypes.data + (at + j0) * size, 0, width, ones, 0, 0, dz, ld, width, 1, j1 - j0, n,
                   -lr, one, 0, 0)

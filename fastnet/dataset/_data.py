@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from fastnet import _checks
 
 N_PIXELS = 3 * 32 * 32
 
@@ -28,13 +27,13 @@ class Data(tuple):
     class_names: tuple[str, ...]
     name: str
 
-    def __new__(cls, train: tuple, test: tuple, class_names: Sequence[str], name: str) -> Self:
+    def __new__(cls, train: tuple, test: tuple, class_names: Iterable[str], name: str) -> Any:
         self = super().__new__(cls, (train, test))
         self.class_names = tuple(str(class_name) for class_name in class_names)
         self.name = name
         return self
 
-    def __getnewargs__(self) -> tuple:
+    def __getnewargs__(self) -> tuple:  # for copies and pickles
         return (*self, self.class_names, self.name)
 
     def __repr__(self) -> str:
@@ -46,11 +45,11 @@ class Data(tuple):
 
 
 def from_pixels(
-    train: tuple[NDArray, NDArray],
-    test: tuple[NDArray, NDArray],
-    class_names: Sequence[str],
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    class_names: Iterable[str],
     name: str,
-    dtype: DTypeLike,
+    dtype: np.dtype,
 ) -> Data:
     """Turn bytes and integer labels into the course's arrays.
 
@@ -58,57 +57,44 @@ def from_pixels(
     ----------
     train, test : pair of arrays
         Pixels, uint8 of shape (n, 3072), and labels 0 .. len(class_names) - 1 of shape (n,).
-    class_names : sequence of str
+    class_names : iterable of str
     name : str
-    dtype : dtype-like
-        float32 or float64, of the pixels and of the one-hot rows.
+    dtype : float32 or float64
+        Of the pixels and of the one-hot rows.
 
     Returns
     -------
     Data
         Pixels scaled to -0.5 .. 0.5, training labels one-hot, test labels integers.
     """
-    dtype = check_dtype(dtype)
+    class_names = tuple(class_names)
     # A table of the 256 possible values: the bits of `pixels / 255 - 0.5`, without a float64 copy of the set.
     scaled = (np.arange(256) / 255 - 0.5).astype(dtype)
     one_hot = np.eye(len(class_names), dtype=dtype)
     (x_train, y_train), (x_test, y_test) = train, test
-    return Data(
-        (scaled[x_train], one_hot[y_train]),
-        (scaled[x_test], y_test.astype(np.int64)),
-        class_names=class_names,
-        name=name,
-    )
+    return Data((scaled[x_train], one_hot[y_train]), (scaled[x_test], y_test.astype(np.int64)), class_names, name)
 
 
-def check_dtype(dtype: DTypeLike) -> np.dtype:
-    """Return float32 or float64 as a ``np.dtype``; anything else is a TypeError."""
-    try:
-        known = np.dtype(dtype)
-    except TypeError:
-        known = None
-    if known not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise TypeError(f"dtype must be np.float32 or np.float64, got {dtype!r}")
-    return known
+def dtype(who: str, value: npt.DTypeLike) -> np.dtype:
+    """float32 or float64. None means float64, as leaving it out does, whatever the default dtype of layers."""
+    return _checks.dtype(who, np.float64 if value is None else value)
 
 
-def check_seed(seed: int) -> int:
-    """Return a seed as a Python int; NumPy takes 0 .. 2**32 - 1."""
-    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"seed must be an integer, got {seed!r} ({type(seed).__name__})")
-    if not 0 <= seed < 2**32:
-        raise ValueError(
-            f"seed must be between 0 and {2**32 - 1}, as for np.random.seed, got {seed}; of a longer number, "
-            "such as a student ID, take the last digits"
-        )
-    return int(seed)
-
-
-def check_count(name: str, value: int, low: int, high: int | None = None) -> int:
-    """Return a whole number within low .. high as a Python int."""
+def seed(who: str, value: Any) -> int:
+    """A seed that NumPy takes: 0 .. 2**32 - 1."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer, got {value!r} ({type(value).__name__})")
-    if value < low or (high is not None and value > high):
-        expected = f"at least {low}" if high is None else f"between {low} and {high}"
-        raise ValueError(f"{name} must be {expected}, got {value}")
+        raise TypeError(f"{who}: seed must be a whole number, got {value!r} ({type(value).__name__}).")
+    if not 0 <= value < 2**32:
+        raise ValueError(
+            f"{who}: seed must lie between 0 and {2**32 - 1}, as for np.random.seed, got {value}. "
+            "Of a longer number, such as a student ID, take the last nine digits."
+        )
     return int(value)
+
+
+def n_classes(who: str, value: Any) -> int:
+    """How many of at most 100 classes."""
+    number = _checks.whole_number(who, "n_classes", value, "The course takes 5.")
+    if not 2 <= number <= 100:
+        raise ValueError(f"{who}: n_classes must lie between 2 and 100, got {number}. The course takes 5.")
+    return number

@@ -14,9 +14,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+import numpy.typing as npt
 
-from fastnet.dataset._data import Data, check_count, check_seed, from_pixels
+from fastnet import _checks
+from fastnet.dataset import _data
+from fastnet.dataset._data import Data
 
 SIDE = 32
 N_PARTS = 3
@@ -36,18 +38,18 @@ SHIFT, POSE, ZOOM = 5 / 16, 0.12, (0.7, 1.25)
 class Classes(NamedTuple):
     """What the images of a class have in common; first axis: class."""
 
-    sky: NDArray  # (c, 3) colours
-    ground: NDArray
-    colour: NDArray
-    part_colour: NDArray  # (c, parts, 3)
-    centre: NDArray  # (c, parts, 2) ellipses: x and y of the centre, width and height, slant
-    extent: NDArray
-    slant: NDArray  # (c, parts)
-    stripes: NDArray  # (c, 2) stripes per unit of length along x and y
+    sky: np.ndarray  # (c, 3) colours
+    ground: np.ndarray
+    colour: np.ndarray
+    part_colour: np.ndarray  # (c, parts, 3)
+    centre: np.ndarray  # (c, parts, 2) ellipses: x and y of the centre, width and height, slant
+    extent: np.ndarray
+    slant: np.ndarray  # (c, parts)
+    stripes: np.ndarray  # (c, 2) stripes per unit of length along x and y
 
 
 def synthetic(
-    seed: int, n_classes: int = 5, n_train: int = 2500, n_test: int = 500, dtype: DTypeLike = np.float64
+    seed: int, n_classes: int = 5, n_train: int = 2500, n_test: int = 500, dtype: npt.DTypeLike = np.float64
 ) -> Data:
     """Make a data set shaped like the course's subset of CIFAR-100.
 
@@ -74,16 +76,17 @@ def synthetic(
     >>> x_train.shape, y_train.shape, x_test.shape, y_test.shape
     ((2500, 3072), (2500, 5), (500, 3072), (500,))
     """
-    seed = check_seed(seed)
-    n_classes = check_count("n_classes", n_classes, 2, 100)
-    n_train = check_count("n_train", n_train, 1)
-    n_test = check_count("n_test", n_test, 1)
+    seed = _data.seed("synthetic", seed)
+    n_classes = _data.n_classes("synthetic", n_classes)
+    n_train = _checks.whole_number("synthetic", "n_train", n_train, "The course's subset has 2500 images.")
+    n_test = _checks.whole_number("synthetic", "n_test", n_test, "The course's subset has 500 images.")
+    type_ = _data.dtype("synthetic", dtype)
     # A stream for each part: asking for more training images changes neither the classes nor the test images.
     classes = _draw_classes(_generator(seed, 0), n_classes)
     train = _draw_set(_generator(seed, 1), classes, n_train)
     test = _draw_set(_generator(seed, 2), classes, n_test)
     names = [f"figure {label}" for label in range(n_classes)]
-    return from_pixels(train, test, names, f"synthetic images (seed {seed})", dtype)
+    return _data.from_pixels(train, test, names, f"synthetic images (seed {seed})", type_)
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
@@ -91,7 +94,7 @@ def _generator(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64([seed, stream]))
 
 
-def _uniform(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...]) -> NDArray:
+def _uniform(rng: np.random.Generator, low: float, high: float, shape: tuple[int, ...]) -> np.ndarray:
     draw = rng.random(shape, dtype=np.float32)
     draw *= np.float32(high - low)
     draw += np.float32(low)
@@ -111,7 +114,7 @@ def _draw_classes(rng: np.random.Generator, c: int) -> Classes:
     )
 
 
-def _draw_set(rng: np.random.Generator, classes: Classes, n: int) -> tuple[NDArray, NDArray]:
+def _draw_set(rng: np.random.Generator, classes: Classes, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw n images, uint8 (n, 3072), and their labels (n,), shuffled."""
     labels = np.arange(n) % len(classes.sky)
     labels = labels[np.argsort(rng.random(n), kind="stable")]
@@ -122,7 +125,7 @@ def _draw_set(rng: np.random.Generator, classes: Classes, n: int) -> tuple[NDArr
     return pixels.reshape(n, -1), labels
 
 
-def _draw_images(rng: np.random.Generator, classes: Classes, labels: NDArray) -> NDArray:
+def _draw_images(rng: np.random.Generator, classes: Classes, labels: np.ndarray) -> np.ndarray:
     """Draw an image for each label: scene, object, light. Returns grey levels 0 .. 255, (n, 3, side, side)."""
     n = len(labels)
     axis = ((np.arange(SIDE) - (SIDE - 1) / 2) / (SIDE / 2)).astype(np.float32)
@@ -136,7 +139,7 @@ def _draw_images(rng: np.random.Generator, classes: Classes, labels: NDArray) ->
     return np.clip(image, 0, 255, out=image)
 
 
-def _scene(rng: np.random.Generator, classes: Classes, labels: NDArray, axis: NDArray) -> NDArray:
+def _scene(rng: np.random.Generator, classes: Classes, labels: np.ndarray, axis: np.ndarray) -> np.ndarray:
     """Clouds over a sky and a ground that meet at a blurred horizon."""
     n = len(labels)
     image = _clouds(rng, n, channels=3, roughness=0.0) * np.float32(HAZE)
@@ -149,12 +152,12 @@ def _scene(rng: np.random.Generator, classes: Classes, labels: NDArray, axis: ND
     return image
 
 
-def _jitter(rng: np.random.Generator, n: int) -> NDArray:
+def _jitter(rng: np.random.Generator, n: int) -> np.ndarray:
     """Chance's share of a colour: a tint, and lighter or darker. (n, 3)"""
     return _uniform(rng, -COLOUR_JITTER, COLOUR_JITTER, (n, 3)) + _uniform(rng, -LIGHT_JITTER, LIGHT_JITTER, (n, 1))
 
 
-def _clouds(rng: np.random.Generator, n: int, channels: int, roughness: float) -> NDArray:
+def _clouds(rng: np.random.Generator, n: int, channels: int, roughness: float) -> np.ndarray:
     """Draw a 3x3 grid, then double it until it fills the image, adding detail `roughness` times weaker each time."""
     grid = _uniform(rng, -1.0, 1.0, (n, channels, 3, 3))
     detail = 1.0
@@ -171,7 +174,9 @@ def _clouds(rng: np.random.Generator, n: int, channels: int, roughness: float) -
     return grid[..., :SIDE, :SIDE]
 
 
-def _draw_object(rng: np.random.Generator, image: NDArray, classes: Classes, labels: NDArray, axis: NDArray) -> None:
+def _draw_object(
+    rng: np.random.Generator, image: np.ndarray, classes: Classes, labels: np.ndarray, axis: np.ndarray
+) -> None:
     """Paint the object over the image: three soft-edged ellipses, moved, resized and perhaps mirrored together."""
     n = len(labels)
     facing = np.where(rng.random((n, 1, 1), dtype=np.float32) < 0.5, np.float32(-1), np.float32(1))
