@@ -1,0 +1,101 @@
+"""The ``fastnet`` command.
+
+A subcommand is two functions: ``_<name>(arguments)``, which does the work, imports what it needs itself and returns the
+exit code, and one that declares its arguments, decorated with ``@subcommand`` and so found by ``main``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Subcommand = Callable[[Any], None]
+
+_SUBCOMMANDS: list[Subcommand] = []
+
+
+def subcommand(declare: Subcommand) -> Subcommand:
+    """Add a subcommand: ``declare(commands)`` calls ``commands.add_parser(...)`` and ``set_defaults(run=...)`` on it."""
+    _SUBCOMMANDS.append(declare)
+    return declare
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(prog="fastnet", description="The course's neural network, on compiled kernels.")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for declare in _SUBCOMMANDS:
+        declare(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("fastnet: stopped.", file=sys.stderr)
+        return 130
+
+
+def failed(error: Exception) -> int:
+    """Say what an expected error means for the user; return the exit code."""
+    print(f"fastnet: {error}", file=sys.stderr)
+    return 1
+
+
+def _version() -> str:
+    from fastnet import __version__
+
+    return f"fastnet {__version__}"
+
+
+@subcommand
+def _declare_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="find or download CIFAR-100").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    download = data.add_parser(
+        "download",
+        help="download CIFAR-100 (169 MB)",
+        description="Download CIFAR-100, verify it, and unpack its three files. An interrupted download is resumed. "
+        "FASTNET_CIFAR100_URL names another address to fetch the archive from.",
+    )
+    download.add_argument(
+        "--to",
+        metavar="FOLDER",
+        type=Path,
+        help="put the files here (default: $FASTNET_DATA, or the user's cache folder)",
+    )
+    download.set_defaults(run=_data_download)
+    path = data.add_parser("path", help="print the folder that CIFAR-100 is read from")
+    path.set_defaults(run=_data_path)
+
+
+def _data_download(arguments: argparse.Namespace) -> int:
+    from fastnet.dataset import _places
+    from fastnet.dataset._download import DownloadError, download
+
+    try:
+        folder = arguments.to or _places.download_folder()
+        print(
+            f"CIFAR-100 goes to {folder}. Its authors' site may take most of an hour; what has come is kept if you stop.",
+            file=sys.stderr,
+        )
+        new = download(folder)
+    except (DownloadError, OSError) as error:
+        return failed(error)
+    print(f"CIFAR-100 {'is' if new else 'was already'} in {folder}, verified.")
+    if arguments.to and not any(place == folder.absolute() for place, _ in _places.places()):
+        print(f"So that it is found: export FASTNET_DATA={folder.absolute()}")
+    return 0
+
+
+def _data_path(_: argparse.Namespace) -> int:
+    from fastnet.dataset import _places
+
+    try:
+        print(_places.find())
+    except FileNotFoundError as error:
+        return failed(error)
+    return 0

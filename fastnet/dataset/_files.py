@@ -1,0 +1,123 @@
+"""CIFAR-100's files: what they must hold, and reading them into plain arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastnet.dataset import _pickles
+from fastnet.dataset._data import N_PIXELS
+
+N_CLASSES = 100
+N_IMAGES = {"train": 50_000, "test": 10_000}
+MD5 = {
+    "train": "16019d7e3df5f24257cddd939b257f8d",
+    "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
+    "meta": "7973b15100ade9c7d40fb424638fde48",
+}
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images sorted by class, so that a few classes are a few pieces of a file."""
+
+    pixels: np.ndarray  # uint8 (n, 3072)
+    rows: np.ndarray  # int32 (n,): where each image stands in CIFAR's own file, ascending within a class
+    first: np.ndarray  # int64 (101,): class c is at first[c] .. first[c + 1]
+
+    def block(self, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels and rows of one class."""
+        here = slice(int(self.first[label]), int(self.first[label + 1]))
+        return self.pixels[here], self.rows[here]
+
+    def subset(self, labels: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels of some classes in the order of CIFAR's file, and their labels renumbered from 0."""
+        pixels, rows = zip(*(self.block(label) for label in labels), strict=True)
+        order = np.argsort(np.concatenate(rows))
+        renumbered = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
+        return np.concatenate(pixels)[order], renumbered[order]
+
+
+@dataclass(frozen=True)
+class Cifar100:
+    """All of CIFAR-100."""
+
+    images: dict[str, Images]  # "train", "test"
+    class_names: Sequence[str]
+    modified: Sequence[str]  # files that are not the published ones
+
+
+def read(folder: Path) -> Cifar100:
+    """Read and check the three files.
+
+    Raises
+    ------
+    ValueError
+        If a file is cut off, damaged or not CIFAR-100's. One that is whole, but not the published one, is listed in
+        ``modified``.
+    """
+    images = {part: _sorted(*_checked_images(folder / part, n)) for part, n in N_IMAGES.items()}
+    names = _checked_names(folder / "meta")
+    return Cifar100(images, names, [member for member, md5 in MD5.items() if digest(folder / member, "md5") != md5])
+
+
+def digest(path: Path, algorithm: str) -> str:
+    """Digest of a file, as hexadecimal digits."""
+    # Named as not for security: md5 is what CIFAR's authors publish, and some systems refuse it for anything else.
+    state = hashlib.new(algorithm, usedforsecurity=False)
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            state.update(piece)
+    return state.hexdigest()
+
+
+def _checked_images(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
+    content = _pickles.load(path)
+    pixels, labels = content.get("data"), content.get("fine_labels")
+    if pixels is None or labels is None:
+        hint = " CIFAR-10 has other files and classes." if "labels" in content else ""
+        raise ValueError(
+            f"{path} is not a file of CIFAR-100: it has no 'data' and 'fine_labels' but {_keys(content)}.{hint}"
+        )
+    if not isinstance(pixels, np.ndarray) or pixels.shape != (n, N_PIXELS):
+        raise ValueError(
+            f"{path}: data must be uint8 of shape {(n, N_PIXELS)}, got {_kind(pixels)}. Get the file anew."
+        )
+    try:
+        labels = np.asarray(labels)
+    except ValueError:
+        labels = np.empty(0, object)
+    if labels.shape != (n,) or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= N_CLASSES:
+        raise ValueError(
+            f"{path}: fine_labels must be {n} whole numbers between 0 and {N_CLASSES - 1}, got {_kind(labels)}. "
+            "Get the file anew."
+        )
+    return pixels, labels
+
+
+def _sorted(pixels: np.ndarray, labels: np.ndarray) -> Images:
+    rows = np.argsort(labels, kind="stable").astype(np.int32)
+    first = np.searchsorted(labels[rows], np.arange(N_CLASSES + 1))
+    return Images(pixels[rows], rows, first)
+
+
+def _checked_names(path: Path) -> list[str]:
+    names = _pickles.load(path).get("fine_label_names")
+    if not isinstance(names, list) or len(names) != N_CLASSES or not all(isinstance(n, (bytes, str)) for n in names):
+        raise ValueError(f"{path}: fine_label_names must be {N_CLASSES} names, got {_kind(names)}. Get the file anew.")
+    return [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
+
+
+def _keys(content: dict[str, Any]) -> str:
+    return ", ".join(sorted(repr(key) for key in content)) or "nothing"
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} of shape {value.shape}"
+    return f"{len(value)} entries" if isinstance(value, list) else type(value).__name__

@@ -1,0 +1,62 @@
+"""Data by name, for scripts and commands."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet.dataset import _places
+from fastnet.dataset._cifar100 import cifar100
+from fastnet.dataset._data import Data
+from fastnet.dataset._npz import from_npz
+from fastnet.dataset._synthetic import synthetic
+
+SOURCES = "auto|cifar100|synthetic|PATH.npz"  # for the help text of an option --data
+
+BANNER = """\
+{line}
+  SYNTHETIC IMAGES: CIFAR-100 was not found on this computer.
+  What follows is a fair picture of training, not a result on photographs.
+  To get CIFAR-100 (169 MB): fastnet data download
+{line}"""
+
+
+def load(source: str | os.PathLike[str], seed: int, dtype: npt.DTypeLike = np.float64) -> Data:
+    """Load data by name.
+
+    Parameters
+    ----------
+    source : str or path-like
+        ``"cifar100"``, ``"synthetic"``, the path of an .npz file (see :func:`from_npz`), or ``"auto"``: CIFAR-100 where it
+        is found and otherwise the synthetic images, with a banner on the error stream that says so.
+    seed : int
+        Chooses the classes of CIFAR-100 or the synthetic images; without meaning for a file.
+    dtype : dtype-like
+        float32 or float64.
+
+    Returns
+    -------
+    Data
+        ``(x_train, y_train), (x_test, y_test)``, with ``class_names``, and with ``name`` for plots and tables.
+    """
+    if os.fspath(source) == "auto":
+        source = _what_there_is()
+    if source == "cifar100":
+        return cifar100(seed, dtype=dtype)
+    if source == "synthetic":
+        return synthetic(seed, dtype=dtype)
+    if os.path.splitext(source)[1] != ".npz":
+        raise ValueError(f"load: data must be one of {SOURCES}, got {os.fspath(source)!r}.")
+    return from_npz(source, dtype)
+
+
+def _what_there_is() -> str:
+    try:
+        _places.find()
+    except FileNotFoundError:
+        print(BANNER.format(line="!" * 78), file=sys.stderr, flush=True)
+        return "synthetic"
+    return "cifar100"
