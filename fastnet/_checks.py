@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -49,15 +50,16 @@ def whole_number(who: object, name: str, value: Any, why: str) -> int:
     return number
 
 
-def rate(who: object, lr: Any) -> float:
-    """``lr`` as a finite float that is at least 0."""
+def rate(who: object, value: Any, name: str = "the learning rate") -> float:
+    """``value`` as a finite float that is at least 0."""
     try:
-        value = float(lr)
+        number = float(value)
     except (TypeError, ValueError):
-        raise TypeError(f"{who}: the learning rate must be a number, got {lr!r} ({type(lr).__name__}).") from None
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{who}: the learning rate must be finite and not negative, got {value}. Try 0.1.")
-    return value
+        raise TypeError(f"{who}: {name} must be a number, got {value!r} ({type(value).__name__}).") from None
+    if not (math.isfinite(number) and number >= 0):
+        hint = " Try 0.1." if name == "the learning rate" else " 0 switches it off."
+        raise ValueError(f"{who}: {name} must be finite and not negative, got {number}.{hint}")
+    return number
 
 
 def dtype(who: object, value: npt.DTypeLike | None) -> np.dtype:
@@ -231,19 +233,68 @@ def finite(who: object, name: str, array: np.ndarray) -> None:
         )
 
 
-def fit(
-    who: object, model: Any, x: npt.ArrayLike, y: npt.ArrayLike, epochs: Any, lr: Any, batch_size: Any
-) -> tuple[np.ndarray, np.ndarray, int, float, int]:
-    """Everything that training is given, the data in the dtype of the model."""
-    epochs = whole_number(who, "epochs", epochs, "It is how often to go through the data.")
-    lr = rate(who, lr)
-    batch_size = whole_number(who, "batch_size", batch_size, "128 is usual.")
-    n_classes = model.output_width()
-    x = samples(who, model, x)
-    y = targets(who, "y", y, (len(x), n_classes), x.dtype)
+def samples_and_targets(
+    who: object, model: Any, x: npt.ArrayLike, y: npt.ArrayLike, on_disk: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Data to train on or to evaluate with, in the dtype of the model, finite.
+
+    With ``on_disk``, a memory-mapped x of another dtype stays as it is: it may be larger than memory.
+    """
+    if on_disk and isinstance(x, np.memmap) and x.dtype.kind in NUMERIC and x.dtype != model.dtype:
+        samples(who, model, x[:1])
+    else:
+        x = samples(who, model, x)
+    t = targets(who, "y", y, (len(x), model.output_width()), np.dtype(model.dtype or np.float64))
     finite(who, "x", x)
-    finite(who, "y", y)
-    return x, y, epochs, lr, batch_size
+    finite(who, "y", t)
+    return x, t
+
+
+def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
+    """The learning rate of every epoch: a number, one number an epoch, or a function of the epoch."""
+    if callable(lr):
+        return lambda epoch: rate(who, lr(epoch))
+    if np.ndim(lr) == 0:
+        value = rate(who, lr)
+        return lambda epoch: value
+    values = [rate(who, value) for value in lr]
+    if len(values) != epochs:
+        raise ValueError(f"{who}: lr holds {len(values)} rates for {epochs} epochs. Give one for each epoch, or a number.")
+    return values.__getitem__
+
+
+def fraction(who: object, name: str, value: Any) -> float:
+    """``value`` as a float, at least 0 and below 1."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{who}: {name} must be a number, got {value!r} ({type(value).__name__}).") from None
+    if not 0 <= number < 1:
+        raise ValueError(f"{who}: {name} must be at least 0 and below 1, got {number}. 0 switches it off.")
+    return number
+
+
+def choice(who: object, name: str, value: Any, known: tuple[str, ...]) -> str:
+    """``value`` if it is one of the known words."""
+    if value not in known:
+        raise ValueError(f"{who}: {name} must be one of {', '.join(map(repr, known))}, got {value!r}.")
+    return value
+
+
+def callbacks(who: object, value: Any) -> tuple[Callable[..., Any], ...]:
+    """One function or several, as a tuple."""
+    functions = (value,) if callable(value) else tuple(value or ())
+    for function in functions:
+        if not callable(function):
+            raise TypeError(f"{who}: callbacks must be functions of the epoch's report, got {function!r}.")
+    return functions
+
+
+def pair(who: object, name: str, value: Any) -> tuple[Any, Any]:
+    """Samples and their targets."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{who}: {name} must be a pair (x, y), got {type(value).__name__}.")
+    return value[0], value[1]
 
 
 def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
@@ -256,6 +307,13 @@ def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
         raise ValueError(f"{who}: x must have shape (n, ...), one sample a row, got {array.shape}.")
     nonempty(who, "x", array)
     return floats(who, "x", array, model.dtype)
+
+
+def batch(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
+    """Data to predict, one sample a row, still in its own dtype; it may be larger than memory."""
+    array = numbers(who, "x", x)
+    samples(who, model, array[:1] if array.ndim else array)
+    return array
 
 
 def scores(who: object, array: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Layers in a row, with a loss at the end."""
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from fastnet._state import parameters, unchanged_on_error
 from fastnet.full import FullLayer
 from fastnet.relu import ReluLayer
 from fastnet.softmax import SoftMaxLayer
+from fastnet.training import EpochReport, Evaluation, History, Plan
 
 
 class Sequential:
@@ -29,6 +30,8 @@ class Sequential:
     ----------
     layers, loss
         As given.
+    history : History or None
+        The record of the last ``fit``.
 
     Examples
     --------
@@ -46,6 +49,7 @@ class Sequential:
     def __init__(self, layers: Iterable[Any], loss: Any) -> None:
         self.layers = _checks.layers("Sequential", layers)
         self.loss = _checks.loss("Sequential", loss)
+        self.history: History | None = None
         self.output_width()
 
     @property
@@ -127,35 +131,97 @@ class Sequential:
         self.update_param(lr)
 
     def fit(
-        self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, lr: float, batch_size: int = 128, **options: Any
+        self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, lr: Any, batch_size: int = 128, *,
+        engine: str = "auto", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
+        rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
+        callbacks: Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]] = (),
+        progress: bool | None = None, on_divergence: str = "stop",
     ) -> np.ndarray:
         """Train with stochastic gradient descent.
 
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            One sample a row, finite. Batches are taken in the order of the rows: shuffle them first.
+            One sample a row, finite. Of another dtype than the model it is converted once; a ``numpy.memmap`` is read
+            batch by batch and may be larger than memory.
         y : array_like, shape (n, n_classes)
             One-hot targets, see :func:`fastnet.one_hot`.
         epochs : int
             How often to go through the data.
-        lr : float
-            The learning rate.
+        lr : float, sequence of float, or callable
+            The learning rate; one for each epoch; or a function that gives it for the number of the epoch, from 0.
         batch_size : int
             Samples per step; the last batch of an epoch holds what is left.
-        **options
-            See :func:`fastnet.training.fit`.
+        engine : {"auto", "layers", "fused", "gram"}
+            What does the work, see :meth:`explain`. All give the same losses, to rounding.
+        validation : (x, y), optional
+            Data to evaluate after every epoch; y one-hot, or labels.
+        shuffle : bool
+            Take the rows in a new order each epoch, the same in all engines, drawn from `rng`.
+        rng : numpy.random.Generator or int, optional
+            By default NumPy's global state decides, as it does for the weights.
+        momentum : float
+            V = momentum V + gradient, W -= lr V; the velocity V starts at 0 in every fit.
+        weight_decay : float
+            Adds weight_decay W to the gradient of W, not to that of b.
+        early_stop : int, optional
+            Stop when the validation loss (without validation, the loss) has not improved for so many epochs.
+        callbacks : callable or sequence of callables
+            Called after every epoch with an :class:`EpochReport` (epoch, epochs, lr, loss, val_loss, val_accuracy,
+            seconds). One that returns True ends the fit.
+        progress : bool, optional
+            Show a progress bar. By default if the error stream is a terminal.
+        on_divergence : {"stop", "raise", "ignore"}
+            What to do when a loss is no longer finite: end with a warning, raise FloatingPointError, or go on.
 
         Returns
         -------
         ndarray, shape (epochs,)
-            The mean of the batches' losses in each epoch, float64.
+            The mean of the batches' losses in each epoch, float64; nan for epochs that were not run.
 
         Notes
         -----
-        Interrupted by Ctrl-C or an error, the layers hold the last complete epoch.
+        Afterwards the layers hold the parameters, and the last batch's inputs, outputs and gradients; if training ended
+        early, those are of the last batch with the final parameters. ``history`` has the full record. Interrupted by
+        Ctrl-C or an error, the layers hold the last complete epoch. Callbacks see numbers, not parameters: the
+        compiled engines put those into the layers at the end.
         """
-        return training.fit(self, x, y, epochs, lr, batch_size, **options)
+        return training.fit(
+            self, x, y, epochs, lr, batch_size, engine=engine, validation=validation, shuffle=shuffle, rng=rng,
+            momentum=momentum, weight_decay=weight_decay, early_stop=early_stop, callbacks=callbacks,
+            progress=progress, on_divergence=on_divergence)
+
+    def partial_fit(self, x: npt.ArrayLike, y: npt.ArrayLike, lr: float, batch_size: int = 128) -> float:
+        """Go through some data once.
+
+        Parameters
+        ----------
+        x, y, lr, batch_size
+            As in :meth:`fit`.
+
+        Returns
+        -------
+        float
+            The mean of the batches' losses.
+        """
+        return float(self.fit(x, y, 1, lr, batch_size, progress=False)[0])
+
+    def explain(self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, batch_size: int = 128, **options: Any) -> Plan:
+        """Estimate what each engine would take for a fit, and which one would be chosen.
+
+        Parameters
+        ----------
+        x, y, epochs, batch_size
+            As in :meth:`fit`.
+        **options
+            ``engine``, ``shuffle``, ``momentum`` and ``decay`` of the fit.
+
+        Returns
+        -------
+        Plan
+            Prints as a table.
+        """
+        return training.explain(self, x, y, epochs, batch_size, **options)
 
     def predict(self, x: npt.ArrayLike) -> np.ndarray:
         """Return the number of the most probable class of each sample.
@@ -163,14 +229,48 @@ class Sequential:
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            One sample a row.
+            One sample a row. A few thousand go through the layers at a time; what those remember stays as it was.
 
         Returns
         -------
         ndarray of int, shape (n,)
         """
-        with unchanged_on_error((*self.layers, self.loss)):
-            return np.argmax(_checks.scores("Sequential.predict", self.forward(x)), axis=1)
+        return np.argmax(self._scores("Sequential.predict", x), axis=1)
+
+    def predict_proba(self, x: npt.ArrayLike) -> np.ndarray:
+        """Return the probability of each class for each sample: the output of the last layer.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, ...)
+            As in :meth:`predict`.
+
+        Returns
+        -------
+        ndarray, shape (n, n_classes)
+        """
+        return self._scores("Sequential.predict_proba", x)
+
+    def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
+        """Compute the loss and the accuracy on data with known labels.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, ...)
+        y : array_like, shape (n, n_classes) or (n,)
+            One-hot targets, or labels.
+
+        Returns
+        -------
+        Evaluation
+            A named tuple (loss, accuracy).
+        """
+        return training.evaluate(self, x, y)
+
+    def _scores(self, who: str, x: npt.ArrayLike) -> np.ndarray:
+        self.output_width()
+        x = _checks.batch(who, self, x)
+        return _checks.scores(who, training.probabilities(self, x))
 
     def summary(self) -> str:
         """Return a table of the layers: what goes in and out, and how many parameters are learned."""

@@ -1,16 +1,98 @@
-"""How ``fit`` runs."""
+"""How ``fit`` runs: a plan chooses an engine, a loop over epochs drives it.
+
+=================  =====================================================================================
+``plan``           estimates what each engine would take, and chooses
+``loop``           epochs: order of the data, rates, validation, callbacks, early ends; the same for all
+``layerwise``      the reference engine, for any layers
+``fused``          compiled steps for FullLayer / ReluLayer / SoftMaxLayer with cross-entropy
+``gram``           the same with the first layer in Gram space
+=================  =====================================================================================
+"""
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet.training import layerwise
+from fastnet.cross_entropy import one_hot
+from fastnet.training.history import EpochReport, Evaluation, History
+from fastnet.training.layerwise import probabilities
+from fastnet.training.loop import Options, evaluation, train
+from fastnet.training.plan import ENGINES, Plan, plan
+
+__all__ = ["EpochReport", "Evaluation", "History", "Plan", "evaluate", "explain", "fit", "probabilities"]
 
 
-def fit(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, lr: float, batch_size: int = 128) -> np.ndarray:
+def fit(
+    model: Any, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, lr: Any, batch_size: int = 128, *,
+    engine: str = "auto", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
+    rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
+    callbacks: Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]] = (),
+    progress: bool | None = None, on_divergence: str = "stop",
+) -> np.ndarray:
     """Train a :class:`fastnet.Sequential`; its method ``fit`` describes the arguments."""
-    x, y, epochs, lr, batch_size = _checks.fit("Sequential.fit", model, x, y, epochs, lr, batch_size)
-    return layerwise.train(model, x, y, epochs, lr, batch_size)
+    who = "Sequential.fit"
+    epochs = _checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
+    batch_size = _checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
+    _checks.choice(who, "engine", engine, ("auto", *ENGINES))
+    _checks.choice(who, "on_divergence", on_divergence, ("stop", "raise", "ignore"))
+    options = Options(
+        epochs=epochs, lr=_checks.schedule(who, lr, epochs), batch_size=batch_size,
+        validation=_validation(who, model, validation), rng=_generator(who, rng) if shuffle else None,
+        progress=sys.stderr is not None and sys.stderr.isatty() if progress is None else bool(progress),
+        callbacks=_checks.callbacks(who, callbacks), momentum=_checks.fraction(who, "momentum", momentum),
+        decay=_checks.rate(who, weight_decay, "weight_decay"),
+        early_stop=None if early_stop is None else _checks.whole_number(
+            who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
+        on_divergence=on_divergence)
+    x, t = _checks.samples_and_targets(who, model, x, y, on_disk=True)
+    if x.ndim == 2 and not _readable_rows(x):
+        x = np.ascontiguousarray(x)
+    how = plan(model, x, epochs, batch_size, engine=engine, shuffle=shuffle, momentum=options.momentum,
+               decay=options.decay)
+    return train(model, x, t, options, how)
+
+
+def explain(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, batch_size: int = 128, **options: Any) -> Plan:
+    """The plan of a fit, which prints as a table; see :meth:`fastnet.Sequential.explain`."""
+    who = "Sequential.explain"
+    epochs = _checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
+    batch_size = _checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
+    x, _ = _checks.samples_and_targets(who, model, x, y, on_disk=True)
+    return plan(model, x, epochs, batch_size, **options)
+
+
+def evaluate(model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
+    """Loss and accuracy of a model; see :meth:`fastnet.Sequential.evaluate`."""
+    x, t = _labelled("Sequential.evaluate", model, x, y)
+    p = _checks.scores("Sequential.evaluate", probabilities(model, x))
+    return evaluation(p, t.astype(p.dtype, copy=False))
+
+
+def _validation(who: str, model: Any, given: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    if given is None:
+        return None
+    return _labelled(who, model, *_checks.pair(who, "validation", given))
+
+
+def _labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Samples with one-hot targets, or with labels, as the course's test data have them."""
+    width = model.output_width()
+    if np.ndim(y) == 1 and width is not None:
+        y = one_hot(y, width)
+    return _checks.samples_and_targets(who, model, x, y)
+
+
+def _generator(who: str, rng: Any) -> Any:
+    if rng is None:
+        return np.random.default_rng(np.random.randint(2**31))  # so that np.random.seed decides, as for the weights
+    return np.random.default_rng(_checks.generator(who, rng)) if isinstance(rng, int) else _checks.generator(who, rng)
+
+
+def _readable_rows(x: np.ndarray) -> bool:
+    """Whether compiled engines can read x where it lies: rows of neighbours, each where elements of its size can be."""
+    return x.flags.aligned and x.strides[1] == x.itemsize and x.strides[0] % x.itemsize == 0

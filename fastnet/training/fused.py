@@ -1,15 +1,18 @@
 """The compiled engine: whole epochs in one call of `kernels.fused.train`, weights kept packed during the fit."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.full import FullLayer
 from fastnet.relu import ReluLayer
 from fastnet.softmax import SoftMaxLayer
 from kernels import fused as kernel
 from kernels.gemm import Packed, matmul, pack, vector_lanes
+from kernels.softmax import softmax_forward
 from kernels.threads import run
 
 _CHUNK_WORK = 40e9  # operations in one call, some fractions of a second: Ctrl-C is heard between calls
@@ -40,6 +43,7 @@ class Fused:
         self.x, self.t = x, np.ascontiguousarray(t, self.dtype)
         self.batch_size = min(batch_size, len(x))
         self.momentum, self.decay = momentum, decay
+        self.between: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
         self.net = self._net()
         self.no_gram = kernel.Gram(False, np.empty((0, 0), self.dtype), np.empty((0, 0, 0), self.dtype),
                                    np.empty((0, 0, 0), self.dtype), np.ones(3), 0)
@@ -59,6 +63,8 @@ class Fused:
             run(kernel.train, self.net, data, gram, rates, self.batch_size, first, last,
                 losses[first // self.batch_size:], threads=1 if self._step_work() < _SMALL_STEP else None)
             del keep
+            if last < stop:
+                self.between()
         return losses
 
     @property
@@ -88,9 +94,11 @@ class Fused:
         return [(self._unpacked(self.net.velocity, number), self._bias(self.net.velocity, number)[None].copy())
                 for number in range(len(self.layers))]
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
-        """What stands before the softmax, for other data, with the parameters of now."""
-        return self._logits_after(self._first_output(x))
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        """The softmax's output for other data, with the parameters of now; x is kept in mind, so pass the same array."""
+        p = self._logits_after(self._first_output(x))
+        softmax_forward(p, p)
+        return p
 
     # --- the first layer: what kernels in Gram space do differently ---------------------------------------------------
 
@@ -205,8 +213,6 @@ class Fused:
 
 def unsupported(model: Any) -> str | None:
     """Why the compiled engines cannot train a model; None if they can."""
-    from fastnet.cross_entropy import CrossEntropyLayer
-
     kinds = [type(layer) for layer in model.layers]
     if kinds[-1] is not SoftMaxLayer or type(model.loss) is not CrossEntropyLayer:
         return "the compiled engines know networks that end in SoftMaxLayer with CrossEntropyLayer"
