@@ -51,9 +51,10 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
 def _read(path: Path) -> dict[str, np.ndarray]:
     """Every array of the file."""
     try:
-        with np.load(path, allow_pickle=False) as content:
-            if not isinstance(content, np.lib.npyio.NpzFile):
-                raise ValueError("it holds a single array")
+        content = np.load(path, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            raise TypeError("it holds a single array")
+        with content:
             return {key: content[key] for key in content.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}, seen from {Path.cwd()}.") from None

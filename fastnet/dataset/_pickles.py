@@ -74,7 +74,7 @@ def load(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle can fail with nearly every kind of error
         reason = str(error) or type(error).__name__
         raise ValueError(f"{path} is cut off, damaged, or not a file of CIFAR-100: {reason}.") from error
-    if not isinstance(content, dict):
+    if type(content) is not dict:
         raise ValueError(f"{path} is not a file of CIFAR-100: it holds a {type(content).__name__}, not a dict.")
     return {_text(key): value.array if isinstance(value, _Array) else value for key, value in content.items()}
 
