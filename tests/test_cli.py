@@ -299,5 +299,5 @@ def test_as_a_module():
     environment = {**os.environ, "PYTHONPATH": str(Path(fastnet.__file__).parent.parent)}
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     assert done.stdout == f"fastnet {fastnet.__version__}\n"
-    for heavy in ("matplotlib", "pooch", "requests", "torch", "scipy"):
+    for heavy in ("matplotlib", "pooch", "requests", "torch"):
         assert not re.search(rf"\| +{heavy}$", done.stderr, re.MULTILINE), f"{heavy} is imported for nothing"
