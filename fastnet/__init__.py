@@ -15,19 +15,27 @@ from fastnet.gradcheck import GradientReport, gradcheck
 from fastnet.relu import ReluLayer
 from fastnet.sequential import Sequential
 from fastnet.softmax import SoftMaxLayer
+from fastnet.training import EpochReport, Evaluation, History, Plan
+from kernels.threads import get_num_threads, set_num_threads
 
 __version__ = "0.1.0"
 
 __all__ = [
     "CrossEntropyLayer",
+    "EpochReport",
+    "Evaluation",
     "FullLayer",
     "GradientReport",
+    "History",
+    "Plan",
     "ReluLayer",
     "Sequential",
     "SoftMaxLayer",
     "__version__",
     "get_default_dtype",
+    "get_num_threads",
     "gradcheck",
     "one_hot",
     "set_default_dtype",
+    "set_num_threads",
 ]

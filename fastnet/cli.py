@@ -99,3 +99,67 @@ def _data_path(_: argparse.Namespace) -> int:
     except FileNotFoundError as error:
         return failed(error)
     return 0
+
+
+@subcommand
+def _declare_cache(commands: Any) -> None:
+    cache = commands.add_parser("cache", help="show or empty the cache of compiled kernels")
+    cache.add_argument("--clear", action="store_true", help="remove all compiled kernels; they are made again when needed")
+    cache.set_defaults(run=_cache)
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from kernels._jit import cache_info, clear_cache
+
+    if arguments.clear:
+        print(f"Removed the compiled kernels of {clear_cache()} versions.")
+        return 0
+    info = cache_info()
+    if info.folder is None:
+        print("No folder for compiled kernels can be written. Set FASTNET_CACHE_DIR to a folder of yours.")
+        return 1
+    print(f"{info.folder}\n{info.kernels} compiled functions, {info.size / 1e6:.1f} MB; {info.others} other versions "
+          "beside it. Empty it with: fastnet cache --clear")
+    return 0
+
+
+@subcommand
+def _declare_warmup(commands: Any) -> None:
+    warmup = commands.add_parser("warmup", help="compile what training needs, so that the first fit starts at once")
+    warmup.set_defaults(run=_warmup)
+
+
+def _warmup(_: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from fastnet._machine import warm_up
+
+    with tqdm(warm_up(), total=6, unit="part", desc="compiling") as bar:
+        for part in bar:
+            bar.set_postfix_str(part)
+    return _cache(argparse.Namespace(clear=False))
+
+
+@subcommand
+def _declare_doctor(commands: Any) -> None:
+    doctor = commands.add_parser("doctor", help="show CPU, threads, cache and speed, and what to do about anything odd")
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    import numpy as np
+
+    from fastnet import _machine
+
+    for name, value in _machine.facts().items():
+        print(f"{name:8s} {value}")
+    odd: list[str] = []
+    for dtype in (np.float32, np.float64):
+        peak = _machine.fma_peak(dtype)
+        print(f"\n{np.dtype(dtype).name}: multiply-adds at {peak:.0f} GFLOP/s on all threads; products, now:")
+        rates = _machine.product_rates(dtype, peak)
+        for rate in rates:
+            print(f"  {rate.what:36s} {rate.gflops:6.0f} GFLOP/s  {rate.share:4.0%} of peak")
+        odd += [line for line in _machine.advice(rates) if line not in odd]
+    print("\n" + ("\n".join(f"! {line}" for line in odd) or "Nothing odd."))
+    return 0
