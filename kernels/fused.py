@@ -26,7 +26,7 @@ import numpy as np
 from kernels._jit import jit
 from kernels.gemm import block, cell, gather, pack_columns, share
 from kernels.gram import gram_first, gram_scales, gram_update
-from kernels.simd import VECTOR_BYTES, lanes, number
+from kernels.simd import VECTOR_BYTES, keep_positive, lanes, number
 from kernels.softmax import softmax_rows
 from kernels.threads import barrier
 
@@ -175,10 +175,9 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
         cell(scratch, work_at + (table[layer - 1, DA] + i0 * below) * size, below, width,
              work_at + (table[layer, DA] + i0 * ld) * size, ld, 1,
              work_at + table[layer, BACK] * size, 0, 0, n_out * width, rows, n_in, n_out, one, zero, 0, 0)
-        h = work[table[layer - 1, H] + i0 * below:table[layer - 1, H] + i1 * below]
-        dh = work[table[layer - 1, DA] + i0 * below:table[layer - 1, DA] + i1 * below]
-        for i in range(rows * below):
-            dh[i] = dh[i] if h[i] > 0 else zero
+        h_at, dh_at = table[layer - 1, H] + i0 * below, table[layer - 1, DA] + i0 * below
+        for i in range(0, rows * below, width):  # not a loop over elements: half of its branches would be guessed wrong
+            keep_positive(work_at + (dh_at + i) * size, work_at + (h_at + i) * size, zero)
 
 
 @jit

@@ -118,11 +118,13 @@ def pack_columns(to, to_vec, b, b_k, b_col, k, cols, alpha):
 
 
 @jit
-def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, cols, k, alpha, beta, bias, relu):
+def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, cols, k, alpha, beta, bias, relu,
+         lower=False):
     """C (rows, cols) = epilogue(alpha A B + beta C) by one thread: the loops over KC, NC and MC.
 
     With b_vec > 0, B is already packed in vector columns that lie b_vec elements apart; b_k and b_col do not count.
-    Bias and ReLU, see `simd.tile`, are applied after the last run of k.
+    Bias and ReLU, see `simd.tile`, are applied after the last run of k. With `lower`, only blocks of MC rows up to the
+    diagonal are computed.
     """
     outlined()
     width = lanes(alpha)
@@ -145,12 +147,15 @@ def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, co
                 pack_columns(slab, slab_vec, b + (p * b_k + j * b_col) * size, b_k, b_col, length, nc, alpha)
             for i in range(0, rows, MC):
                 mc = min(MC, rows - i)
+                wide = min(nc, i + mc - j) if lower else nc
+                if wide <= 0:
+                    continue
                 a_i, a_i_row, a_i_k = a + (i * a_row + p * a_k) * size, a_row, a_k
                 if not in_place:
                     gather(scratch + _SLAB_BYTES, KC, a_i, a_row, a_k, mc, length, alpha)
                     a_i, a_i_row, a_i_k = scratch + _SLAB_BYTES, KC, 1
                 block(c_j + i * c_row * size, c_row, c_vec, a_i, a_i_row, a_i_k, slab, width, slab_vec,
-                      mc, nc, length, alpha, beta_now, bias_j, relu if last else 0)
+                      mc, wide, length, alpha, beta_now, bias_j, relu if last else 0)
 
 
 @jit
@@ -164,17 +169,18 @@ def share(total, unit, part, parts):
 def split(m, n, width, threads):
     """How many ways to cut the rows of C; threads divided by it is how many ways to cut its columns.
 
-    The largest rectangle decides the time; between equals, long rows win, since each row strip packs all of B.
+    Counted in cycles for each step of k: a vector multiply-add is one, packing a vector of A or B some 8, as it comes from
+    far. The slowest rectangle decides.
     """
     best, cuts = -1, 1
     for down in range(1, threads + 1):
         if threads % down == 0:
-            tiles = (m + MR - 1) // MR
-            vecs = (n + width - 1) // width
             across = threads // down
-            largest = ((tiles + down - 1) // down) * ((vecs + across - 1) // across)
-            if best < 0 or largest < best:
-                best, cuts = largest, down
+            rows = ((m + MR - 1) // MR + down - 1) // down * MR
+            vecs = ((n + width - 1) // width + across - 1) // across
+            cycles = rows * vecs + 8 * (rows // width + vecs)
+            if best < 0 or cycles < best:
+                best, cuts = cycles, down
     return cuts
 
 
@@ -198,20 +204,23 @@ def gram(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, alpha):
     """C (n, n) = A A.T: strips of the lower triangle, taken by whoever is free, then mirrored."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
-    strip = 12 * width
+    # several strips a thread, so that all end together; wide ones, since each packs all rows of A below it
+    strip = min(_NC_BYTES // size // MC, max(1, n // (4 * threads * MC))) * MC
     strips = (n + strip - 1) // strip
     job = next_job(sync)
     while job < strips:  # the longest first
         j = job * strip
         cell(scratch, c + (j * c_row + j) * size, c_row, width, a + j * a_row * size, a_row, a_k,
-             a + j * a_row * size, a_k, a_row, 0, n - j, min(strip, n - j), k, alpha, number(0.0, alpha), 0, 0)
+             a + j * a_row * size, a_k, a_row, 0, n - j, min(strip, n - j), k, alpha, number(0.0, alpha), 0, 0, True)
         job = next_job(sync)
     barrier(sync, threads)
-    for job in range(thread, strips, threads):  # rows of the upper triangle, each from a column of the lower
-        j = job * strip
-        wide = min(strip, n - j)
-        gather(c + (j * c_row + j + wide) * size, c_row, c + ((j + wide) * c_row + j) * size, 1, c_row,
-               wide, n - j - wide, alpha)
+    job -= strips  # each thread has drawn one number too many: they go on from there
+    while job * MC < n:  # rows of the upper triangle, each from a column of the lower
+        i = job * MC
+        high = min(MC, n - i)
+        gather(c + (i * c_row + i + high) * size, c_row, c + ((i + high) * c_row + i) * size, 1, c_row,
+               high, n - i - high, alpha)
+        job = next_job(sync) - strips
 
 
 @jit

@@ -1,6 +1,6 @@
 """Vector intrinsics: what NumPy-style loops cannot say to LLVM, one idea each.
 
-Numba hands loops to LLVM's auto-vectoriser, which is good at element-wise work and poor at matrix products. The four
+Numba hands loops to LLVM's auto-vectoriser, which is good at element-wise work and poor at matrix products. The five
 vector intrinsics here are written straight in LLVM IR instead:
 
 ======================  ==============================================================================
@@ -8,6 +8,7 @@ vector intrinsics here are written straight in LLVM IR instead:
 ``transpose``           one LANES x LANES block, by log2(LANES) rounds of shuffles
 ``copy_vector``         one vector from one address to another
 ``clear_vector``        one vector of zeros
+``keep_positive``       one vector, 0 where another is not above 0
 ======================  ==============================================================================
 
 and the scalar ones under them serve memory by address and the threads' barrier. Addresses are plain int64 numbers of
@@ -285,6 +286,21 @@ def copy_vector(typingctx, to, source, zero):
     def codegen(context, builder, signature, arguments):
         emit = _Emit(builder, float_type, _lanes(float_type))
         emit.store(emit.load(arguments[1]), arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, float_type), codegen
+
+
+@intrinsic
+def keep_positive(typingctx, to, where, zero):
+    """Set the lanes at `to` to 0 wherever the lane at `where` is not above 0: the way back through ReLU (3.14)."""
+    float_type = zero
+
+    def codegen(context, builder, signature, arguments):
+        to, where, _ = arguments
+        emit = _Emit(builder, float_type, _lanes(float_type))
+        positive = builder.fcmp_ordered(">", emit.load(where), emit.zero)
+        emit.store(builder.select(positive, emit.load(to), emit.zero), to)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, float_type), codegen
