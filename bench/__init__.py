@@ -1,0 +1,1 @@
+"""Benchmarks, and the gate that compares two revisions with them."""

@@ -1,0 +1,59 @@
+"""The table of limits: how much slower is too slow, for each benchmark."""
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.gate import GateError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # comes with pytest there
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Allowed growth, as fractions. A key matches every name that it is a part of; the longest match counts."""
+
+    default: float = 0.05
+    benchmarks: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, float] = field(default_factory=dict)
+    counts_default: float = 0.0
+
+    def of(self, benchmark: str) -> float:
+        return _longest_match(self.benchmarks, benchmark, self.default)
+
+    def of_count(self, count: str) -> float:
+        return _longest_match(self.counts, count, self.counts_default)
+
+
+def _longest_match(table: dict[str, float], name: str, default: float) -> float:
+    key = max((key for key in table if key in name), key=len, default=None)
+    return default if key is None else table[key]
+
+
+def read_limits(path: Path) -> Limits:
+    """Read ``limits.toml``; a missing file means the default for everything."""
+    if not path.exists():
+        return Limits()
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise GateError(f"{path} cannot be read as TOML: {error}") from error
+    unknown = set(table) - {"default", "benchmarks", "counts"}
+    if unknown:
+        raise GateError(f"{path} has {', '.join(sorted(unknown))}; expected: default, [benchmarks], [counts].")
+    counts = _numbers(path, "counts", table.get("counts", {}))
+    counts_default = counts.pop("default", 0.0)
+    default = _numbers(path, "the file", {"default": table.get("default", Limits.default)})["default"]
+    return Limits(default, _numbers(path, "benchmarks", table.get("benchmarks", {})), counts, counts_default)
+
+
+def _numbers(path: Path, where: str, table: Any) -> dict[str, float]:
+    if not isinstance(table, dict):
+        raise GateError(f"{path}: [{where}] must be a table of name = limit, got {table!r}.")
+    for key, value in table.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 10:
+            raise GateError(f"{path}: the limit of {key!r} is {value!r}; expected a fraction such as 0.05 for 5 %.")
+    return {key: float(value) for key, value in table.items()}

@@ -1,0 +1,207 @@
+"""How honest is the gate? ``python -m bench.power``
+
+Makes a small project of its own, with NumPy and Numba kernels of a few milliseconds, and puts the gate to three tests:
+equal code must not be called regressed, one kernel made 15 % slower must, and a whole machine made 15 % slower by busy
+loops must not. The table that it prints stands in ``bench/README.md``.
+"""
+import argparse
+import contextlib
+import json
+import multiprocessing
+import os
+import queue
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bench.compare import MIN_ROUNDS, SETTINGS, compare, prepare
+from bench.gate import GateError
+from bench.gate.judge import INCONCLUSIVE, OK, REGRESSED, find_bootstrap
+from bench.gate.limits import Limits
+from bench.gate.render import Result, to_json
+from bench.gate.runs import STATISTICS, Settings
+from bench.gate.sides import git
+
+NOTHING, KERNEL, MACHINE = "nothing", "one kernel, by 15 %", "the machine, by 15 % half-way"
+SLOWER = 0.15
+REPEATS = 20  # of the work in each kernel: 23 are 15 % more
+KERNELS = '''\
+import numpy as np
+from numba import njit
+
+X = np.random.default_rng(0).standard_normal(40_000)
+
+
+@njit(cache=True)
+def _polynomial(x, repeats):
+    total = 0.0
+    for _ in range(repeats):
+        for value in x:
+            total += ((value * 0.1 + 0.2) * value + 0.3) * value
+    return total
+
+
+def polynomial():
+    return _polynomial(X, 20)
+
+
+def exponential():
+    for _ in range(20):
+        np.exp(X)
+
+
+def cumulative():
+    for _ in range(20):
+        np.cumsum(X)
+'''
+NAMES = ("polynomial", "exponential", "cumulative")
+BENCHMARKS = "import pytest\n\nimport kernels\n\n" + "\n\n".join(
+    f"def test_{name}(benchmark):\n    benchmark(kernels.{name})\n" for name in NAMES)
+
+
+def make_project(folder: Path) -> None:
+    """A repository with one commit tagged `base`, one `equal` to it, and for each kernel one where it is slower."""
+
+    def commit(tag: str, kernels: str) -> None:
+        (folder / "kernels.py").write_text(kernels)
+        git(folder, "add", "--all")
+        git(folder, "-c", "user.name=power", "-c", "user.email=power@localhost", "commit", "-q", "-m", tag)
+        git(folder, "tag", tag)
+
+    (folder / "bench").mkdir(parents=True)
+    (folder / "bench" / "bench_kernels.py").write_text(BENCHMARKS)
+    git(folder, "init", "--quiet")
+    commit("base", KERNELS)
+    commit("equal", KERNELS + "# a comment\n")
+    for name in NAMES:
+        commit(f"slow-{name}", make_slower(KERNELS, name))
+
+
+def make_slower(source: str, name: str) -> str:
+    """The injected regression: the named kernel does its work 23 times instead of 20."""
+    head, body = source.split(f"def {name}(")
+    return f"{head}def {name}({body.replace(f'{REPEATS})', f'{round(REPEATS * (1 + SLOWER))})', 1)}"
+
+
+@contextlib.contextmanager
+def slower_machine(allowed: Sequence[int], delay: float) -> Iterator[None]:
+    """On every core, a busy loop that takes 13 % of the time, so that what gets the rest is 15 % slower.
+
+    It starts after `delay` seconds, in the midst of the comparison: a change while one measures is what misleads those
+    who measure one side after the other.
+    """
+    context = multiprocessing.get_context("spawn")
+    loops = [context.Process(target=_busy, args=(core, delay), daemon=True) for core in allowed]
+    for loop in loops:
+        loop.start()
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.terminate()
+            loop.join()
+
+
+def _busy(core: int, delay: float) -> None:
+    os.sched_setaffinity(0, {core})
+    time.sleep(delay)
+    period, share = 0.02, 1 - 1 / (1 + SLOWER)
+    while True:
+        start = time.perf_counter()
+        while time.perf_counter() - start < period * share:
+            pass
+        time.sleep(period * (1 - share))
+
+
+# --- the study ------------------------------------------------------------------------------------------------------
+
+
+class Study:
+    """The project, checked out once, and the cores to share out among comparisons that run at the same time."""
+
+    def __init__(self, repository: Path, stack: contextlib.ExitStack, jobs: int, settings: Settings, rounds: int):
+        self.repository, self.settings, self.rounds, self.jobs = repository, settings, rounds, jobs
+        self.sides = {head: stack.enter_context(prepare(repository, "base", head, "bench", _silent,
+                                                        own_environment=False))
+                      for head in ("equal", *(f"slow-{name}" for name in NAMES))}
+        allowed = sorted(os.sched_getaffinity(0))
+        self.free: queue.Queue[list[int]] = queue.Queue()
+        for job in range(jobs):
+            self.free.put(allowed[job::jobs])
+        self.duration = 0.0  # of the last comparison
+
+    def run(self, scenario: str, trials: int) -> list[Result]:
+        with ThreadPoolExecutor(self.jobs) as pool:
+            return list(pool.map(lambda number: self._trial(scenario, number), range(trials)))
+
+    def _trial(self, scenario: str, number: int) -> Result:
+        head = f"slow-{NAMES[number % len(NAMES)]}" if scenario == KERNEL else "equal"
+        cores = self.free.get()
+        os.sched_setaffinity(0, cores)  # of this thread, and so of the processes that it starts
+        start = time.monotonic()
+        delay = random.Random(number).uniform(0, 0.7 * self.duration)
+        loops = slower_machine(cores, delay) if scenario == MACHINE else contextlib.nullcontext()
+        try:
+            with loops:
+                result = compare(self.sides[head], self.repository, "bench", Limits(), rounds=self.rounds,
+                                 settings=self.settings, seed=number)
+        finally:
+            self.free.put(cores)
+        self.duration = time.monotonic() - start
+        print(f"{scenario} {number + 1}: {_describe(result, head)}", file=sys.stderr, flush=True)
+        return result
+
+
+def _silent(text: str) -> None:
+    """The study prints a line a comparison; a line a round would be too many."""
+
+
+def _describe(result: Result, head: str) -> str:
+    changes = ", ".join(f"{row.name.partition('test_')[2]} {100 * row.batches[-1].head.change:+.1f} %"
+                        for row in result.rows)
+    return f"{head} is {result.verdict} ({changes})"
+
+
+def to_table(results: dict[str, list[Result]]) -> str:
+    lines = ["| what differs | comparisons | ok | regressed | inconclusive |", "| --- | ---: | ---: | ---: | ---: |"]
+    for scenario, found in results.items():
+        verdicts = Counter(result.verdict for result in found)
+        lines.append(f"| {scenario} | {len(found)} | {verdicts[OK]} | {verdicts[REGRESSED]} | {verdicts[INCONCLUSIVE]} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.power", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--trials", type=int, default=20, help="comparisons of each kind (default: %(default)s)")
+    add("--rounds", type=int, default=MIN_ROUNDS, help="(default: %(default)s)")
+    add("--seconds", type=float, default=0.1, help="of each benchmark in a process (default: %(default)s)")
+    add("--statistic", choices=STATISTICS, default=SETTINGS.statistic, help="(default: %(default)s)")
+    add("--jobs", type=int, default=1, help="comparisons at a time, each on cores of its own (default: %(default)s)")
+    add("--json", type=Path, metavar="FILE", help="write all results there")
+    args = parser.parse_args(argv)
+    if not hasattr(os, "sched_setaffinity"):
+        parser.exit(2, "could not run: the busy loops must be bound to cores, which this system does not offer.\n")
+    try:
+        find_bootstrap()
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            make_project(Path(folder))
+            study = Study(Path(folder), stack, args.jobs, Settings(args.statistic, args.seconds), args.rounds)
+            results = {scenario: study.run(scenario, args.trials) for scenario in (NOTHING, KERNEL, MACHINE)}
+    except GateError as error:
+        parser.exit(2, f"could not run: {error}\n")
+    print(to_table(results))
+    if args.json:
+        args.json.write_text(json.dumps({scenario: [to_json(result) for result in found]
+                                         for scenario, found in results.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
