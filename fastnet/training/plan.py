@@ -20,7 +20,7 @@ from kernels.threads import get_num_threads
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
-_BYTES = 12e9  # a second and core, from the last-level cache or memory
+_BYTES = 28e9  # a second and core, from the last-level cache
 _STEP = 6e-6  # two barriers and the small loops of a step
 _LAYER_CALL = 150e-6  # a layer's share of a step run layer by layer
 
