@@ -68,7 +68,7 @@ def explain(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, batch_s
 
 def evaluate(model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
     """Loss and accuracy of a model; see :meth:`fastnet.Sequential.evaluate`."""
-    x, t = _labelled("Sequential.evaluate", model, x, y)
+    x, t = labelled("Sequential.evaluate", model, x, y)
     p = _checks.scores("Sequential.evaluate", probabilities(model, x))
     return evaluation(p, t.astype(p.dtype, copy=False))
 
@@ -76,10 +76,10 @@ def evaluate(model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
 def _validation(who: str, model: Any, given: Any) -> tuple[np.ndarray, np.ndarray] | None:
     if given is None:
         return None
-    return _labelled(who, model, *_checks.pair(who, "validation", given))
+    return labelled(who, model, *_checks.pair(who, "validation", given))
 
 
-def _labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Samples with one-hot targets, or with labels, as the course's test data have them."""
     width = model.output_width()
     if np.ndim(y) == 1 and width is not None:

@@ -50,18 +50,18 @@ class Fused:
 
     # --- what training needs ----------------------------------------------------------------------------------------
 
-    def epoch(self, lr: float, order: np.ndarray | None, stop: int) -> np.ndarray:
-        """Train on the first `stop` rows of an order (None: as they are) and return the losses of the batches."""
+    def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
+        """Train on rows start:stop of an order (None: as they are) and return the losses of the batches."""
         n = len(self.x)
         shuffled = order is not None
         order = np.arange(n) if order is None else order
-        losses = np.empty(-(-stop // self.batch_size))
+        losses = np.empty(-(-(stop - start) // self.batch_size))
         rates = kernel.Rates(*(self.dtype.type(v) for v in (lr, self.momentum, self.decay)))
-        for first in range(0, stop, self._chunk()):
+        for first in range(start, stop, self._chunk()):
             last = min(stop, first + self._chunk())
             data, gram, keep = self._source(order, shuffled, first, last)
             run(kernel.train, self.net, data, gram, rates, self.batch_size, first, last,
-                losses[first // self.batch_size:], threads=1 if self._step_work() < _SMALL_STEP else None)
+                losses[(first - start) // self.batch_size:], threads=1 if self._step_work() < _SMALL_STEP else None)
             del keep
             if last < stop:
                 self.between()

@@ -21,13 +21,16 @@ class GramSpace(Fused):
         X X.T as `gram_matrix` makes it, to be shared by all models trained on the same x.
     a0 : ndarray, shape (n, n_o), optional
         X W_0.T, to be shared by all models that start from the same weights.
+    products : dict, optional
+        For other data X' to evaluate, id(X'): (X', X' W_0.T, X' X.T), to be shared by the same models.
     """
 
     name = "gram"
     has_first_weights = False
 
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
-                 decay: float = 0.0, g: np.ndarray | None = None, a0: np.ndarray | None = None) -> None:
+                 decay: float = 0.0, g: np.ndarray | None = None, a0: np.ndarray | None = None,
+                 products: dict[int, Any] | None = None) -> None:
         self.g = gram_matrix(x) if g is None else g
         super().__init__(model, x, t, batch_size, momentum, decay)
         n, first, width = len(x), self.layers[0], vector_lanes(self.dtype)
@@ -38,14 +41,14 @@ class GramSpace(Fused):
         self.e = np.zeros(columns if momentum else (0, 0, 0), self.dtype)
         self.scales = np.array([1.0, 1.0, 0.0])
         self.visited = 0
-        self._products: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {}
+        self._products: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {} if products is None else products
 
-    def epoch(self, lr: float, order: np.ndarray | None, stop: int) -> np.ndarray:
-        losses = super().epoch(lr, order, stop)
-        self.visited = max(self.visited, stop if order is None else len(self.x))
-        if self.scales[1] < 1e-3:  # long weight decay: bring D back to the size of what it stands for
+    def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
+        if start == 0 and self.scales[1] < 1e-3:  # long weight decay: bring D back to the size of what it stands for
             self.d *= self.dtype.type(self.scales[1])
             self.scales[1] = 1.0
+        losses = super().epoch(lr, order, stop, start)
+        self.visited = max(self.visited, stop if order is None else len(self.x))
         return losses
 
     def save(self) -> Any:
