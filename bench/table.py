@@ -1,0 +1,40 @@
+"""Results as rows of text: for the terminal, and for the report."""
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+HEAD = ("benchmark", "work", "dtype", "layout", "median", "rate", "of peak", "error", "beside others (x as long)")
+
+
+def seconds(value: float) -> str:
+    """Three digits and a unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def rows(benchmarks: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
+    """One row a benchmark, from pytest-benchmark's own dictionaries."""
+    return [_row(bench) for bench in benchmarks]
+
+
+def _row(bench: Mapping[str, Any]) -> tuple[str, ...]:
+    info = bench.get("extra_info", {})
+    rate = "" if info.get("limit") is None and not info.get("gflops") else (
+        f"{info['gbs']:.1f} GB/s" if info.get("limit") == "copy" else f"{info['gflops']:.1f} GFLOP/s")
+    share = info.get("share")
+    against = ", ".join(f"{name} {other['ratio']:.2f} [{other['low']:.2f}, {other['high']:.2f}]"
+                        for name, other in info.get("against", {}).items())
+    return (info.get("kernel", bench["name"]), str(info.get("shape", "")), info.get("dtype", ""),
+            str(info.get("layout", "")), seconds(bench["stats"]["median"]), rate,
+            "" if share is None else f"{share:.0%}", "" if info.get("error") is None else f"{info['error']:.1g}", against)
+
+
+def table(lines: Sequence[Sequence[str]], head: Sequence[str] = HEAD) -> str:
+    """Columns as wide as they need to be."""
+    widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
+    rule = ["-" * width for width in widths]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+                     for line in (head, rule, *lines))
