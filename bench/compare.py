@@ -19,11 +19,12 @@ from pathlib import Path
 import numpy as np
 
 from bench.gate import GateError, sides
-from bench.gate.judge import INCONCLUSIVE, Arms, estimate, find_bootstrap, judge, judge_count, judge_single
+from bench.gate.judge import INCONCLUSIVE, Arms, judge, judge_count, judge_single, need_scipy
 from bench.gate.limits import Limits, read_limits
 from bench.gate.render import Result, to_json, to_markdown
 from bench.gate.runs import STATISTICS, Run, Settings, cores, read_run, run
 from bench.gate.sides import SIDES, Side
+from bench.statistics import paired_ratio
 
 MIN_ROUNDS = 7
 SETTINGS = Settings()
@@ -90,7 +91,7 @@ def compare(prepared: dict[str, Side], repository: Path, path: str, limits: Limi
 
     batches = [measure(prepared, repository, [path], rounds, settings, rng, log)]
     names, problems, notes = _sort_out(warm, batches[0])
-    arms = {name: [arm] for name, arm in _arms(batches[0], names, rng).items()}
+    arms = {name: [_arms(batches[0], name)] for name in names}
     suspects = [name for name in names if arms[name][0].suspicious(limits.of(name))]
     if suspects:
         log(f"{len(suspects)} suspicious: a second batch for {'it' if len(suspects) == 1 else 'them'}")
@@ -98,8 +99,8 @@ def compare(prepared: dict[str, Side], repository: Path, path: str, limits: Limi
         again = [name for name in suspects if _always(batches[1], name)]
         problems += [f"`{name}` was not measured in every round of the second batch" for name in suspects
                      if name not in again]
-        for name, arm in _arms(batches[1], again, rng).items():
-            arms[name].append(arm)
+        for name in again:
+            arms[name].append(_arms(batches[1], name))
 
     def middle(side: str, name: str) -> float:
         return float(np.median([run.times[name] for run in batches[0][side]]))
@@ -112,12 +113,9 @@ def compare(prepared: dict[str, Side], repository: Path, path: str, limits: Limi
     return Result(rows, counts, problems, notes + _package_notes(prepared), about)
 
 
-def _arms(batch: Batch, names: Sequence[str], rng: np.random.Generator) -> dict[str, Arms]:
-    if not names:
-        return {}
-    times = {side: [[run.times[name] for run in runs] for name in names] for side, runs in batch.items()}
-    head, same = (estimate(times["base"], times[side], rng) for side in ("head", "same"))
-    return {name: Arms(*both) for name, *both in zip(names, head, same, strict=True)}
+def _arms(batch: Batch, name: str) -> Arms:
+    times = {side: [run.times[name] for run in runs] for side, runs in batch.items()}
+    return Arms(paired_ratio(times["base"], times["head"]), paired_ratio(times["base"], times["same"]))
 
 
 def _always(batch: Batch, name: str) -> bool:
@@ -218,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--extra", action="append", metavar="NAME",
         help="an extra of the project that the benchmarks need; may be repeated (default: bench)")
     add("--setup", default="", metavar="COMMAND", help='run in each worktree first, such as "pip install --no-deps ."')
-    add("--seed", type=int, help="of the order of runs and of the bootstrap")
+    add("--seed", type=int, help="of the order of runs")
     add("--json", type=Path, metavar="FILE", help="write the verdict with all numbers there")
     add("--markdown", type=Path, metavar="FILE", help="write there what is printed as well")
     return parser
@@ -235,7 +233,7 @@ def _compare_from(args: argparse.Namespace, log: Log) -> Result:
         raise GateError(f"--rounds is {args.rounds}; with fewer than {MIN_ROUNDS} the interval means nothing.")
     if args.seconds <= 0:
         raise GateError(f"--seconds is {args.seconds}; expected a positive number, such as {SETTINGS.seconds}.")
-    find_bootstrap()
+    need_scipy()
     repository = sides.find_repository(args.repo)
     with prepare(repository, args.base, args.head, args.path, log, own_environment=args.env == "own",
                  extras=args.extra or ("bench",), setup=args.setup) as prepared:

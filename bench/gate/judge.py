@@ -4,31 +4,21 @@ Every round runs one process of each side, close together in time, and each proc
 machine that slows down slows both sides of a round, so the logarithm of their ratio barely moves: that, and not the
 times, is what is judged. The median over rounds ignores the rounds that something else disturbed.
 """
-from collections.abc import Callable, Sequence
+import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-from numpy.typing import ArrayLike
+from statistics import median
 
 from bench.gate import GateError
+from bench.statistics import Estimate
 
 OK, REGRESSED, INCONCLUSIVE = "ok", "regressed", "inconclusive"
 EXIT_CODE = {OK: 0, REGRESSED: 1, INCONCLUSIVE: 2}
-CONFIDENCE = 0.95
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """By how much one side is slower than the other: 0.15 is 15 %; with a bootstrap interval over rounds."""
-
-    change: float
-    low: float
-    high: float
-    rounds: int
-
-    def exceeds(self, limit: float) -> bool:
-        """Past the limit, and slower at all with confidence."""
-        return self.change > limit and self.low > 0
+def exceeds(estimate: Estimate, limit: float) -> bool:
+    """Past the limit, and slower at all with confidence."""
+    return estimate.ratio > 1 + limit and estimate.low > 1
 
 
 @dataclass(frozen=True)
@@ -39,7 +29,7 @@ class Arms:
     same: Estimate
 
     def suspicious(self, limit: float) -> bool:
-        return self.head.exceeds(limit) or self.same.exceeds(limit)
+        return exceeds(self.head, limit) or exceeds(self.same, limit)
 
 
 @dataclass(frozen=True)
@@ -55,41 +45,20 @@ class Row:
     note: str = ""
 
 
-def find_bootstrap() -> Callable:
-    """SciPy's; asked for before anything is measured, so that nobody waits in vain."""
-    try:
-        from scipy.stats import bootstrap
-    except ImportError as error:
-        raise GateError("The interval needs SciPy: pip install scipy (it is in the extra `bench`).") from error
-    return bootstrap
-
-
-def estimate(base: ArrayLike, other: ArrayLike, rng: np.random.Generator) -> list[Estimate]:
-    """Median of the paired log-ratios of each row, and its bootstrap interval.
-
-    Parameters
-    ----------
-    base, other
-        Times, shape (benchmarks, rounds); column i of both was measured in round i.
-    rng
-        Draws the resamples.
-    """
-    logs = np.log(np.asarray(other, float) / np.asarray(base, float))
-    # Percentile, not BCa: the jackknife that BCa corrects with is meaningless for a median.
-    interval = find_bootstrap()((logs,), np.median, axis=-1, confidence_level=CONFIDENCE, n_resamples=9999, batch=500,
-                                method="percentile", rng=rng).confidence_interval
-    return [Estimate(*np.expm1(row).tolist(), rounds=logs.shape[1])
-            for row in np.stack([np.median(logs, axis=-1), interval.low, interval.high], axis=-1)]
+def need_scipy() -> None:
+    """Ask before anything is measured, so that nobody waits in vain."""
+    if importlib.util.find_spec("scipy") is None:
+        raise GateError("The interval needs SciPy: pip install scipy (it is in the extra `bench`).")
 
 
 def judge(name: str, base: float, head: float, limit: float, batches: Sequence[Arms]) -> Row:
     """Regressed only if every one of two batches says so; inconclusive if the base "regressed" against itself."""
     confirmed = len(batches) == 2
-    if confirmed and all(batch.same.exceeds(limit) for batch in batches):
+    if confirmed and all(exceeds(batch.same, limit) for batch in batches):
         verdict, note = INCONCLUSIVE, "the base differs from itself by more than the limit: the machine is too noisy"
-    elif confirmed and all(batch.head.exceeds(limit) for batch in batches):
+    elif confirmed and all(exceeds(batch.head, limit) for batch in batches):
         verdict, note = REGRESSED, ""
-    elif confirmed and batches[0].head.exceeds(limit):
+    elif confirmed and exceeds(batches[0].head, limit):
         verdict, note = OK, "suspicious at first, not confirmed by the second batch"
     else:
         verdict, note = OK, ""
@@ -118,7 +87,7 @@ class CountRow:
 def judge_count(benchmark: str, count: str, base: Sequence[float], head: Sequence[float], limit: float) -> CountRow:
     """Regressed if the least that head ever counted is more than the most that base did, and the limit."""
     grown = min(head) > max(base) * (1 + limit)
-    return CountRow(benchmark, count, float(np.median(base)), float(np.median(head)), limit, REGRESSED if grown else OK)
+    return CountRow(benchmark, count, median(base), median(head), limit, REGRESSED if grown else OK)
 
 
 def overall(rows: Sequence[Row], counts: Sequence[CountRow], problems: Sequence[str]) -> str:

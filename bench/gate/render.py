@@ -3,6 +3,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.gate.judge import EXIT_CODE, INCONCLUSIVE, OK, REGRESSED, CountRow, Row, overall
+from bench.table import seconds
 
 _SIGN = {OK: "✅", REGRESSED: "❌", INCONCLUSIVE: "⚠️"}
 
@@ -32,7 +33,7 @@ def to_json(result: Result) -> dict[str, Any]:
 
 def to_markdown(result: Result) -> str:
     """The verdict, what led to it, and everything else folded away."""
-    rows = sorted(result.rows, key=lambda row: -_change(row))
+    rows = sorted(result.rows, key=lambda row: -_ratio(row))
     blamed = [row for row in rows if row.verdict != OK]
     rest = [row for row in rows if row.verdict == OK]
     grown = [count for count in result.counts if count.verdict != OK]
@@ -60,8 +61,8 @@ def _summary(result: Result) -> str:
     return "  \n".join(lines)
 
 
-def _change(row: Row) -> float:
-    return row.batches[-1].head.change if row.batches else row.head / row.base - 1
+def _ratio(row: Row) -> float:
+    return row.batches[-1].head.ratio if row.batches else row.head / row.base
 
 
 def _table(rows: list[Row]) -> str:
@@ -71,7 +72,7 @@ def _table(rows: list[Row]) -> str:
         verdict = row.verdict if row.verdict == OK else f"**{row.verdict}**"
         if row.note:
             verdict += f": {row.note}"
-        lines.append(_line(_code(row.name), _seconds(row.base), _seconds(row.head), _percent(_change(row)),
+        lines.append(_line(_code(row.name), seconds(row.base), seconds(row.head), _percent(_ratio(row)),
                            *_evidence(row), f"{100 * row.limit:.3g} %", verdict))
     return "\n".join(lines)
 
@@ -81,7 +82,7 @@ def _evidence(row: Row) -> tuple[str, str]:
     if not row.batches:
         return "", ""
     last = row.batches[-1]
-    return f"{_percent(last.head.low)} … {_percent(last.head.high)}", _percent(last.same.change)
+    return f"{_percent(last.head.low)} … {_percent(last.head.high)}", _percent(last.same.ratio)
 
 
 def _count_table(counts: list[CountRow]) -> str:
@@ -103,12 +104,6 @@ def _code(name: str) -> str:
     return f"`{name}`".replace("|", "\\|")
 
 
-def _percent(change: float) -> str:
-    return f"{100 * change:+.1f} %"
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %"
 
-
-def _seconds(time: float) -> str:
-    for unit, scale in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
-        if time * scale >= 1:
-            return f"{time * scale:.3g} {unit}"
-    return f"{time * 1e9:.3g} ns"
