@@ -9,6 +9,7 @@ The course's classes under the course's names, for networks of fully connected l
     labels = model.predict(x_test)
 """
 from fastnet._dtypes import get_default_dtype, set_default_dtype
+from fastnet._version import __version__
 from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
 from fastnet.gradcheck import GradientReport, gradcheck
@@ -17,8 +18,6 @@ from fastnet.sequential import Sequential
 from fastnet.softmax import SoftMaxLayer
 from fastnet.training import EpochReport, Evaluation, History, Plan
 from kernels.threads import get_num_threads, set_num_threads
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CrossEntropyLayer",
