@@ -91,13 +91,39 @@ def _threads_at_start() -> int:
     return int(text)
 
 
+def _find_current_cpu() -> Callable[[], int] | None:
+    """The system's function that tells which CPU the caller runs on; None where threads cannot be kept off one."""
+    if sys.platform != "linux":
+        return None
+    return getattr(ctypes.CDLL(None), "sched_getcpu", None)
+
+
+_current_cpu = _find_current_cpu()
+
+
 class _Worker:
     """One thread that waits for a job, runs it, and says so."""
 
     def __init__(self) -> None:
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
         self.done = threading.Semaphore(0)
-        threading.Thread(target=self._work, daemon=True, name="fastnet-kernel").start()
+        self.thread = threading.Thread(target=self._work, daemon=True, name="fastnet-kernel")
+        self.thread.start()
+        self.avoids = -1
+
+    def leave(self, cpu: int) -> None:
+        """Stay off the CPU that the caller runs on.
+
+        On a machine of two cores Linux may wake a worker on its caller's CPU and keep it there for a tenth of a second
+        while the other CPU idles, once another library's threads (a NumPy product is enough) have been on that one:
+        products took twice as long.
+        """
+        if cpu != self.avoids:
+            others = os.sched_getaffinity(0) - {cpu}
+            with contextlib.suppress(OSError):
+                if others:
+                    os.sched_setaffinity(self.thread.native_id, others)
+            self.avoids = cpu
 
     def _work(self) -> None:
         while True:
@@ -216,9 +242,12 @@ def _run_together(pool: _Pool, kernel: Callable, count: int, sync: np.ndarray, a
     while len(pool.workers) < count - 1:
         pool.workers.append(_Worker())
     started: list[_Worker] = []
+    cpu = -1 if _current_cpu is None else _current_cpu()
     try:
         for worker in pool.workers[:count - 1]:
             started.append(worker)
+            if cpu >= 0:
+                worker.leave(cpu)
             worker.jobs.put((kernel, len(started), count, sync, args))
         kernel(0, count, sync, _scratch(), *args)
     except BaseException:
