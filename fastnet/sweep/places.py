@@ -1,15 +1,30 @@
-"""Where trials run, and how the data get there."""
+"""Where trials run, and how the data get there.
+
+A place has ``holding(shared)``, a context in which trials can be submitted; ``window()``, how many to have submitted at
+once; ``placed(start)``, which brings a network to where it is needed and returns what ``submit`` takes for it;
+``submit(start, spec, trial)``, which returns a future; and ``recovered(error)``: whether a trial failed only because the
+place lost what it held, and has it again, but for the networks.
+"""
 from __future__ import annotations
 
 import concurrent.futures as cf
 import contextlib
+import functools
+import mmap
+import os
+import pickle
+import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from fastnet.sweep.shared import Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.sweep.trial import Record, run_trial
+from kernels.threads import get_num_threads, set_num_threads
+
+Future = cf.Future  # of a Record, or of None if the trial was stopped
 
 
 class Here:
@@ -18,7 +33,7 @@ class Here:
     Parameters
     ----------
     workers : int
-        How many models to train at once; each has its share of the cores.
+        How many models to train at once; they share the cores.
     executor : ThreadPoolExecutor, optional
         Threads to use instead of own ones.
     """
@@ -29,31 +44,110 @@ class Here:
 
     @contextlib.contextmanager
     def holding(self, shared: Shared) -> Iterator[None]:
-        """Have the data in place; trials that still run at the end stop after their epoch."""
+        """Trials that still run at the end stop at their next epoch."""
         self.shared = shared
         with contextlib.ExitStack() as stack:
-            if self.executor is None:
-                self.pool: cf.Executor = stack.enter_context(cf.ThreadPoolExecutor(self.workers, "fastnet-sweep"))
-            else:
-                self.pool = self.executor
+            self.pool = self.executor or stack.enter_context(cf.ThreadPoolExecutor(self.workers, "fastnet-sweep"))
             stack.callback(self.stopped.set)  # before the pool waits for its threads
             yield
 
     def window(self) -> int:
-        """How many trials to have submitted at once."""
         return self.workers + 1
 
     def placed(self, start: Start) -> Start:
-        """What to pass to `submit` for a network."""
         return start
 
-    def submit(self, start: Start, spec: Spec, trial: Trial) -> cf.Future[Record | None]:
-        """Have a trial run."""
+    def submit(self, start: Start, spec: Spec, trial: Trial) -> Future:
         return self.pool.submit(run_trial, self.shared, start, spec, trial, self.stopped.is_set)
+
+    def recovered(self, error: Exception) -> bool:
+        return False
+
+
+class Processes:
+    """An executor of processes that see the same files: they map the data into their memory, where it is there once.
+
+    Parameters
+    ----------
+    executor : concurrent.futures.Executor
+    """
+
+    def __init__(self, executor: cf.Executor) -> None:
+        self.executor = executor
+        workers = getattr(executor, "_max_workers", None)  # no public name, but all that CPython has have it
+        self.workers = workers or os.cpu_count() or 1
+        self.threads = max(1, get_num_threads() // self.workers)
+
+    @contextlib.contextmanager
+    def holding(self, shared: Shared) -> Iterator[None]:
+        with tempfile.TemporaryDirectory(prefix="fastnet-sweep-", ignore_cleanup_errors=True) as folder:
+            self.folder, self.written = Path(folder), 0
+            self.shared = self.placed(shared)
+            yield
+
+    def window(self) -> int:
+        return 2 * self.workers
+
+    def placed(self, thing: Shared | Start) -> Path:
+        self.written += 1
+        path = self.folder / str(self.written)
+        write_mapped(path, thing)
+        return path
+
+    def submit(self, start: Path, spec: Spec, trial: Trial) -> Future:
+        return self.executor.submit(_run_mapped, self.shared, start, spec, trial, self.threads)
+
+    def recovered(self, error: Exception) -> bool:
+        return False
 
 
 def place_for(executor: Any) -> Any:
     """The place of an executor that the user gave."""
     if isinstance(executor, cf.ThreadPoolExecutor):
         return Here(executor._max_workers, executor)
-    raise TypeError(executor)
+    if type(executor).__module__.startswith("distributed."):
+        from fastnet.sweep.cluster import Cluster
+
+        return Cluster(executor)
+    if not callable(getattr(executor, "submit", None)):
+        raise TypeError(f"lr_sweep: executor must be a concurrent.futures.Executor, got {executor!r}. For a Dask cluster, "
+                        "give client.get_executor().")
+    return Processes(executor)
+
+
+def write_mapped(path: Path, thing: Any) -> None:
+    """Pickle something with its arrays in a file beside, as `read_mapped` takes them."""
+    arrays: list[pickle.PickleBuffer] = []
+    pickled = pickle.dumps(thing, protocol=5, buffer_callback=arrays.append)
+    places = []
+    with open(path.with_suffix(".arrays"), "wb") as file:
+        for array in arrays:
+            file.write(bytes(-file.tell() % 64))  # on a cache line's boundary
+            raw = array.raw()
+            places.append((file.tell(), raw.nbytes))
+            file.write(raw)
+        file.write(b"\0")  # an empty file could not be mapped
+    path.write_bytes(pickle.dumps((pickled, places)))
+
+
+def read_mapped(path: Path) -> Any:
+    """What `write_mapped` wrote; its arrays are read-only, and shared with all other processes that read it."""
+    pickled, places = pickle.loads(path.read_bytes())
+    with open(path.with_suffix(".arrays"), "rb") as file:
+        memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    return pickle.loads(pickled, buffers=[memory[at:at + size] for at, size in places])
+
+
+_shared = functools.lru_cache(maxsize=1)(read_mapped)  # in a worker: of the sweep at hand
+_start = functools.lru_cache(maxsize=2)(read_mapped)
+
+
+def _run_mapped(shared: Path, start: Path, spec: Spec, trial: Trial, threads: int) -> Record | None:
+    """Run a trial in a worker process."""
+    try:
+        data, network = _shared(shared), _start(start)
+    except FileNotFoundError:
+        raise RuntimeError(f"a worker does not see the folder {shared.parent}. Workers must run on this machine, or share "
+                           "its folder for temporary files (set TMPDIR); else use Dask") from None
+    set_num_threads(threads)
+    return run_trial(data, network, spec, trial)

@@ -27,6 +27,7 @@ from fastnet.training.plan import ENGINES, Plan, available_memory, plan
 from kernels.threads import get_num_threads
 
 _WAIT = 0.1  # seconds between looks for Ctrl-C
+_RETRIES = 3  # of a trial whose place lost its data
 
 
 class SweepError(RuntimeError):
@@ -134,7 +135,7 @@ def lr_sweep(
                 journal.add(record)
                 show(record)
 
-            starts = _Starts(builders, firsts, result.engines, todo)
+            starts = _Starts(builders, spec.seeds[0], firsts, result.engines, todo)
             _run(place, Shared(*data, gram="gram" in result.engines.values()), starts, spec, todo, keep, check, result)
         journal.finish(spec.trials())
     return result
@@ -145,6 +146,7 @@ def _run(place: Any, shared: Shared, starts: _Starts, spec: Spec, todo: list[Tri
     """Run trials; Ctrl-C ends it with a warning, an error with `SweepError`."""
     waiting = deque(todo)
     running: dict[cf.Future[Record | None], Trial] = {}
+    failures: Counter[Trial] = Counter()
     try:
         with place.holding(shared):
             while waiting or running:
@@ -153,10 +155,16 @@ def _run(place: Any, shared: Shared, starts: _Starts, spec: Spec, todo: list[Tri
                     running[place.submit(starts.of(trial, place), spec, trial)] = trial
                 done, _ = cf.wait(running, _WAIT, cf.FIRST_COMPLETED)
                 for future in sorted(done, key=lambda f: todo.index(running[f])):
-                    trial = running[future]
-                    keep(future.result())
-                    del running[future]
-                    starts.done(trial)
+                    trial = running.pop(future)
+                    try:
+                        keep(future.result())
+                        starts.done(trial)
+                    except Exception as error:
+                        failures[trial] += 1
+                        if failures[trial] > _RETRIES or not place.recovered(error):
+                            raise
+                        starts.forget()
+                        waiting.appendleft(trial)
                 check_interrupt()
     except KeyboardInterrupt:
         warnings.warn(f"lr_sweep: interrupted; {result.finished} of {len(spec.trials())} trials are finished.",
@@ -173,23 +181,28 @@ def _run(place: Any, shared: Shared, starts: _Starts, spec: Spec, todo: list[Tri
 class _Starts:
     """The networks that trials start from, made when the first trial needs them and dropped after the last."""
 
-    def __init__(self, builders: Builders, firsts: dict[str, Sequential], engines: dict[str, str],
+    def __init__(self, builders: Builders, first_seed: int, firsts: dict[str, Sequential], engines: dict[str, str],
                  todo: list[Trial]) -> None:
-        self.builders, self.firsts, self.engines = builders, firsts, engines
+        self.builders, self.first_seed, self.firsts, self.engines = builders, first_seed, firsts, engines
         self.left = Counter((trial.name, trial.seed) for trial in todo)
         self.made: dict[tuple[str, int], Any] = {}
 
     def of(self, trial: Trial, place: Any) -> Any:
         key = trial.name, trial.seed
         if key not in self.made:
-            self.made[key] = place.placed(Start(self.builders.build(*key), self.engines[trial.name]))
+            first = self.firsts.pop(trial.name, None) if trial.seed == self.first_seed else None
+            self.made[key] = place.placed(Start(first or self.builders.build(*key), self.engines[trial.name]))
         return self.made[key]
+
+    def forget(self) -> None:
+        """Have all of them made and placed anew."""
+        self.made.clear()
 
     def done(self, trial: Trial) -> None:
         key = trial.name, trial.seed
         self.left[key] -= 1
         if not self.left[key]:
-            del self.made[key]
+            self.made.pop(key, None)
 
 
 def _data(models: dict[str, Sequential], x: Any, y: Any, validation: Any, test: Any) -> tuple[Any, Any, Any, Any]:

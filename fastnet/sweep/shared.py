@@ -32,9 +32,15 @@ class Shared:
     def __init__(self, x: np.ndarray, t: np.ndarray, validation: Labelled | None, test: Labelled | None,
                  gram: bool) -> None:
         self.x, self.t, self.validation, self.test = x, t, validation, test
-        self.g = gram_matrix(x) if gram else None
-        self.others = [data[0] for data in (validation, test) if data is not None]
+        self._padded = gram_matrix(x).base if gram else None  # a view would lose the distance of its rows in a pickle
+        self.others: list[np.ndarray] = [data[0] for data in (validation, test) if data is not None]
         self.products = [first_outputs(other, x) for other in self.others] if gram else []
+
+
+    @property
+    def g(self) -> np.ndarray | None:
+        """X X.T."""
+        return None if self._padded is None else self._padded[:, :len(self.x)]
 
 
 class Start:
