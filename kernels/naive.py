@@ -10,6 +10,28 @@ def _f64(*arrays):
     return tuple(np.asarray(a, dtype=np.float64) for a in arrays)
 
 
+def matmul(c, a, b, *, alpha=1.0, beta=0.0, bias=None, relu=False):
+    """c = relu(alpha a b + beta c + bias); with beta = 0, c is not read"""
+    a, b = _f64(a, b)
+    out = alpha * (a @ b)
+    if beta != 0:
+        out += beta * np.asarray(c, dtype=np.float64)
+    if bias is not None:
+        out += np.reshape(bias, (1, -1))
+    c[...] = np.maximum(out, 0) if relu else out
+
+
+def matmul_transposed(c, a):
+    """c = a a.T"""
+    (a,) = _f64(a)
+    c[...] = a @ a.T
+
+
+def pack(b):
+    """A copy of b, which later changes of b do not change"""
+    return np.array(b, dtype=np.float64)
+
+
 def full_forward(y, x, W, b):
     """y = x W.T + b (3.7)"""
     x, W, b = _f64(x, W, b)
