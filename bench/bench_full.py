@@ -6,7 +6,8 @@ from bench.race import sizes
 from kernels import full, naive
 
 SHAPES = sizes((128, 3072, 500), (128, 500, 5), tiny=(3, 7, 5))  # n, n_i, n_o: the course's two layers
-CASES = [(*shape, "C") for shape in SHAPES] + [(*SHAPES[0], "F")]  # layouts of what is read
+LAYOUTS = sizes("C", "F", tiny="F")  # of what is read
+CASES = [(*shape, "C") for shape in SHAPES] + [(*SHAPES[0], layout) for layout in LAYOUTS if layout != "C"]
 
 
 @pytest.fixture(params=CASES, ids=lambda case: "x".join(map(str, case[:3])) + f"-{case[3]}")

@@ -12,9 +12,9 @@ from bench.table import rows, table
 
 
 @pytest.fixture
-def race(benchmark: Any) -> Race:
+def race(benchmark: Any, request: Any) -> Race:
     """Verifies contenders, warms them up and times them round-robin; see bench/race.py."""
-    return Race(benchmark)
+    return Race(benchmark, float(request.config.getoption("benchmark_max_time")))
 
 
 @pytest.fixture(params=["float32", "float64"])

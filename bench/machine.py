@@ -37,7 +37,8 @@ def _tiles(thread, threads, sync, scratch, repeats, k, zero):
     for byte in range(0, _PANEL_C, VECTOR_BITS // 8 // width):
         store(scratch + byte, zero + 1)
     for _ in range(repeats):
-        tile(MR, NV, scratch, k, 1, panel_b, width, (k + 1) * width, c, NV * width, width, width, k, zero + 1, zero, 0, 0)
+        tile(MR, NV, scratch, k, 1, panel_b, width, (k + 1) * width, c, NV * width, width, width, k, zero + 1, zero,
+             0, 0)
 
 
 @jit

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+PACKAGES = {"torch": "torch", "jax": "jax", "scikit-learn": "sklearn"}  # and what one imports
 Weights = list[tuple[np.ndarray, np.ndarray]]  # (W (n_o, n_i), b (n_o,)) of each layer
 
 
@@ -39,16 +40,16 @@ def batches(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
+def is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
 def installed(*names: str) -> dict[str, Callable]:
     """The named peers' fits, of those that are installed; says which are not."""
-    found = {}
     for name in names:
-        module = {"torch": "torch", "jax": "jax", "scikit-learn": "sklearn"}.get(name)
-        if module is None or importlib.util.find_spec(module):
-            found[name] = FITS[name]
-        else:
+        if not is_installed(PACKAGES.get(name, name)):
             print(f"{name} is not installed: left out. To include it: pip install {name}")
-    return found
+    return {name: FITS[name] for name in names if is_installed(PACKAGES.get(name, name))}
 
 
 def fastnet_model(weights: Weights) -> Any:

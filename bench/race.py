@@ -23,9 +23,9 @@ from kernels.threads import get_num_threads
 
 MODES = ("full", "gate", "tiny")
 _MIN_ROUND = 2e-4  # seconds: shorter calls are repeated within a round
-_SECONDS = {"full": 0.15, "gate": 0.15, "tiny": 0.0}  # time for our own rounds
+_SECONDS = 0.15  # time for our own rounds; the gate sets its own with --benchmark-max-time
 _RIVAL_SECONDS = 1.5  # a slow rival ends the rounds early
-_ROUNDS = {"full": (7, 60), "gate": (5, 200), "tiny": (1, 1)}
+_ROUNDS = {"full": (7, 60), "gate": (3, 200), "tiny": (1, 1)}
 
 
 def mode() -> str:
@@ -40,15 +40,16 @@ def mode() -> str:
 
 
 def sizes(*full: Any, tiny: Any) -> list[Any]:
-    """The parameters to run: `full` ones, or the one that is quick."""
-    return [tiny] if mode() == "tiny" else list(full)
+    """The parameters to run: all of `full`, for the gate the first of them, or the one that is quick."""
+    return {"full": list(full), "gate": list(full[:1]), "tiny": [tiny]}[mode()]
 
 
 class Race:
     """Callable as ``race(contenders, ...)``; made by the fixture of the same name."""
 
-    def __init__(self, benchmark: Any) -> None:
+    def __init__(self, benchmark: Any, seconds: float) -> None:
         self._benchmark = benchmark
+        self._seconds = seconds if mode() == "gate" else _SECONDS
 
     def __call__(
         self, contenders: Mapping[str, Callable[[], Any]], *, expected: Any = None, tolerance: float = 0.0,
@@ -59,7 +60,7 @@ class Race:
         Parameters
         ----------
         contenders : dict of callables
-            Ours first. Each takes nothing and returns its result (or None if nothing is expected).
+            Ours first. Each takes nothing and returns its result, or None if it cannot be compared.
         expected : array_like, optional
             What each must return, in float64.
         tolerance : float
@@ -69,7 +70,7 @@ class Race:
         dtype : dtype-like
             Decides which peak `flops` is a share of.
         rounds : int, optional
-            For long benchmarks; otherwise as many as fit into a fraction of a second.
+            For long benchmarks: fewer than usual.
         **facts
             Written to ``extra_info``: kernel, shape, layout, ...
         """
@@ -78,7 +79,7 @@ class Race:
         errors = {name: _verified(name, contender(), expected, tolerance)
                   for name, contender in {ours: function, **rivals}.items()}
         loops = {name: _loops(contender) for name, contender in {ours: function, **rivals}.items()}
-        rounds = _rounds(loops, rounds)
+        rounds = _rounds(loops, rounds, self._seconds)
         seconds: dict[str, list[float]] = {name: [] for name in rivals}
 
         def run_rivals(*_: Any) -> None:
@@ -101,7 +102,7 @@ class Race:
 
 def _verified(name: str, result: Any, expected: Any, tolerance: float) -> float | None:
     """The error, relative to the largest number expected; raises if it is too large."""
-    if expected is None:
+    if expected is None or result is None:
         return None
     expected = np.asarray(expected, np.float64)
     result = np.asarray(result, np.float64)
@@ -132,12 +133,12 @@ def _loops(function: Callable[[], Any]) -> tuple[int, float]:
     return count, seconds / count
 
 
-def _rounds(loops: Mapping[str, tuple[int, float]], wanted: int | None) -> int:
+def _rounds(loops: Mapping[str, tuple[int, float]], wanted: int | None, seconds_for_ours: float) -> int:
     low, high = _ROUNDS[mode()]
     if wanted is not None:
-        return min(wanted, high)
+        return min(wanted, low)
     (own, *others) = [count * seconds for count, seconds in loops.values()]
-    fit = _SECONDS[mode()] / own
+    fit = seconds_for_ours / own
     if others:
         fit = min(fit, _RIVAL_SECONDS / sum(others))
     return int(min(high, max(low, fit)))

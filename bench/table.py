@@ -22,14 +22,15 @@ def rows(benchmarks: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 def _row(bench: Mapping[str, Any]) -> tuple[str, ...]:
     info = bench.get("extra_info", {})
-    rate = "" if info.get("limit") is None and not info.get("gflops") else (
-        f"{info['gbs']:.1f} GB/s" if info.get("limit") == "copy" else f"{info['gflops']:.1f} GFLOP/s")
+    rate = f"{info['gbs']:.1f} GB/s" if info.get("limit") == "copy" else (
+        f"{info['gflops']:.1f} GFLOP/s" if info.get("gflops") else "")
     share = info.get("share")
     against = ", ".join(f"{name} {other['ratio']:.2f} [{other['low']:.2f}, {other['high']:.2f}]"
                         for name, other in info.get("against", {}).items())
     return (info.get("kernel", bench["name"]), str(info.get("shape", "")), info.get("dtype", ""),
             str(info.get("layout", "")), seconds(bench["stats"]["median"]), rate,
-            "" if share is None else f"{share:.0%}", "" if info.get("error") is None else f"{info['error']:.1g}", against)
+            "" if share is None else f"{share:.0%}", "" if info.get("error") is None else f"{info['error']:.1g}",
+            against)
 
 
 def table(lines: Sequence[Sequence[str]], head: Sequence[str] = HEAD) -> str:

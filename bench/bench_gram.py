@@ -1,0 +1,33 @@
+"""The Gram matrix, and training the first layer in its space beside training it plainly."""
+import numpy as np
+import pytest
+
+from bench import peers
+from bench.race import sizes
+from fastnet.training.gram import gram_matrix
+
+
+@pytest.mark.parametrize("shape", sizes((640, 3072), (2500, 3072), tiny=(5, 7)), ids=str)
+def test_matrix(race, rng, dtype, shape):
+    """X X.T, counted in the operations of a full product."""
+    x = rng.standard_normal(shape).astype(dtype)
+    n, d = shape
+    exact = x.astype(np.float64)
+    race({"fastnet": lambda: gram_matrix(x), "numpy": lambda: x @ x.T}, expected=exact @ exact.T,
+         tolerance=100 * np.finfo(dtype).eps, kernel="gram_matrix", shape=f"{n}x{d}", dtype=dtype, flops=2 * n * n * d,
+         nbytes=x.nbytes + n * n * x.itemsize)
+
+
+@pytest.mark.parametrize("work", sizes((640, 2, 128), (2500, 5, 128), (2500, 5, 16), tiny=(20, 2, 8)),
+                         ids=lambda work: "{}x{}-batch{}".format(*work))
+def test_fit(race, dtype, work):
+    """All of a fit, the matrix included; rates in the operations of the plain algorithm."""
+    n, epochs, batch_size = work
+    widths = (3072, 500, 5) if n > 20 else (7, 5, 3)
+    x, t, weights = peers.workload(n, widths, dtype)
+    fit = x, t, weights, epochs, 0.1, batch_size
+    expected = peers.numpy_fit(*peers.workload(n, widths, np.float64), epochs, 0.1, batch_size)
+    race({"fastnet": lambda: peers.fastnet_fit(*fit, engine="gram"),
+          "fused": lambda: peers.fastnet_fit(*fit, engine="fused")},
+         expected=expected, tolerance=1e-4, kernel="gram", shape=f"{n}x{'-'.join(map(str, widths))}, {epochs} epochs, "
+         f"batch {batch_size}", dtype=dtype, flops=epochs * peers.plain_flops(n, widths))
