@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import json
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ import numpy as np
 from bench.gate import GateError, sides
 from bench.gate.judge import INCONCLUSIVE, Arms, judge, judge_count, judge_single, need_scipy
 from bench.gate.limits import Limits, read_limits
-from bench.gate.render import Result, to_json, to_markdown
+from bench.gate.render import Result, failed, to_json, to_markdown
 from bench.gate.runs import STATISTICS, Run, Settings, cores, read_run, run
 from bench.gate.sides import SIDES, Side
 from bench.statistics import paired_ratio
@@ -49,8 +50,8 @@ def prepare(repository: Path, base: str, head: str | None, path: str, log: Log, 
             kind = "head" if name == "head" else "base"
             python = Path(sys.executable)
             if own_environment:
-                wanted = sides.requirements(trees[name], path, extras)
-                python = sides.environment(wanted, f"{name} {commits[kind]} {setup}" if setup else "", log)
+                python = sides.environment(sides.requirements(trees[name], path, extras), log)
+                python = sides.own_copy(python, trees[name].parent) if setup else python
             found[name] = Side(name, called[kind], commits[kind], trees[name], python, trees[name].parent,
                                sides.installed(python))
             if setup:
@@ -215,7 +216,8 @@ def _parser() -> argparse.ArgumentParser:
         help="own: environments made from what each side declares, and kept; current: the running one, for both")
     add("--extra", action="append", metavar="NAME",
         help="an extra of the project that the benchmarks need; may be repeated (default: bench)")
-    add("--setup", default="", metavar="COMMAND", help='run in each worktree first, such as "pip install --no-deps ."')
+    add("--setup", default="", metavar="COMMAND", 
+        help='run in each worktree first, such as "python -m pip install --no-deps -e ."')
     add("--seed", type=int, help="of the order of runs")
     add("--json", type=Path, metavar="FILE", help="write the verdict with all numbers there")
     add("--markdown", type=Path, metavar="FILE", help="write there what is printed as well")
@@ -231,6 +233,8 @@ def _compare_from(args: argparse.Namespace, log: Log) -> Result:
         raise GateError(f"Got {args.base} and {args.head or 'nothing'}: expected two revisions, or two JSON files.")
     if args.rounds < MIN_ROUNDS:
         raise GateError(f"--rounds is {args.rounds}; with fewer than {MIN_ROUNDS} the interval means nothing.")
+    if args.setup and args.env == "current":
+        raise GateError("--setup would change the environment that you are in: leave out `--env current`.")
     if args.seconds <= 0:
         raise GateError(f"--seconds is {args.seconds}; expected a positive number, such as {SETTINGS.seconds}.")
     need_scipy()
@@ -247,20 +251,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         result = _compare_from(args, log=lambda text: print(text, file=sys.stderr, flush=True))
-    except GateError as error:
-        print(f"could not run: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped: no verdict", file=sys.stderr)
-        return 2
-    markdown = to_markdown(result)
-    print(markdown)
+        print(to_markdown(result))
+    except (GateError, KeyboardInterrupt) as error:
+        result = failed(str(error) or "stopped")
+        print(f"could not run: {result.problems[0]}", file=sys.stderr)
     if args.markdown:
-        args.markdown.write_text(markdown, encoding="utf-8")
+        args.markdown.write_text(to_markdown(result), encoding="utf-8")
     if args.json:
         args.json.write_text(json.dumps(to_json(result), indent=1), encoding="utf-8")
     return result.exit_code
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cancelled job cleans up after itself, too
     sys.exit(main())

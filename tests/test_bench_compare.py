@@ -247,8 +247,10 @@ def test_bad_files(write, capsys, text, message):
 
 def test_files_that_are_missing_or_alone(write, capsys):
     write("a.json", {A: 1.0})
-    assert compare.main(["a.json", "b.json"]) == 2
+    assert compare.main(["a.json", "b.json", "--json", "out.json", "--markdown", "out.md"]) == 2
     assert "b.json cannot be read" in capsys.readouterr().err
+    assert json.loads(Path("out.json").read_text())["exit_code"] == 2
+    assert "could not run" in Path("out.md").read_text()
     assert compare.main(["a.json", "main"]) == 2
     assert "expected two revisions, or two JSON files" in capsys.readouterr().err
 
@@ -291,7 +293,7 @@ def test_unknown_revision(repository, capsys, scipy):
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--path", "nowhere"], "'nowhere' is no folder of the revision"),
-    (["--rounds", "3"], "with fewer than 7"), (["--seconds", "0"], "expected a positive number"),
+    (["--setup", "make"], "--setup would change the environment"), (["--rounds", "3"], "with fewer than 7"), (["--seconds", "0"], "expected a positive number"),
 ])
 def test_bad_options(repository, capsys, scipy, options, message):
     assert compare.main(["old", "new", "--repo", str(repository), "--env", "current", *options]) == 2

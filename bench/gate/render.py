@@ -27,6 +27,11 @@ class Result:
         return EXIT_CODE[self.verdict]
 
 
+def failed(why: str) -> Result:
+    """What stands in the files when there was nothing to compare."""
+    return Result([], problems=[why])
+
+
 def to_json(result: Result) -> dict[str, Any]:
     return {"verdict": result.verdict, "exit_code": result.exit_code, **asdict(result)}
 
@@ -37,15 +42,17 @@ def to_markdown(result: Result) -> str:
     blamed = [row for row in rows if row.verdict != OK]
     rest = [row for row in rows if row.verdict == OK]
     grown = [count for count in result.counts if count.verdict != OK]
-    parts = [f"## {_SIGN[result.verdict]} Benchmarks: {result.verdict}", _summary(result)]
+    parts = [f"## {_SIGN[result.verdict]} Benchmarks: {result.verdict if rows else 'could not run'}"]
+    if result.about:
+        parts.append(_summary(result))
     if blamed:
         parts.append(_table(blamed))
     if grown:
         parts.append(_count_table(grown))
-    parts += [_list(title, lines) for title, lines in (("Not measured", result.problems), ("Notes", result.notes))
+    parts += [_list(title, lines) for title, lines in (("Problems", result.problems), ("Notes", result.notes))
               if lines]
     if rest:
-        title = f"{len(rest)} benchmark{'s' * (len(rest) > 1)} within the limits"
+        title = f"{_benchmarks(rest)} within the limits"
         parts.append(f"<details><summary>{title}</summary>\n\n{_table(rest)}\n\n</details>")
     return "\n\n".join(parts) + "\n"
 
@@ -55,7 +62,7 @@ def _summary(result: Result) -> str:
     lines = [f"`base` is {about['base']}, `head` is {about['head']}."]
     if "rounds" in about:
         suspects = sum(len(row.batches) == 2 for row in result.rows)
-        lines.append(f"{len(result.rows)} benchmarks, {about['rounds']} rounds, the {about['statistic']} of each "
+        lines.append(f"{_benchmarks(result.rows)}, {about['rounds']} rounds, the {about['statistic']} of each "
                      f"process; {suspects or 'none'} looked suspicious and went through a second batch. "
                      f"{about['machine']}.")
     return "  \n".join(lines)
@@ -94,6 +101,10 @@ def _count_table(counts: list[CountRow]) -> str:
 
 def _list(title: str, lines: list[str]) -> str:
     return "\n".join([f"{title}:\n", *(f"- {line}" for line in lines)])
+
+
+def _benchmarks(rows: list[Row]) -> str:
+    return f"{len(rows)} benchmark{'s' * (len(rows) != 1)}"
 
 
 def _line(*cells: str) -> str:

@@ -137,13 +137,13 @@ def _extra(project: dict, extra: str) -> list[str]:
     return found
 
 
-def environment(wanted: Sequence[str], own: str, log: Callable[[str], None]) -> Path:
+def environment(wanted: Sequence[str], log: Callable[[str], None]) -> Path:
     """A virtual environment with these packages and no others, made once and kept; returns its Python.
 
     The compared project is not installed in it but found in its worktree, so sides that need the same packages share
-    one, and with it the very same versions. `own` keeps apart what --setup installs.
+    one, and with it the very same versions.
     """
-    recipe = json.dumps([sys.version, list(wanted), own])
+    recipe = json.dumps([sys.version, list(wanted)])
     home = Path(os.environ.get("BENCH_COMPARE_CACHE") or Path.home() / ".cache" / "bench-compare")
     final = home / hashlib.sha256(recipe.encode()).hexdigest()[:16]
     if not final.exists():
@@ -167,6 +167,13 @@ def environment(wanted: Sequence[str], own: str, log: Callable[[str], None]) -> 
 
 def _python(environment: Path) -> Path:
     return environment / ("Scripts/python.exe" if _WINDOWS else "bin/python")
+
+
+def own_copy(python: Path, folder: Path) -> Path:
+    """A copy of an environment for one side alone, for a project that has to be installed; returns its Python."""
+    copy = folder / "environment"
+    shutil.copytree(python.parent.parent, copy, symlinks=True)
+    return _python(copy)
 
 
 def set_up(side: Side, command: str) -> None:
