@@ -26,14 +26,17 @@ bench-compare: .venv/bench  ## did something get slower since BASE?
 clean-cache: .venv/run  ## forget the compiled kernels
 	$(BIN)/fastnet cache --clear
 
-# .venv/run, .venv/test and .venv/bench are stamps: each stands for an environment with those packages in it
+# .venv/run, .venv/test and .venv/bench are stamps: each stands for an environment with those packages in it. They depend
+# on pyproject.toml, so a changed requirement is installed before the next run.
 .venv/run: pyproject.toml
-	@echo "Setting up .venv (once) ..."
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fastnet needs Python 3.10 or newer, and $(PYTHON) \
+	is %d.%d. Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
+	@echo "Setting up .venv: downloading NumPy, Numba, Matplotlib, once; a minute or so ..."
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 .venv/test .venv/bench: .venv/%: pyproject.toml .venv/run
-	@echo "Adding what $*s need ..."
+	@echo "Adding the packages of the extra [$*] ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
 	@touch $@
