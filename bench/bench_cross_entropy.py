@@ -23,7 +23,8 @@ def test_forward(race, rng, dtype, case):
     race({"fastnet": lambda: cross_entropy_forward(p, t), "numpy": lambda: -np.sum(t * np.log(p)) / len(p),
           "naive": lambda: naive.cross_entropy_forward(p, t)},
          expected=naive.cross_entropy_forward(p, t), tolerance=100 * np.finfo(dtype).eps,
-         kernel="cross_entropy_forward", shape="x".join(map(str, p.shape)), layout=case[1], dtype=dtype, flops=2 * p.size, nbytes=2 * p.nbytes)
+         kernel="cross_entropy_forward", shape="x".join(map(str, p.shape)),
+         layout=case[1], dtype=dtype, flops=2 * p.size, nbytes=2 * p.nbytes)
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)

@@ -54,4 +54,5 @@ def compete(race: Race, kernel: Callable, arguments: tuple, with_numpy: Callable
 
     race({"fastnet": fastnet, "numpy": numpy, "naive": naive_twin}, expected=expected, kernel=kernel.__name__,
          tolerance=tolerance * float(np.finfo(dtype).eps), flops=flops,
-         nbytes=ours.nbytes + sum(a.nbytes for a in arrays), dtype=dtype, shape="x".join(map(str, shape)), layout=layout)
+         nbytes=ours.nbytes + sum(a.nbytes for a in arrays), dtype=dtype,
+         shape="x".join(map(str, shape)), layout=layout)

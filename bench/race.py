@@ -22,10 +22,11 @@ from bench.statistics import paired_ratio
 from kernels.threads import get_num_threads
 
 MODES = ("full", "gate", "tiny")
-_MIN_ROUND = 2e-4  # seconds: shorter calls are repeated within a round
+_MIN_ROUND = 1e-3  # seconds: shorter calls are repeated within a round
 _SECONDS = 0.15  # time for our own rounds; the gate sets its own with --benchmark-max-time
+_PAUSE = 0.01  # after which idle threads of a rival's library have stopped to spin on a core that the next one needs
 _RIVAL_SECONDS = 1.5  # a slow rival ends the rounds early
-_ROUNDS = {"full": (7, 60), "gate": (3, 200), "tiny": (1, 1)}
+_ROUNDS = {"full": (7, 15), "gate": (3, 200), "tiny": (1, 1)}
 
 
 def mode() -> str:
@@ -85,7 +86,10 @@ class Race:
         def run_rivals(*_: Any) -> None:
             for name, rival in rivals.items():
                 count = loops[name][0]
+                _settle(rival)
                 seconds[name].append(_seconds(rival, count) / count)
+            if rivals:
+                _settle(function)
 
         self._benchmark.pedantic(function, rounds=rounds, iterations=loops[ours][0], warmup_rounds=1,
                                  teardown=run_rivals)
@@ -115,6 +119,13 @@ def _verified(name: str, result: Any, expected: Any, tolerance: float) -> float 
         raise AssertionError(f"{name} is wrong by {error:.2g} of the largest number, allowed is {tolerance:.2g}: "
                              "not timed.")
     return error
+
+
+def _settle(function: Callable[[], Any]) -> None:
+    """Let others' threads fall asleep, then have this one's data in the caches again."""
+    if mode() == "full":
+        time.sleep(_PAUSE)
+        function()
 
 
 def _seconds(function: Callable[[], Any], count: int) -> float:

@@ -1,0 +1,80 @@
+"""Every benchmark collects, verifies its results and runs once, on tiny sizes; the timing itself is right."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pytest_benchmark")
+
+from bench import race, statistics, table
+
+ROOT = Path(__file__).parent.parent
+STEMS = ("full", "relu", "softmax", "cross_entropy", "sgd", "gemm", "fused", "gram", "sweep", "dataset", "compile",
+         "fit")
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_benchmark_runs_once(stem, tmp_path):
+    file = tmp_path / "run.json"
+    env = os.environ | {"FASTNET_BENCH": "tiny", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pytest", str(ROOT / "bench" / f"bench_{stem}.py"), "-q", "-p", "no:cacheprovider",
+               "-o", "addopts=", "--benchmark-quiet", f"--benchmark-json={file}"]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = json.loads(file.read_text())
+    assert run["benchmarks"], "nothing was timed"
+    assert {"cpu", "threads", "numpy", "numba", "blas"} <= run["machine_info"]["fingerprint"].keys()
+    assert len(table.rows(run["benchmarks"])) == len(run["benchmarks"])
+
+
+def test_every_benchmark_is_among_these():
+    assert {file.stem.removeprefix("bench_") for file in (ROOT / "bench").glob("bench_*.py")} == set(STEMS)
+
+
+def test_who_computes_something_else_is_not_timed(benchmark):
+    contest = race.Race(benchmark, 0.01)
+    with pytest.raises(AssertionError, match=r"numpy is wrong by 0\.5 of the largest number"):
+        contest({"fastnet": lambda: np.ones(3), "numpy": lambda: np.array([1, 0.5, 1])}, expected=np.ones(3),
+                tolerance=1e-6)
+    benchmark(int)
+
+
+def test_a_race_records_both_sides_and_the_ratio(benchmark, monkeypatch):
+    monkeypatch.setenv("FASTNET_BENCH", "full")
+
+    def work(count):
+        return lambda: sum(range(count))
+
+    race.Race(benchmark, 0.01)({"fastnet": work(2000), "slow": work(20_000)}, rounds=7, kernel="sum")
+    if benchmark.disabled:
+        pytest.skip("benchmarks are disabled")
+    against = benchmark.extra_info["against"]["slow"]
+    assert len(benchmark.stats.stats.data) == 7
+    assert 4 < against["low"] <= against["ratio"] <= against["high"] < 25
+
+
+def test_an_unknown_mode_is_refused(monkeypatch):
+    monkeypatch.setenv("FASTNET_BENCH", "quick")
+    with pytest.raises(ValueError, match="expected one of full, gate, tiny"):
+        race.mode()
+
+
+def test_a_ratio_and_its_interval():
+    pytest.importorskip("scipy")
+    rng = np.random.default_rng(0)
+    drift = np.exp(rng.normal(0, 0.5, 15))  # the machine's, shared by both sides of a round
+    a = drift * np.exp(rng.normal(0, 0.01, 15))
+    estimate = statistics.paired_ratio(a, 1.15 * drift)
+    assert estimate.low <= estimate.ratio <= estimate.high
+    assert 1.13 < estimate.low < 1.15 < estimate.high < 1.17
+    assert statistics.paired_ratio([1.0], [2.0]) == (pytest.approx(2), 0, np.inf, 1)
+
+
+@pytest.mark.parametrize(("a", "b"), [([], []), ([1, 2], [1]), ([1], [0]), ([np.nan], [1])])
+def test_timings_that_make_no_sense_are_refused(a, b):
+    with pytest.raises(ValueError):
+        statistics.log_ratios(a, b)
