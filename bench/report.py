@@ -1,0 +1,201 @@
+"""bench/report.html: one page that needs no network, made from the runs stored under .benchmarks/.
+
+``python -m bench.report`` makes it anew; ``python -m bench.run`` does so after every run.
+"""
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from bench import charts, table
+from bench.charts import Bar, Point
+
+STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+HISTORY = ("fit", "sweep", "gemm", "gram", "fused")  # kernels whose history is drawn
+RUNS = 30  # the latest of them
+
+Run = dict[str, Any]  # a file of pytest-benchmark's
+Entry = Mapping[str, Any]  # one of its benchmarks
+
+
+def write(store: Path, file: Path) -> Path:
+    """Make the page from all runs in a folder; returns the page's path."""
+    runs = read(store)
+    if not runs:
+        raise FileNotFoundError(f"There is no stored run in {store}: python -m bench.run makes one.")
+    file.write_text(page(runs), encoding="utf-8")
+    return file
+
+
+def read(store: Path) -> list[Run]:
+    """The stored full runs, oldest first."""
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in store.rglob("*.json") if file.stat().st_size]
+    full = [run for run in found if run.get("benchmarks") and "limits" in run.get("machine_info", {})]
+    return sorted(full, key=lambda run: run["datetime"])[-RUNS:]
+
+
+def page(runs: Sequence[Run]) -> str:
+    """The whole page about the latest run and its history."""
+    latest = runs[-1]
+    entries = latest["benchmarks"]
+    sections = [
+        ("What the machine allows", "Each dot is a kernel: how much it computes for every byte it must move, and how "
+         "fast. The lines are this machine's limits, measured in the same session: products can reach the flat ones, "
+         "work that hardly computes the sloping ones.", _roofline(latest)),
+        ("Beside the others", "How many times as long as fastnet each takes for the same, verified work; all took "
+         "turns in one process. Whiskers are 95 % intervals of the median.", _peers(entries)),
+        ("Sweeps", "Seconds for each learning rate of a sweep: what trials share is computed once.", _sweeps(entries)),
+        ("History", "Medians of stored runs, divided by a NumPy product of the same session so that a slower machine "
+         "is not taken for slower code, relative to the first run.", _history(runs)),
+        ("All results", "A rate's share is that of the machine's FMA peak, or, where moving data takes longer, of a "
+         "copy of that size on all threads.", _results(entries)),
+        ("The machine", "", _machine(latest)),
+    ]
+    body = "".join(f"<section><h2>{title}</h2>{f'<p>{text}</p>' if text else ''}{content}</section>"
+                   for title, text, content in sections if content)
+    machine = latest["machine_info"]["fingerprint"]
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>fastnet: benchmarks</title>
+<style>{STYLE}</style>
+</head>
+<body>
+<header>
+<h1>fastnet: benchmarks</h1>
+<p>{escape(latest["datetime"][:16].replace("T", " "))} UTC, {escape(machine["cpu"])}, {machine["threads"]} threads,
+{escape(_commit(latest))}</p>
+{_tiles(latest)}
+</header>
+<main>{body}</main>
+</body>
+</html>
+"""
+
+
+def _commit(run: Run) -> str:
+    commit = run.get("commit_info") or {}
+    return f"commit {str(commit.get('id'))[:10]}{' with changes' if commit.get('dirty') else ''}"
+
+
+def _tiles(run: Run) -> str:
+    """The figures to look at first."""
+    tiles = []
+    for entry in run["benchmarks"]:
+        info = entry["extra_info"]
+        if info.get("kernel") == "fit" and "20 epochs" in str(info.get("shape")):
+            tiles.append((table.seconds(entry["stats"]["median"]), "to train the course network, 20 epochs, float32"))
+            tiles += [(f"{other['ratio']:.1f}x", f"as long: {name}") for name, other in info["against"].items()]
+    products = [entry["extra_info"] for entry in run["benchmarks"] if entry["extra_info"].get("limit") == "fma"]
+    products = [info for info in products if info.get("layout") != "symmetric"]  # does half of what it is counted for
+    if products:
+        best = max(products, key=lambda info: info["share"])
+        tiles.append((f"{best['share']:.0%}", f"of the FMA peak: {best['kernel']} {best['shape']}"))
+    return '<div class="tiles">' + "".join(
+        f"<div><strong>{escape(figure)}</strong><span>{escape(text)}</span></div>" for figure, text in tiles) + "</div>"
+
+
+def _title(info: Mapping[str, Any]) -> str:
+    facts = (info.get("kernel"), info.get("shape"), info.get("dtype"), info.get("layout"))
+    return " ".join(str(fact) for fact in facts if fact)
+
+
+def _roofline(run: Run) -> str:
+    limits = run["machine_info"]["limits"]
+    points: dict[str, list[Point]] = {"float32": [], "float64": []}
+    for entry in run["benchmarks"]:
+        info = entry["extra_info"]
+        if info.get("flops") and info.get("bytes") and info.get("layout") != "symmetric":
+            tip = f"{_title(info)}: {info['gflops']:.1f} GFLOP/s, {info['share']:.0%} of its limit"
+            points[info["dtype"]].append(Point(info["flops"] / info["bytes"], info["gflops"], tip))
+    chart = charts.roofline(points, {f"FMA {name}": peak / 1e9 for name, peak in limits["fma_peak"].items()},
+                            {name: rate / 1e9 for name, rate in limits["copy_bandwidth"].items()})
+    return f'<figure class="wide">{chart}</figure>' if any(points.values()) else ""
+
+
+def _peers(entries: Iterable[Entry]) -> str:
+    figures = []
+    for entry in entries:
+        info = entry["extra_info"]
+        if info.get("kernel") not in ("fit", "gemm", "gram_matrix", "import") or not info.get("against"):
+            continue
+        rows = [Bar("fastnet", 1, 1, 1, ours=True)]
+        rows += [Bar(name, other["ratio"], other["low"], other["high"]) for name, other in info["against"].items()]
+        title = _title(info)
+        chart = charts.bars(rows, "x", f"{title}: time relative to fastnet")
+        figures.append(f"<figure><figcaption>{escape(title)} <small>{table.seconds(entry['stats']['median'])}</small>"
+                       f"</figcaption>{chart}</figure>")
+    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
+
+
+def _sweeps(entries: Iterable[Entry]) -> str:
+    series: dict[str, list[Point]] = {}
+    for entry in entries:
+        info = entry["extra_info"]
+        if info.get("kernel") == "sweep":
+            rates = info["rates"]
+            times = {"fastnet": entry["stats"]["median"],
+                     **{name: other["seconds"] for name, other in info["against"].items()}}
+            for name, seconds in times.items():
+                label = {"fastnet": "fastnet sweep", "fits": "fastnet fits one by one"}.get(name, f"{name} one by one")
+                tip = f"{label}, {rates} rates: {table.seconds(seconds / rates)} each"
+                series.setdefault(label, []).append(Point(rates, seconds / rates, tip))
+    if not series:
+        return ""
+    series = {name: sorted(points) for name, points in series.items()}
+    return f'<figure class="wide">{charts.lines(series, "rates in the sweep", "seconds a rate", "Sweeps")}</figure>'
+
+
+def _history(runs: Sequence[Run]) -> str:
+    if len(runs) < 2:
+        return "<p><em>One run is stored so far; the second one starts the curves.</em></p>"
+    series: dict[str, list[Point]] = {}
+    for number, run in enumerate(runs, start=1):
+        reference = run["machine_info"]["limits"]["reference_seconds"]
+        for entry in run["benchmarks"]:
+            info = entry["extra_info"]
+            if info.get("kernel") in HISTORY and info.get("dtype") == "float32" and info.get("gflops"):
+                title = _title(info)
+                time = entry["stats"]["median"] / reference
+                tip = f"{title}, {run['datetime'][:16]}: {table.seconds(entry['stats']['median'])}"
+                series.setdefault(title, []).append(Point(number, time, tip))
+    figures = []
+    for title, points in series.items():
+        first = points[0].y
+        if len(points) > 1:
+            scaled = [Point(point.x, point.y / first, point.tip) for point in points]
+            chart = charts.lines({title: scaled}, "stored run", "first run = 1", f"History of {title}",
+                                 width=charts.NARROW)
+            figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>")
+    return f'<div class="grid">{"".join(figures)}</div>'
+
+
+def _results(entries: Sequence[Entry]) -> str:
+    head = "".join(f"<th>{escape(name)}</th>" for name in table.HEAD)
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows(entries))
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _machine(run: Run) -> str:
+    limits = run["machine_info"]["limits"]
+    facts = dict(run["machine_info"]["fingerprint"])
+    facts |= {f"FMA peak, {name}": f"{peak / 1e9:.0f} GFLOP/s" for name, peak in limits["fma_peak"].items()}
+    facts |= {f"copy, {name}": f"{rate / 1e9:.0f} GB/s read and written"
+              for name, rate in limits["copy_bandwidth"].items()}
+    facts["reference product"] = table.seconds(limits["reference_seconds"])
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
+    return f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'
+
+
+if __name__ == "__main__":
+    here = Path(__file__).parent
+    try:
+        print(write(here.parent / ".benchmarks", here / "report.html"))
+    except FileNotFoundError as error:
+        sys.exit(str(error))
