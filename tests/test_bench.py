@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from bench import race, report, statistics, table
+from bench import gemm_ladder, race, report, statistics, table
 
 ROOT = Path(__file__).parent.parent
 STEMS = ("full", "relu", "softmax", "cross_entropy", "sgd", "gemm", "fused", "gram", "sweep", "dataset", "compile",
@@ -111,3 +111,18 @@ def test_the_report_stands_alone(tmp_path):
 def test_a_report_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m bench\.run makes one"):
         report.write(tmp_path, tmp_path / "report.html")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_ladder_climbs_and_draws(tmp_path, capsys, monkeypatch, dtype):
+    monkeypatch.setattr(gemm_ladder, "ROUNDS", 1)
+    gemm_ladder.main(["--shape", "9x32x7", "--dtype", dtype, "--picture", str(tmp_path / "ladder.png")])
+    assert (tmp_path / "ladder.png").stat().st_size > 1000
+    printed = capsys.readouterr().out
+    assert all(step in printed for step in gemm_ladder.IDEAS)
+
+
+@pytest.mark.parametrize("shape", ["9x32", "0x16x4", "4x15x4", "axbxc"])
+def test_the_ladder_refuses_other_shapes(shape):
+    with pytest.raises(SystemExit):
+        gemm_ladder.main(["--shape", shape])
