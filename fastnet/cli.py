@@ -163,3 +163,6 @@ def _doctor(_: argparse.Namespace) -> int:
         odd += [line for line in _machine.advice(rates) if line not in odd]
     print("\n" + ("\n".join(f"! {line}" for line in odd) or "Nothing odd."))
     return 0
+
+
+import fastnet.sweep.command  # noqa: E402, F401  (declares its subcommand; at the end, since it imports this module)

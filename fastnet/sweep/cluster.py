@@ -12,7 +12,6 @@ from fastnet.sweep.spec import Spec, Trial
 from fastnet.sweep.trial import Record, run_trial
 from kernels.threads import get_num_threads, set_num_threads
 
-
 _PATIENCE = 60  # seconds to wait for a worker when there is none
 
 

@@ -34,7 +34,8 @@ def fingerprint(spec: Spec, models: dict[str, Sequential], data: tuple[Any, ...]
     mark: dict[str, Any] = {
         "builders": list(spec.names), "lrs": list(spec.lrs), "seeds": list(spec.seeds)}
     mark |= {name: getattr(spec, name) for name in
-             ("epochs", "batch_size", "engine", "shuffle", "momentum", "weight_decay", "diverged_above")}
+             ("epochs", "batch_size", "engine", "shuffle", "momentum", "weight_decay")}
+    mark["diverged_above"] = _text(spec.diverged_above)
     mark |= {"x": _digest(x), "y": _digest(t)}
     mark |= {name: None if pair is None else [_digest(a) for a in pair]
              for name, pair in (("validation", validation), ("test", test))}
@@ -190,8 +191,15 @@ class Journal:
 
 # A child made by fork has the same open files, and would hold the lock for as long as it lives
 _open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for journal in list(_open_journals):
+        journal.close()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: [journal.close() for journal in list(_open_journals)])
+    os.register_at_fork(after_in_child=_close_all)
 
 
 def _lock(file: int, path: Path) -> None:

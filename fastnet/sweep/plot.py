@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnet import _checks
 from fastnet.sweep.result import Score, SweepResult
 
 _IN_LEGEND = 8  # more rates than this are told apart by a colour bar
@@ -21,7 +22,7 @@ def draw(result: SweepResult, metric: str | None = None) -> Any:
     """A matplotlib Figure with two panels for each network."""
     from matplotlib.figure import Figure  # without pyplot: no window, no state, any thread
 
-    shown = [metric] if metric else _metrics(result)
+    shown = _metrics(result) if metric is None else [_checks.choice("SweepResult.plot", "metric", metric, tuple(_METRICS))]
     figure = Figure(figsize=(11, 4.2 * len(result.names)), layout="constrained")
     panels = figure.subplots(len(result.names), 2, squeeze=False)
     for name, (left, right) in zip(result.names, panels):
@@ -70,6 +71,8 @@ def _curves(figure: Any, axes: Any, result: SweepResult, name: str) -> None:
         axes.set_ylim(0, min(1.05 * max(highest), 2 * float(np.median(highest))))  # a rate that jumps may leave the panel
     axes.set(xlabel="epoch", ylabel="training loss")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    if not axes.lines:  # nothing has been run
+        return
     if len(lrs) <= _IN_LEGEND:
         axes.legend(title="learning rate", fontsize="small")
     else:

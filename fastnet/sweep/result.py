@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastnet import _checks
 from fastnet.sequential import Sequential
 from fastnet.sweep.spec import Builders, Spec, Trial
 from fastnet.sweep.trial import Record
 
-_COLUMNS = ("name", "lr", "seed", "status", "epochs", "loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy",
-            "engine", "seconds")
+METRICS = ("loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+_COLUMNS = ("name", "lr", "seed", "status", "epochs", *METRICS, "engine", "seconds")
 
 
 class Score(NamedTuple):
@@ -140,6 +141,7 @@ class SweepResult:
         Score
             A named tuple (mean, error, seeds, diverged); the mean is nan if no seed converged.
         """
+        _checks.choice("SweepResult.score", "metric", metric, METRICS)
         rows = [row for row in self.rows() if row["lr"] == lr and row["name"] == name]
         values = np.array([row[metric] for row in rows if row["status"] == "done"], dtype=float)
         diverged = sum(row["status"] == "diverged" for row in rows)

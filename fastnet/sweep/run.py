@@ -46,7 +46,7 @@ class SweepError(RuntimeError):
 
 def lr_sweep(
     build: Any, x: npt.ArrayLike, y: npt.ArrayLike, lrs: Any = "1e-3:10:log13", epochs: int = 20, batch_size: int = 128,
-    seeds: int | Sequence[int] = 1, validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    seeds: int | Sequence[int] = 5, validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, engine: str = "auto", progress: bool | None = None,
     resume: str | os.PathLike[str] | None = None, executor: cf.Executor | None = None, *, shuffle: bool = False,
     momentum: float = 0.0, weight_decay: float = 0.0, diverged_above: float = 10.0,
@@ -77,7 +77,8 @@ def lr_sweep(
     executor : concurrent.futures.Executor, optional
         Where to run the trials; by default on the cores of this machine. For a Dask cluster, ``client.get_executor()``.
     diverged_above : float
-        A trial whose loss is not finite, or more than so many times that of its first batch, has diverged and stops.
+        A trial whose loss is not finite, or more than so many times that of its first batch, has diverged and stops;
+        ``inf`` lets only the first count.
 
     Returns
     -------
@@ -105,9 +106,9 @@ def lr_sweep(
     >>> labels = rng.integers(0, 3, 60)
     >>> x = rng.normal(size=(60, 4)) + labels[:, None]
     >>> result = lr_sweep(build, x[:40], one_hot(labels[:40]), lrs="0.01:1:log3", epochs=5, batch_size=8,
-    ...                   validation=(x[40:], labels[40:]))
+    ...                   seeds=2, validation=(x[40:], labels[40:]))
     >>> result.losses.shape
-    (3, 1, 5)
+    (3, 2, 5)
     """
     who = "lr_sweep"
     builders = Builders(build)
@@ -118,7 +119,7 @@ def lr_sweep(
         engine=_checks.choice(who, "engine", engine, ("auto", *ENGINES)), shuffle=bool(shuffle),
         momentum=_checks.fraction(who, "momentum", momentum),
         weight_decay=_checks.rate(who, weight_decay, "weight_decay"),
-        diverged_above=_checks.rate(who, diverged_above, "diverged_above"))
+        diverged_above=_multiple(who, diverged_above))
     firsts = {name: builders.first(name, spec.seeds[0]) for name in spec.names}
     data = _data(firsts, x, y, validation, test)
     plans = _plans(firsts, data[0], spec)
@@ -157,7 +158,9 @@ def _run(place: Any, shared: Shared, starts: _Starts, spec: Spec, todo: list[Tri
                 for future in sorted(done, key=lambda f: todo.index(running[f])):
                     trial = running.pop(future)
                     try:
-                        keep(future.result())
+                        record = future.result()
+                        assert record is not None  # only trials that nobody waits for are stopped
+                        keep(record)
                         starts.done(trial)
                     except Exception as error:
                         failures[trial] += 1
@@ -176,6 +179,13 @@ def _run(place: Any, shared: Shared, starts: _Starts, spec: Spec, todo: list[Tri
     finally:
         for future in running:
             future.cancel()
+
+
+def _multiple(who: str, value: Any) -> float:
+    if isinstance(value, (int, float)) and value > 0:
+        return float(value)
+    raise ValueError(f"{who}: diverged_above must be a number above 0, or inf, got {value!r}. It multiplies the loss of the "
+                     "first batch.")
 
 
 class _Starts:

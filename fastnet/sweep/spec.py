@@ -90,7 +90,7 @@ class Builders:
         model, again = self.build(name, seed), self.build(name, seed)
         for layer, other in zip(model.layers, again.layers):
             for attribute in parameters(layer):
-                if not np.array_equal(getattr(layer, attribute), getattr(other, attribute, None)):
+                if not np.array_equal(getattr(layer, attribute), getattr(other, attribute)):
                     raise ValueError(
                         f"lr_sweep: {_who(name)} gave two networks of different weights for the same seed, {seed}. "
                         "Draw them from its argument: FullLayer(3072, 500, rng=rng).")

@@ -1,0 +1,169 @@
+"""``fastnet sweep``: a sweep from the command line."""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet.cli import failed, subcommand
+from fastnet.dataset import SOURCES, load
+from fastnet.sweep.result import SweepResult
+from fastnet.sweep.run import SweepError, lr_sweep
+
+_DESCRIPTION = """\
+Train a network with many learning rates and seeds, and show which rate to take.
+
+Too small a rate learns slowly, too large a one diverges; between them the accuracy has a broad top, and this shows where.
+Each rate is tried with several seeds, that is, other first weights: a difference smaller than that between seeds says
+nothing. The suggested rate is judged by validation data, which are held out of the training data; the test data only
+report, so that they stay a fair judge. All trials share what can be computed once."""
+
+_EPILOG = """\
+examples:
+  fastnet sweep                                              a wide look: 13 rates from 0.001 to 10
+  fastnet sweep --lrs 0.05:0.5:log7 --seeds 10               a closer one
+  fastnet sweep --lrs 0.01,0.1,0.3,10 --epochs 20 --out results/ --resume
+  fastnet sweep --hidden 100 --hidden 500 --hidden 1024,512  three networks, the last one with two hidden layers
+  fastnet sweep --dask tcp://scheduler:8786                  on a Dask cluster
+
+files in the folder --out:
+  sweep.png   loss against epoch for each rate; accuracy against the rate, with its 95% interval
+  sweep.csv   a line for each trial         sweep.json   everything, each epoch too
+  sweep.jsonl the trials as they finish: after a crash or Ctrl-C, the same command with --resume goes on from it"""
+
+
+@subcommand
+def _declare_sweep(commands: Any) -> None:
+    sweep = commands.add_parser("sweep", help="train with many learning rates and show which one to take",
+                                description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    option = sweep.add_argument
+    option("--data", default="auto", metavar="DATA", help=f"{SOURCES} (default: auto, CIFAR-100 if it is here)")
+    option("--data-seed", type=int, default=0, metavar="N", help="which five classes of CIFAR-100 (default: 0)")
+    option("--lrs", default="1e-3:10:log13", metavar="GRID",
+           help="rates 0.01,0.1 or a range FIRST:LAST:logN, FIRST:LAST:linN (default: 1e-3:10:log13)")
+    option("--seeds", default="5", metavar="N", help="how many seeds, or which: 3,4,5 (default: 5)")
+    option("--epochs", type=int, default=20, metavar="N", help="how often to go through the data (default: 20)")
+    option("--batch-size", type=int, default=128, metavar="N", help="samples in a step (default: 128)")
+    option("--hidden", action="append", type=_widths, metavar="WIDTHS",
+           help="hidden units, 500, or of several layers, 1024,512;\nrepeat it to compare networks (default: 500)")
+    option("--validation", type=float, default=0.2, metavar="PART",
+           help="part of the training data to judge by, not to train on (default: 0.2)")
+    option("--shuffle", action="store_true", help="take the samples in a new order each epoch")
+    option("--momentum", type=float, default=0.0, metavar="M", help="(default: 0)")
+    option("--weight-decay", type=float, default=0.0, metavar="D", help="(default: 0)")
+    option("--engine", default="auto", metavar="NAME", help="auto, layers, fused or gram (default: auto)")
+    option("--dtype", default="float32", metavar="TYPE", help="float32 or float64 (default: float32)")
+    option("--out", type=Path, default=Path("results"), metavar="FOLDER", help="where to write (default: results)")
+    option("--resume", action="store_true", help="keep the finished trials in FOLDER/sweep.jsonl, run only the others")
+    option("--dask", metavar="ADDRESS", help="of a Dask scheduler, tcp://HOST:8786, whose workers run the trials")
+    sweep.set_defaults(run=_sweep)
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"fastnet: {message}", file=sys.stderr)
+        return _swept(arguments)
+
+
+def _swept(arguments: argparse.Namespace) -> int:
+    journal = arguments.out / "sweep.jsonl"
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        if journal.exists() and not arguments.resume:
+            raise FileExistsError(f"{journal} holds the trials of an earlier sweep. Add --resume to go on with it, or "
+                                  "choose another folder with --out.")
+        data = load(arguments.data, arguments.data_seed, arguments.dtype)
+        (x, t), test = data
+        held_out = _held_out(arguments.validation, len(x))
+        with _executor(arguments.dask) as executor:
+            result = lr_sweep(
+                _builders(arguments, x.shape[1], t.shape[1]), x[held_out:], t[held_out:], arguments.lrs,
+                arguments.epochs, arguments.batch_size, _seeds(arguments.seeds),
+                validation=(x[:held_out], t[:held_out]) if held_out else None, test=test, engine=arguments.engine,
+                resume=journal, executor=executor, shuffle=arguments.shuffle, momentum=arguments.momentum,
+                weight_decay=arguments.weight_decay)
+    except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
+        if isinstance(error, SweepError):
+            print(f"What is finished is kept in {journal}; --resume goes on from there.", file=sys.stderr)
+        return failed(error)
+    return _report(result, arguments.out, data)
+
+
+def _report(result: SweepResult, out: Path, data: Any) -> int:
+    """Files and a table."""
+    if not result.finished:
+        return 130
+    result.to_csv(out / "sweep.csv")
+    result.to_json(out / "sweep.json")
+    figure = result.plot()
+    figure.suptitle(f"{data.name}: {len(result.seeds)} seeds a rate")
+    figure.savefig(out / "sweep.png", dpi=150)
+    print(result)
+    with contextlib.suppress(ValueError):  # all diverged: the table says so
+        result.suggest()  # for its warnings
+    print(f"\nPicture and tables: {out / 'sweep.png'}, sweep.csv, sweep.json")
+    missing = len(result.spec.trials()) - result.finished
+    if missing:
+        print(f"Interrupted: {missing} trials are missing. Go on with --resume.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _builders(arguments: argparse.Namespace, n_i: int, n_o: int) -> Any:
+    def builder(hidden: tuple[int, ...]) -> Callable[[np.random.Generator], Sequential]:
+        def build(rng: np.random.Generator) -> Sequential:
+            layers: list[Any] = []
+            for before, after in zip((n_i, *hidden), (*hidden, n_o)):
+                layers += [FullLayer(before, after, arguments.dtype, rng), ReluLayer()]
+            return Sequential((*layers[:-1], SoftMaxLayer()), loss=CrossEntropyLayer())
+        return build
+
+    networks = {"-".join(map(str, hidden)) or "no hidden layer": builder(hidden) for hidden in arguments.hidden or [(500,)]}
+    return networks if len(networks) > 1 else next(iter(networks.values()))
+
+
+def _held_out(part: float, n: int) -> int:
+    if not 0 <= part < 1:
+        raise ValueError(f"--validation must be at least 0 and below 1, got {part:g}. It is a part of the training data.")
+    return round(part * n)
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    widths = tuple(int(width) for width in text.split(",") if width.strip() not in ("", "0"))
+    if any(width < 1 for width in widths):
+        raise ValueError(text)
+    return widths
+
+
+_widths.__name__ = "width or list of widths"  # what argparse calls it in an error
+
+
+def _seeds(text: str) -> Any:
+    try:
+        return [int(seed) for seed in text.split(",")] if "," in text else int(text)
+    except ValueError:
+        raise ValueError(f"--seeds must be a number, or a list such as 3,4,5, got {text!r}.") from None
+
+
+@contextlib.contextmanager
+def _executor(address: str | None) -> Iterator[Any]:
+    if address is None:
+        yield None
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise ImportError('--dask needs Dask: pip install "fastnet[dask]".') from None
+    try:
+        client = Client(address, timeout="5s")
+    except (OSError, ValueError) as error:
+        raise OSError(f"no Dask scheduler answers at {address}: {error}. Start one with: dask scheduler") from None
+    with client:
+        yield client.get_executor()

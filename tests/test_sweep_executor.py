@@ -1,0 +1,140 @@
+"""Sweeps on executors: threads, processes, a Dask cluster; workers that die."""
+import concurrent.futures as cf
+import multiprocessing
+import os
+import signal
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from fastnet.sweep import SweepError, lr_sweep
+from fastnet.sweep.places import read_mapped, write_mapped
+from fastnet.sweep.shared import Shared
+from kernels.threads import set_num_threads
+from tests.sweeps import assert_same, data, small
+
+
+def pool(workers=2):
+    return cf.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
+
+
+ENGINES = ("gram", "fused", "layers")
+
+
+def test_threads_give_the_same_bits():
+    with cf.ThreadPoolExecutor(3) as threads:
+        for engine in ENGINES:
+            assert_same(lr_sweep(**small(engine=engine, executor=threads)), lr_sweep(**small(engine=engine)))
+        threads.submit(int).result()  # it is the user's, and still open
+
+
+def test_processes_give_the_same_bits():
+    with pool() as processes:
+        for engine in ENGINES:
+            assert_same(lr_sweep(**small(engine=engine, executor=processes)), lr_sweep(**small(engine=engine)))
+
+
+def test_no_files_are_left(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pool(1) as processes:
+        lr_sweep(**small(executor=processes))
+    assert not list(tmp_path.iterdir())
+
+
+def die_in(processes, seconds):
+    """Kill a worker of a pool after a while."""
+    def kill():
+        time.sleep(seconds)
+        os.kill(next(iter(processes._processes)), signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    return thread
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_broken_pool_keeps_what_is_finished(tmp_path):
+    many = dict(lrs="0.001:0.1:log20", epochs=1000, seeds=1, resume=tmp_path / "sweep.jsonl")
+    with pool() as processes:
+        processes.submit(int).result()
+        killer = die_in(processes, 2)
+        with pytest.raises(SweepError, match="failed: BrokenProcessPool") as caught:
+            lr_sweep(**small(executor=processes, **many))
+        killer.join()
+    assert caught.value.result.finished < 20
+    result = lr_sweep(**small(**many))
+    assert result.finished == 20
+
+
+@pytest.mark.parametrize("n", [50, 256])  # the Gram matrix of 256 rows of float32 has padded rows
+def test_arrays_are_mapped_as_they_were(tmp_path, n):
+    x, y, _ = data(n)
+    shared = Shared(x, y, (x[:5], y[:5]), None, gram=True)
+    write_mapped(tmp_path / "thing", shared)
+    found = read_mapped(tmp_path / "thing")
+    assert found.g.strides == shared.g.strides and not found.g.flags.writeable
+    for one, other in [(found.x, x), (found.t, y), (found.g, shared.g), (found.products[0], shared.products[0])]:
+        np.testing.assert_array_equal(one, other)
+
+
+# --- Dask --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    distributed = pytest.importorskip("distributed", reason="needs the extra fastnet[dask]")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local, \
+            distributed.Client(local) as client:
+        yield local, client
+
+
+def test_a_cluster_gives_the_same_bits(cluster):
+    _, client = cluster
+    for engine in ENGINES:
+        expected = lr_sweep(**small(engine=engine))
+        assert_same(lr_sweep(**small(engine=engine, executor=client.get_executor())), expected)
+
+
+def test_workers_take_the_threads_that_dask_gives_them(cluster):
+    _, client = cluster
+    client.run(set_num_threads, 8)
+    lr_sweep(**small(executor=client.get_executor(), lrs="0.01:0.1:log6"))
+
+    def threads():
+        from kernels.threads import get_num_threads
+        return get_num_threads()
+
+    assert 1 in client.run(threads).values()
+
+
+def test_data_are_placed_once(cluster, monkeypatch):
+    _, client = cluster
+    scattered, scatter = [], client.scatter
+    monkeypatch.setattr(client, "scatter", lambda thing, **how: scattered.append(thing) or scatter(thing, **how))
+    lr_sweep(**small(executor=client.get_executor(), lrs="0.01:0.1:log8"))
+    assert [type(thing).__name__ for thing in scattered] == ["Shared", "Start", "Start"]  # two seeds
+    until = time.monotonic() + 10
+    while any(client.has_what().values()) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not any(client.has_what().values())  # the cluster forgets them
+
+
+@pytest.mark.parametrize("victims", [1, 2], ids=["one worker", "all workers"])
+def test_a_killed_worker_costs_nothing_but_time(cluster, victims):
+    local, client = cluster
+    many = dict(lrs="0.001:0.1:log20", epochs=2000, seeds=1, validation=None)
+    expected = lr_sweep(**small(**many))
+    client.wait_for_workers(2)
+
+    def kill():
+        time.sleep(1)
+        for nanny in list(local.workers.values())[:victims]:
+            os.kill(nanny.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = lr_sweep(**small(executor=client.get_executor(), **many))
+    assert not killer.is_alive()  # it came while the sweep ran
+    assert_same(result, expected)
