@@ -18,6 +18,7 @@ import argparse
 import csv
 import statistics
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ STEPS = ("course", "size", "mirrored", "ensemble")
 def network(hidden: tuple[int, ...], n_i: int, n_o: int, rng: np.random.Generator) -> Sequential:
     """FullLayer and ReluLayer in turn, float32."""
     sizes = (n_i, *hidden, n_o)
-    layers = [layer for a, b in zip(sizes, sizes[1:]) for layer in (FullLayer(a, b, np.float32, rng), ReluLayer())]
+    layers = [layer for a, b in pairwise(sizes) for layer in (FullLayer(a, b, np.float32, rng), ReluLayer())]
     return Sequential((*layers[:-1], SoftMaxLayer()), CrossEntropyLayer())
 
 

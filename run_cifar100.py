@@ -4,8 +4,8 @@ Writes results/acc_lr.png (average training loss against epoch) and results/acc_
 
 Learning rate 10: the network does not learn. The first steps throw the weights so far that the softmax gives the true
 class of some image a probability of 0; the loss is inf within the first epoch, and what is left predicts one class for
-every image, which is right for one in five. (Measured, on the synthetic images and on photographs: the loss of epoch 1 is inf,
-the test accuracy 0.2000.) Rate 0.01 learns steadily but slowly; 0.1 and 0.3 reach a low loss within 20 epochs.
+every image, which is right for one in five. (Measured, on the synthetic images and on photographs: the loss of epoch 1
+is inf, the test accuracy 0.2000.) Rate 0.01 learns steadily but slowly; 0.1 and 0.3 reach a low loss in 20 epochs.
 """
 from __future__ import annotations
 

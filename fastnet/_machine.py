@@ -25,6 +25,7 @@ from kernels.threads import available_cores, get_num_threads, run
 
 _REPEATS = 400
 _ROUNDS = 7
+_CPU_NAME = vars(numba.config)["CPU_NAME"]  # of $NUMBA_CPU_NAME; numba sets it in a way that type checkers miss
 
 
 class Rate(NamedTuple):
@@ -105,7 +106,7 @@ def facts() -> dict[str, str]:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "numpy": np.__version__,
         "numba": f"{numba.__version__}, llvmlite {llvmlite.__version__}",
-        "cpu": f"{numba.config.CPU_NAME or llvm.get_host_cpu_name()} ({' '.join(vectors) or 'no vector unit known'})",
+        "cpu": f"{_CPU_NAME or llvm.get_host_cpu_name()} ({' '.join(vectors) or 'no vector unit known'})",
         "kernels": f"{VECTOR_BITS}-bit vectors, tile of {MR} rows x {NV} vectors",
         "threads": f"{get_num_threads()} of {available_cores()} usable cores ({os.cpu_count()} logical CPUs)",
         "cache": f"{cache.folder or 'none'}, {cache.kernels} compiled functions, {cache.size / 1e6:.1f} MB",
@@ -127,8 +128,8 @@ def advice(rates: list[Rate]) -> list[str]:
     if get_num_threads() < available_cores():
         found.append(f"{available_cores() - get_num_threads()} usable cores stand idle: raise FASTNET_NUM_THREADS, unless "
                      "they are meant for something else.")
-    if numba.config.CPU_NAME:
-        found.append(f"NUMBA_CPU_NAME={numba.config.CPU_NAME} may keep kernels from using all of this CPU: unset it.")
+    if _CPU_NAME:
+        found.append(f"NUMBA_CPU_NAME={_CPU_NAME} may keep kernels from using all of this CPU: unset it.")
     if VECTOR_BITS == 128 and platform.machine().lower() in ("x86_64", "amd64"):
         found.append("This CPU, or the virtual machine's picture of it, has no AVX2: products take several times as long.")
     if min(rate.share for rate in rates) < 0.5:

@@ -465,5 +465,5 @@ def test_load_cifar100_does_not_fall_back():
 def test_load_refuses():
     with pytest.raises(ValueError, match=r"data must be one of auto\|cifar100\|synthetic\|PATH.npz, got 'mnist'"):
         load("mnist", 1)
-    with pytest.raises(FileNotFoundError, match="There is no file nothing.npz"):
+    with pytest.raises(FileNotFoundError, match=r"There is no file nothing\.npz"):
         load("nothing.npz", 1)

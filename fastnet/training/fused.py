@@ -40,7 +40,7 @@ class Fused:
                  decay: float = 0.0) -> None:
         self.layers: list[FullLayer] = [layer for layer in model.layers if isinstance(layer, FullLayer)]
         self.dtype = np.dtype(model.dtype)
-        self.x, self.t = x, np.require(t, self.dtype, "CW")  # a read-only t would be another type to compile for
+        self.x, self.t = x, np.require(t, self.dtype, ("C", "W"))  # a read-only t would be another type to compile for
         self.batch_size = min(batch_size, len(x))
         self.momentum, self.decay = momentum, decay
         self.between: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise

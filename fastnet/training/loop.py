@@ -156,7 +156,7 @@ def _reason_to_stop(report: EpochReport, options: Options, history: History) -> 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], None]]:
     """Ctrl-C is only remembered; the function yielded raises it, at a place where the engine's state is whole."""
-    pressed = []
+    pressed: list[int] = []
 
     def check() -> None:
         if pressed:
