@@ -28,6 +28,7 @@ from bench.gate.sides import SIDES, Side
 from bench.statistics import paired_ratio
 
 MIN_ROUNDS = 7
+SECOND_BATCH = 2  # times as many rounds as the first one: it decides, and only the suspicious run in it
 SETTINGS = Settings()
 Log = Callable[[str], None]
 Batch = dict[str, list[Run]]  # for each side, a run a round
@@ -96,7 +97,7 @@ def compare(prepared: dict[str, Side], repository: Path, path: str, limits: Limi
     suspects = [name for name in names if arms[name][0].suspicious(limits.of(name))]
     if suspects:
         log(f"{len(suspects)} suspicious: a second batch for {'it' if len(suspects) == 1 else 'them'}")
-        batches.append(measure(prepared, repository, suspects, rounds, settings, rng, log))
+        batches.append(measure(prepared, repository, suspects, SECOND_BATCH * rounds, settings, rng, log))
         again = [name for name in suspects if _always(batches[1], name)]
         problems += [f"`{name}` was not measured in every round of the second batch" for name in suspects
                      if name not in again]
@@ -216,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         help="own: environments made from what each side declares, and kept; current: the running one, for both")
     add("--extra", action="append", metavar="NAME",
         help="an extra of the project that the benchmarks need; may be repeated (default: bench)")
-    add("--setup", default="", metavar="COMMAND", 
+    add("--setup", default="", metavar="COMMAND",
         help='run in each worktree first, such as "python -m pip install --no-deps -e ."')
     add("--seed", type=int, help="of the order of runs")
     add("--json", type=Path, metavar="FILE", help="write the verdict with all numbers there")

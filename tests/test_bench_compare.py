@@ -13,7 +13,7 @@ from bench.gate import GateError, judge, render, runs, sides
 from bench.gate.limits import Limits, read_limits
 from bench.gate.runs import Run, Settings
 from bench.gate.sides import SIDES, Side
-from bench.statistics import Estimate
+from bench.statistics import Estimate, paired_ratio
 
 A, B = "bench/bench_a.py::test_a", "bench/bench_b.py::test_b[16-float32]"
 
@@ -64,6 +64,22 @@ EQUAL, SLOW = steady(1.0), steady(1.15)
 def test_verdict(head, same, verdict):
     batches = [judge.Arms(*both) for both in zip(head, same, strict=True)]
     assert judge.judge(A, 1.0, 1.0, 0.05, batches).verdict == verdict
+
+
+@pytest.mark.parametrize(("ratio", "least", "most"), [(1.0, 0, 1), (1.15, 36, 40)])
+def test_of_40_noisy_comparisons(ratio, least, most, scipy):
+    """Processes vary by 3 %, and one in ten meets a neighbour that makes it half as fast again."""
+    rng = np.random.default_rng(2)
+
+    def times(rounds, factor=1.0):
+        return factor * rng.lognormal(0, 0.03, rounds) * np.where(rng.random(rounds) < 0.1, 1.5, 1)
+
+    def arms(rounds):
+        base = times(rounds)
+        return judge.Arms(paired_ratio(base, times(rounds, ratio)), paired_ratio(base, times(rounds)))
+
+    found = [judge.judge(A, 1.0, 1.0, 0.05, [arms(7), arms(14)]).verdict for _ in range(40)]
+    assert least <= found.count(judge.REGRESSED) <= most
 
 
 @pytest.mark.parametrize(("verdicts", "count", "problems", "expected"), [

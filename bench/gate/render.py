@@ -61,9 +61,9 @@ def _summary(result: Result) -> str:
     about = result.about
     lines = [f"`base` is {about['base']}, `head` is {about['head']}."]
     if "rounds" in about:
-        suspects = sum(len(row.batches) == 2 for row in result.rows)
-        lines.append(f"{_benchmarks(result.rows)}, {about['rounds']} rounds, the {about['statistic']} of each "
-                     f"process; {suspects or 'none'} looked suspicious and went through a second batch. "
+        again = sum(len(row.batches) == 2 for row in result.rows)
+        lines.append(f"{_benchmarks(result.rows)}, {about['rounds']} rounds, the {about['statistic']} of each process; "
+                     f"{again or 'none'} looked suspicious{' and went through a second batch' * (again > 0)}. "
                      f"{about['machine']}.")
     return "  \n".join(lines)
 
