@@ -23,7 +23,7 @@ def name_of(case: Any) -> str:
 def laid_out(a: np.ndarray, layout: str) -> np.ndarray:
     """The numbers of `a` in memory order "C" or "F", or as every other row and column of a larger array."""
     if layout != "strided":
-        return np.array(a, order=layout)
+        return np.asfortranarray(a) if layout == "F" else np.ascontiguousarray(a)
     base = np.zeros([2 * size for size in a.shape], a.dtype)
     view = base[tuple(slice(None, None, 2) for _ in a.shape)]
     view[...] = a

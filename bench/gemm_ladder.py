@@ -65,7 +65,7 @@ def vectorised(c_at, c_row, a_at, a_row, b_at, b_row, m, n, k, one, zero):
               min(KC, k - p), one, zero if p == 0 else one, 0, 0)
 
 
-def contenders(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[np.ndarray], None]]:
+def contenders(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[np.ndarray], object]]:
     """Every step, then the libraries; each writes A B into the array that it is given."""
     (m, k), n, number = a.shape, b.shape[1], a.dtype.type
     threads, packed = get_num_threads(), pack(b)
@@ -96,7 +96,8 @@ def climb(m: int, n: int, k: int, dtype: str) -> tuple[dict[str, float], dict[st
     a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     exact = a.astype(np.float64) @ b.astype(np.float64)
     steps = contenders(a, b)
-    errors, seconds = {}, {name: [] for name in steps}
+    errors: dict[str, float] = {}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for name, step in steps.items():
         c = np.full((m, n), np.nan, dtype)
         step(c)

@@ -83,7 +83,7 @@ def _copy_rate(size: int) -> float:
     return _best_rate(2 * size, lambda repeats: run(_copy, to.ctypes.data, source.ctypes.data, vectors, repeats, 0.0))
 
 
-def copy_bandwidth(nbytes: int) -> float:
+def copy_bandwidth(nbytes: float) -> float:
     """Bytes/s, read and written, of a plain copy on all threads that touches about `nbytes` in all."""
     return _copy_rate(2 ** max(14, min(28, round(np.log2(max(1, nbytes // 2))))))
 
