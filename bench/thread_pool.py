@@ -2,8 +2,9 @@
 
     python -m bench.thread_pool
 
-Prints, for an almost empty kernel and for the forward product of the course network, the time with Numba's `prange` as a multiple of
-the time with our pool: medians over paired rounds. The reasons for the choice are in kernels/README.md.
+Prints, for an almost empty kernel and for the forward product of the course network, the time with Numba's
+`prange` as a multiple of the time with our pool: medians over paired rounds. The reasons for the choice are in
+kernels/README.md.
 """
 from __future__ import annotations
 
@@ -61,8 +62,8 @@ def main() -> None:
         start = time.perf_counter()
         job()
         print(f"{job.__name__:8s} first call {time.perf_counter() - start:5.1f} s  max. error {abs(c - expected).max():.1e}")
-    for what, pair in (("almost empty kernel", (lambda: run(almost_nothing), lambda: almost_nothing_in_prange(threads, sync))),
-                       (f"product {m} x {n} x {k}", (ours, numbas))):
+    nothing = (lambda: run(almost_nothing), lambda: almost_nothing_in_prange(threads, sync))
+    for what, pair in (("almost empty kernel", nothing), (f"product {m} x {n} x {k}", (ours, numbas))):
         times: list[list[float]] = [[], []]
         for _ in range(ROUNDS):
             for job, kept in zip(pair, times, strict=True):
