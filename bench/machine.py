@@ -50,7 +50,7 @@ def _copy(thread, threads, sync, scratch, to, source, vectors, repeats, zero):
             copy_vector(to + vector * size, source + vector * size, zero)
 
 
-def _best_rate(work: float, function: Callable[[int], None]) -> float:
+def _best_rate(work: float, function: Callable[[int], object]) -> float:
     """The highest work per second of several timings; function(repeats) does repeats * work."""
     function(1)
     repeats, seconds = 1, 0.0
@@ -125,8 +125,10 @@ def _version(name: str) -> str | None:
 
 
 def _cpu_name() -> str:
-    with contextlib.suppress(OSError, AttributeError):
-        return re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text()).group(1)
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text())
+        if found:
+            return found.group(1)
     return platform.processor() or platform.machine()
 
 

@@ -42,7 +42,8 @@ def paired_ratio(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = CONFIDE
         return Estimate(float(np.exp(np.median(logs))), 0.0, float("inf"), len(logs))
     interval = bootstrap((logs,), np.median, n_resamples=_RESAMPLES, confidence_level=confidence, method="percentile",
                          rng=np.random.default_rng(0)).confidence_interval
-    return Estimate(*(float(np.exp(v)) for v in (np.median(logs), interval.low, interval.high)), len(logs))
+    middle, low, high = (float(np.exp(v)) for v in (np.median(logs), interval.low, interval.high))
+    return Estimate(middle, low, high, len(logs))
 
 
 def log_ratios(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
