@@ -61,7 +61,7 @@ def _best_rate(work: float, function: Callable[[int], object]) -> float:
     return repeats * work / min(_timed(function, repeats) for _ in range(_TIMINGS))
 
 
-def _timed(function: Callable[[int], None], repeats: int) -> float:
+def _timed(function: Callable[[int], object], repeats: int) -> float:
     started = time.perf_counter()
     function(repeats)
     return time.perf_counter() - started
