@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import queue
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -112,7 +113,8 @@ def _busy(core: int, delay: float) -> None:
     os.sched_setaffinity(0, {core})
     time.sleep(delay)
     period, share = 0.02, 1 - 1 / (1 + SLOWER)
-    while True:
+    parent = os.getppid()
+    while os.getppid() == parent:  # not forever, should the study be killed
         start = time.perf_counter()
         while time.perf_counter() - start < period * share:
             pass
@@ -206,4 +208,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up then, too
     sys.exit(main())
