@@ -15,7 +15,18 @@ import numpy as np
 
 from kernels._jit import jit
 from kernels.simd import (
-    MR, NV, VECTOR_BYTES, clear_vector, copy_vector, lanes, load, number, outlined, store, tile, transpose,
+    MR,
+    NV,
+    VECTOR_BYTES,
+    clear_vector,
+    copy_vector,
+    lanes,
+    load,
+    number,
+    outlined,
+    store,
+    tile,
+    transpose,
 )
 from kernels.threads import SCRATCH_BYTES, barrier, next_job, run
 
@@ -312,7 +323,7 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, *, alpha: float
     if m == 0 or n == 0:
         return
     width = vector_lanes(c.dtype)
-    if c.strides[1] != c.itemsize and n > 1 or c.strides[0] % c.itemsize:
+    if (c.strides[1] != c.itemsize and n > 1) or c.strides[0] % c.itemsize:
         _matmul_strided(c, a, b, alpha, beta, bias, relu)
         return
     if not isinstance(b, Packed) and m < 4 and n > 4 * width and b.strides[0] == b.itemsize != b.strides[1]:
