@@ -94,5 +94,6 @@ def _generator(who: str, rng: Any) -> Any:
 
 
 def _readable_rows(x: np.ndarray) -> bool:
-    """Whether compiled engines can read x where it lies: rows of neighbours, each where elements of its size can be."""
-    return x.flags.aligned and x.strides[1] == x.itemsize and x.strides[0] % x.itemsize == 0
+    """Whether compiled engines can read x where it lies: aligned rows of neighbours, one after the other."""
+    step, width = x.strides[0], x.shape[1] * x.itemsize
+    return x.flags.aligned and x.strides[1] == x.itemsize and step % x.itemsize == 0 and step >= width
