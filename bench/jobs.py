@@ -54,7 +54,8 @@ def compare(name: str) -> None:
     ratios = "  ".join(f"{fit} {np.median(np.array(taken) / ours):5.2f}x"
                        for fit, taken in times.items() if fit != "fastnet")
     print(f"{name:9s} {'-'.join(map(str, widths)):16s} n {n:<6d} batch {batch:<4d} {epochs:2d} epochs "
-          f"{np.dtype(dtype).name}: {ratios}   fastnet: {rate / fma_peak(dtype):.0%} of the FMA peak, counting the plain algorithm", flush=True)
+          f"{np.dtype(dtype).name}: {ratios}   fastnet: {rate / fma_peak(dtype):.0%} of the FMA peak, "
+          "counting the plain algorithm", flush=True)
 
 
 if __name__ == "__main__":

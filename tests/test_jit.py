@@ -64,9 +64,9 @@ def test_no_home_and_no_place_to_write(tmp_path):
     used = outcome(start(FASTNET_CACHE_DIR=nowhere, NUMBA_CACHE_DIR="", HOME=nowhere, XDG_CACHE_HOME=nowhere,
                          TMPDIR=str(tmp_path)))
     assert used[1].startswith(str(tmp_path / "fastnet-"))
-    blocked = USE.format(dtype="np.float32").replace("import numpy as np", """
+    blocked = USE.format(dtype="np.float32").replace("import numpy as np", f"""
 import numpy as np, tempfile, platformdirs
-tempfile.gettempdir = platformdirs.user_cache_dir = lambda *a, **k: %r""" % nowhere, 1)
+tempfile.gettempdir = platformdirs.user_cache_dir = lambda *a, **k: {nowhere!r}""", 1)
     result = subprocess.run([sys.executable, "-W", "default", "-c", blocked], text=True, capture_output=True, timeout=120,
                             env={**os.environ, "PYTHONPATH": str(ROOT), "FASTNET_CACHE_DIR": nowhere, "NUMBA_CACHE_DIR": nowhere})
     assert result.returncode == 0, result.stderr

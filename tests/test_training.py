@@ -1,5 +1,6 @@
 """`fit`: every engine and option against the layer-by-layer engine, and what is left behind however training ends."""
 import copy
+import itertools
 import pickle
 import signal
 import threading
@@ -18,7 +19,7 @@ TOLERANCE = {np.float32: 1e-5, np.float64: 1e-11}
 
 def network(widths, dtype=np.float64, seed=0):
     rng = np.random.default_rng(seed)
-    layers = [layer for a, b in zip(widths, widths[1:]) for layer in (FullLayer(a, b, dtype, rng), ReluLayer())]
+    layers = [layer for a, b in itertools.pairwise(widths) for layer in (FullLayer(a, b, dtype, rng), ReluLayer())]
     return Sequential((*layers[:-1], SoftMaxLayer()), CrossEntropyLayer())
 
 
