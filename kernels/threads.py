@@ -8,12 +8,14 @@ Numba's own parallel layer was measured beside this and not kept: see kernels/RE
 """
 import contextlib
 import ctypes
+import operator
 import os
 import queue
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,8 +25,8 @@ from kernels.simd import atomic_add, call_yield, pause
 SCRATCH_BYTES = 1 << 20
 _SPINS = 4000  # some 100 microseconds of waiting at a barrier before the core is offered to others
 
-# `sync` is one int64 array a call: three values, each on a cache line of its own
-_ARRIVED, _ABORTED, _YIELD, _COUNTER, _SYNC_SIZE = 0, 8, 16, 24, 32
+# `sync` is one int64 array a call: a few values, each on a cache line of its own
+_ARRIVED, _ABORTED, _YIELD, _COUNTER, _LEFT, _SYNC_SIZE = 0, 8, 16, 24, 32, 40
 
 
 @jit
@@ -86,7 +88,7 @@ def _threads_at_start() -> int:
     text = os.environ.get("FASTNET_NUM_THREADS", "").strip()
     if not text:
         return available_cores()
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise ValueError(f"FASTNET_NUM_THREADS is {text!r}: expected a whole number, 1 or more.")
     return int(text)
 
@@ -101,12 +103,47 @@ def _find_current_cpu() -> Callable[[], int] | None:
 _current_cpu = _find_current_cpu()
 
 
+@jit
+def _leave(sync):
+    """Say that this thread has done its share."""
+    atomic_add(sync.ctypes.data + 8 * _LEFT, 1)
+
+
+@jit
+def _join(sync, others):
+    """Wait until all other threads of this call have left; they come to their ends at about the same time."""
+    left = sync.ctypes.data + 8 * _LEFT
+    spins = 0
+    while atomic_add(left, 0) < others:
+        pause()
+        spins += 1
+        if spins > _SPINS:
+            call_yield(sync[_YIELD])
+
+
+class _Call(NamedTuple):
+    """A kernel on its way through several threads."""
+
+    kernel: Callable
+    threads: int
+    sync: np.ndarray
+    args: tuple
+    errors: list[BaseException]
+
+    def enter(self, thread: int) -> None:
+        """Do one thread's share."""
+        try:
+            self.kernel(thread, self.threads, self.sync, _scratch(), *self.args)
+        except BaseException:
+            self.sync[_ABORTED] = 1  # let the others out of their barriers
+            raise
+
+
 class _Worker:
-    """One thread that waits for a job, runs it, and says so."""
+    """One thread that waits for a call and takes part in it."""
 
     def __init__(self) -> None:
         self.jobs: queue.SimpleQueue = queue.SimpleQueue()
-        self.done = threading.Semaphore(0)
         self.thread = threading.Thread(target=self._work, daemon=True, name="fastnet-kernel")
         self.thread.start()
         self.avoids = -1
@@ -125,17 +162,29 @@ class _Worker:
                     os.sched_setaffinity(self.thread.native_id, others)
             self.avoids = cpu
 
+    def finish(self) -> None:
+        """Wait until nothing is left to do, however often Ctrl-C is pressed meanwhile: calls still use their arrays."""
+        while True:
+            idle = threading.Event()
+            self.jobs.put(idle)
+            with contextlib.suppress(KeyboardInterrupt):
+                idle.wait()
+                return
+
     def _work(self) -> None:
         while True:
-            kernel, thread, threads, sync, args = self.jobs.get()
+            job = self.jobs.get()
+            if isinstance(job, threading.Event):
+                job.set()
+                continue
+            thread, call = job
             try:
-                kernel(thread, threads, sync, _scratch(), *args)
-            except BaseException:
-                sync[_ABORTED] = 1  # let the others out of their barriers; the caller's own share raises the same
-                raise
+                call.enter(thread)
+            except BaseException as error:  # the caller raises it; this thread goes on to the next call
+                call.errors.append(error)
             finally:
-                del kernel, args
-                self.done.release()
+                _leave(call.sync)
+                del job, call  # the arrays are not to live until the next call
 
 
 class _Pool:
@@ -195,9 +244,10 @@ def set_num_threads(threads: int | None) -> None:
     """
     if threads is None:
         threads = available_cores()
-    if isinstance(threads, bool) or int(threads) != threads or threads < 1:
+    whole = hasattr(threads, "__index__") and not isinstance(threads, bool)
+    if not whole or operator.index(threads) < 1:
         raise ValueError(f"set_num_threads got {threads!r}: expected a whole number, 1 or more, or None.")
-    _pool.limit = int(threads)
+    _pool.limit = operator.index(threads)
 
 
 @contextlib.contextmanager
@@ -229,43 +279,30 @@ def run(kernel: Callable, *args, threads: int | None = None) -> None:
     count = pool.share() if threads is None else min(threads, pool.share())
     sync = np.zeros(_SYNC_SIZE, np.int64)
     sync[_YIELD] = _yield_address
-    if count == 1 or not pool.busy.acquire(blocking=False):
+    if count == 1 or pool.busy.locked():
         kernel(0, 1, sync, _scratch(), *args)
         return
-    try:
-        _run_together(pool, kernel, count, sync, args)
-    finally:
-        pool.busy.release()
+    with pool.busy:  # unlike acquire(), this cannot be torn apart by Ctrl-C
+        _run_together(pool, _Call(kernel, count, sync, args, []))
 
 
-def _run_together(pool: _Pool, kernel: Callable, count: int, sync: np.ndarray, args: tuple) -> None:
-    while len(pool.workers) < count - 1:
+def _run_together(pool: _Pool, call: _Call) -> None:
+    others = call.threads - 1
+    while len(pool.workers) < others:
         pool.workers.append(_Worker())
-    started: list[_Worker] = []
+    workers = pool.workers[:others]
     cpu = -1 if _current_cpu is None else _current_cpu()
     try:
-        for worker in pool.workers[:count - 1]:
-            started.append(worker)
+        for i, worker in enumerate(workers):
             if cpu >= 0:
                 worker.leave(cpu)
-            worker.jobs.put((kernel, len(started), count, sync, args))
-        kernel(0, count, sync, _scratch(), *args)
+            worker.jobs.put((i + 1, call))
+        call.enter(0)
+        _join(call.sync, others)
     except BaseException:
-        sync[_ABORTED] = 1
+        call.sync[_ABORTED] = 1
+        for worker in workers:
+            worker.finish()
         raise
-    finally:
-        for worker in started:
-            _wait(worker)
-
-
-def _wait(worker: _Worker) -> None:
-    """Wait for a worker even if Ctrl-C comes meanwhile: its kernel still uses the arrays."""
-    interrupted = None
-    while True:
-        try:
-            worker.done.acquire()
-            break
-        except KeyboardInterrupt as error:
-            interrupted = error
-    if interrupted is not None:
-        raise interrupted
+    if call.errors:
+        raise call.errors[0]

@@ -1,0 +1,396 @@
+"""The pool of threads: who may call kernels when, from where, and what happens when something goes wrong."""
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels import gemm, threads
+from kernels._jit import jit
+from kernels.gemm import matmul
+from kernels.threads import barrier, next_job, run
+
+ROOT = Path(__file__).resolve().parents[1]
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
+posix = pytest.mark.skipif(os.name == "nt", reason="there are no such signals, and no fork")
+
+# What most programs below begin with: a product that is right, on as many threads as there are.
+PRODUCT = """
+    import os, signal, sys, threading, time
+    import numpy as np
+    from kernels import gemm, threads
+    gemm._SHARE = 0
+
+    a, b = (np.random.default_rng(seed).standard_normal((300, 300)).astype(np.float32) for seed in (1, 2))
+    expected = a.astype(float) @ b
+
+    def product():
+        c = np.full((300, 300), np.nan, np.float32)
+        gemm.matmul(c, a, b)
+        assert np.allclose(c, expected, atol=1e-3)
+        return c
+"""
+
+
+def program(text, timeout=120, **environment):
+    """Run a program with two threads in a process of its own; it may neither fail nor hang."""
+    settings = {"FASTNET_NUM_THREADS": "2", "PYTHONPATH": str(ROOT), **environment}
+    text = textwrap.dedent(PRODUCT) + textwrap.dedent(text)
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=timeout, cwd=ROOT,
+                            env={**os.environ, **settings})
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture(autouse=True)
+def threads_put_back():
+    before = threads.get_num_threads()
+    yield
+    threads.set_num_threads(before)
+
+
+# --- a call ---------------------------------------------------------------------------------------------------------
+
+
+@jit
+def sum_of_neighbours(thread, threads, sync, scratch, out, values, rounds):
+    """Each round, every thread adds what its neighbour wrote in the round before: wrong without barriers."""
+    for _ in range(rounds):
+        out[thread] = values[(thread + 1) % threads] + 1
+        barrier(sync, threads)
+        values[thread] = out[thread]
+        barrier(sync, threads)
+
+
+@jit
+def take_jobs(thread, threads, sync, scratch, taken):
+    job = next_job(sync)
+    while job < taken.size:
+        taken[job] += 1
+        job = next_job(sync)
+
+
+@jit
+def who(thread, threads, sync, scratch, seen):
+    seen[thread] = threads
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_barrier_and_shares(count):
+    threads.set_num_threads(count)
+    out, values = np.zeros(count, np.int64), np.zeros(count, np.int64)
+    run(sum_of_neighbours, out, values, 500)
+    assert values.tolist() == [500] * count
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_every_job_is_taken_once(count):
+    threads.set_num_threads(count)
+    taken = np.zeros(10_000, np.int64)
+    run(take_jobs, taken)
+    assert np.all(taken == 1)
+
+
+def test_threads_of_a_call():
+    threads.set_num_threads(3)
+    for wanted, expected in ((None, 3), (1, 1), (2, 2), (9, 3)):
+        seen = np.zeros(9, np.int64)
+        run(who, seen, threads=wanted)
+        assert seen.tolist() == [expected] * expected + [0] * (9 - expected)
+
+
+def test_scratch_is_private_and_aligned():
+    addresses = []
+
+    def note(thread, threads, sync, scratch):
+        addresses.append(scratch)
+
+    threads.set_num_threads(4)
+    run(note)
+    run(note)
+    assert len(addresses) == 8
+    assert len(set(addresses)) == 4
+    assert all(address % 64 == 0 for address in addresses)
+    assert min(np.diff(sorted(set(addresses)))) >= threads.SCRATCH_BYTES
+
+
+def test_arguments_are_let_go():
+    """A worker that waits for its next call must not keep the arrays of the last one alive."""
+    import gc
+    import weakref
+
+    threads.set_num_threads(4)
+    array = np.zeros(100)
+    run(who, np.zeros(9, np.int64))
+    gone = weakref.ref(array)
+    run(lambda thread, threads, sync, scratch, a: None, array)
+    del array
+    gc.collect()
+    assert gone() is None
+
+
+# --- limits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "error"), [
+    (0, ValueError), (-1, ValueError), (1.5, ValueError), (True, ValueError), ("two", ValueError), (2.0, ValueError),
+])
+def test_set_num_threads_mistakes(given, error):
+    before = threads.get_num_threads()
+    with pytest.raises(error, match=r"set_num_threads got .*expected a whole number, 1 or more, or None"):
+        threads.set_num_threads(given)
+    assert threads.get_num_threads() == before
+
+
+def test_set_num_threads():
+    threads.set_num_threads(5)
+    assert threads.get_num_threads() == 5
+    threads.set_num_threads(np.int64(2))
+    assert threads.get_num_threads() == 2
+    threads.set_num_threads(None)
+    assert threads.get_num_threads() == threads.available_cores()
+
+
+def test_callers_of_a_region_share_the_threads():
+    threads.set_num_threads(6)
+    with threads.region():
+        assert threads._pool.share() == 6
+        with threads.region(), threads.region():
+            assert threads._pool.share() == 2
+        with pytest.raises(KeyError), threads.region():
+            raise KeyError
+        assert threads._pool.share() == 6
+
+
+@pytest.mark.parametrize(("text", "expected"), [("3", "3"), (" 1 ", "1"), ("", None)])
+def test_environment_sets_the_threads(text, expected):
+    out = program("print(threads.get_num_threads(), threads.available_cores()); product()", FASTNET_NUM_THREADS=text)
+    number, cores = out.split()
+    assert number == (expected or cores)
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "many", "1.5"])
+def test_environment_mistakes(text):
+    result = subprocess.run([sys.executable, "-c", "import fastnet"], capture_output=True, text=True, cwd=ROOT,
+                            env={**os.environ, "FASTNET_NUM_THREADS": text, "PYTHONPATH": str(ROOT)}, timeout=60)
+    assert result.returncode == 1
+    assert f"FASTNET_NUM_THREADS is '{text}': expected a whole number, 1 or more" in result.stderr
+
+
+@linux
+def test_affinity_sets_the_threads():
+    out = program("""
+        cpu = min(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cpu})
+        threads.set_num_threads(None)
+        print(threads.get_num_threads(), threads.available_cores())
+        threads.set_num_threads(3)  # more than there are is slow, not wrong
+        product()
+    """)
+    assert out.split() == ["1", "1"]
+
+
+@linux
+def test_affinity_before_the_start():
+    cpu = min(os.sched_getaffinity(0))
+    text = f"import os; os.sched_setaffinity(0, {{{cpu}}}); import fastnet; print(fastnet.get_num_threads())"
+    environment = {key: value for key, value in os.environ.items() if key != "FASTNET_NUM_THREADS"}
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, timeout=60,
+                            env={**environment, "PYTHONPATH": str(ROOT)})
+    assert result.stdout == "1\n", result.stderr
+
+
+# --- many callers ---------------------------------------------------------------------------------------------------
+
+
+def test_several_python_threads_at_once(monkeypatch):
+    monkeypatch.setattr(gemm, "_SHARE", 0)
+    threads.set_num_threads(3)
+    rng = np.random.default_rng(1)
+    jobs = [(rng.standard_normal((50 + i, 70)), rng.standard_normal((70, 90))) for i in range(6)]
+    right = [np.empty((len(a), 90)) for a, _ in jobs]
+    for c, (a, b) in zip(right, jobs, strict=True):
+        matmul(c, a, b)
+
+    def work(number):
+        a, b = jobs[number]
+        for _ in range(100):
+            c = np.full((len(a), 90), np.nan)
+            matmul(c, a, b)
+            assert c.tobytes() == right[number].tobytes()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+
+
+def test_threads_that_end_take_their_memory_along():
+    before = threading.active_count()
+    for _ in range(5):
+        thread = threading.Thread(target=run, args=(who, np.zeros(9, np.int64)))
+        thread.start()
+        thread.join()
+    assert threading.active_count() <= before + threads.get_num_threads()
+
+
+# --- many processes -------------------------------------------------------------------------------------------------
+
+
+@posix
+def test_a_child_made_by_fork_after_use():
+    program("""
+        product()
+        for _ in range(3):
+            child = os.fork()
+            if child == 0:
+                try:
+                    product()
+                    assert len(threads._pool.workers) == 1
+                    product()
+                finally:
+                    os._exit(0 if np.allclose(product(), expected, atol=1e-3) else 1)
+            assert os.waitpid(child, 0)[1] == 0
+            product()
+    """)
+
+
+@posix
+def test_a_child_made_by_fork_while_other_threads_call():
+    program("""
+        product()
+        stop = False
+
+        def work():
+            while not stop:
+                product()
+
+        workers = [threading.Thread(target=work) for _ in range(2)]
+        for worker in workers:
+            worker.start()
+        for _ in range(5):
+            child = os.fork()
+            if child == 0:
+                try:
+                    product()
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            assert os.waitpid(child, 0)[1] == 0
+        stop = True
+        for worker in workers:
+            worker.join()
+    """)
+
+
+@pytest.mark.parametrize("method", [pytest.param("fork", marks=posix), "spawn"])
+def test_pools_of_processes(method, tmp_path):
+    """With a pool in every worker of a pool."""
+    script = tmp_path / "pools.py"
+    script.write_text(textwrap.dedent(PRODUCT) + textwrap.dedent("""
+        from concurrent.futures import ProcessPoolExecutor
+        import multiprocessing
+
+        def inner(_):
+            return float(product().sum())
+
+        def outer(method):
+            with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
+                return [inner(0), *pool.map(inner, range(2))]
+
+        if __name__ == "__main__":
+            product()
+            method = sys.argv[1]
+            with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
+                sums = [value for values in pool.map(outer, [method] * 2) for value in values]
+            assert len(set(sums)) == 1, sums
+            product()
+    """))
+    result = subprocess.run([sys.executable, script, method], capture_output=True, text=True, timeout=180, cwd=ROOT,
+                            env={**os.environ, "PYTHONPATH": str(ROOT), "FASTNET_NUM_THREADS": "2"})
+    assert result.returncode == 0, result.stderr
+
+
+def test_calls_while_the_interpreter_ends():
+    program("""
+        import atexit
+        atexit.register(product)
+        product()
+    """)
+
+
+# --- errors and interruptions ---------------------------------------------------------------------------------------
+
+
+def failing(which):
+    def kernel(thread, threads, sync, scratch):
+        if thread in which:
+            raise ArithmeticError(f"thread {thread}")
+        barrier(sync, threads)  # nobody may wait for ever for the one that failed
+
+    return kernel
+
+
+@pytest.mark.parametrize("which", [{0}, {1}, {2}, {0, 2}, {1, 2}, {0, 1, 2}])
+def test_an_error_in_any_thread_is_raised(which):
+    threads.set_num_threads(3)
+    for _ in range(3):
+        with pytest.raises(ArithmeticError):
+            run(failing(which))
+    seen = np.zeros(9, np.int64)
+    run(who, seen)
+    assert seen.tolist() == [3] * 3 + [0] * 6
+
+
+def test_arguments_that_do_not_compile():
+    """Every thread fails to compile; the next call finds them all at work."""
+    threads.set_num_threads(2)
+    for _ in range(2):
+        with pytest.raises(Exception, match=r"(?i)typing|type"):
+            run(who, object())
+    seen = np.zeros(9, np.int64)
+    run(who, seen)
+    assert seen.tolist() == [2, 2] + [0] * 7
+
+
+@posix
+def test_ctrl_c_while_kernels_run():
+    """Interrupted hundreds of times at any moment: no hang, and the product after each is right and on all threads."""
+    out = program("""
+        import random
+        product()
+        me, stop = os.getpid(), threading.Event()
+
+        def press():
+            while not stop.wait(random.uniform(0.0005, 0.003)):
+                os.kill(me, signal.SIGINT)
+
+        caught, end = 0, time.perf_counter() + 4
+        presser = threading.Thread(target=press)
+
+        def interrupted():
+            global caught
+            while time.perf_counter() < end:
+                try:
+                    while time.perf_counter() < end:
+                        gemm.matmul(np.empty((60, 60), np.float32), a[:60], b[:, :60])
+                except KeyboardInterrupt:
+                    caught += 1
+
+        presser.start()
+        while True:
+            try:
+                interrupted()
+                stop.set()
+                presser.join()
+                break
+            except KeyboardInterrupt:
+                pass
+        product()
+        assert not threads._pool.busy.locked()
+        print(caught)
+    """)
+    assert int(out) > 50
