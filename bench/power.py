@@ -28,7 +28,7 @@ from bench.gate.render import Result, to_json
 from bench.gate.runs import STATISTICS, Settings
 from bench.gate.sides import git
 
-NOTHING, KERNEL, MACHINE = "nothing", "one kernel, by 15 %", "the machine, by 15 % half-way"
+WHAT = {"nothing": "nothing", "kernel": "one kernel, by 15 %", "machine": "the machine, by 15 % half-way"}
 SLOWER = 0.15
 REPEATS = 200  # of the work in each kernel: 230 are 15 % more
 KERNELS = '''\
@@ -138,17 +138,17 @@ class Study:
             self.free.put(allowed[job::jobs])
         self.duration = 0.0  # of the last comparison
 
-    def run(self, scenario: str, trials: int) -> list[Result]:
+    def run(self, what: str, trials: int) -> list[Result]:
         with ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(lambda number: self._trial(scenario, number), range(trials)))
+            return list(pool.map(lambda number: self._trial(what, number), range(trials)))
 
-    def _trial(self, scenario: str, number: int) -> Result:
-        head = f"slow-{NAMES[number % len(NAMES)]}" if scenario == KERNEL else "equal"
+    def _trial(self, what: str, number: int) -> Result:
+        head = f"slow-{NAMES[number % len(NAMES)]}" if what == "kernel" else "equal"
         cores = self.free.get()
         os.sched_setaffinity(0, cores)  # of this thread, and so of the processes that it starts
         start = time.monotonic()
         delay = random.Random(number).uniform(0, 0.7 * self.duration)
-        loops = slower_machine(cores, delay) if scenario == MACHINE else contextlib.nullcontext()
+        loops = slower_machine(cores, delay) if what == "machine" else contextlib.nullcontext()
         try:
             with loops:
                 result = compare(self.sides[head], self.repository, "bench", Limits(), rounds=self.rounds,
@@ -156,7 +156,7 @@ class Study:
         finally:
             self.free.put(cores)
         self.duration = time.monotonic() - start
-        print(f"{scenario} {number + 1}: {_describe(result, head)}", file=sys.stderr, flush=True)
+        print(f"{what} {number + 1}: {_describe(result, head)}", file=sys.stderr, flush=True)
         return result
 
 
@@ -172,10 +172,10 @@ def _describe(result: Result, head: str) -> str:
 
 def to_table(results: dict[str, list[Result]]) -> str:
     lines = ["| what differs | comparisons | ok | regressed | inconclusive |", "| --- | ---: | ---: | ---: | ---: |"]
-    for scenario, found in results.items():
+    for what, found in results.items():
         verdicts = Counter(result.verdict for result in found)
         figures = [len(found), *(verdicts[verdict] for verdict in (OK, REGRESSED, INCONCLUSIVE))]
-        lines.append(f"| {scenario} | {' | '.join(map(str, figures))} |")
+        lines.append(f"| {WHAT[what]} | {' | '.join(map(str, figures))} |")
     return "\n".join(lines)
 
 
@@ -183,6 +183,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.power", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    add("--what", choices=WHAT, action="append", help="differs; may be repeated (default: each of them)")
     add("--trials", type=int, default=20, help="comparisons of each kind (default: %(default)s)")
     add("--rounds", type=int, default=MIN_ROUNDS, help="(default: %(default)s)")
     add("--seconds", type=float, default=SETTINGS.seconds, help="of each benchmark in a process (default: %(default)s)")
@@ -192,18 +193,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if not hasattr(os, "sched_setaffinity"):
         parser.exit(2, "could not run: the busy loops must be bound to cores, which this system does not offer.\n")
+    if not 1 <= args.jobs <= len(os.sched_getaffinity(0)):
+        parser.exit(2, f"could not run: --jobs is {args.jobs}; expected 1 to {len(os.sched_getaffinity(0))}, the cores.\n")
     try:
         need_scipy()
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             make_project(Path(folder))
             study = Study(Path(folder), stack, args.jobs, Settings(args.statistic, args.seconds), args.rounds)
-            results = {scenario: study.run(scenario, args.trials) for scenario in (NOTHING, KERNEL, MACHINE)}
-    except GateError as error:
-        parser.exit(2, f"could not run: {error}\n")
+            results = {what: study.run(what, args.trials) for what in args.what or WHAT}
+    except (GateError, KeyboardInterrupt) as error:
+        parser.exit(2, f"could not run: {str(error) or 'stopped'}\n")
     print(to_table(results))
     if args.json:
-        args.json.write_text(json.dumps({scenario: [to_json(result) for result in found]
-                                         for scenario, found in results.items()}))
+        args.json.write_text(json.dumps({what: [to_json(result) for result in found]
+                                         for what, found in results.items()}))
     return 0
 
 
