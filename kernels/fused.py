@@ -53,6 +53,7 @@ class Data(NamedTuple):
     order: np.ndarray  # int64 (n,): rows in the order of training
     shuffled: bool  # the order is anything else than 0, 1, 2, ...
     rows_at: int  # place in `work` for one batch's rows of the source; used if shuffled
+    rows_row: int  # their row stride, in elements
 
 
 class Rates(NamedTuple):
@@ -86,11 +87,11 @@ def train(thread, threads, sync, scratch, net, data, gram, rates, batch_size, st
         n = min(batch_size, stop - first)
         batch_at, batch_row = data.source + first * data.source_row * size, data.source_row
         if data.shuffled:
-            batch_at = work_at + data.rows_at * size
+            batch_at, batch_row = work_at + data.rows_at * size, data.rows_row
             source_width = gram.a0.shape[0] if gram.used else table[0, N_IN]
             for i in range(share(n, 1, thread, threads), share(n, 1, thread + 1, threads)):
-                gather(batch_at + i * batch_row * size, 0, data.source + data.order[first + i] * batch_row * size, 0, 1,
-                       1, source_width, lr)
+                gather(batch_at + i * batch_row * size, 0, data.source + data.order[first + i] * data.source_row * size,
+                       0, 1, 1, source_width, lr)
             barrier(sync, threads)
         if gram.used:
             known = len(gram.a0) if data.shuffled else max(gram.visited, first)
@@ -111,7 +112,7 @@ def train(thread, threads, sync, scratch, net, data, gram, rates, batch_size, st
                     work_at + table[layer - 1, H] * size, table[layer - 1, LD], n, rates)
         if gram.used:
             w0_scale, d_scale, v0_scale = gram_scales(w0_scale, d_scale, v0_scale, rates)
-            gram_update(thread, threads, net, data, gram, first, n, d_scale, rates)
+            d_scale = gram_update(thread, threads, net, data, gram, first, n, d_scale, rates)
         else:
             _update(thread, threads, scratch, net, 0, batch_at, batch_row, n, rates)
         _update_bias(thread, threads, net, n, rates)

@@ -18,6 +18,8 @@ from kernels._jit import jit
 from kernels.gemm import cell, share
 from kernels.simd import VECTOR_BYTES, lanes, number
 
+_LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
+
 _N_OUT, _LD, _B, _H, _DA = 1, 2, 4, 6, 7  # columns of the table in kernels/fused.py
 
 
@@ -57,15 +59,25 @@ def gram_scales(w0_scale, d_scale, v0_scale, rates):
 
 @jit
 def gram_update(thread, threads, net, data, gram, first, n, d_scale, rates):
-    """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. This thread's columns."""
+    """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. This thread's columns.
+
+    Returns d_scale, which is 1 again once it was so small that D had to be multiplied by it.
+    """
     table, work, order, d, e = net.table, net.work, data.order, gram.d, gram.e
     lr, momentum, decay = rates
     width = lanes(lr)
     ld = table[0, _LD]
     v1 = (share(table[0, _N_OUT], width, thread + 1, threads) + width - 1) // width
+    rescale, factor = abs(d_scale) < _LEAST_SCALE, number(d_scale, lr)
+    if rescale:
+        d_scale = 1.0
     step = number(lr / d_scale if momentum == 0 else 1.0, lr)
     for v in range(share(table[0, _N_OUT], width, thread, threads) // width, v1):
         to = d[v] if momentum == 0 else e[v]
+        if rescale:
+            for i in range(d.shape[1]):
+                for lane in range(width):
+                    d[v, i, lane] *= factor
         if momentum != 0:
             for i in range(d.shape[1]):
                 for lane in range(width):
@@ -78,3 +90,4 @@ def gram_update(thread, threads, net, data, gram, first, n, d_scale, rates):
             for i in range(d.shape[1]):
                 for lane in range(width):
                     d[v, i, lane] += lr * to[i, lane]
+    return d_scale

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet.cross_entropy import one_hot
+from fastnet.training.fused import readable_rows
 from fastnet.training.history import EpochReport, Evaluation, History
 from fastnet.training.layerwise import probabilities
 from fastnet.training.loop import Options, evaluation, train
@@ -49,8 +50,9 @@ def fit(
         early_stop=None if early_stop is None else _checks.whole_number(
             who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
         on_divergence=on_divergence)
+    on_disk = isinstance(x, np.memmap)  # and perhaps larger than memory
     x, t = _checks.samples_and_targets(who, model, x, y, on_disk=True)
-    if x.ndim == 2 and not _readable_rows(x):
+    if x.ndim == 2 and not on_disk and not readable_rows(x):
         x = np.ascontiguousarray(x)
     how = plan(model, x, epochs, batch_size, engine=engine, shuffle=shuffle, momentum=options.momentum,
                decay=options.decay)
@@ -91,9 +93,3 @@ def _generator(who: str, rng: Any) -> Any:
     if rng is None:
         return np.random.default_rng(np.random.randint(2**31))  # so that np.random.seed decides, as for the weights
     return np.random.default_rng(_checks.generator(who, rng)) if isinstance(rng, int) else _checks.generator(who, rng)
-
-
-def _readable_rows(x: np.ndarray) -> bool:
-    """Whether compiled engines can read x where it lies: aligned rows of neighbours, one after the other."""
-    step, width = x.strides[0], x.shape[1] * x.itemsize
-    return x.flags.aligned and x.strides[1] == x.itemsize and step % x.itemsize == 0 and step >= width

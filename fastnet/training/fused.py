@@ -118,11 +118,14 @@ class Fused:
             x, shuffled, row_at_first = np.ascontiguousarray(x, self.dtype), False, first
         step = x.strides[0] // x.itemsize
         place = x.__array_interface__["data"][0] - row_at_first * x.strides[0]
-        return kernel.Data(place, step, self.t, order, shuffled, self._rows_at), self.no_gram, x
+        return self._data(place, step, order, shuffled), self.no_gram, x
+
+    def _data(self, place: int, step: int, order: np.ndarray, shuffled: bool) -> Any:
+        return kernel.Data(place, step, self.t, order, shuffled, self._rows_at, self._spread(self._source_width()))
 
     def _direct(self) -> bool:
         """Whether the kernel can read the rows of x where they lie."""
-        return self.x.dtype == self.dtype and self.x.strides[1] == self.x.itemsize
+        return self.x.dtype == self.dtype and readable_rows(self.x)
 
     # --- sizes and places ---------------------------------------------------------------------------------------------
 
@@ -133,10 +136,8 @@ class Fused:
         for number, layer in enumerate(self.layers):
             padded = -(-layer.n_o // width) * width
             row = table[number]
-            # rows that are a multiple of 1 KiB apart would evict each other from the L1 cache
-            ld = padded + (width if padded * self.dtype.itemsize % 1024 == 0 else 0)
             row[kernel.N_IN], row[kernel.N_OUT] = layer.n_i, layer.n_o
-            row[kernel.LD] = ld if number < len(self.layers) - 1 else layer.n_o
+            row[kernel.LD] = self._spread(layer.n_o) if number < len(self.layers) - 1 else layer.n_o
             row[kernel.W], in_params = in_params, in_params + padded * (
                 layer.n_i if number > 0 or self.has_first_weights else 0)
             row[kernel.B], in_params = in_params, in_params + padded
@@ -146,7 +147,7 @@ class Fused:
                 row[buffer], in_work = in_work, in_work + -(-self.batch_size * row[kernel.LD] // width) * width
         in_work += width  # vectors may be read beyond the last row
         self._rows_at = in_work
-        in_work += self.batch_size * self._source_row()
+        in_work += self.batch_size * self._spread(self._source_width())
         net = kernel.Net(table, _zeros(in_params, self.dtype),
                          _zeros(in_params if self.momentum else 0, self.dtype), _zeros(in_work, self.dtype),
                          np.zeros(self.batch_size))
@@ -162,8 +163,14 @@ class Fused:
             net.params[table[number, kernel.B]:][:layer.n_o] = layer.b[0]
         return net
 
-    def _source_row(self) -> int:
-        return self.x.strides[0] // self.x.itemsize if self._direct() else self.x.shape[1]
+    def _spread(self, columns: int) -> int:
+        """How far apart to lay rows: whole vectors, but not a multiple of 1 KiB, at which they share L1 cache sets."""
+        width = vector_lanes(self.dtype)
+        padded = -(-columns // width) * width
+        return padded + (width if padded * self.dtype.itemsize % 1024 == 0 else 0)
+
+    def _source_width(self) -> int:
+        return self.x.shape[1]
 
     def _step_work(self) -> int:
         return self.batch_size * sum(layer.n_i * layer.n_o for layer in self.layers)
@@ -209,6 +216,11 @@ class Fused:
                    relu=number < len(self.layers) - 1)
             h = z
         return h
+
+
+def readable_rows(x: np.ndarray) -> bool:
+    """Whether the kernel can read rows of its dtype: neighbours, each where elements of its size can be."""
+    return x.flags.aligned and x.strides[1] == x.itemsize and x.strides[0] % x.itemsize == 0
 
 
 def unsupported(model: Any) -> str | None:

@@ -44,9 +44,6 @@ class GramSpace(Fused):
         self._products: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {} if products is None else products
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
-        if start == 0 and self.scales[1] < 1e-3:  # long weight decay: bring D back to the size of what it stands for
-            self.d *= self.dtype.type(self.scales[1])
-            self.scales[1] = 1.0
         losses = super().epoch(lr, order, stop, start)
         self.visited = max(self.visited, stop if order is None else len(self.x))
         return losses
@@ -92,10 +89,10 @@ class GramSpace(Fused):
     def _source(self, order: np.ndarray, shuffled: bool, first: int, last: int) -> tuple[Any, Any, Any]:
         place, step = self.g.__array_interface__["data"][0], self.g.strides[0] // self.g.itemsize
         state = kernel.Gram(True, self.a0, self.d, self.e, self.scales, self.visited)
-        return kernel.Data(place, step, self.t, order, shuffled, self._rows_at), state, None
+        return self._data(place, step, order, shuffled), state, None
 
-    def _source_row(self) -> int:
-        return self.g.strides[0] // self.g.itemsize
+    def _source_width(self) -> int:
+        return len(self.x)
 
     def _direct(self) -> bool:
         return True
