@@ -100,10 +100,12 @@ def _against_rate(axes: Any, result: SweepResult, name: str, metrics: list[str])
         axes.set_ylim(max(low, 0), min(high, 1))
     suggested = result.suggestion()
     if suggested and suggested[0] == name:
-        axes.axvline(suggested[1], color="grey", ls=":", label=f"suggested: {suggested[1]:g}")
+        how = "" if any(not math.isnan(row["val_accuracy"]) for row in result.rows()) else " by training loss"
+        axes.axvline(suggested[1], color="grey", ls=":", label=f"suggested{how}: {suggested[1]:g}")
     lost = [lr for lr in lrs if result.score(lr, "loss", name).diverged]
     if lost:
-        axes.plot(lost, [0.03] * len(lost), "x", color=_RED, mew=2, transform=axes.get_xaxis_transform(),
+        # on the frame itself: inside, the cross would be read as a value
+        axes.plot(lost, [0] * len(lost), "x", ms=8, zorder=3, color=_RED, mew=2, transform=axes.get_xaxis_transform(),
                   label="diverged" if len(result.seeds) == 1 else "some seed diverged", clip_on=False)
     axes.set(xlabel="learning rate", ylabel="accuracy" if accuracy else _METRICS[metrics[0]][0])
     axes.grid(alpha=0.3)
