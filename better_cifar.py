@@ -164,10 +164,10 @@ def run(settings: argparse.Namespace) -> None:
     draw(scores, data.name, hidden).savefig(settings.out / "better_cifar.png", dpi=150)
 
     print(f"\n{data.name}: test accuracy on {len(x_test)} images, {settings.seeds} seeds")
-    print("step                      mean     gain of the step")
+    print(f"{'step':22s}  {'mean':6s}     gain of the step, 95% interval")
     for place, (step, mean) in enumerate(zip(STEPS, scores.mean(0))):
-        gain = f"{mean - scores[:, place - 1].mean():+.4f}" if place else ""
-        print(f"{step:22s}  {mean:.4f}     {gain}")
+        gain, low, high = interval(scores[:, place] - scores[:, max(place - 1, 0)])
+        print(f"{step:22s}  {mean:.4f}" + (f"     {gain:+.4f} [{low:+.4f}, {high:+.4f}]" if place else ""))
     mean, low, high = interval(scores[:, -1] - scores[:, 0])
     print(f"\nCourse network {scores[:, 0].mean():.4f}, better network {scores[:, -1].mean():.4f}: "
           f"difference {mean:+.4f}, 95% interval [{low:+.4f}, {high:+.4f}]")

@@ -457,6 +457,16 @@ def test_load_auto_without_cifar100_says_so(capsys):
     assert "SYNTHETIC IMAGES: CIFAR-100 was not found" in message and "fastnet data download" in message
 
 
+def test_download_command_is_one_the_shell_finds(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    monkeypatch.setattr(_places.sys, "executable", str(tmp_path / ".venv/bin/python"))
+    assert _places.download_command() == "fastnet data download"
+    (tmp_path / ".venv/bin").mkdir(parents=True)
+    (tmp_path / ".venv/bin/fastnet").touch()
+    assert _places.download_command() == os.path.join(".venv", "bin", "fastnet data download")
+
+
 def test_load_cifar100_does_not_fall_back():
     with pytest.raises(FileNotFoundError, match="CIFAR-100 was not found"):
         load("cifar100", 1)

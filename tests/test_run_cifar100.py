@@ -24,7 +24,8 @@ def run(tmp_path, capsys):
 
 def test_writes_the_plot_and_the_table(run):
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a diverged rate is reported, not warned about
+        for category in (RuntimeWarning, UserWarning):  # a diverged rate is reported, not warned about
+            warnings.simplefilter("error", category)
         printed, out = run("--epochs", "3")
     lines = (out / "acc_results.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["0.01", "0.1", "0.3", "10"]

@@ -20,7 +20,7 @@ BANNER = """\
 {line}
   SYNTHETIC IMAGES: CIFAR-100 was not found on this computer.
   What follows is a fair picture of training, not a result on photographs.
-  To get CIFAR-100 (169 MB): fastnet data download
+  To get CIFAR-100 (169 MB): {command}
 {line}"""
 
 
@@ -57,6 +57,6 @@ def _what_there_is() -> str:
     try:
         _places.find()
     except FileNotFoundError:
-        print(BANNER.format(line="!" * 78), file=sys.stderr, flush=True)
+        print(BANNER.format(line="!" * 78, command=_places.download_command()), file=sys.stderr, flush=True)
         return "synthetic"
     return "cifar100"

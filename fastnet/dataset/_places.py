@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,7 +30,7 @@ def find(root: str | os.PathLike[str] | None = None) -> Path:
     raise FileNotFoundError(
         "CIFAR-100 was not found. Looked for its files train, test and meta in\n"
         + "\n".join(looked)
-        + "\nTo get it, run: fastnet data download\n"
+        + f"\nTo get it, run: {download_command()}\n"
         "If you have it, set FASTNET_DATA to its folder, or pass root=. For a first try without it: "
         "fastnet.dataset.synthetic(seed), or --data synthetic."
     )
@@ -75,6 +76,15 @@ def download_folder() -> Path:
     if cache is None:
         raise FileNotFoundError("There is no home directory to put CIFAR-100 in. Name a folder: --to FOLDER.")
     return cache / FOLDER
+
+
+def download_command() -> str:
+    """``fastnet data download``, with fastnet's path where a shell would not find it: an environment not activated."""
+    beside = Path(sys.executable).with_name("fastnet")
+    if shutil.which("fastnet") or not beside.exists():
+        return "fastnet data download"
+    here = Path.cwd()
+    return f"{beside.relative_to(here) if beside.is_relative_to(here) else beside} data download"
 
 
 def user_cache() -> Path | None:
