@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -253,7 +253,8 @@ def samples_and_targets(
 def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
     """The learning rate of every epoch: a number, one number an epoch, or a function of the epoch."""
     if callable(lr):
-        return lambda epoch: rate(who, lr(epoch))
+        first = rate(who, lr(0))  # so that most mistakes show before anything has changed
+        return lambda epoch: rate(who, lr(epoch)) if epoch else first
     if np.ndim(lr) == 0:
         value = rate(who, lr)
         return lambda epoch: value
@@ -283,7 +284,9 @@ def choice(who: object, name: str, value: Any, known: tuple[str, ...]) -> str:
 
 def callbacks(who: object, value: Any) -> tuple[Callable[..., Any], ...]:
     """One function or several, as a tuple."""
-    functions = (value,) if callable(value) else tuple(value or ())
+    if value is None:
+        return ()
+    functions = (value,) if callable(value) or not isinstance(value, Iterable) else tuple(value)
     for function in functions:
         if not callable(function):
             raise TypeError(f"{who}: callbacks must be functions of the epoch's report, got {function!r}.")

@@ -206,22 +206,25 @@ class Sequential:
         """
         return float(self.fit(x, y, 1, lr, batch_size, progress=False)[0])
 
-    def explain(self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, batch_size: int = 128, **options: Any) -> Plan:
+    def explain(
+        self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, batch_size: int = 128, *, engine: str = "auto",
+        validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False, momentum: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> Plan:
         """Estimate what each engine would take for a fit, and which one would be chosen.
 
         Parameters
         ----------
-        x, y, epochs, batch_size
+        x, y, epochs, batch_size, engine, validation, shuffle, momentum, weight_decay
             As in :meth:`fit`.
-        **options
-            ``engine``, ``shuffle``, ``momentum`` and ``decay`` of the fit.
 
         Returns
         -------
         Plan
-            Prints as a table.
+            Prints as a table. The memory is what the fit takes beside the data.
         """
-        return training.explain(self, x, y, epochs, batch_size, **options)
+        return training.explain(self, x, y, epochs, batch_size, engine=engine, validation=validation, shuffle=shuffle,
+                                momentum=momentum, weight_decay=weight_decay)
 
     def predict(self, x: npt.ArrayLike) -> np.ndarray:
         """Return the number of the most probable class of each sample.

@@ -1,4 +1,5 @@
 """The course's training loop by hand, in float64 NumPy: what every engine is compared with."""
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ def network(widths, dtype=np.float64, seed=0):
     """FullLayers of these widths with ReLU between them, and biases that are not 0."""
     rng = np.random.default_rng(seed)
     layers = []
-    for n_i, n_o in zip(widths, widths[1:]):
+    for n_i, n_o in itertools.pairwise(widths):
         full = FullLayer(n_i, n_o, dtype=dtype, rng=rng)
         full.b = (0.1 * rng.standard_normal((1, n_o))).astype(dtype)
         layers += [full, ReluLayer()]

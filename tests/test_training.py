@@ -1,104 +1,198 @@
-"""`fit`: every engine and option against the layer-by-layer engine, and what is left behind however training ends."""
+"""fit: every engine and option beside the loop by hand, and what happens when training ends early."""
 import copy
-import itertools
+import os
 import pickle
 import signal
+import subprocess
+import sys
+import textwrap
 import threading
 import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import refuses, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy_loop import assert_close, assert_same_training, clusters, network, numpy_fit, parameters
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer, one_hot, set_num_threads
-from fastnet.training import gram
+from fastnet import FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet.training import loop
+from kernels import threads
 
-TOLERANCE = {np.float32: 1e-5, np.float64: 1e-11}
+ROOT = Path(__file__).resolve().parents[1]
+ENGINES = ("layers", "fused", "gram")
+RELATIVE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
+engines = pytest.mark.parametrize("engine", ENGINES)
+posix = pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
 
 
-def network(widths, dtype=np.float64, seed=0):
+def problem(dtype=np.float64, widths=(12, 9, 3), n=30, seed=0):
+    x, t = clusters(n, widths[0], widths[-1], seed)
+    return network(widths, dtype, seed), x.astype(dtype), t
+
+
+# --- all engines, all options ---------------------------------------------------------------------------------------
+
+
+@st.composite
+def fits(draw):
+    """A network, data, and options of fit."""
+    hidden = draw(st.lists(st.sampled_from([1, 2, 7, 8, 16, 17, 33, 65]), max_size=3))
+    widths = [draw(st.sampled_from([1, 2, 9, 32, 75])), *hidden, draw(st.sampled_from([1, 2, 3, 5, 17]))]
+    n = draw(st.sampled_from([1, 2, 7, 16, 37, 60]))
+    options = {
+        "epochs": draw(st.integers(1, 4)),
+        "batch_size": draw(st.sampled_from([1, 2, 3, 7, 16, max(1, n // 2), n // 2 + 1, max(1, n - 1), n, 500])),
+        "momentum": draw(st.sampled_from([0.0, 0.0, 0.5, 0.9])),
+        "weight_decay": draw(st.sampled_from([0.0, 0.0, 1e-3, 0.1])),
+        "shuffle": draw(st.booleans()),
+    }
+    kind = draw(st.sampled_from(["number", "sequence", "function"]))
+    rates = [0.1 / (1 + epoch) for epoch in range(options["epochs"])]
+    options["lr"] = {"number": 0.1, "sequence": rates, "function": lambda epoch: rates[epoch]}[kind]
+    soft, seed, dtype = draw(st.booleans()), draw(st.integers(0, 1000)), draw(st.sampled_from([np.float32, np.float64]))
+    x, t = clusters(n, widths[0], widths[-1], seed, soft)
+    return network(widths, dtype, seed), x.astype(dtype), t.astype(dtype), options, seed
+
+
+@settings(max_examples=120)
+@given(fits())
+def test_every_engine_is_the_loop_by_hand(fit):
+    start, x, t, options, seed = fit
     rng = np.random.default_rng(seed)
-    layers = [layer for a, b in itertools.pairwise(widths) for layer in (FullLayer(a, b, dtype, rng), ReluLayer())]
-    return Sequential((*layers[:-1], SoftMaxLayer()), CrossEntropyLayer())
+    by_hand = {key: value for key, value in options.items() if key != "shuffle"}
+    if options["shuffle"]:
+        by_hand["orders"] = [rng.permutation(len(x)) for _ in range(options["epochs"])]
+    expected = numpy_fit(start, x, t, **by_hand)
+    results = {}
+    for engine in ENGINES:
+        model = copy.deepcopy(start)
+        results[engine] = model, model.fit(x, t, engine=engine, rng=seed, progress=False, **options)
+        assert model.history.engine == engine
+    layers, losses = results["layers"]
+    exact = 2e-4 if start.dtype == np.float32 else 1e-11
+    assert_same_training(layers, losses, expected.parameters, expected.losses, exact)
+    for engine in ENGINES[1:]:
+        model, others = results[engine]
+        assert_same_training(model, others, parameters(layers), losses, RELATIVE[start.dtype])
+        # what the last batch left in the layers
+        assert_same_training(model, others, expected.parameters, expected.losses, exact)
+        full = [layer for layer in model.layers if isinstance(layer, FullLayer)]
+        for i, layer in enumerate(full):
+            assert_close(layer.x, expected.outputs[i], exact)
+            assert_close(layer.W_grad, expected.gradients[2 * i], exact)
+            assert_close(layer.b_grad, expected.gradients[2 * i + 1], exact)
+        assert_close(model.layers[-1].y, expected.outputs[-1], exact)
 
 
-def data(n, n_i, classes, dtype=np.float64, seed=1):
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, n)
-    return (0.5 * rng.normal(size=(n, n_i)) + rng.normal(size=(classes, n_i))[labels]).astype(dtype), one_hot(labels, classes, dtype)
-
-
-def weights(model):
-    return np.concatenate([part.ravel() for layer in model.layers[::2] if hasattr(layer, "W") for part in (layer.W, layer.b)])
-
-
-def close(a, b, tolerance):
-    a, b = np.asarray(a, float), np.asarray(b, float)
-    return np.max(np.abs(a - b)) <= tolerance * max(1.0, np.max(np.abs(b)))
-
-
-def same_as_layers(widths, n, batch, dtype, engine, epochs=3, **options):
-    x, t = data(n, widths[0], widths[-1], dtype)
-    reference, model = network(widths, dtype), network(widths, dtype)
-    seeds = {"rng": 5} if options.get("shuffle") else {}
-    expected = reference.fit(x, t, epochs, 0.05, batch, engine="layers", **options, **seeds)
-    losses = model.fit(x, t, epochs, 0.05, batch, engine=engine, **options, **seeds)
-    tolerance = TOLERANCE[dtype]
-    assert close(losses, expected, tolerance)
-    assert close(weights(model), weights(reference), 10 * tolerance)
-    for ours, theirs in zip(model.layers, reference.layers):
-        for name in ("x", "y", "W_grad", "b_grad"):
-            if getattr(theirs, name, None) is not None:
-                assert close(getattr(ours, name), getattr(theirs, name), 100 * tolerance), name
-    assert model.history.engine == engine
-    return model, reference
-
-
-@pytest.mark.parametrize("engine", ["fused", "gram"])
-@given(inner=st.lists(st.integers(1, 70), max_size=3), n_i=st.integers(1, 40), classes=st.integers(2, 19),
-       n=st.integers(2, 67), batch=st.sampled_from([1, 2, 7, 13, 40, 67, 128]), dtype=st.sampled_from([np.float32, np.float64]))
-@settings(max_examples=25, deadline=None, derandomize=True)
-def test_engines_equal_the_layers(engine, inner, n_i, classes, n, batch, dtype):
-    same_as_layers((n_i, *inner, classes), n, batch, dtype, engine)
-
-
-@pytest.mark.parametrize("engine", ["fused", "gram"])
 @pytest.mark.parametrize("options", [
-    {"shuffle": True}, {"momentum": 0.9}, {"weight_decay": 0.01}, {"momentum": 0.8, "weight_decay": 0.02, "shuffle": True}],
-    ids=lambda options: "-".join(options))
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_options_mean_the_same_in_every_engine(engine, options, dtype):
-    same_as_layers((23, 37, 18, 5), 61, 8, dtype, engine, epochs=6, **options)
+    {}, {"momentum": 0.9, "lr": 0.01}, {"weight_decay": 1e-3}, {"shuffle": True, "rng": 3},
+    {"lr": [0.1 * 0.9**epoch for epoch in range(20)], "momentum": 0.5, "weight_decay": 1e-3, "shuffle": True, "rng": 4},
+], ids=["plain", "momentum", "decay", "shuffle", "all"])
+def test_twenty_epochs_of_a_small_course_network(options, dtype):
+    """As the course trains: images of centred pixels, five classes, batches that do not divide the data."""
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, 5, 230)
+    x = np.clip(0.3 * rng.standard_normal((5, 300))[labels] + 0.2 * rng.standard_normal((230, 300)), -0.5, 0.5)
+    t = np.eye(5)[labels]
+    results = {}
+    for engine in ENGINES:
+        model = network([300, 60, 5], dtype)
+        losses = model.fit(x, t, **{"epochs": 20, "lr": 0.05, "batch_size": 32, **options}, engine=engine)
+        results[engine] = model, losses
+    assert losses[-1] < losses[0] / 3
+    for engine in ENGINES[1:]:
+        assert_same_training(*results[engine], parameters(results["layers"][0]), results["layers"][1], RELATIVE[dtype])
 
 
-@pytest.mark.parametrize("engine", ["layers", "fused", "gram"])
-def test_against_numpy_twenty_epochs(engine):
-    x, t = data(100, 30, 4)
-    model = network((30, 20, 4))
-    W1, b1, W2, b2 = (a.copy() for layer in model.layers[::2] for a in (layer.W, layer.b))
-    expected = []
-    for _ in range(20):
-        batches = []
-        for i in range(0, 100, 32):
-            xb, tb = x[i:i + 32], t[i:i + 32]
-            h = np.maximum(xb @ W1.T + b1, 0)
-            p = np.exp(h @ W2.T + b2)
-            p /= p.sum(1, keepdims=True)
-            batches.append(-np.sum(tb * np.log(p)) / len(xb))
-            dz = (p - tb) / len(xb)
-            dh = dz @ W2 * (h > 0)
-            W2, b2 = W2 - 0.1 * dz.T @ h, b2 - 0.1 * dz.sum(0)
-            W1, b1 = W1 - 0.1 * dh.T @ xb, b1 - 0.1 * dh.sum(0)
-        expected.append(np.mean(batches))
-    assert close(model.fit(x, t, 20, 0.1, 32, engine=engine), expected, 1e-12)
-    assert expected[-1] < expected[0] / 2
+@engines
+def test_twice_ten_epochs_are_twenty(engine, dtype):
+    once, x, t = problem(dtype, (60, 20, 3))
+    twice = copy.deepcopy(once)
+    all_losses = once.fit(x, t, 20, 0.1, 8, engine=engine)
+    losses = [twice.fit(x, t, 10, 0.1, 8, engine=engine) for _ in range(2)]
+    assert_same_training(twice, np.concatenate(losses), parameters(once), all_losses, RELATIVE[dtype])
 
 
-def test_the_engines_know_their_limits():
-    x, t = data(20, 6, 3)
-    x3 = x.reshape(20, 2, 3)
+@engines
+def test_no_dtype_but_the_model_s(engine, dtype):
+    model, x, t = problem(dtype)
+    losses = model.fit(x.astype(np.float16), t.astype(np.int8), 2, 0.1, 8, engine=engine)
+    assert losses.dtype == np.float64
+    assert losses.shape == (2,)
+    last = [layer for layer in model.layers if isinstance(layer, FullLayer)]
+    for layer in last:
+        assert {a.dtype for a in (layer.W, layer.b, layer.x, layer.W_grad, layer.b_grad)} == {np.dtype(dtype)}
+    assert model.predict_proba(x).dtype == dtype
 
+
+@engines
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_layers_are_left_as_a_loop_of_layers_leaves_them(engine, momentum):
+    """To the bit where the last step is run layer by layer: the same arrays hang together after as within a loop."""
+    model, x, t = problem()
+    model.fit(x, t, 3, 0.1, 8, engine=engine, momentum=momentum)
+    assert_close(model.layers[0].x, x[24:], 0)
+    assert np.array_equal(model.loss.t, t[24:])
+    assert model.loss.x is model.layers[-1].y
+    before = copy.deepcopy(model)
+    if momentum:
+        return
+    # undo the last update; what forward and backward then give is what the layers hold
+    for layer in model.layers[::2]:
+        layer.W = layer.W + 0.1 * layer.W_grad
+        layer.b = layer.b + 0.1 * layer.b_grad
+    model.forward(x[24:], t[24:])
+    model.backward()
+    for one, other in zip(before.layers[::2], model.layers[::2], strict=True):
+        assert_close(one.W_grad, other.W_grad, 1e-12)
+        assert_close(one.b_grad, other.b_grad, 1e-12)
+
+
+def test_a_layer_of_the_user_s_own():
+    class Scale:
+        def __init__(self):
+            self.W, self.W_grad = np.ones((1, 9)), None
+
+        def forward(self, x):
+            self.x = x
+            return x * self.W
+
+        def backward(self, y_grad):
+            self.W_grad = (y_grad * self.x).sum(axis=0, keepdims=True)
+            return y_grad * self.W
+
+        def update_param(self, lr):
+            self.W -= lr * self.W_grad  # in place: what was saved must be a copy
+
+    model, x, t = problem()
+    model.layers.insert(1, Scale())
+    losses = model.fit(x, t, 5, 0.1, 8, momentum=0.5, weight_decay=0.01)
+    assert model.history.engine == "layers"
+    assert losses[-1] < losses[0]
+    assert not np.allclose(model.layers[1].W, 1)
+    kept = [a.copy() for a in (*parameters(model), model.layers[1].W)]
+
+    def fail(report):
+        raise ArithmeticError
+
+    def fails_late(epoch):
+        if epoch == 0:
+            raise ArithmeticError
+        return 0.1
+
+    with pytest.raises(ArithmeticError):
+        model.fit(x, t, 2, fails_late, 8)
+    assert all(map(np.array_equal, kept, (*parameters(model), model.layers[1].W)))
+    with pytest.raises(ValueError, match=r"engine='fused' cannot train this.*in turn"):
+        model.fit(x, t, 2, 0.1, 8, engine="fused")
+
+
+def test_samples_of_more_than_one_dimension():
     class Flatten:
         def forward(self, x):
             self.shape = x.shape
@@ -107,235 +201,467 @@ def test_the_engines_know_their_limits():
         def backward(self, y_grad):
             return y_grad.reshape(self.shape)
 
-    model = Sequential([Flatten(), FullLayer(6, 3, rng=0), SoftMaxLayer()], CrossEntropyLayer())
-    assert np.all(np.isfinite(model.fit(x3, t, 2, 0.1)))
+    model, x, t = problem()
+    expected = copy.deepcopy(model).fit(x, t, 3, 0.1, 8, engine="layers")
+    model.layers.insert(0, Flatten())
+    assert np.array_equal(model.fit(x.reshape(30, 3, 4), t, 3, 0.1, 8), expected)
     assert model.history.engine == "layers"
     with pytest.raises(ValueError, match="engine='gram' cannot train this: the compiled engines know"):
-        model.fit(x3, t, 2, 0.1, engine="gram")
+        model.fit(x.reshape(30, 3, 4), t, 2, 0.1, engine="gram")
 
 
-@pytest.mark.parametrize("engine", ["fused", "gram"])
-def test_twice_ten_epochs_are_twenty_and_threads_change_no_bit(engine):
-    x, t = data(90, 50, 5, np.float32)
-    once, twice = network((50, 70, 5), np.float32), network((50, 70, 5), np.float32)
-    expected = once.fit(x, t, 20, 0.1, 16, engine=engine)
-    halves = [twice.fit(x, t, 10, 0.1, 16, engine=engine) for _ in range(2)]
-    assert close(np.concatenate(halves), expected, 1e-5)
-    try:
-        for threads in (1, 2, 3):
-            set_num_threads(threads)
-            model = network((50, 70, 5), np.float32)
-            assert np.array_equal(model.fit(x, t, 20, 0.1, 16, engine=engine), expected)
-            assert np.array_equal(weights(model), weights(once))
-    finally:
-        set_num_threads(None)
+# --- validation, history, callbacks ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("engine", ["layers", "fused", "gram"])
-def test_schedules_validation_callbacks_and_history(engine):
-    x, t = data(40, 9, 3)
-    seen = []
-    model = network((9, 8, 3))
-    losses = model.fit(x, t, 4, lambda epoch: 0.1 / (1 + epoch), 16, engine=engine, validation=(x[:10], t[:10].argmax(1)),
-                       callbacks=seen.append)
-    listed = network((9, 8, 3))
-    assert np.array_equal(losses, listed.fit(x, t, 4, [0.1, 0.05, 0.1 / 3, 0.025], 16, engine=engine))
-    assert [report.loss for report in seen] == list(losses) == model.history.losses
-    assert len(model.history.val_losses) == len(model.history.seconds) == 4
-    assert close(model.history.val_losses[-1], model.evaluate(x[:10], t[:10]).loss, 1e-10)
-    assert model.history.stopped == "all epochs done"
-    stopped = network((9, 8, 3))
-    cut = stopped.fit(x, t, 4, 0.1, 16, engine=engine, callbacks=lambda report: report.epoch == 1)
-    assert np.isfinite(cut[:2]).all() and np.isnan(cut[2:]).all()
-    assert stopped.history.stopped == "callback after epoch 2"
-    two = network((9, 8, 3))
-    two.fit(x, t, 2, 0.1, 16, engine=engine)
-    assert close(weights(stopped), weights(two), 1e-12)
-    patient = network((9, 8, 3))
-    patient.fit(x, t, 50, 0.0, 16, engine=engine, early_stop=3)
-    assert patient.history.epochs == 4 and patient.history.stopped.startswith("early stop: no better loss for 3")
+@engines
+def test_validation_and_history(engine, dtype):
+    model, x, t = problem(dtype, (60, 20, 3), n=50)
+    other_x, other_t = clusters(23, 60, 3, seed=5)
+    by_hand = copy.deepcopy(model)
+    losses = model.fit(x, t, 4, [0.1, 0.05, 0.02, 0.01], 8, engine=engine, validation=(other_x, other_t.argmax(1)))
+    history = model.history
+    assert history.losses == losses.tolist()
+    assert history.rates == [0.1, 0.05, 0.02, 0.01]
+    assert history.epochs == len(history.seconds) == 4
+    assert min(history.seconds) > 0
+    assert history.stopped == "all epochs done"
+    assert history.engine == engine
+    assert f"engine='{engine}', 4 epochs" in repr(history)
+    for epoch, lr in enumerate(history.rates):
+        by_hand.fit(x, t, 1, lr, 8, engine="layers")
+        loss, accuracy = by_hand.evaluate(other_x, other_t)
+        assert history.val_losses[epoch] == pytest.approx(loss, rel=1e-4 if dtype.itemsize == 4 else 1e-10)
+        assert history.val_accuracies[epoch] == pytest.approx(accuracy)
 
 
-@pytest.mark.parametrize("engine", ["layers", "fused", "gram"])
-def test_divergence(engine):
-    x, t = data(40, 9, 3)
-    with pytest.warns(RuntimeWarning, match="diverged in epoch 1 of 5"), np.errstate(all="ignore"):
-        losses = network((9, 8, 3)).fit(1e3 * x, t, 5, 1e6, 8, engine=engine)
-    assert not np.isfinite(losses).any()
-    with pytest.raises(FloatingPointError, match="learning rate 1e"), np.errstate(all="ignore"):
-        network((9, 8, 3)).fit(1e3 * x, t, 5, 1e6, 8, engine=engine, on_divergence="raise")
-    model = network((9, 8, 3))
-    with np.errstate(all="ignore"):
-        model.fit(1e3 * x, t, 5, 1e6, 8, engine=engine, on_divergence="ignore")
-    assert model.history.epochs == 5
+@engines
+def test_callbacks(engine):
+    model, x, t = problem()
+    seen, others = [], []
+    losses = model.fit(x, t, 3, 0.1, 8, engine=engine, validation=(x, t), callbacks=[seen.append, others.append])
+    assert seen == others
+    assert [report.epoch for report in seen] == [0, 1, 2]
+    assert [report.loss for report in seen] == losses.tolist()
+    assert all((r.epochs, r.lr) == (3, 0.1) and r.seconds > 0 and 0 <= r.val_accuracy <= 1 for r in seen)
+    assert [report.val_loss for report in seen] == model.history.val_losses
 
 
-@pytest.mark.parametrize("engine", ["layers", "fused", "gram"])
-def test_an_interrupted_fit_leaves_the_last_complete_epoch(engine):
-    x, t = data(40, 9, 3)
-    expected = network((9, 8, 3))
-    expected.fit(x, t, 2, 0.1, 16, engine=engine)
+@engines
+@pytest.mark.parametrize("last", [0, 1, 4])
+def test_a_callback_may_stop(engine, last):
+    model, x, t = problem()
+    by_hand = copy.deepcopy(model)
+    losses = model.fit(x, t, 5, 0.1, 8, engine=engine, callbacks=lambda report: report.epoch == last)
+    assert np.isfinite(losses[:last + 1]).all()
+    assert np.isnan(losses[last + 1:]).all()
+    assert model.history.stopped == f"callback after epoch {last + 1}"
+    by_hand.fit(x, t, last + 1, 0.1, 8, engine="layers")
+    assert_same_training(model, losses[:last + 1], parameters(by_hand), by_hand.history.losses, 1e-11)
+    assert model.layers[0].x.shape == (6, 12)
+    assert model.layers[0].W_grad is not None
 
-    class Trouble(Exception):
-        pass
+
+def test_a_callback_that_returns_something_else_does_not_stop():
+    model, x, t = problem()
+    losses = model.fit(x, t, 3, 0.1, callbacks=[lambda report: 1, lambda report: np.True_ and None])
+    assert np.isfinite(losses).all()
+
+
+@engines
+def test_early_stop(engine):
+    model, x, t = problem()
+    losses = model.fit(x, t, 50, 0.1, 8, engine=engine, early_stop=3, validation=(x, 1 - t.argsort().argsort() // 2))
+    values = np.array(model.history.val_losses)
+    assert len(values) == values.argmin() + 4
+    assert model.history.stopped == "early stop: no better validation loss for 3 epochs"
+    assert np.isnan(losses[len(values):]).all()
+    losses = model.fit(x, t, 50, 0.0, 8, engine=engine, early_stop=2)
+    assert model.history.epochs == 3
+    assert model.history.stopped == "early stop: no better loss for 2 epochs"
+
+
+def test_early_stop_is_not_misled_by_nan():
+    """With a loss of NaN in between, which on_divergence lets pass, the best is still the least number."""
+    losses = iter([1.0, np.nan, 0.5, 0.4])
+    history = loop.History()
+    options = type("O", (), {"callbacks": (), "on_divergence": "ignore", "early_stop": 2})
+    for epoch, loss in enumerate(losses):
+        report = loop.EpochReport(epoch, 9, 0.1, loss, None, None, 0.1)
+        history.add(report)
+        assert loop._reason_to_stop(report, options, history) == ""
+
+
+@engines
+def test_progress(engine, capsys):
+    model, x, t = problem()
+    model.fit(x, t, 3, 0.1, 8, engine=engine, progress=True, validation=(x, t))
+    shown = capsys.readouterr().err
+    assert "3/3" in shown
+    assert "loss=" in shown
+    assert "val_accuracy=" in shown
+    model.fit(x, t, 3, 0.1, 8, engine=engine)
+    assert capsys.readouterr().err == ""
+
+
+def test_shuffling_follows_numpy_s_seed():
+    results = []
+    for _ in range(2):
+        model, x, t = problem()
+        np.random.seed(11)
+        results.append(model.fit(x, t, 3, 0.1, 8, shuffle=True))
+    assert np.array_equal(*results)
+    model, x, t = problem()
+    assert not np.array_equal(results[0], model.fit(x, t, 3, 0.1, 8, shuffle=True, rng=np.random.RandomState(1)))
+
+
+# --- divergence -----------------------------------------------------------------------------------------------------
+
+
+@engines
+def test_divergence_stops(engine):
+    model, x, t = problem()
+    with pytest.warns(RuntimeWarning, match=r"fit: diverged in epoch \d of 8: the loss is (nan|inf) at learning rate 1e\+"
+                                            r"200. Try a smaller learning rate") as caught:
+        losses = model.fit(1e3 * x, t, 8, 1e200, 8, engine=engine)
+    assert caught[0].filename == __file__
+    n = model.history.epochs
+    assert n < 8
+    assert not np.isfinite(losses[n - 1])
+    assert np.isnan(losses[n:]).all()
+    assert model.history.stopped.startswith(f"diverged in epoch {n} of 8")
+
+
+@engines
+def test_divergence_raises_or_is_ignored(engine):
+    model, x, t = problem()
+    with pytest.raises(FloatingPointError, match="diverged in epoch"):
+        model.fit(1e3 * x, t, 8, 1e200, 8, engine=engine, on_divergence="raise")
+    model, x, t = problem()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        np.seterr(all="ignore")
+        try:
+            losses = model.fit(1e3 * x, t, 8, 1e200, 8, engine=engine, on_divergence="ignore")
+        finally:
+            np.seterr(all="warn")
+    assert model.history.epochs == 8
+    assert not np.isfinite(losses[-1])
+
+
+# --- ends nobody planned --------------------------------------------------------------------------------------------
+
+
+@engines
+@pytest.mark.parametrize("last", [0, 2, 4])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_error_in_a_callback_leaves_the_last_complete_epoch(engine, last, momentum):
+    model, x, t = problem()
+    by_hand = copy.deepcopy(model)
 
     def fail(report):
-        if report.epoch == 1:
-            raise Trouble
+        if report.epoch == last:
+            raise ArithmeticError("mine")
 
-    def interrupt(report):
-        if report.epoch == 1:
-            signal.raise_signal(signal.SIGINT)
-
-    for callback, error in ((fail, Trouble), (interrupt, KeyboardInterrupt)):
-        model = network((9, 8, 3))
-        with pytest.raises(error):
-            model.fit(x, t, 9, 0.1, 16, engine=engine, callbacks=callback)
-        assert close(weights(model), weights(expected), 1e-12)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    with pytest.raises(ArithmeticError, match="mine"):
+        model.fit(x, t, 5, 0.1, 8, engine=engine, callbacks=fail, momentum=momentum)
+    by_hand.fit(x, t, last + 1, 0.1, 8, engine="layers", momentum=momentum)
+    assert_same_training(model, model.history.losses, parameters(by_hand), by_hand.history.losses, 1e-11)
+    assert model.history.stopped.startswith("ArithmeticError")
 
 
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timers that send signals here")
-def test_ctrl_c_at_a_random_moment():
-    x, t = data(400, 60, 5)
-    snapshots = {}
-    probe = network((60, 50, 5))
-
-    def remember(report):
-        snapshots[report.epoch] = report.loss
-        if report.epoch == 2:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-
-    before = signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            probe.fit(x, t, 100_000, 0.01, 32, engine="fused", callbacks=remember)
-    finally:
-        signal.signal(signal.SIGALRM, before)
-    epochs = probe.history.epochs
-    expected = network((60, 50, 5))
-    expected.fit(x, t, epochs, 0.01, 32, engine="fused")
-    assert close(weights(probe), weights(expected), 1e-11)
+@engines
+def test_an_error_in_a_schedule_leaves_the_last_complete_epoch(engine):
+    model, x, t = problem()
+    by_hand = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="the learning rate must be finite and not negative, got -1"):
+        model.fit(x, t, 5, lambda epoch: 0.1 if epoch < 2 else -1, 8, engine=engine)
+    by_hand.fit(x, t, 2, 0.1, 8, engine="layers")
+    assert_same_training(model, model.history.losses, parameters(by_hand), by_hand.history.losses, 1e-11)
 
 
-def test_no_memory_for_the_gram_matrix(monkeypatch):
-    def none_left(x):
-        raise MemoryError
+@engines
+def test_an_error_in_the_last_batch_leaves_the_epoch_before(engine, monkeypatch):
+    model, x, t = problem()
+    by_hand = copy.deepcopy(model)
 
-    x, t = data(40, 9, 3)
-    monkeypatch.setattr(gram, "gram_matrix", none_left)
-    model = network((9, 8, 3))
-    with pytest.warns(RuntimeWarning, match="no memory for the Gram matrix of 40 samples"):
-        losses = model.fit(x, t, 3, 0.1, 16, engine="gram")
-    assert np.array_equal(losses, network((9, 8, 3)).fit(x, t, 3, 0.1, 16, engine="fused"))
-    assert model.history.engine == "fused"
+    def fail(*args):
+        raise ArithmeticError("mine")
 
-
-def test_two_fits_at_once():
-    x, t = data(300, 40, 5, np.float32)
-    expected = network((40, 64, 5), np.float32).fit(x, t, 30, 0.1, 16)
-    results = [None] * 3
-
-    def fit(i):
-        results[i] = network((40, 64, 5), np.float32).fit(x, t, 30, 0.1, 16)
-
-    threads = [threading.Thread(target=fit, args=(i,)) for i in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert all(np.array_equal(result, expected) for result in results)
+    monkeypatch.setattr(loop, "_last_batch", fail)
+    with pytest.raises(ArithmeticError, match="mine"):
+        model.fit(x, t, 5, 0.1, 8, engine=engine)
+    monkeypatch.undo()
+    by_hand.fit(x, t, 4, 0.1, 8, engine="layers")
+    assert_same_training(model, model.history.losses, parameters(by_hand), by_hand.history.losses, 1e-11)
 
 
-@pytest.mark.parametrize("stored", [np.float32, np.float64, np.uint8])
-@pytest.mark.parametrize("shuffle", [False, True])
-def test_data_on_disk(tmp_path, stored, shuffle):
-    x, t = data(70, 12, 3)
-    x = (100 * np.abs(x)).astype(stored)
-    mapped = np.memmap(tmp_path / "x", stored, "w+", shape=x.shape)
-    mapped[:] = x
-    mapped.flush()
-    on_disk = np.memmap(tmp_path / "x", stored, "r", shape=x.shape)
-    model, expected = network((12, 10, 3)), network((12, 10, 3))
-    losses = model.fit(on_disk, t, 3, 1e-4, 16, shuffle=shuffle, rng=3)
-    assert model.history.engine == "fused"
-    assert close(losses, expected.fit(x.astype(float), t, 3, 1e-4, 16, shuffle=shuffle, rng=3, engine="layers"), 1e-11)
+@posix
+@engines
+@pytest.mark.parametrize("last", [0, 2, 4])
+def test_ctrl_c_leaves_the_last_complete_epoch(engine, last):
+    """Also in the last epoch: pressed is pressed. The handler of before is put back."""
+    model, x, t = problem()
+    by_hand = copy.deepcopy(model)
 
+    def press(report):
+        if report.epoch == last:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
 
-def test_inputs_of_every_kind_are_read_as_they_are():
-    x, t = data(50, 12, 3)
-    expected = network((12, 10, 3)).fit(x, t, 3, 0.05, 16)
-    wide = np.zeros((100, 24))
-    wide[::2, ::2] = x
-    read_only = x.copy()
-    read_only.flags.writeable = False
-    for kind in (np.asfortranarray(x), wide[::2, ::2], x[::-1].copy()[::-1], read_only, x.astype(">f8"), x.tolist()):
-        for engine in ("fused", "gram"):
-            assert close(network((12, 10, 3)).fit(kind, t, 3, 0.05, 16, engine=engine), expected, 1e-12)
-
-
-def test_partial_fit_evaluate_predict_and_copies():
-    x, t = data(50, 12, 3)
-    model, twin = network((12, 10, 3)), network((12, 10, 3))
-    assert model.partial_fit(x, t, 0.1, 16) == twin.fit(x, t, 1, 0.1, 16)[0]
-    p = model.predict_proba(x)
-    assert np.allclose(p.sum(1), 1) and np.array_equal(model.predict(x), p.argmax(1))
-    loss, accuracy = model.evaluate(x, t)
-    assert accuracy == np.mean(p.argmax(1) == t.argmax(1)) and loss == pytest.approx(-np.sum(t * np.log(p)) / 50)
-    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
-        assert np.array_equal(other.predict_proba(x), p)
-        assert other.history == model.history
-
-
-def test_explain_prints_a_choice():
-    x, t = data(50, 300, 3)
-    plan = network((300, 40, 3)).explain(x, t, epochs=5, batch_size=16)
-    assert plan.chosen == "gram" and "-> gram: the least estimated time" in str(plan)
-    assert network((300, 40, 3)).explain(x, t, 5, engine="fused").chosen == "fused"
-
-
-@pytest.mark.parametrize(("options", "error", "text"), [
-    ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'layers', 'fused', 'gram', got 'fast'"),
-    ({"momentum": 1}, ValueError, "momentum must be at least 0 and below 1, got 1.0"),
-    ({"weight_decay": -1}, ValueError, "weight_decay must be finite and not negative"),
-    ({"early_stop": 0}, ValueError, "early_stop must be at least 1"),
-    ({"callbacks": [3]}, TypeError, "callbacks must be functions"),
-    ({"on_divergence": "hope"}, ValueError, "on_divergence must be one of"),
-    ({"validation": 3}, TypeError, r"validation must be a pair \(x, y\)"),
-    ({"lr": [0.1]}, ValueError, "lr holds 1 rates for 2 epochs"),
-    ({"lr": lambda epoch: -1}, ValueError, "the learning rate must be finite and not negative"),
-    ({"shuffle": True, "rng": "seed"}, TypeError, "rng must be a generator or a seed"),
-])
-def test_bad_options(options, error, text):
-    x, t = data(20, 9, 3)
-    model = network((9, 8, 3))
-    before = weights(model).copy()
-    with pytest.raises(error, match=text):
-        model.fit(x, t, 2, **{"lr": 0.1, **options})
-    assert np.array_equal(weights(model), before)
-
-
-def test_float32_stays_as_close_to_float64_as_it_can():
-    x, t = data(200, 100, 5)
-    reference = network((100, 80, 5)).fit(x, t, 100, 0.05, 32, engine="layers")
-    small = network((100, 80, 5))
-    for layer in small.layers[::2]:
-        if hasattr(layer, "W"):
-            layer.W, layer.b = layer.W.astype(np.float32), layer.b.astype(np.float32)
-    losses = small.fit(x.astype(np.float32), t, 100, 0.05, 32, engine="gram")
-    assert np.max(np.abs(losses - reference) / reference) < 1e-5
-
-
-def test_a_long_fit_answers_between_calls(monkeypatch):
-    """An epoch of many calls is undone by Ctrl-C in its middle."""
-    from fastnet.training import fused
-
-    x, t = data(400, 60, 5)
-    monkeypatch.setattr(fused, "_CHUNK_WORK", 1)
-    model = network((60, 50, 5))
-    threading.Thread(target=lambda: (time.sleep(0.2), signal.raise_signal(signal.SIGINT)), daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
-        model.fit(x, t, 1_000_000, 0.001, 32, engine="fused", progress=False)
-    expected = network((60, 50, 5))
-    expected.fit(x, t, model.history.epochs, 0.001, 32, engine="fused")
-    assert close(weights(model), weights(expected), 1e-11)
+        model.fit(x, t, 5, 0.1, 8, engine=engine, callbacks=press)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    by_hand.fit(x, t, last + 1, 0.1, 8, engine="layers")
+    assert_same_training(model, model.history.losses, parameters(by_hand), by_hand.history.losses, 1e-11)
+
+
+@posix
+@engines
+@pytest.mark.parametrize("handler", ["default", "own"])
+def test_ctrl_c_at_any_moment(engine, handler, monkeypatch):
+    """From a timer, with epochs of many short calls, also where a handler of the user's raises at once."""
+    monkeypatch.setattr("fastnet.training.fused._CHUNK_WORK", 6 * 8 * (40 * 30 + 30 * 3) * 5)
+    model, x, t = problem(widths=(40, 30, 3), n=203)
+    start = parameters(model)
+    model.fit(x, t, 1, 0.05, 8, engine=engine)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    if handler == "own":
+        before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        for i in range(12):
+            for layer, W, b in zip(model.layers[::2], start[::2], start[1::2]):
+                layer.W, layer.b = W, b
+            timer = threading.Timer(0.004 + 0.0037 * i, os.kill, (os.getpid(), signal.SIGINT))
+            history = model.history
+            try:
+                timer.start()
+                model.fit(x, t, 10_000, 0.05, 8, engine=engine)
+                pytest.fail("not interrupted")
+            except KeyboardInterrupt:
+                timer.join()
+            if model.history is history:
+                continue  # before the first epoch
+            epochs = model.history.epochs
+            by_hand = network((40, 30, 3))
+            if epochs:
+                by_hand.fit(x, t, epochs, 0.05, 8, engine=engine)
+            assert_same_training(model, model.history.losses, parameters(by_hand), by_hand.history.losses if epochs else [], 1e-11)
+    finally:
+        if handler == "own":
+            signal.signal(signal.SIGINT, before)
+
+
+@posix
+def test_a_callback_can_be_interrupted():
+    """Ctrl-C need not wait for a callback that takes long, or for ever."""
+    model, x, t = problem()
+    started = time.perf_counter()
+
+    def slow(report):
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+        time.sleep(20)
+
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(x, t, 5, 0.1, 8, callbacks=slow)
+    assert time.perf_counter() - started < 10
+    assert model.history.epochs == 1
+
+
+@engines
+def test_two_fits_at_once(engine, dtype):
+    problems = [problem(dtype, (60, 70 + i, 3), n=80, seed=i) for i in range(4)]
+    alone = [copy.deepcopy(model).fit(x, t, 10, 0.05, 16, engine=engine, shuffle=True, rng=1) for model, x, t in problems]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            at_once = list(pool.map(
+                lambda p: copy.deepcopy(p[0]).fit(p[1], p[2], 10, 0.05, 16, engine=engine, shuffle=True, rng=1), problems))
+            assert all(map(np.array_equal, alone, at_once))
+    assert threads._pool.callers == 0
+
+
+# --- mistakes -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "error", "match"), [
+    ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'layers', 'fused', 'gram', got 'fast'"),
+    ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
+    ({"epochs": 1.5}, TypeError, "epochs must be a whole number, got 1.5"),
+    ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),
+    ({"batch_size": "all"}, TypeError, "batch_size must be a whole number, got 'all'"),
+    ({"lr": -1}, ValueError, "the learning rate must be finite and not negative, got -1"),
+    ({"lr": np.nan}, ValueError, "the learning rate must be finite"),
+    ({"lr": "fast"}, TypeError, "the learning rate must be a number, got 'fast'"),
+    ({"lr": [0.1, 0.2]}, ValueError, "lr holds 2 rates for 3 epochs. Give one for each epoch, or a number"),
+    ({"lr": [0.1, 0.2, -1]}, ValueError, "the learning rate must be finite and not negative"),
+    ({"lr": lambda epoch: None}, TypeError, "the learning rate must be a number, got None"),
+    ({"momentum": 1}, ValueError, "momentum must be at least 0 and below 1, got 1"),
+    ({"momentum": "much"}, TypeError, "momentum must be a number, got 'much'"),
+    ({"weight_decay": -0.1}, ValueError, "weight_decay must be finite and not negative, got -0.1"),
+    ({"early_stop": 0}, ValueError, "early_stop must be at least 1, got 0"),
+    ({"callbacks": 3}, TypeError, "callbacks must be"),
+    ({"callbacks": [print, None]}, TypeError, "callbacks must be functions of the epoch's report, got None"),
+    ({"on_divergence": "hope"}, ValueError, "on_divergence must be one of 'stop', 'raise', 'ignore', got 'hope'"),
+    ({"validation": 3}, TypeError, r"validation must be a pair \(x, y\), got int"),
+    ({"validation": (np.ones((4, 11)), np.ones((4, 3)))}, ValueError, r"x must have shape \(n, 12\)"),
+    ({"validation": (np.ones((4, 12)), np.ones((5, 3)))}, ValueError, r"y must have shape \(4, 3\), got \(5, 3\)"),
+    ({"validation": (np.ones((4, 12)), np.array([0, 1, 2, 3]))}, ValueError, "labels must lie between 0 and 2"),
+    ({"shuffle": True, "rng": "dice"}, TypeError, "rng must be a generator or a seed, got 'dice'"),
+    ({"shuffle": True, "rng": -1}, ValueError, "a seed must not be negative, got -1"),
+    ({"x": np.full((30, 12), np.nan)}, ValueError, r"x must be finite, but x\[0, 0\] is nan"),
+    ({"x": np.ones((30, 11))}, ValueError, r"x must have shape \(n, 12\), a row per sample, got \(30, 11\)"),
+    ({"y": np.ones((29, 3))}, ValueError, r"y must have shape \(30, 3\), got \(29, 3\)"),
+    ({"y": np.zeros(30, int)}, ValueError, "y must be one-hot"),
+    ({"y": np.full((30, 3), np.inf)}, ValueError, "y must be finite"),
+])
+def test_mistakes_change_nothing(options, error, match):
+    model, x, t = problem()
+    model.fit(x, t, 1, 0.1, 8)
+    with refuses(error, "(?s)Sequential.fit: " + match, model):
+        model.fit(**{"x": x, "y": t, "epochs": 3, "lr": 0.1, "batch_size": 8, **options})
+
+
+@engines
+def test_weights_that_do_not_fit_their_layer(engine):
+    """Sizes changed after the weights were made: every engine says so, none trains on what happens to be there."""
+    model, x, _ = problem()
+    model.layers[-2].n_o = 4
+    with refuses(ValueError, r"W has shape \(3, 9\), but the layer's n_o and n_i ask for \(4, 9\)", model.layers):
+        model.fit(x, np.eye(4)[np.arange(30) % 4], 2, 0.1, 8, engine=engine)
+
+
+# --- the rest of Sequential's methods for training ------------------------------------------------------------------
+
+
+def test_partial_fit(dtype):
+    model, x, t = problem(dtype)
+    by_hand = copy.deepcopy(model)
+    losses = [model.partial_fit(x, t, 0.1, 8), model.partial_fit(x, t, lr=0.2, batch_size=8)]
+    assert all(isinstance(loss, float) for loss in losses)
+    expected = by_hand.fit(x, t, 2, [0.1, 0.2], 8)
+    assert_same_training(model, losses, parameters(by_hand), expected, RELATIVE[dtype])
+
+
+def test_evaluate_and_predict_proba(dtype):
+    model, x, t = problem(dtype)
+    model.fit(x, t, 3, 0.1, 8)
+    held = copy.deepcopy((*model.layers, model.loss))
+    p = model.predict_proba(x)
+    np.testing.assert_allclose(p.sum(axis=1), 1, rtol=1e-6)
+    assert np.array_equal(model.predict(x), p.argmax(axis=1))
+    for y in (t, t.argmax(axis=1), t.tolist()):
+        loss, accuracy = model.evaluate(x, y)
+        assert loss == pytest.approx(-np.log(p[t == 1].astype(float)).mean(), rel=1e-6)
+        assert accuracy == np.mean(p.argmax(axis=1) == t.argmax(axis=1))
+    assert same(held, (*model.layers, model.loss)), "an evaluation has left traces"
+
+
+def test_predictions_in_chunks_need_little_memory():
+    import tracemalloc
+
+    model = network([20, 300, 3])
+    x = np.zeros((50_000, 20))
+    model.predict(x[:10])
+    tracemalloc.start()
+    try:
+        assert model.predict_proba(x).shape == (50_000, 3)
+        assert tracemalloc.get_traced_memory()[1] < 50_000 * 300 * 8 / 3
+    finally:
+        tracemalloc.stop()
+
+
+def test_explain(dtype):
+    model, x, t = problem(dtype, (600, 50, 3), n=200)
+    held = copy.deepcopy(model)
+    plan = model.explain(x, t, epochs=20, batch_size=16)
+    assert same(held, model)
+    text = str(plan)
+    for word in ("layers", "fused", "gram", "GFLOP", "MB", "-> gram: the least estimated time", "threads"):
+        assert word in text
+    model.fit(x, t, 20, 0.01, 16)
+    assert model.history.engine == plan.chosen
+    for options in ({"engine": "fused"}, {"shuffle": True}, {"momentum": 0.9}, {"weight_decay": 0.1},
+                    {"validation": (x, t)}):
+        assert model.explain(x, t, epochs=2, **options).chosen
+    assert model.explain(x, t, epochs=2, engine="fused").why == "asked for"
+    more = {e.name: e.memory for e in model.explain(x, t, 2, momentum=0.9).estimates}
+    less = {e.name: e.memory for e in model.explain(x, t, 2).estimates}
+    assert more["gram"] > less["gram"]
+    assert more["fused"] > less["fused"]
+    with refuses(ValueError, "Sequential.explain: engine must be one of", model):
+        model.explain(x, t, epochs=2, engine="fast")
+
+
+def test_explain_says_why_an_engine_cannot():
+    model, x, t = problem()
+    model.layers.insert(1, ReluLayer())
+    text = str(model.explain(x, t, epochs=3))
+    assert "no: the compiled engines know FullLayer and ReluLayer in turn" in text
+    assert "-> layers: the only engine for this network" in text
+    with refuses(ValueError, "engine='gram' cannot train this", model):
+        model.fit(x, t, 3, 0.1, engine="gram")
+
+
+def test_too_little_memory_for_gram(monkeypatch):
+    monkeypatch.setattr(sys.modules["fastnet.training.plan"], "available_memory", lambda: 1e5)
+    model, x, t = problem(widths=(600, 50, 3), n=200)
+    assert "more than half of what is free" in str(model.explain(x, t, epochs=20, batch_size=16))
+    model.fit(x, t, 2, 0.1)
+    assert model.history.engine == "fused"
+
+
+@engines
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"shuffle": True}, {"validation": True}],
+                         ids=lambda options: "-".join(options))
+def test_memory_stays_within_the_plan(engine, options, dtype):
+    """What a fit allocates, its input aside, is at most what `explain` says, and some small change."""
+    import tracemalloc
+
+    model, x, t = problem(dtype, (400, 300, 40, 3), n=500)
+    t = t.astype(dtype)
+    options = {"validation": (x[:200].copy(), t[:200].copy())} if "validation" in options else options
+    model.fit(x, t, 1, 0.01, 64, engine=engine, **options)
+    estimate = next(e for e in model.explain(x, t, epochs=3, batch_size=64, **options).estimates if e.name == engine)
+    tracemalloc.start()
+    try:
+        model.fit(x, t, 3, 0.01, 64, engine=engine, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= estimate.memory + 200_000, peak / estimate.memory
+
+
+@engines
+def test_pickle_and_deepcopy_of_a_fitted_model(engine):
+    model, x, t = problem()
+    model.fit(x, t, 2, 0.1, 8, engine=engine, validation=(x, t))
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model)):
+        assert other.history == model.history
+        assert np.array_equal(other.predict_proba(x), model.predict_proba(x))
+        again = other.fit(x, t, 2, 0.1, 8, engine=engine)
+        assert np.array_equal(again, copy.deepcopy(model).fit(x, t, 2, 0.1, 8, engine=engine))
+    assert all(map(np.array_equal, parameters(model), parameters(pickle.loads(pickle.dumps(model)))))
+
+
+def test_a_model_without_weights():
+    model = Sequential([ReluLayer(), SoftMaxLayer()], loss=network([2, 2]).loss)
+    losses = model.fit(np.eye(4), np.eye(4), 2, 0.1)
+    assert losses[0] == losses[1]
+    assert model.history.engine == "layers"
+
+
+def test_fit_in_a_process_without_a_terminal():
+    """No error stream at all, as under pythonw: no progress bar, no complaint."""
+    text = textwrap.dedent("""
+        import sys
+        sys.stderr = None
+        sys.path.insert(0, "tests")
+        from numpy_loop import clusters, network
+        model = network([5, 3])
+        print(model.fit(*clusters(20, 5, 3), 2, 0.1).shape)
+    """)
+    result = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, cwd=ROOT, timeout=120,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert result.stdout == "(2,)\n", result.stderr

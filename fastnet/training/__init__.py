@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet.cross_entropy import one_hot
+from fastnet.full import FullLayer
 from fastnet.training.fused import readable_rows
 from fastnet.training.history import EpochReport, Evaluation, History
 from fastnet.training.layerwise import probabilities
@@ -50,22 +51,32 @@ def fit(
         early_stop=None if early_stop is None else _checks.whole_number(
             who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
         on_divergence=on_divergence)
+    _check_weights(model)
     on_disk = isinstance(x, np.memmap)  # and perhaps larger than memory
     x, t = _checks.samples_and_targets(who, model, x, y, on_disk=True)
     if x.ndim == 2 and not on_disk and not readable_rows(x):
         x = np.ascontiguousarray(x)
     how = plan(model, x, epochs, batch_size, engine=engine, shuffle=shuffle, momentum=options.momentum,
-               decay=options.decay)
+               decay=options.decay, scored=0 if options.validation is None else len(options.validation[0]))
     return train(model, x, t, options, how)
 
 
-def explain(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, batch_size: int = 128, **options: Any) -> Plan:
+def explain(
+    model: Any, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, batch_size: int = 128, *, engine: str = "auto",
+    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False, momentum: float = 0.0,
+    weight_decay: float = 0.0,
+) -> Plan:
     """The plan of a fit, which prints as a table; see :meth:`fastnet.Sequential.explain`."""
     who = "Sequential.explain"
+    _checks.choice(who, "engine", engine, ("auto", *ENGINES))
     epochs = _checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
     batch_size = _checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
+    _check_weights(model)
+    to_score = _validation(who, model, validation)
     x, _ = _checks.samples_and_targets(who, model, x, y, on_disk=True)
-    return plan(model, x, epochs, batch_size, **options)
+    return plan(model, x, epochs, batch_size, engine=engine, shuffle=shuffle,
+                momentum=_checks.fraction(who, "momentum", momentum),
+                decay=_checks.rate(who, weight_decay, "weight_decay"), scored=0 if to_score is None else len(to_score[0]))
 
 
 def evaluate(model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
@@ -73,6 +84,15 @@ def evaluate(model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
     x, t = labelled("Sequential.evaluate", model, x, y)
     p = _checks.scores("Sequential.evaluate", probabilities(model, x))
     return evaluation(p, t.astype(p.dtype, copy=False))
+
+
+def _check_weights(model: Any) -> None:
+    """That weights are of the shapes which their layers' sizes ask for: compiled engines go by the sizes."""
+    for layer in model.layers:
+        if isinstance(layer, FullLayer):
+            for name, shape in (("W", (layer.n_o, layer.n_i)), ("b", (1, layer.n_o))):
+                array = getattr(layer, name)
+                _checks.own_shape(layer, name, array, shape, array.dtype)
 
 
 def _validation(who: str, model: Any, given: Any) -> tuple[np.ndarray, np.ndarray] | None:
@@ -85,7 +105,7 @@ def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[
     """Samples with one-hot targets, or with labels, as the course's test data have them."""
     width = model.output_width()
     if np.ndim(y) == 1 and width is not None:
-        y = one_hot(y, width)
+        y = one_hot(_checks.labels(who, y, width)[0], width)
     return _checks.samples_and_targets(who, model, x, y)
 
 

@@ -41,12 +41,12 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: Options, plan: Plan
     """Run the epochs and return their losses; `model.history` keeps the rest."""
     history = model.history = History()
     losses = np.full(options.epochs, np.nan)
-    with region(), deferred_interrupt() as check_interrupt:
+    with region(), deferred_interrupt() as interrupt:
         engine = make_engine(plan.chosen, model, x, t, options)
         history.engine = engine.name
-        engine.between = check_interrupt
+        engine.between = interrupt
         with _progress_bar(options) as bar:
-            _epochs(model, engine, x, t, options, history, losses, bar, check_interrupt)
+            _epochs(model, engine, x, t, options, history, losses, bar, interrupt)
     return losses
 
 
@@ -62,12 +62,13 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Op
         return make_engine("fused", model, x, t, options)
 
 
-def _epochs(model, engine, x, t, options, history, losses, bar, check_interrupt) -> None:
+def _epochs(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
     last_start = (len(x) - 1) // engine.batch_size * engine.batch_size
     order = saved = None
     done = False  # the layers hold the result, last batch included
     try:
         for epoch in range(options.epochs):
+            interrupt()
             started = time.perf_counter()
             final = epoch == options.epochs - 1
             saved = engine.save() if final or not engine.in_one_call else None
@@ -82,11 +83,10 @@ def _epochs(model, engine, x, t, options, history, losses, bar, check_interrupt)
             report = _report(engine, epoch, lr, losses[epoch], options, time.perf_counter() - started)
             history.add(report)
             _show(bar, report)
-            history.stopped = _reason_to_stop(report, options, history)
+            with interrupt.at_once():
+                history.stopped = _reason_to_stop(report, options, history)
             if history.stopped:
                 break
-            if not final:
-                check_interrupt()
         else:
             history.stopped = "all epochs done"
     except BaseException as error:
@@ -146,31 +146,59 @@ def _reason_to_stop(report: EpochReport, options: Options, history: History) -> 
         return (f"diverged in epoch {report.epoch + 1} of {report.epochs}: the loss is {report.loss} "
                 f"at learning rate {report.lr:g}")
     if options.early_stop is not None:
-        values = history.val_losses or history.losses
+        values = np.nan_to_num(history.val_losses or history.losses, nan=np.inf)
         if len(values) - 1 - int(np.argmin(values)) >= options.early_stop:
             what = "validation loss" if history.val_losses else "loss"
             return f"early stop: no better {what} for {options.early_stop} epochs"
     return ""
 
 
+class Interrupt:
+    """Ctrl-C, remembered until a call of this object: at a place where the engine's state is whole."""
+
+    def __init__(self, handler: Callable[[int, Any], Any]) -> None:
+        self.handler = handler  # of before; Python's own raises KeyboardInterrupt
+        self.pressed = False
+        self.waits = True
+
+    def __call__(self) -> None:
+        """Do now what Ctrl-C asked for, if it was pressed."""
+        if self.pressed:
+            self.pressed = False
+            self.handler(signal.SIGINT, None)
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """While the user's own code runs, nothing waits."""
+        self()
+        self.waits = False
+        try:
+            yield
+        finally:
+            self.waits = True
+
+    def note(self, number: int, frame: Any) -> None:
+        """The handler of the signal."""
+        if self.waits:
+            self.pressed = True
+        else:
+            self.handler(number, frame)
+
+
 @contextlib.contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], None]]:
-    """Ctrl-C is only remembered; the function yielded raises it, at a place where the engine's state is whole."""
-    pressed: list[int] = []
-
-    def check() -> None:
-        if pressed:
-            raise KeyboardInterrupt
-
-    if (threading.current_thread() is not threading.main_thread()
-            or signal.getsignal(signal.SIGINT) is not signal.default_int_handler):
-        yield check
+def deferred_interrupt() -> Iterator[Interrupt]:
+    """Have Ctrl-C wait for calls of the object yielded, and for the end at the latest."""
+    before = signal.getsignal(signal.SIGINT)
+    interrupt = Interrupt(before if callable(before) else signal.default_int_handler)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield interrupt  # no signal comes here, or none that Python sees
         return
-    signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    signal.signal(signal.SIGINT, interrupt.note)
     try:
-        yield check
+        yield interrupt
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, before)
+    interrupt()
 
 
 @contextlib.contextmanager

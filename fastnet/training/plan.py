@@ -5,9 +5,10 @@ the same fit chooses the same engine, and gives the same bits, every time on a m
 """
 from __future__ import annotations
 
-import os
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ ENGINES: dict[str, Callable[..., Any]] = {"layers": Layerwise, "fused": Fused, "
 
 
 def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str = "auto", shuffle: bool = False,
-         momentum: float = 0.0, decay: float = 0.0, models: int = 1) -> Plan:
+         momentum: float = 0.0, decay: float = 0.0, models: int = 1, scored: int = 0) -> Plan:
     """Estimate all engines and choose one.
 
     Parameters
@@ -75,6 +76,8 @@ def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str
         As in ``fit``.
     models : int
         How many models share what can be shared.
+    scored : int
+        Rows of validation data.
 
     Raises
     ------
@@ -83,13 +86,13 @@ def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str
     """
     batch_size = min(batch_size, len(x))
     refused = unsupported(model) or (None if x.ndim == 2 else "x has more than two dimensions")
-    estimates = [_layers(model, x, epochs, batch_size)]
+    estimates = [_layers(model, x, epochs, batch_size, bool(momentum))]
     if refused:
         estimates += [Estimate(name, 0, 0, 0, 0, float("inf"), refused) for name in ("fused", "gram")]
     else:
         widths = [model.layers[0].n_i, *(layer.n_o for layer in model.layers if hasattr(layer, "n_o"))]
         sizes = _Sizes(len(x), widths, batch_size, epochs, np.dtype(model.dtype).itemsize, bool(momentum), bool(decay),
-                       shuffle, models)
+                       shuffle, models, scored)
         estimates += [_fused(sizes), _gram(sizes, x)]
     possible = [e for e in estimates if e.refused is None]
     best = min(possible, key=lambda e: e.seconds)
@@ -114,6 +117,7 @@ class _Sizes:
     decay: bool
     shuffle: bool
     models: int
+    scored: int
 
     @property
     def steps(self) -> int:
@@ -130,6 +134,21 @@ class _Sizes:
         """Weights of the other layers."""
         return sum(a * b for a, b in zip(self.widths[1:], self.widths[2:]))
 
+    @property
+    def kept(self) -> int:
+        """Numbers in memory beside the engine's: the weights written out, and what the last batch leaves in the layers.
+
+        That is W, W_grad and the W it makes; with momentum the velocity and the sum of both; inputs, outputs and their
+        gradients.
+        """
+        weights = self.first + self.rest
+        return (3 + 2 * self.momentum) * weights + 2 * self.batch * (self.widths[0] + 2 * sum(self.widths[1:]))
+
+    @property
+    def buffers(self) -> int:
+        """Numbers in the buffers for one batch, but for the source's rows, and in the outputs of validation data."""
+        return 2 * self.batch * sum(self.widths[1:]) + 2 * self.scored * max(self.widths[1:])
+
     def seconds(self, flops: float, moved: float, steps: int) -> float:
         cores = get_num_threads()
         rate = _FLOPS * (4 / self.itemsize) * cores
@@ -141,8 +160,8 @@ def _fused(s: _Sizes) -> Estimate:
     flops = s.n * (4 * s.first + 6 * s.rest)
     moved = s.itemsize * (s.steps * (3 * s.first + 6 * s.rest + (3 * s.first if s.momentum else 0))
                           + 2 * s.n * s.widths[0])
-    memory = s.itemsize * ((1 + s.momentum) * (s.first + s.rest) + s.rest + s.first
-                           + s.batch * (2 * sum(s.widths[1:]) + s.widths[0]))
+    state = 2 * (1 + s.momentum) * (s.first + s.rest) + 2 * s.rest  # twice: as it was an epoch ago, too
+    memory = s.itemsize * (state + s.kept + s.buffers + s.batch * s.widths[0])
     return Estimate("fused", 0, flops, moved, memory, s.epochs * s.seconds(flops, moved, s.steps))
 
 
@@ -155,8 +174,8 @@ def _gram(s: _Sizes, x: np.ndarray) -> Estimate:
     first = 1.0 if s.shuffle else 0.5  # in the first epoch half of D is still 0
     seconds = (s.seconds(setup, 0, 0) + s.seconds(first * flops, first * moved, s.steps)
                + (s.epochs - 1) * s.seconds(flops, moved, s.steps))
-    memory = s.itemsize * (n * n + n * h * (2 + s.momentum) + 2 * s.rest + 2 * s.first
-                           + s.batch * (2 * sum(s.widths[1:]) + n))
+    state = 2 * (1 + s.momentum) * (n * h + s.rest) + 2 * s.rest
+    memory = s.itemsize * (n * n + 2 * n * h + state + s.kept + s.buffers + s.batch * n + s.scored * (n + h))
     refused = None
     if isinstance(x, np.memmap):
         refused = "x is memory-mapped, and this engine wants all of it at once"
@@ -165,23 +184,35 @@ def _gram(s: _Sizes, x: np.ndarray) -> Estimate:
     return Estimate("gram", setup, flops, moved, memory, seconds, refused)
 
 
-def _layers(model: Any, x: np.ndarray, epochs: int, batch_size: int) -> Estimate:
-    weights = sum(layer.n_i * layer.n_o for layer in model.layers if hasattr(layer, "n_i") and hasattr(layer, "n_o"))
+def _layers(model: Any, x: np.ndarray, epochs: int, batch_size: int, momentum: bool) -> Estimate:
+    sizes = [(layer.n_i, layer.n_o) for layer in model.layers if hasattr(layer, "n_i") and hasattr(layer, "n_o")]
+    weights = sum(n_i * n_o for n_i, n_o in sizes)
     itemsize = np.dtype(model.dtype or np.float64).itemsize
     steps = -(-len(x) // batch_size)
     flops, moved = 6.0 * len(x) * weights, 7.0 * steps * weights * itemsize
     cores = get_num_threads()
     seconds = epochs * (flops / (_FLOPS * 4 / itemsize * cores * 0.6) + moved / (_BYTES * cores)
                         + steps * _LAYER_CALL * len(model.layers))
-    return Estimate("layers", 0, flops, moved, 3 * weights * itemsize, seconds)
+    # W of an epoch ago and of now, W_grad; for one layer at a time, a new one of each
+    memory = itemsize * ((3 + 2 * momentum) * weights + 2 * max((n_i * n_o for n_i, n_o in sizes), default=0)
+                         + 2 * batch_size * (x[:1].size + 2 * sum(n_o for _, n_o in sizes)))
+    return Estimate("layers", 0, flops, moved, memory, seconds)
 
 
 def available_memory() -> float:
-    """Bytes that a process can still use; a guess of 4 GB where the system does not tell."""
-    try:
-        return float(os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return 4e9
+    """Bytes that this process can still use, within its control group; a guess of 4 GB where the system does not tell."""
+    found = []
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        found.append(1024.0 * _number("/proc/meminfo", "MemAvailable:"))
+    with contextlib.suppress(OSError, ValueError, StopIteration):
+        group = "/sys/fs/cgroup/memory."
+        found.append(_number(group + "max") - _number(group + "current") + _number(group + "stat", "inactive_file"))
+    return max(0.0, min(found, default=4e9))
+
+
+def _number(path: str, name: str = "") -> float:
+    """A file's number, or the one that follows a name at the beginning of a line."""
+    return next(float(line[len(name):].split()[0]) for line in Path(path).read_text().splitlines() if line.startswith(name))
 
 
 def _seconds(value: float) -> str:
