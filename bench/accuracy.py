@@ -47,7 +47,7 @@ def deviations(job: Job) -> dict[str, float]:
     exact = peers.numpy_fit(x.astype(float), t.astype(float), [(W.astype(float), b.astype(float)) for W, b in weights],
                             job.epochs, job.lr, job.batch_size)
     contenders: dict[str, Callable[..., np.ndarray]] = {
-        engine: functools.partial(peers.fastnet_fit, engine=engine) for engine in ("layers", "fused", "gram")}
+        engine: functools.partial(peers.fastnet_fit, engine=engine) for engine in ("layers", "fused", "gram", "windows")}
     contenders.update(peers.installed("numpy", "torch"))
     return {name: float(np.max(np.abs(fit(x, t, weights, job.epochs, job.lr, job.batch_size) / exact - 1)))
             for name, fit in contenders.items()} | {"last loss": float(exact[-1])}

@@ -37,7 +37,7 @@ def test_float64(race, work):
     compete(race, np.float64, *work, ("numpy", "torch", "jax"), rounds=5)
 
 
-@pytest.mark.parametrize("engine", ["layers", "fused", "gram"])
+@pytest.mark.parametrize("engine", ["layers", "fused", "gram", "windows"])
 def test_allocations(benchmark, engine):
     """What an epoch allocates at its height, in KiB: a count that no other program disturbs."""
     x, t, weights = peers.workload(60 if mode() == "tiny" else 512, WIDTHS, np.float32)

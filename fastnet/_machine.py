@@ -18,6 +18,7 @@ from fastnet.full import FullLayer
 from fastnet.relu import ReluLayer
 from fastnet.sequential import Sequential
 from fastnet.softmax import SoftMaxLayer
+from fastnet.training.plan import ENGINES
 from kernels._jit import cache_info, jit
 from kernels.gemm import matmul, matmul_transposed, pack
 from kernels.simd import MR, NV, VECTOR_BITS, lanes, tile
@@ -41,7 +42,7 @@ def warm_up() -> Iterator[str]:
     rng = np.random.default_rng(0)
     for dtype in (np.float32, np.float64):
         x, t = rng.normal(size=(12, 20)).astype(dtype), one_hot(np.arange(12) % 3, 3, dtype)
-        for engine in ("layers", "fused", "gram"):
+        for engine in ENGINES:
             model = Sequential((FullLayer(20, 16, dtype, rng), ReluLayer(), FullLayer(16, 3, dtype, rng),
                                 SoftMaxLayer()), CrossEntropyLayer())
             model.fit(x, t, 1, 0.1, 8, engine=engine, validation=(x, t), progress=False)

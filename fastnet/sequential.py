@@ -152,7 +152,7 @@ class Sequential:
             The learning rate; one for each epoch; or a function that gives it for the number of the epoch, from 0.
         batch_size : int
             Samples per step; the last batch of an epoch holds what is left.
-        engine : {"auto", "layers", "fused", "gram"}
+        engine : {"auto", "layers", "fused", "gram", "windows"}
             What does the work, see :meth:`explain`. All give the same losses, to rounding.
         validation : (x, y), optional
             Data to evaluate after every epoch; y one-hot, or labels.
@@ -222,6 +222,16 @@ class Sequential:
         -------
         Plan
             Prints as a table. The memory is what the fit takes beside the data.
+
+        Notes
+        -----
+        ===========  ==============================================================================================
+        ``layers``   one layer after the other, in Python: for any network
+        ``fused``    FullLayer and ReluLayer in turn, then SoftMaxLayer with cross-entropy: compiled steps
+        ``gram``     the same; the first layer's weights are formed at the end alone, until then products of the
+                     samples with each other stand in for them: for many epochs on some thousand samples
+        ``windows``  the same for some hundred samples at a time: for small mini-batches
+        ===========  ==============================================================================================
         """
         return training.explain(self, x, y, epochs, batch_size, engine=engine, validation=validation, shuffle=shuffle,
                                 momentum=momentum, weight_decay=weight_decay)

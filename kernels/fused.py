@@ -69,9 +69,10 @@ class Gram(NamedTuple):
 
     used: bool
     a0: np.ndarray  # (n, n_o): X W_0.T
+    av: np.ndarray  # (n, n_o): X V_0.T; empty if the velocity starts from 0
     d: np.ndarray  # (vectors, n, LANES)
     e: np.ndarray  # as d; empty without momentum
-    scales: np.ndarray  # float64 (3,): w0_scale, d_scale, v0_scale
+    scales: np.ndarray  # float64 (5,)
     visited: int  # rows of D, from the top, that may not be 0 before this call
 
 
@@ -82,7 +83,7 @@ def train(thread, threads, sync, scratch, net, data, gram, rates, batch_size, st
     width = lanes(lr)
     size = VECTOR_BYTES // width
     work_at = net.work.ctypes.data
-    w0_scale, d_scale, v0_scale = gram.scales[0], gram.scales[1], gram.scales[2]
+    scales = gram.scales[0], gram.scales[1], gram.scales[2], gram.scales[3], gram.scales[4]
     for first in range(start, stop, batch_size):
         n = min(batch_size, stop - first)
         batch_at, batch_row = data.source + first * data.source_row * size, data.source_row
@@ -95,8 +96,7 @@ def train(thread, threads, sync, scratch, net, data, gram, rates, batch_size, st
             barrier(sync, threads)
         if gram.used:
             known = len(gram.a0) if data.shuffled else max(gram.visited, first)
-            gram_first(thread, threads, scratch, net, data, gram, batch_at, batch_row, first, n, known, w0_scale,
-                       d_scale)
+            gram_first(thread, threads, scratch, net, data, gram, batch_at, batch_row, first, n, known, scales)
         else:
             _first(thread, threads, scratch, net, batch_at, batch_row, n, lr)
         barrier(sync, threads)
@@ -111,8 +111,7 @@ def train(thread, threads, sync, scratch, net, data, gram, rates, batch_size, st
             _update(thread, threads, scratch, net, layer,
                     work_at + table[layer - 1, H] * size, table[layer - 1, LD], n, rates)
         if gram.used:
-            w0_scale, d_scale, v0_scale = gram_scales(w0_scale, d_scale, v0_scale, rates)
-            d_scale = gram_update(thread, threads, net, data, gram, first, n, d_scale, rates)
+            scales = gram_update(thread, threads, net, data, gram, first, n, gram_scales(scales, rates), rates)
         else:
             _update(thread, threads, scratch, net, 0, batch_at, batch_row, n, rates)
         _update_bias(thread, threads, net, n, rates)
@@ -120,7 +119,7 @@ def train(thread, threads, sync, scratch, net, data, gram, rates, batch_size, st
             barrier(sync, threads)  # the rows of this batch are still read by others
     barrier(sync, threads)
     if thread == 0:
-        gram.scales[0], gram.scales[1], gram.scales[2] = w0_scale, d_scale, v0_scale
+        gram.scales[:] = scales
 
 
 @jit

@@ -7,12 +7,14 @@ G = X X.T (n, n), A_0 = X W_0.T (n, n_o) and D (n, n_o), which holds for each sa
     X_B W.T + b = A_0[B] - G[B] D + b           the forward pass, 2 n n_o operations a sample instead of 2 n_i n_o
     D[B] += lr dA                               the update, which needs no product at all
 
-It is the same gradient descent, summed in another order. Weight decay and momentum are linear in D too, with
+It is the same gradient descent, summed in another order. Weight decay and momentum are linear in D too: with five
+scales, and V_0 the velocity at the start,
 
-    W = w0_scale W_0 - d_scale D.T X            d_scale gathers the factors (1 - lr decay), so that D need not be scaled
-    V = v0_scale W_0 + E.T X                    the velocity, if there is momentum (d_scale is then 1)
+    W = w_w W_0 + w_v V_0 - d_scale D.T X       d_scale gathers the factors (1 - lr decay), so that D need not be scaled
+    V = v_w W_0 + v_v V_0 + E.T X               the velocity, if there is momentum (d_scale is then 1)
 
-D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
+X need not be all the data: fastnet/training/windows.py takes some hundred rows at a time, and forms W after each of these
+windows. D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
 """
 from kernels._jit import jit
 from kernels.gemm import cell, share
@@ -20,50 +22,56 @@ from kernels.simd import VECTOR_BYTES, lanes, number
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
 
+W_W, W_V, V_W, V_V, D_SCALE = range(5)  # places in `Gram.scales`
 _N_OUT, _LD, _B, _H, _DA = 1, 2, 4, 6, 7  # columns of the table in kernels/fused.py
 
 
 @jit
-def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, known, w0_scale, d_scale):
-    """H_0 = relu(w0_scale A_0[B] - d_scale G[B] D + b_0), this thread's columns.
+def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, known, scales):
+    """H_0 = relu(w_w A_0[B] + w_v A_V[B] - d_scale G[B] D + b_0), this thread's columns.
 
     Only the first `known` rows of D can be other than 0: in the first epoch this halves the work.
     """
-    table, params, work, a0, d = net.table, net.params, net.work, gram.a0, gram.d
+    table, params, work, a0, av, d = net.table, net.params, net.work, gram.a0, gram.av, gram.d
     one = a0.dtype.type(1)
     width = lanes(one)
     size = VECTOR_BYTES // width
     n_out, ld = table[0, _N_OUT], table[0, _LD]
     j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
-    factor = number(w0_scale, one)
+    of_w, of_v = number(scales[W_W], one), number(scales[W_V], one)
     for i in range(n):
         row = work[table[0, _H] + i * ld:table[0, _H] + (i + 1) * ld]
-        start = a0[data.order[first + i]]
+        sample = data.order[first + i]
         for j in range(j0, j1):
-            row[j] = factor * start[j]
+            row[j] = of_w * a0[sample, j]
+        if av.size > 0:
+            for j in range(j0, j1):
+                row[j] += of_v * av[sample, j]
     cell(scratch, work.ctypes.data + (table[0, _H] + j0) * size, ld, width, g, g_row, 1,
          d.ctypes.data + j0 * d.shape[1] * size, 0, 0, d.shape[1] * width, n, j1 - j0, known,
-         number(-d_scale, one), one, params.ctypes.data + (table[0, _B] + j0) * size, int(len(table) > 1))
+         number(-scales[D_SCALE], one), one, params.ctypes.data + (table[0, _B] + j0) * size, int(len(table) > 1))
 
 
 @jit
-def gram_scales(w0_scale, d_scale, v0_scale, rates):
-    """The three factors after one more step; float64, as they are products of thousands of numbers near 1."""
+def gram_scales(scales, rates):
+    """The five scales after one more step; float64, as they are products of thousands of numbers near 1."""
+    w_w, w_v, v_w, v_v, d_scale = scales
     lr, momentum, decay = rates
     if momentum == 0:
         shrink = 1.0 - lr * decay
-        return w0_scale * shrink, d_scale * shrink, v0_scale
-    v0_scale = momentum * v0_scale + decay * w0_scale
-    return w0_scale - lr * v0_scale, d_scale, v0_scale
+        return w_w * shrink, w_v, v_w, v_v, d_scale * shrink
+    v_w, v_v = momentum * v_w + decay * w_w, momentum * v_v + decay * w_v
+    return w_w - lr * v_w, w_v - lr * v_v, v_w, v_v, d_scale
 
 
 @jit
-def gram_update(thread, threads, net, data, gram, first, n, d_scale, rates):
+def gram_update(thread, threads, net, data, gram, first, n, scales, rates):
     """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. This thread's columns.
 
-    Returns d_scale, which is 1 again once it was so small that D had to be multiplied by it.
+    Returns the scales: d_scale is 1 again once it was so small that D had to be multiplied by it.
     """
     table, work, order, d, e = net.table, net.work, data.order, gram.d, gram.e
+    w_w, w_v, v_w, v_v, d_scale = scales
     lr, momentum, decay = rates
     width = lanes(lr)
     ld = table[0, _LD]
@@ -90,4 +98,4 @@ def gram_update(thread, threads, net, data, gram, first, n, d_scale, rates):
             for i in range(d.shape[1]):
                 for lane in range(width):
                     d[v, i, lane] += lr * to[i, lane]
-    return d_scale
+    return w_w, w_v, v_w, v_v, d_scale

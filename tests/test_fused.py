@@ -71,7 +71,7 @@ def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
 @pytest.mark.parametrize("layout", ["reversed rows", "every third row", "part of a wider matrix", "read-only", "one row",
                                     "Fortran", "big-endian", "reversed columns", "integers", "list", "unaligned"])
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("engine", ["fused", "gram"])
+@pytest.mark.parametrize("engine", ["fused", "gram", "windows"])
 def test_data_in_any_layout(layout, shuffle, engine, dtype):
     n, n_i = 30, 40
     x, t = clusters(n, n_i, 3)
@@ -140,7 +140,7 @@ def test_data_on_disk_are_not_read_at_once(order, dtype, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 @pytest.mark.parametrize("shuffle", [False, True])
-@pytest.mark.parametrize("engine", ["fused", "gram"])
+@pytest.mark.parametrize("engine", ["fused", "gram", "windows"])
 def test_an_epoch_in_several_calls_gives_the_same_bits(engine, shuffle, momentum, dtype, monkeypatch):
     x, t = clusters(45, 30, 3)
     results = []

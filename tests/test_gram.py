@@ -179,10 +179,11 @@ def test_many_epochs_stay_accurate():
     x *= 0.3
     exact = network([90, 20, 4]).fit(x, t, 500, 0.1, 16, engine="layers")
     errors = {}
-    for engine in ("layers", "fused", "gram"):
+    for engine in ("layers", "fused", "gram", "windows"):
         losses = network([90, 20, 4], np.float32)
         losses.layers[0].W, losses.layers[2].W = (a.astype(np.float32) for a in parameters(network([90, 20, 4]))[::2])
         losses.layers[0].b, losses.layers[2].b = (a.astype(np.float32) for a in parameters(network([90, 20, 4]))[1::2])
         errors[engine] = np.abs(losses.fit(x, t, 500, 0.1, 16, engine=engine) / exact - 1).max()
     assert errors["gram"] <= 3 * errors["layers"] + 1e-6, errors
+    assert errors["windows"] <= 3 * errors["layers"] + 1e-6, errors
     assert errors["fused"] <= 3 * errors["layers"] + 1e-6, errors

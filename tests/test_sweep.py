@@ -20,7 +20,7 @@ def result():
 
 
 @pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"momentum": 0.9}, {"weight_decay": 0.5}], ids=str)
-@pytest.mark.parametrize("engine", ["layers", "fused", "gram"])
+@pytest.mark.parametrize("engine", ["layers", "fused", "gram", "windows"])
 def test_trials_are_single_fits_to_the_bit(engine, options):
     arguments = small(engine=engine, lrs=[0.02, 0.3], **options)
     result = lr_sweep(**arguments)
@@ -58,7 +58,7 @@ def test_shapes_and_status(result):
     assert result.accuracies.shape == result.test_losses.shape == result.seconds.shape == (3, 2)
     assert (result.status == [["done"] * 2, ["done"] * 2, ["diverged"] * 2]).all()
     assert result.finished == 6 and (result.seconds > 0).all()
-    assert set(result.engines.values()) <= {"layers", "fused", "gram"}
+    assert set(result.engines.values()) <= {"layers", "fused", "gram", "windows"}
 
 
 def test_a_diverged_trial_stops_at_once(result):

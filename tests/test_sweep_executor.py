@@ -20,7 +20,7 @@ def pool(workers=2):
     return cf.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
 
-ENGINES = ("gram", "fused", "layers")
+ENGINES = ("gram", "windows", "fused", "layers")
 
 
 def test_threads_give_the_same_bits():

@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_whole_lines(whole, tmp_path, monkeypatch):
 def test_the_engine_of_the_file_goes_on(whole, tmp_path):
     lines = whole[1].read_text().splitlines(keepends=True)
     path = tmp_path / "sweep.jsonl"
-    for engine in ("layers", "fused", "gram"):
+    for engine in ("layers", "fused", "gram", "windows"):
         path.write_text(lines[0].replace(f'"engines": {json.dumps(whole[0].engines)}', f'"engines": {{"": "{engine}"}}'))
         assert lr_sweep(**small(resume=path)).engines == {"": engine}
         assert {line.get("engine") for line in without_times(path)[1:]} == {engine}

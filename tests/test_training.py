@@ -24,7 +24,7 @@ from fastnet.training import loop
 from kernels import threads
 
 ROOT = Path(__file__).resolve().parents[1]
-ENGINES = ("layers", "fused", "gram")
+ENGINES = ("layers", "fused", "gram", "windows")
 RELATIVE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 engines = pytest.mark.parametrize("engine", ENGINES)
 posix = pytest.mark.skipif(os.name == "nt", reason="there are no such signals")
@@ -486,7 +486,7 @@ def test_two_fits_at_once(engine, dtype):
 
 
 @pytest.mark.parametrize(("options", "error", "match"), [
-    ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'layers', 'fused', 'gram', got 'fast'"),
+    ({"engine": "fast"}, ValueError, "engine must be one of 'auto', 'layers', 'fused', 'gram', 'windows', got 'fast'"),
     ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
     ({"epochs": 1.5}, TypeError, "epochs must be a whole number, got 1.5"),
     ({"batch_size": 0}, ValueError, "batch_size must be at least 1, got 0"),

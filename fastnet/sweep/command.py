@@ -58,7 +58,7 @@ def _declare_sweep(commands: Any) -> None:
     option("--shuffle", action="store_true", help="take the samples in a new order each epoch")
     option("--momentum", type=float, default=0.0, metavar="M", help="(default: 0)")
     option("--weight-decay", type=float, default=0.0, metavar="D", help="(default: 0)")
-    option("--engine", default="auto", metavar="NAME", help="auto, layers, fused or gram (default: auto)")
+    option("--engine", default="auto", metavar="NAME", help="auto, layers, fused, gram or windows (default: auto)")
     option("--dtype", default="float32", metavar="TYPE", help="float32 or float64 (default: float32)")
     option("--out", type=Path, default=Path("results"), metavar="FOLDER", help="where to write (default: results)")
     option("--resume", action="store_true", help="keep the finished trials in FOLDER/sweep.jsonl, run only the others")

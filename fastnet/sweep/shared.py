@@ -9,9 +9,9 @@ import numpy as np
 
 from fastnet.sequential import Sequential
 from fastnet.sweep.spec import Spec
-from fastnet.training.fused import Fused
 from fastnet.training.gram import GramSpace, first_outputs, gram_matrix
 from fastnet.training.layerwise import Layerwise
+from fastnet.training.plan import ENGINES
 
 Labelled = tuple[np.ndarray, np.ndarray]  # samples, one-hot targets
 
@@ -50,7 +50,7 @@ class Start:
     ----------
     model : Sequential
     engine : str
-        What trains it: ``"layers"``, ``"fused"`` or ``"gram"``.
+        What trains it: a name of ``ENGINES``.
     """
 
     def __init__(self, model: Sequential, engine: str) -> None:
@@ -69,10 +69,10 @@ class Start:
         common = shared.x, shared.t, spec.batch_size, spec.momentum, spec.weight_decay
         if self.engine_name == "layers":
             return Layerwise(copy.deepcopy(self.model), *common)
-        if self.engine_name == "fused":
-            return Fused(self.model, *common)
-        a0, products = self._first_outputs(shared)
-        return GramSpace(self.model, *common, g=shared.g, a0=a0, products=products)
+        if self.engine_name == "gram":
+            a0, products = self._first_outputs(shared)
+            return GramSpace(self.model, *common, g=shared.g, a0=a0, products=products)
+        return ENGINES[self.engine_name](self.model, *common)
 
     def _first_outputs(self, shared: Shared) -> tuple[np.ndarray, dict[int, Any]]:
         """X W_0.T, and the products that evaluate other data, with the same for those."""

@@ -6,6 +6,7 @@
 ``layerwise``      the reference engine, for any layers
 ``fused``          compiled steps for FullLayer / ReluLayer / SoftMaxLayer with cross-entropy
 ``gram``           the same with the first layer in Gram space
+``windows``        the same in windows of some hundred rows: for small mini-batches
 =================  =====================================================================================
 """
 from __future__ import annotations

@@ -45,8 +45,8 @@ class Fused:
         self.momentum, self.decay = momentum, decay
         self.between: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
         self.net = self._net()
-        self.no_gram = kernel.Gram(False, np.empty((0, 0), self.dtype), np.empty((0, 0, 0), self.dtype),
-                                   np.empty((0, 0, 0), self.dtype), np.ones(3), 0)
+        outputs, columns = np.empty((0, 0), self.dtype), np.empty((0, 0, 0), self.dtype)
+        self.no_gram = kernel.Gram(False, outputs, outputs, columns, columns, np.ones(5), 0)
 
     # --- what training needs ----------------------------------------------------------------------------------------
 
@@ -56,12 +56,12 @@ class Fused:
         shuffled = order is not None
         order = np.arange(n) if order is None else order
         losses = np.empty(-(-(stop - start) // self.batch_size))
-        rates = kernel.Rates(*(self.dtype.type(v) for v in (lr, self.momentum, self.decay)))
+        rates = self._rates(lr)
         for first in range(start, stop, self._chunk()):
             last = min(stop, first + self._chunk())
             data, gram, keep = self._source(order, shuffled, first, last)
             run(kernel.train, self.net, data, gram, rates, self.batch_size, first, last,
-                losses[(first - start) // self.batch_size:], threads=1 if self._step_work() < _SMALL_STEP else None)
+                losses[(first - start) // self.batch_size:], threads=self._threads())
             del keep
             if last < stop:
                 self.between()
@@ -123,6 +123,9 @@ class Fused:
     def _data(self, place: int, step: int, order: np.ndarray, shuffled: bool) -> Any:
         return kernel.Data(place, step, self.t, order, shuffled, self._rows_at, self._spread(self._source_width()))
 
+    def _rates(self, lr: float) -> Any:
+        return kernel.Rates(*(self.dtype.type(v) for v in (lr, self.momentum, self.decay)))
+
     def _direct(self) -> bool:
         """Whether the kernel can read the rows of x where they lie."""
         return self.x.dtype == self.dtype and readable_rows(self.x)
@@ -174,6 +177,10 @@ class Fused:
 
     def _step_work(self) -> int:
         return self.batch_size * sum(layer.n_i * layer.n_o for layer in self.layers)
+
+    def _threads(self) -> int | None:
+        """How many for `run`."""
+        return 1 if self._step_work() < _SMALL_STEP else None
 
     def _chunk(self) -> int:
         """Rows that one call trains on."""

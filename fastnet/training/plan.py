@@ -16,6 +16,7 @@ import numpy as np
 from fastnet.training.fused import Fused, unsupported
 from fastnet.training.gram import GramSpace
 from fastnet.training.layerwise import Layerwise
+from fastnet.training.windows import Windows, window_rows
 from kernels.simd import VECTOR_BITS
 from kernels.threads import get_num_threads
 
@@ -23,6 +24,7 @@ from kernels.threads import get_num_threads
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
 _BYTES = 28e9  # a second and core, from the last-level cache
 _STEP = 6e-6  # two barriers and the small loops of a step
+_CALL = 100e-6  # waking the threads for a product
 _LAYER_CALL = 150e-6  # a layer's share of a step run layer by layer
 
 
@@ -58,7 +60,8 @@ class Plan:
         return "\n".join([*lines, f"-> {self.chosen}: {self.why} ({self.threads} threads)"])
 
 
-ENGINES: dict[str, Callable[..., Any]] = {"layers": Layerwise, "fused": Fused, "gram": GramSpace}
+ENGINES: dict[str, Callable[..., Any]] = {"layers": Layerwise, "fused": Fused, "gram": GramSpace,
+                                          "windows": Windows}
 
 
 def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str = "auto", shuffle: bool = False,
@@ -88,12 +91,12 @@ def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str
     refused = unsupported(model) or (None if x.ndim == 2 else "x has more than two dimensions")
     estimates = [_layers(model, x, epochs, batch_size, bool(momentum))]
     if refused:
-        estimates += [Estimate(name, 0, 0, 0, 0, float("inf"), refused) for name in ("fused", "gram")]
+        estimates += [Estimate(name, 0, 0, 0, 0, float("inf"), refused) for name in list(ENGINES)[1:]]
     else:
         widths = [model.layers[0].n_i, *(layer.n_o for layer in model.layers if hasattr(layer, "n_o"))]
         sizes = _Sizes(len(x), widths, batch_size, epochs, np.dtype(model.dtype).itemsize, bool(momentum), bool(decay),
                        shuffle, models, scored)
-        estimates += [_fused(sizes), _gram(sizes, x)]
+        estimates += [_fused(sizes), _gram(sizes, x), _windows(sizes)]
     possible = [e for e in estimates if e.refused is None]
     best = min(possible, key=lambda e: e.seconds)
     why = "the only engine for this network" if refused else "the least estimated time"
@@ -182,6 +185,17 @@ def _gram(s: _Sizes, x: np.ndarray) -> Estimate:
     elif memory > available_memory() / 2:
         refused = f"it needs {memory / 1e9:.1f} GB, more than half of what is free"
     return Estimate("gram", setup, flops, moved, memory, seconds, refused)
+
+
+def _windows(s: _Sizes) -> Estimate:
+    w, d, h = min(window_rows(s.batch), s.n), s.widths[0], s.widths[1]
+    products = 2 + 2 * s.momentum  # with W, before a window and after it; the same with V
+    flops = s.n * (2 * products * s.first + w * d + w * h + 6 * s.rest)  # half of X X.T; half of D is still 0
+    moved = s.itemsize * (-(-s.n // w) * 3 * products * s.first + s.steps * (w * h // 2 + 6 * s.rest))
+    state = (1 + s.momentum) * (2 * s.first + 4 * s.rest + w * h) + 2 * s.rest
+    memory = s.itemsize * (state + s.kept + s.buffers + w * (w + 2 * d + (1 + s.momentum) * h))
+    seconds = s.epochs * (s.seconds(flops, moved, s.steps) + -(-s.n // w) * products * _CALL)
+    return Estimate("windows", 0, flops, moved, memory, seconds)
 
 
 def _layers(model: Any, x: np.ndarray, epochs: int, batch_size: int, momentum: bool) -> Estimate:
