@@ -1,5 +1,6 @@
-"""The main job, ``Sequential.fit`` on the course network, beside what a user would pick instead."""
+"""Training jobs of several kinds, ``Sequential.fit`` beside what a user would pick instead: the README's table."""
 import tracemalloc
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -7,40 +8,62 @@ import pytest
 from bench import peers
 from bench.race import mode, sizes
 
-WIDTHS = (7, 5, 3) if mode() == "tiny" else (3072, 500, 5)
+
+class Job(NamedTuple):
+    """What is trained; `name` is the README's."""
+
+    name: str
+    n: int
+    widths: tuple[int, ...]
+    batch_size: int
+    epochs: int
+    others: tuple[str, ...]
+    rounds: int
+    dtype: type = np.float32
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def shape(self) -> str:
+        return f"{self.name}: {self.n}x{'-'.join(map(str, self.widths))}, batch {self.batch_size}, {self.epochs} epochs"
+
+
+COURSE = (3072, 500, 5)
+JOBS = sizes(
+    Job("part", 640, COURSE, 128, 2, ("numpy", "torch", "jax", "scikit-learn"), 7),
+    Job("course", 2500, COURSE, 128, 20, ("numpy", "torch", "jax", "scikit-learn"), 3),
+    Job("course64", 2500, COURSE, 128, 20, ("numpy", "torch", "jax"), 3, np.float64),
+    Job("batch8", 2500, COURSE, 8, 1, ("numpy", "torch", "jax"), 5),
+    Job("batch1", 1000, COURSE, 1, 1, ("numpy", "torch", "jax"), 3),
+    Job("large", 20_000, (3072, 500, 100), 128, 2, ("torch", "jax"), 3),
+    Job("deep", 2500, (3072, 1024, 512, 5), 128, 20, ("torch", "jax"), 3),
+    Job("small", 10_000, (784, 128, 10), 32, 1, ("numpy", "torch", "jax"), 7),
+    tiny=Job("tiny", 20, (7, 5, 3), 8, 2, ("numpy", "torch", "jax", "scikit-learn"), 1))
 RATE = 0.1
 
 
-def compete(race, dtype, n, epochs, others, rounds):
-    x, t, weights = peers.workload(n, WIDTHS, dtype)
-    expected = peers.numpy_fit(*peers.workload(n, WIDTHS, np.float64), epochs, RATE)
+@pytest.mark.parametrize("job", JOBS, ids=str)
+def test_job(race, job):
+    x, t, weights = peers.workload(job.n, job.widths, job.dtype)
+    expected = peers.numpy_fit(*peers.workload(job.n, job.widths, np.float64), job.epochs, RATE, job.batch_size)
 
     def contender(name, fit):
         def run():
-            losses = fit(x, t, weights, epochs, RATE)
+            losses = fit(x, t, weights, job.epochs, RATE, job.batch_size)
             return None if name == "scikit-learn" else losses  # which draws its own weights
         return run
 
     race({"fastnet": contender("fastnet", peers.fastnet_fit),
-          **{name: contender(name, fit) for name, fit in peers.installed(*others).items()}},
-         expected=expected, tolerance=1e-4, kernel="fit", shape=f"{n}x{'-'.join(map(str, WIDTHS))}, {epochs} epochs",
-         dtype=dtype, flops=epochs * peers.plain_flops(n, WIDTHS), rounds=rounds)
-
-
-@pytest.mark.parametrize("work", sizes((640, 2), (2500, 20), tiny=(20, 2)), ids="{0[0]}x{0[1]}".format)
-def test_float32(race, work):
-    compete(race, np.float32, *work, ("numpy", "torch", "jax", "scikit-learn"), rounds=5)
-
-
-@pytest.mark.parametrize("work", sizes((640, 2), (2500, 5), tiny=(20, 2)), ids="{0[0]}x{0[1]}".format)
-def test_float64(race, work):
-    compete(race, np.float64, *work, ("numpy", "torch", "jax"), rounds=5)
+          **{name: contender(name, fit) for name, fit in peers.installed(*job.others).items()}},
+         expected=expected, tolerance=1e-4, kernel="fit", shape=job.shape, dtype=job.dtype,
+         flops=job.epochs * peers.plain_flops(job.n, job.widths), rounds=job.rounds)
 
 
 @pytest.mark.parametrize("engine", ["layers", "fused", "gram", "windows"])
 def test_allocations(benchmark, engine):
     """What an epoch allocates at its height, in KiB: a count that no other program disturbs."""
-    x, t, weights = peers.workload(60 if mode() == "tiny" else 512, WIDTHS, np.float32)
+    x, t, weights = peers.workload(*((60, (7, 5, 3)) if mode() == "tiny" else (512, COURSE)), np.float32)
     peaks = []
 
     def note_peak(report):

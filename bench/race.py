@@ -25,6 +25,7 @@ MODES = ("full", "gate", "tiny")
 _MIN_ROUND = 1e-3  # seconds: shorter calls are repeated within a round
 _SECONDS = 0.15  # time for our own rounds; the gate sets its own with --benchmark-max-time
 _PAUSE = 0.01  # after which idle threads of a rival's library have stopped to spin on a core that the next one needs
+_LONG = 0.1  # seconds that a call takes, of which those to fill the caches are a small part
 _RIVAL_SECONDS = 1.5  # a slow rival ends the rounds early
 _ROUNDS = {"full": (7, 15), "gate": (3, 200), "tiny": (1, 1)}
 
@@ -85,11 +86,11 @@ class Race:
 
         def run_rivals(*_: Any) -> None:
             for name, rival in rivals.items():
-                count = loops[name][0]
-                _settle(rival)
+                count, expected_seconds = loops[name]
+                _settle(rival, expected_seconds)
                 seconds[name].append(_seconds(rival, count) / count)
             if rivals:
-                _settle(function)
+                _settle(function, loops[ours][1])
 
         self._benchmark.pedantic(function, rounds=rounds, iterations=loops[ours][0], warmup_rounds=1,
                                  teardown=run_rivals)
@@ -121,10 +122,12 @@ def _verified(name: str, result: Any, expected: Any, tolerance: float) -> float 
     return error
 
 
-def _settle(function: Callable[[], Any]) -> None:
+def _settle(function: Callable[[], Any], seconds: float) -> None:
     """Let others' threads fall asleep, then have this one's data in the caches again."""
-    if mode() == "full":
-        time.sleep(_PAUSE)
+    if mode() != "full":
+        return
+    time.sleep(_PAUSE if seconds < _LONG else 10 * _PAUSE)
+    if seconds < _LONG:
         function()
 
 

@@ -4,11 +4,14 @@
     python -m bench.sweep_scaling --epochs 20 --rates 1,4,16 --out sweep_scaling.png
 
 The course network (3072-500-5) on 2500 samples, float32, batch 128. Sweeps of all sizes and single fits take turns, so
-that a drifting machine touches all of them alike; a row shows medians.
+that a drifting machine touches all of them alike; a row shows medians. The peak resident memory is that of a fresh
+process which runs the largest sweep alone.
 """
 from __future__ import annotations
 
 import argparse
+import multiprocessing
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -26,17 +29,9 @@ N, WIDTHS, BATCH = 2500, (3072, 500, 5), 128
 def measure(counts: list[int], epochs: int, rounds: int) -> tuple[dict[int, float], dict[str, float]]:
     """Seconds for a trial in sweeps of so many rates; seconds of a fit by each peer, and of one Gram matrix."""
     x, t, weights = peers.workload(N, WIDTHS, np.float32)
-
-    def build(rng: np.random.Generator) -> Any:
-        return peers.fastnet_model(weights)
-
-    def sweep(count: int) -> None:
-        result = lr_sweep(build, x, t, np.geomspace(1e-3, 0.3, count), epochs, BATCH, seeds=1, engine="gram", progress=False)
-        assert (result.status == "done").all()
-
     fits = peers.installed("torch")
     fits["fastnet"] = peers.fastnet_fit
-    work: dict[Any, Any] = {count: lambda count=count: sweep(count) for count in counts}
+    work: dict[Any, Any] = {count: lambda count=count: sweep(count, epochs, x, t, weights) for count in counts}
     work |= {name: lambda fit=fit: fit(x, t, weights, epochs, 0.1, BATCH) for name, fit in fits.items()}
     work["G"] = lambda: gram_matrix(x)
     times: dict[Any, list[float]] = {name: [] for name in work}
@@ -48,6 +43,28 @@ def measure(counts: list[int], epochs: int, rounds: int) -> tuple[dict[int, floa
                 times[name].append(time.perf_counter() - start)
     medians = {name: float(np.median(taken)) for name, taken in times.items()}
     return {count: medians.pop(count) / count for count in counts}, medians
+
+
+def sweep(count: int, epochs: int, x: np.ndarray, t: np.ndarray, weights: peers.Weights) -> None:
+    """A sweep of so many rates, none of which diverges."""
+    def build(rng: np.random.Generator) -> Any:
+        return peers.fastnet_model(weights)
+
+    result = lr_sweep(build, x, t, np.geomspace(1e-3, 0.3, count), epochs, BATCH, seeds=1, engine="gram", progress=False)
+    assert (result.status == "done").all()
+
+
+def peak_memory(count: int, epochs: int) -> float:
+    """Bytes resident at the height of a sweep, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_sweep_alone, (count, epochs))
+
+
+def _sweep_alone(count: int, epochs: int) -> float:
+    import resource  # not on Windows
+
+    sweep(count, epochs, *peers.workload(N, WIDTHS, np.float32))
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def draw(trials: dict[int, float], others: dict[str, float], epochs: int, path: Path) -> None:
@@ -88,6 +105,8 @@ def main() -> None:
         print(f"{count:5d}   {1e3 * seconds:10.1f}   {1e3 * others['G'] / count:7.1f}   {ratios}")
     print(f"G alone {1e3 * others['G']:.0f} ms; single fits: "
           + ", ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in others.items() if name != "G"))
+    if sys.platform != "win32":
+        print(f"peak resident memory of {max(trials)} rates: {peak_memory(max(trials), options.epochs) / 1e6:.0f} MB")
     draw(trials, others, options.epochs, options.out)
 
 

@@ -220,8 +220,9 @@ if hasattr(os, "register_at_fork"):
 def _scratch() -> int:
     """Address of this thread's own packing buffer, on a cache line's boundary."""
     if not hasattr(_local, "scratch"):
-        _local.scratch = np.empty(SCRATCH_BYTES + 64, np.uint8)
-    return -(-_local.scratch.ctypes.data // 64) * 64
+        _local.buffer = np.empty(SCRATCH_BYTES + 64, np.uint8)
+        _local.scratch = -(-_local.buffer.ctypes.data // 64) * 64
+    return _local.scratch
 
 
 def get_num_threads() -> int:

@@ -22,7 +22,7 @@ from kernels.threads import get_num_threads
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
-_BYTES = 28e9  # a second and core, from the last-level cache
+_BYTES = 45e9  # a second and core, from the last-level cache
 _STEP = 6e-6  # two barriers and the small loops of a step
 _CALL = 100e-6  # waking the threads for a product
 _LAYER_CALL = 150e-6  # a layer's share of a step run layer by layer
@@ -194,7 +194,8 @@ def _windows(s: _Sizes) -> Estimate:
     moved = s.itemsize * (-(-s.n // w) * 3 * products * s.first + s.steps * (w * h // 2 + 6 * s.rest))
     state = (1 + s.momentum) * (2 * s.first + 4 * s.rest + w * h) + 2 * s.rest
     memory = s.itemsize * (state + s.kept + s.buffers + w * (w + 2 * d + (1 + s.momentum) * h))
-    seconds = s.epochs * (s.seconds(flops, moved, s.steps) + -(-s.n // w) * products * _CALL)
+    slow = 1.2 * flops + s.n * w * d  # products of so few rows pack W for each window; X X.T runs at half the speed
+    seconds = s.epochs * (s.seconds(slow, moved, s.steps) + -(-s.n // w) * products * _CALL)
     return Estimate("windows", 0, flops, moved, memory, seconds)
 
 

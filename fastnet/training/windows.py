@@ -46,12 +46,11 @@ class Windows(GramSpace):
         rates = self._rates(lr)
         first = start
         while first < stop:
+            self._close_if_done()
             if not len(self.rows):
                 self._open(order, first)
             last = min(stop, self.opened + len(self.rows))
             self._train(order, first, last, rates, losses[(first - start) // self.batch_size:])
-            if last == self.opened + len(self.rows):
-                self._close()
             first = last
             if first < stop:
                 self.between()
@@ -62,8 +61,9 @@ class Windows(GramSpace):
         return False
 
     def save(self) -> Any:
-        """As it is between two epochs, when no window is open."""
-        return Fused.save(self), self.w0, self.v0  # _close makes new ones
+        """As it is between two epochs, when no window is half done."""
+        self._close_if_done()
+        return Fused.save(self), self.w0, self.v0  # new ones are made in time
 
     def restore(self, saved: Any) -> None:
         Fused.restore(self, saved[0])
@@ -92,11 +92,13 @@ class Windows(GramSpace):
             threads=self._threads())
         self.visited = last - opened
 
-    def _close(self) -> None:
-        """Form the weights that the window ends with."""
-        W = self._first_weights()
+    def _close_if_done(self) -> None:
+        """Form the weights that a window ends with; not before they are needed, as after the last one they may not be."""
+        if not len(self.rows) or self.visited < len(self.rows):
+            return
+        W = super()._first_weights()
         if self.v0.size:
-            self.v0 = self._first_velocity()
+            self.v0 = super()._first_velocity()
         self.w0 = W
         self._clear()
 
@@ -105,9 +107,11 @@ class Windows(GramSpace):
         self.d[:], self.e[:], self.scales[:] = 0, 0, START
 
     def _first_weights(self) -> np.ndarray:
+        self._close_if_done()
         return super()._first_weights() if len(self.rows) else self.w0.copy()
 
     def _first_velocity(self) -> np.ndarray:
+        self._close_if_done()
         return super()._first_velocity() if len(self.rows) else self.v0.copy()
 
     def _first_output(self, x: np.ndarray) -> np.ndarray:
