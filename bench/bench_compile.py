@@ -73,4 +73,4 @@ def test_dispatch(race):
 def test_import(race):
     rivals = {name: (lambda module=module: python(f"import {module}"))
               for name, module in {"numpy": "numpy", "numba": "numba", **PACKAGES}.items() if is_installed(module)}
-    race({"fastnet": lambda: python("import fastnet"), **rivals}, kernel="import", shape="fresh process", rounds=5)
+    race({"fastnet": lambda: python("import fastnet"), **rivals}, kernel="import", shape="fresh process", rounds=3)

@@ -5,7 +5,7 @@ import pytest
 from bench import peers
 from bench.race import sizes
 
-WORK = sizes((640, (3072, 500, 5), 128), (2500, (3072, 500, 5), 32), (2500, (256, 128, 64, 10), 128),
+WORK = sizes((640, (3072, 500, 5), 128), (2500, (256, 128, 64, 10), 128),
              tiny=(20, (7, 5, 3), 8))  # samples, widths, batch size
 EPOCHS = 2
 

@@ -6,6 +6,7 @@ A peer that is not installed is left out, with a message.
 """
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
 import itertools
@@ -54,12 +55,19 @@ def installed(*names: str) -> dict[str, Callable]:
 
 def fastnet_model(weights: Weights) -> Any:
     """The course network with given weights."""
+    model = copy.deepcopy(_drawn_model(weights[0][0].dtype, weights[0][0].shape[1], *(len(W) for W, _ in weights)))
+    for layer, (W, b) in zip(model.layers[::2], weights, strict=False):
+        layer.W, layer.b = W.copy(), b[None].copy()
+    return model
+
+
+@functools.cache
+def _drawn_model(dtype: np.dtype, *widths: int) -> Any:
+    """One with weights of its own: drawing them takes as long as many a fit, and is no part of what is compared."""
     from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
     layers: list[Any] = []
-    for W, b in weights:
-        full = FullLayer(W.shape[1], W.shape[0], dtype=W.dtype)
-        full.W, full.b = W.copy(), b[None].copy()
-        layers += [full, ReluLayer()]
+    for n_i, n_o in itertools.pairwise(widths):
+        layers += [FullLayer(n_i, n_o, dtype, rng=0), ReluLayer()]
     return Sequential((*layers[:-1], SoftMaxLayer()), loss=CrossEntropyLayer())
 
 
@@ -100,7 +108,7 @@ def torch_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: f
     from torch.nn.functional import cross_entropy
     modules: list[Any] = []
     for W, b in weights:
-        linear = torch.nn.Linear(W.shape[1], W.shape[0], dtype=torch.from_numpy(W).dtype)
+        linear = torch.nn.utils.skip_init(torch.nn.Linear, W.shape[1], W.shape[0], dtype=torch.from_numpy(W).dtype)
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(W))
             linear.bias.copy_(torch.from_numpy(b))

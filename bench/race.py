@@ -24,10 +24,11 @@ from kernels.threads import get_num_threads
 MODES = ("full", "gate", "tiny")
 _MIN_ROUND = 1e-3  # seconds: shorter calls are repeated within a round
 _SECONDS = 0.15  # time for our own rounds; the gate sets its own with --benchmark-max-time
-_PAUSE = 0.01  # after which idle threads of a rival's library have stopped to spin on a core that the next one needs
+_PAUSE = 0.005  # after which idle threads of a rival's library have stopped to spin on a core that the next one needs
 _LONG = 0.1  # seconds that a call takes, of which those to fill the caches are a small part
+_LONGEST = 1.0  # seconds of a first call, compilation and all, after which no second one is spent on warming up
 _RIVAL_SECONDS = 1.5  # a slow rival ends the rounds early
-_ROUNDS = {"full": (7, 15), "gate": (3, 200), "tiny": (1, 1)}
+_ROUNDS = {"full": (7, 11), "gate": (3, 200), "tiny": (1, 1)}
 
 
 def mode() -> str:
@@ -78,9 +79,13 @@ class Race:
         """
         (ours, function), *others = contenders.items()
         rivals = {} if mode() == "gate" else dict(others)
-        errors = {name: _verified(name, contender(), expected, tolerance)
-                  for name, contender in {ours: function, **rivals}.items()}
-        loops = {name: _loops(contender) for name, contender in {ours: function, **rivals}.items()}
+        errors, loops = {}, {}
+        for name, contender in {ours: function, **rivals}.items():
+            started = time.perf_counter()
+            result = contender()
+            first = time.perf_counter() - started
+            errors[name] = _verified(name, result, expected, tolerance)
+            loops[name] = (1, first) if first > _LONGEST else _loops(contender)
         rounds = _rounds(loops, rounds, self._seconds)
         seconds: dict[str, list[float]] = {name: [] for name in rivals}
 

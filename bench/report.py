@@ -89,7 +89,7 @@ def _tiles(run: Run) -> str:
     tiles = []
     for entry in run["benchmarks"]:
         info = entry["extra_info"]
-        if info.get("kernel") == "fit" and "20 epochs" in str(info.get("shape")):
+        if str(info.get("shape")).startswith("course:"):
             tiles.append((table.seconds(entry["stats"]["median"]), "to train the course network, 20 epochs, float32"))
             tiles += [(f"{other['ratio']:.1f}x", f"as long: {name}") for name, other in info["against"].items()]
     products = [entry["extra_info"] for entry in run["benchmarks"] if entry["extra_info"].get("limit") == "fma"]
