@@ -4,14 +4,15 @@
     python -m bench.floors course batch8
 
 The floor is the larger of two times: the operations of the engine that `fit` chooses, at the multipliers' peak, and the
-bytes that it must move, at the rate of a copy; both measured in this session. The big products of that engine are then
-timed alone, at the same sizes: what they take above the floor is theirs, the rest is everything else in a fit.
+bytes that it must move, at the rate of a copy; both measured in this session. The products of that engine are then timed
+alone, at the same sizes: what they take above the floor is theirs, the rest is everything else in a fit.
 """
 from __future__ import annotations
 
+import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,9 @@ from bench import machine, peers
 from bench.bench_fit import JOBS, RATE, Job
 from fastnet.training.gram import first_outputs, gram_matrix
 from fastnet.training.windows import window_rows
-from kernels.gemm import Packed, matmul, pack
+from kernels._jit import jit
+from kernels.gemm import gemm, matmul, vector_lanes
+from kernels.threads import barrier, run
 
 ROUNDS = 7
 HEAD = ("job", "engine", "GFLOP", "GB", "floor", "of the time", "products alone", "above their floor", "the rest")
@@ -37,30 +40,48 @@ def seconds(function: Callable[[], Any], rounds: int = ROUNDS) -> float:
     return float(np.median(taken))
 
 
-def products(job: Job, engine: str, x: np.ndarray, W: np.ndarray) -> Iterator[tuple[int, Callable[[], Any]]]:
-    """The products with the first layer's sizes, and how often a fit does each."""
-    n, _d, h, batch = job.n, x.shape[1], len(W), job.batch_size
-    steps = job.epochs * -(-n // batch)
-    rows = min(window_rows(batch), n) if engine == "windows" else batch
-    dz = np.ones((n, h), x.dtype)
-    z = np.empty((rows, h), x.dtype)
-    if engine == "gram":
-        g, d_rows = gram_matrix(x), pack(dz)
-        half = Packed(d_rows.data, (n // 2, h)).data[:, :n // 2].copy()
-        yield 1, lambda: gram_matrix(x)
-        yield 1, lambda: first_outputs(x, W)
-        yield 1, lambda: matmul(W, dz.T, x, alpha=0.0, beta=1.0)
-        yield steps - steps // job.epochs, lambda: matmul(z, g[:batch], d_rows)
-        yield steps // job.epochs, lambda: matmul(z, g[:batch, :n // 2], Packed(half, (n // 2, h)))  # D fills up
-    elif engine == "fused":
-        packed, flipped = pack(W.T), np.ascontiguousarray(W.T)
-        yield steps, lambda: matmul(z, x[:batch], packed)
-        yield steps, lambda: matmul(flipped, x[:batch].T, z, alpha=0.0, beta=1.0)
+@jit
+def _repeat(thread, threads, sync, scratch, repeats, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha):
+    """One product again and again within a call, as in a fit: the threads are woken once."""
+    for _ in range(repeats):
+        gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha,
+             alpha - alpha, 0, 0)
+        barrier(sync, threads)
+
+
+def step_product(m: int, n: int, k: int, dtype: np.dtype, update: bool = False) -> float:
+    """Seconds of A (m, k) B (k, n) within a step: B kept packed, or for an update A as a transpose and C kept packed."""
+    width = vector_lanes(dtype)
+    a, b, c = np.ones((m, k), dtype), np.ones((k, n + width), dtype), np.ones((m, n + width), dtype)
+    at_a, at_b, at_c = (array.ctypes.data for array in (a, b, c))
+    factor = 4 if m * n * k < 1 << 24 else 1
+    one = c.dtype.type(1)
+    if update:
+        places = at_c, width, m * width, at_a, 1, m, at_b, n + width, 1, 0
     else:
-        times = job.epochs * -(-n // rows)
-        yield times, lambda: first_outputs(x[:rows], W)
-        yield times, lambda: gram_matrix(x[:rows])
-        yield times, lambda: matmul(W, z.T, x[:rows], alpha=0.0, beta=1.0)
+        places = at_c, n + width, width, at_a, k, 1, at_b, width, 1, k * width
+    return seconds(lambda: run(_repeat, 25 * factor, *places, m, n, k, one)) / (25 * factor)
+
+
+def products(job: Job, engine: str, x: np.ndarray, W: np.ndarray) -> float:
+    """Seconds of all products that a fit computes, each timed alone."""
+    n, d, h, batch = job.n, x.shape[1], len(W), min(job.batch_size, job.n)
+    steps = -(-n // batch)
+    total = job.epochs * steps * sum(
+        step_product(batch, n_out, n_in, x.dtype) + step_product(batch, n_in, n_out, x.dtype)
+        + step_product(n_in, n_out, batch, x.dtype, update=True) for n_in, n_out in itertools.pairwise(job.widths[1:]))
+    rows = min(window_rows(batch), n) if engine == "windows" else n
+    dz = np.ones((rows, h), x.dtype)
+    if engine == "fused":
+        return total + job.epochs * steps * (
+            step_product(batch, h, d, x.dtype) + step_product(d, h, batch, x.dtype, update=True))
+    times = 1 if engine == "gram" else job.epochs * -(-n // rows)
+    total += times * (seconds(lambda: gram_matrix(x[:rows])) + seconds(lambda: first_outputs(x[:rows], W))
+                      + seconds(lambda: matmul(W, dz.T, x[:rows], alpha=0.0, beta=1.0)))
+    if engine == "windows":
+        return total + job.epochs * steps * step_product(batch, h, rows // 2, x.dtype)
+    return total + steps * (step_product(batch, h, n // 2, x.dtype)  # in the first epoch, D fills up
+                            + (job.epochs - 1) * step_product(batch, h, n, x.dtype))
 
 
 def row(job: Job) -> tuple[str, ...]:
@@ -75,7 +96,7 @@ def row(job: Job) -> tuple[str, ...]:
     by_bytes = moved / machine.copy_bandwidth(moved / steps)
     floor = max(by_flops, by_bytes)
     taken = seconds(lambda: peers.fastnet_fit(x, t, weights, job.epochs, RATE, job.batch_size), min(ROUNDS, job.rounds + 2))
-    alone = sum(times * seconds(function) for times, function in products(job, chosen.name, x, weights[0][0].copy()))
+    alone = products(job, chosen.name, x, weights[0][0].copy())
     return (job.name, chosen.name, f"{flops / 1e9:.1f}", f"{moved / 1e9:.2f}",
             "operations" if by_flops > by_bytes else "bytes", f"{floor / taken:.0%}", f"{alone / taken:.0%}",
             f"{max(0.0, alone - floor) / taken:.0%}", f"{(taken - max(alone, floor)) / taken:.0%}")
