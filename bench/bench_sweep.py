@@ -9,7 +9,7 @@ from fastnet.sweep import lr_sweep
 EPOCHS = 3
 
 
-@pytest.mark.parametrize("work", sizes((320, 4), (2500, 1), (2500, 4), (2500, 16), tiny=(20, 2)),
+@pytest.mark.parametrize("work", sizes((320, 4), (2500, 1), (2500, 4), (2500, 8), tiny=(20, 2)),
                          ids="{0[0]}x{0[1]}rates".format)
 def test_rates(race, work):
     n, rates = work

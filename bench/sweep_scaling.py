@@ -86,7 +86,7 @@ def draw(trials: dict[int, float], others: dict[str, float], epochs: int, path: 
     axes.set(xlabel="trials in the sweep", ylabel=f"ms a trial of {epochs} epochs",
              title=f"{N} x {'-'.join(map(str, WIDTHS))}, batch {BATCH}, float32, {get_num_threads()} cores")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="center right")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 

@@ -13,52 +13,33 @@ from kernels.gram import D_SCALE, V_V, V_W, W_V, W_W
 START = (1.0, 0.0, 0.0, 1.0, 1.0)  # the scales while W is W_0 and V is V_0
 
 
-class GramSpace(Fused):
-    """As `Fused`; X W_0.T and X X.T are made at the start, W at the end.
+class RowSpace(Fused):
+    """What the engines in Gram space share: the first layer's state, in terms of rows of X.
 
     Parameters
     ----------
     model, x, t, batch_size, momentum, decay
-        See `Fused`. x is in the model's dtype.
-    g : ndarray, shape (n, n), optional
-        X X.T as `gram_matrix` makes it, to be shared by all models trained on the same x.
-    a0 : ndarray, shape (n, n_o), optional
-        X W_0.T, to be shared by all models that start from the same weights.
-    products : dict, optional
-        For other data X' to evaluate, id(X'): (X', X' W_0.T, X' X.T), to be shared by the same models.
+        See `Fused`.
+    rows : ndarray, shape (n, n_i)
+        All of x, or some of it.
+    g, a0 : ndarray, shape (n, n) and (n, n_o)
+        The products of those rows with each other, and with W_0.T.
     """
 
-    name = "gram"
     has_first_weights = False
 
-    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
-                 decay: float = 0.0, g: np.ndarray | None = None, a0: np.ndarray | None = None,
-                 products: dict[int, Any] | None = None) -> None:
-        self.rows = x
-        self.g = gram_matrix(x) if g is None else g
+    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float, decay: float,
+                 rows: np.ndarray, g: np.ndarray, a0: np.ndarray) -> None:
+        self.rows, self.g, self.a0 = rows, g, a0
         super().__init__(model, x, t, batch_size, momentum, decay)
         first, width = self.layers[0], vector_lanes(self.dtype)
         self.w0 = np.asarray(first.W, self.dtype)
-        self.a0 = first_outputs(x, self.w0) if a0 is None else a0
         self.v0 = self.av = np.empty((0, 0), self.dtype)  # of a velocity that starts from 0
-        columns = (-(-first.n_o // width), len(self.g), width)
+        columns = (-(-first.n_o // width), len(g), width)
         self.d = np.zeros(columns, self.dtype)
         self.e = np.zeros(columns if momentum else (0, 0, 0), self.dtype)
         self.scales = np.array(START)
         self.visited = 0
-        self._products: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {} if products is None else products
-
-    def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
-        losses = super().epoch(lr, order, stop, start)
-        self.visited = max(self.visited, stop if order is None else len(self.x))
-        return losses
-
-    def save(self) -> Any:
-        return super().save(), self.d.copy(), self.e.copy(), self.scales.copy(), self.visited
-
-    def restore(self, saved: Any) -> None:
-        super().restore(saved[0])
-        self.d[:], self.e[:], self.scales[:], self.visited = saved[1:]
 
     def write(self) -> None:
         super().write()
@@ -85,6 +66,49 @@ class GramSpace(Fused):
         matmul(W, d.T, self.rows, alpha=of_rows, beta=1.0)
         return W
 
+    def _state(self) -> Any:
+        return kernel.Gram(True, self.a0, self.av, self.d, self.e, self.scales, self.visited)
+
+    def _source_width(self) -> int:
+        return len(self.g)
+
+
+class GramSpace(RowSpace):
+    """As `Fused`; X W_0.T and X X.T are made at the start, W at the end.
+
+    Parameters
+    ----------
+    model, x, t, batch_size, momentum, decay
+        See `Fused`. x is in the model's dtype.
+    g : ndarray, shape (n, n), optional
+        X X.T as `gram_matrix` makes it, to be shared by all models trained on the same x.
+    a0 : ndarray, shape (n, n_o), optional
+        X W_0.T, to be shared by all models that start from the same weights.
+    products : dict, optional
+        For other data X' to evaluate, id(X'): (X', X' W_0.T, X' X.T), to be shared by the same models.
+    """
+
+    name = "gram"
+
+    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
+                 decay: float = 0.0, g: np.ndarray | None = None, a0: np.ndarray | None = None,
+                 products: dict[int, Any] | None = None) -> None:
+        super().__init__(model, x, t, batch_size, momentum, decay, x, gram_matrix(x) if g is None else g,
+                         first_outputs(x, np.asarray(model.layers[0].W, x.dtype)) if a0 is None else a0)
+        self._products: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {} if products is None else products
+
+    def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
+        losses = super().epoch(lr, order, stop, start)
+        self.visited = max(self.visited, stop if order is None else len(self.x))
+        return losses
+
+    def save(self) -> Any:
+        return super().save(), self.d.copy(), self.e.copy(), self.scales.copy(), self.visited
+
+    def restore(self, saved: Any) -> None:
+        super().restore(saved[0])
+        self.d[:], self.e[:], self.scales[:], self.visited = saved[1:]
+
     def _first_output(self, x: np.ndarray) -> np.ndarray:
         """relu(w_w X' W_0.T - d_scale (X' X.T) D + b): the two products are made once for a data set."""
         if id(x) not in self._products:  # the entry holds x, so that its id stays its own
@@ -102,12 +126,6 @@ class GramSpace(Fused):
     def _source(self, order: np.ndarray, shuffled: bool, first: int, last: int) -> tuple[Any, Any, Any]:
         place, step = self.g.__array_interface__["data"][0], self.g.strides[0] // self.g.itemsize
         return self._data(place, step, order, shuffled), self._state(), None
-
-    def _state(self) -> Any:
-        return kernel.Gram(True, self.a0, self.av, self.d, self.e, self.scales, self.visited)
-
-    def _source_width(self) -> int:
-        return len(self.g)
 
     def _direct(self) -> bool:
         return True

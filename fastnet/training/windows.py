@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.training.fused import Fused
-from fastnet.training.gram import START, GramSpace, gram_buffer
+from fastnet.training.gram import START, RowSpace, gram_buffer
 from kernels.fused import train
 from kernels.gemm import matmul, matmul_transposed
 from kernels.threads import run
@@ -19,7 +18,7 @@ from kernels.threads import run
 ROWS = 256  # of a window: fewer move the weights more often, more cost a larger Gram matrix
 
 
-class Windows(GramSpace):
+class Windows(RowSpace):
     """As `GramSpace`, for rows of any number, in memory or on disk; the weights are formed after each window.
 
     Parameters
@@ -35,8 +34,7 @@ class Windows(GramSpace):
         dtype = np.dtype(model.dtype)
         self.size = min(window_rows(batch_size), len(x))
         outputs = np.empty((self.size, model.layers[0].n_o), dtype)
-        super().__init__(model, x, t, batch_size, momentum, decay, gram_buffer(self.size, dtype), outputs)
-        self.rows = x[:0]
+        super().__init__(model, x, t, batch_size, momentum, decay, x[:0], gram_buffer(self.size, dtype), outputs)
         self.opened = 0  # where in the order the window starts whose rows are `rows`
         if momentum:
             self.v0, self.av = np.zeros_like(self.w0), np.empty_like(outputs)
@@ -63,10 +61,10 @@ class Windows(GramSpace):
     def save(self) -> Any:
         """As it is between two epochs, when no window is half done."""
         self._close_if_done()
-        return Fused.save(self), self.w0, self.v0  # new ones are made in time
+        return super().save(), self.w0, self.v0  # new ones are made in time
 
     def restore(self, saved: Any) -> None:
-        Fused.restore(self, saved[0])
+        super().restore(saved[0])
         self.w0, self.v0 = saved[1:]
         self._clear()
 
@@ -119,9 +117,6 @@ class Windows(GramSpace):
         matmul(h, np.asarray(x, self.dtype), self._first_weights().T, bias=self._bias(self.net.params, 0),
                relu=len(self.layers) > 1)
         return h
-
-    def _direct(self) -> bool:
-        return Fused._direct(self)
 
     def _step_work(self) -> int:
         return self.batch_size * sum(min(layer.n_i, self.size) * layer.n_o for layer in self.layers)
