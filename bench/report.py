@@ -92,13 +92,18 @@ def _tiles(run: Run) -> str:
         if str(info.get("shape")).startswith("course:"):
             tiles.append((table.seconds(entry["stats"]["median"]), "to train the course network, 20 epochs, float32"))
             tiles += [(f"{other['ratio']:.1f}x", f"as long: {name}") for name, other in info["against"].items()]
-    products = [entry["extra_info"] for entry in run["benchmarks"] if entry["extra_info"].get("limit") == "fma"]
-    products = [info for info in products if info.get("layout") != "symmetric"]  # does half of what it is counted for
+    products = [entry["extra_info"] for entry in run["benchmarks"]]
+    products = [info for info in products if info.get("kernel") == "gemm" and info.get("share") and _counts_right(info)]
     if products:
         best = max(products, key=lambda info: info["share"])
         tiles.append((f"{best['share']:.0%}", f"of the FMA peak: {best['kernel']} {best['shape']}"))
     return '<div class="tiles">' + "".join(
         f"<div><strong>{escape(figure)}</strong><span>{escape(text)}</span></div>" for figure, text in tiles) + "</div>"
+
+
+def _counts_right(info: Mapping[str, Any]) -> bool:
+    """Whether it does the operations that it is counted for: symmetric products do half of them."""
+    return info.get("layout") != "symmetric" and info.get("kernel") != "gram_matrix"
 
 
 def _title(info: Mapping[str, Any]) -> str:
@@ -111,7 +116,7 @@ def _roofline(run: Run) -> str:
     points: dict[str, list[Point]] = {"float32": [], "float64": []}
     for entry in run["benchmarks"]:
         info = entry["extra_info"]
-        if info.get("flops") and info.get("bytes") and info.get("layout") != "symmetric":
+        if info.get("flops") and info.get("bytes") and _counts_right(info):
             tip = f"{_title(info)}: {info['gflops']:.1f} GFLOP/s, {info['share']:.0%} of its limit"
             points[info["dtype"]].append(Point(info["flops"] / info["bytes"], info["gflops"], tip))
     chart = charts.roofline(points, {f"FMA {name}": peak / 1e9 for name, peak in limits["fma_peak"].items()},
