@@ -1,5 +1,6 @@
 """Settings of all tests: the same examples in every run, and no float type that changes on its way."""
 import importlib
+import signal
 
 import hypothesis
 import numpy as np
@@ -8,6 +9,8 @@ from numba import types
 from numba.core.dispatcher import Dispatcher
 
 import fastnet
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with Ctrl-C ignored
 
 hypothesis.settings.register_profile("fastnet", derandomize=True, deadline=None, max_examples=40)
 hypothesis.settings.load_profile("fastnet")

@@ -43,10 +43,11 @@ def test_no_files_are_left(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def die_in(processes, seconds):
-    """Kill a worker of a pool after a while."""
+def die_after_two(processes, journal):
+    """Kill a worker of a pool once two trials are finished."""
     def kill():
-        time.sleep(seconds)
+        while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
+            time.sleep(0.001)
         os.kill(next(iter(processes._processes)), signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
@@ -56,10 +57,10 @@ def die_in(processes, seconds):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_a_broken_pool_keeps_what_is_finished(tmp_path):
-    many = dict(lrs="0.001:0.1:log20", epochs=1000, seeds=1, resume=tmp_path / "sweep.jsonl")
+    many = dict(lrs="0.001:0.1:log20", epochs=300, seeds=1, resume=tmp_path / "sweep.jsonl")
     with pool() as processes:
         processes.submit(int).result()
-        killer = die_in(processes, 2)
+        killer = die_after_two(processes, many["resume"])
         with pytest.raises(SweepError, match="failed: BrokenProcessPool") as caught:
             lr_sweep(**small(executor=processes, **many))
         killer.join()
