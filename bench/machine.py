@@ -26,6 +26,7 @@ _PANEL_K = 128  # panels of this length and one tile's size stay in the L1 cache
 _PANEL_B, _PANEL_C = 1 << 15, 1 << 17  # where they lie in a thread's scratch, in bytes
 _SECONDS = 0.02  # one timing
 _TIMINGS = 12
+_REST = 0.05  # seconds between timings: a neighbour who comes for a moment must not be in all of them
 _REFERENCE = (512, 512, 512)
 
 
@@ -58,7 +59,11 @@ def _best_rate(work: float, function: Callable[[int], object]) -> float:
         repeats *= 4
         seconds = _timed(function, repeats)
     repeats = max(1, round(repeats * _SECONDS / seconds))
-    return repeats * work / min(_timed(function, repeats) for _ in range(_TIMINGS))
+    best = float("inf")
+    for _ in range(_TIMINGS):
+        time.sleep(_REST)
+        best = min(best, _timed(function, repeats))
+    return repeats * work / best
 
 
 def _timed(function: Callable[[int], object], repeats: int) -> float:
