@@ -43,12 +43,13 @@ def test_no_files_are_left(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def die_after_two(processes, journal):
-    """Kill a worker of a pool once two trials are finished."""
+def kill_after_two(workers, journal):
+    """Kill processes, given by a function, once two trials are finished."""
     def kill():
         while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
             time.sleep(0.001)
-        os.kill(next(iter(processes._processes)), signal.SIGKILL)
+        for worker in workers():
+            os.kill(worker, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
     thread.start()
@@ -60,7 +61,7 @@ def test_a_broken_pool_keeps_what_is_finished(tmp_path):
     many = dict(lrs="0.001:0.1:log20", epochs=300, seeds=1, resume=tmp_path / "sweep.jsonl")
     with pool() as processes:
         processes.submit(int).result()
-        killer = die_after_two(processes, many["resume"])
+        killer = kill_after_two(lambda: list(processes._processes)[:1], many["resume"])
         with pytest.raises(SweepError, match="failed: BrokenProcessPool") as caught:
             lr_sweep(**small(executor=processes, **many))
         killer.join()
@@ -123,19 +124,14 @@ def test_data_are_placed_once(cluster, monkeypatch):
 
 
 @pytest.mark.parametrize("victims", [1, 2], ids=["one worker", "all workers"])
-def test_a_killed_worker_costs_nothing_but_time(cluster, victims):
+def test_a_killed_worker_costs_nothing_but_time(cluster, victims, tmp_path):
     local, client = cluster
     many = dict(lrs="0.001:0.1:log20", epochs=2000, seeds=1, validation=None)
     expected = lr_sweep(**small(**many))
     client.wait_for_workers(2)
 
-    def kill():
-        time.sleep(1)
-        for nanny in list(local.workers.values())[:victims]:
-            os.kill(nanny.pid, signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    result = lr_sweep(**small(executor=client.get_executor(), **many))
+    journal = tmp_path / "sweep.jsonl"
+    killer = kill_after_two(lambda: [nanny.pid for nanny in list(local.workers.values())[:victims]], journal)
+    result = lr_sweep(**small(executor=client.get_executor(), resume=journal, **many))
     assert not killer.is_alive()  # it came while the sweep ran
     assert_same(result, expected)
