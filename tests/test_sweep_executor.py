@@ -51,7 +51,7 @@ def kill_after_two(workers, journal):
         for worker in workers():
             os.kill(worker, signal.SIGKILL)
 
-    thread = threading.Thread(target=kill)
+    thread = threading.Thread(target=kill, daemon=True)
     thread.start()
     return thread
 
