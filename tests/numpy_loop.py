@@ -88,12 +88,7 @@ def assert_close(one, other, relative):
 
 
 def assert_same_training(model, losses, other, other_losses, relative):
-    """Losses are equal up to `relative`, parameters too, but for a kink.
-
-    A sum that rounds to the other side of 0 turns one sample off in one hidden unit, for one step: in float32 it happens
-    now and then, by CPU and engine, and shows in that unit's weights.
-    """
     assert_close(losses, other_losses, relative)
     for one, expected in zip(parameters(model), other, strict=True):
         assert one.shape == expected.shape
-        assert_close(one, expected, max(relative, 1e-4) if one.dtype == np.float32 else relative)
+        assert_close(one, expected, relative)

@@ -95,7 +95,7 @@ def test_every_engine_is_the_loop_by_hand(fit):
 ], ids=["plain", "momentum", "decay", "shuffle", "all"])
 def test_twenty_epochs_of_a_small_course_network(options, dtype):
     """As the course trains: images of centred pixels, five classes, batches that do not divide the data."""
-    rng = np.random.default_rng(7)
+    rng = np.random.default_rng(8)  # no sum so near 0 that ReLU would turn on rounding
     labels = rng.integers(0, 5, 230)
     x = np.clip(0.3 * rng.standard_normal((5, 300))[labels] + 0.2 * rng.standard_normal((230, 300)), -0.5, 0.5)
     t = np.eye(5)[labels]
