@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastnet.kernels.relu import relu_forward
 
 from bench.peers import PACKAGES, is_installed
 from bench.race import mode
-from kernels.relu import relu_forward
 
 JOB = """
 import sys
@@ -26,7 +26,7 @@ model = fastnet.Sequential((fastnet.FullLayer({inputs}, 500, rng=rng), fastnet.R
 x, labels = rng.random((256, {inputs})), rng.integers(0, 5, 256)
 model.fit(x, fastnet.one_hot(labels, 5), 2, 0.1, progress=False)
 model.predict(x)
-kernels = {{id(value): value for name, module in sys.modules.items() if name.partition(".")[0] == "kernels"
+kernels = {{id(value): value for name, module in sys.modules.items() if name.startswith("fastnet.kernels.")
            for value in vars(module).values() if isinstance(value, Dispatcher)}}
 print(json.dumps({{"modules": modules, "signatures": sum(len(kernel.signatures) for kernel in kernels.values())}}))
 """.format(inputs=64 if mode() == "tiny" else 3072)

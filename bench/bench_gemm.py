@@ -1,10 +1,10 @@
 """The matrix products of training, beside NumPy's and PyTorch's."""
 import numpy as np
 import pytest
+from fastnet.kernels.gemm import matmul, matmul_transposed, pack
 
 from bench.peers import is_installed
 from bench.race import sizes
-from kernels.gemm import matmul, matmul_transposed, pack
 
 HAS_TORCH = is_installed("torch")
 COURSE = sizes((128, 500, 3072), tiny=(3, 5, 7))  # batch, hidden units, inputs

@@ -1,9 +1,9 @@
 """ReLU and its mask."""
 import numpy as np
 import pytest
+from fastnet.kernels.relu import relu_backward, relu_forward
 
 from bench.elementwise import CASES, compete, laid_out, name_of
-from kernels.relu import relu_backward, relu_forward
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)

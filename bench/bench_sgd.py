@@ -1,10 +1,10 @@
 """The step of gradient descent."""
 import numpy as np
 import pytest
+from fastnet.kernels.sgd import sgd_update
 
 from bench.elementwise import CASES, compete, laid_out, name_of
 from bench.race import sizes
-from kernels.sgd import sgd_update
 
 WEIGHTS = [(shape, "C") for shape in sizes((500, 3072), tiny=(5, 7))]
 

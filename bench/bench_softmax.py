@@ -1,10 +1,10 @@
 """Softmax of rows, and the product of a gradient with its Jacobian."""
 import numpy as np
 import pytest
+from fastnet.kernels.softmax import softmax_backward, softmax_forward
 
 from bench.elementwise import CASES, compete, laid_out, name_of
 from bench.race import sizes
-from kernels.softmax import softmax_backward, softmax_forward
 
 CLASSES = [(shape, "C") for shape in sizes((128, 5), (2500, 100), tiny=(3, 4))] + CASES[1:]
 

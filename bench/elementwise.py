@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from fastnet.kernels import naive
 
 from bench.race import Race, sizes
-from kernels import naive
 
 SHAPES = sizes((128, 500), (2500, 500), tiny=(3, 5))
 LAYOUTS = sizes("C", "F", "strided", tiny="F")

@@ -16,14 +16,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from fastnet.kernels._jit import jit
+from fastnet.kernels.gemm import gemm, matmul, vector_lanes
+from fastnet.kernels.threads import barrier, run
 
 from bench import machine, peers
 from bench.bench_fit import JOBS, RATE, Job
 from fastnet.training.gram import first_outputs, gram_matrix
 from fastnet.training.windows import window_rows
-from kernels._jit import jit
-from kernels.gemm import gemm, matmul, vector_lanes
-from kernels.threads import barrier, run
 
 ROUNDS = 7
 HEAD = ("job", "engine", "GFLOP", "GB", "floor", "of the time", "products alone", "above their floor", "the rest")

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from fastnet.kernels._jit import jit
+from fastnet.kernels.gemm import KC, block, matmul, pack
+from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
+from fastnet.kernels.threads import get_num_threads, set_num_threads
 
 from bench import machine
 from bench.peers import is_installed
-from kernels._jit import jit
-from kernels.gemm import KC, block, matmul, pack
-from kernels.simd import MR, VECTOR_BYTES, lanes
-from kernels.threads import get_num_threads, set_num_threads
 
 ROUNDS = 9
 _PAUSE = 0.02  # idle threads of a library fall asleep before the next one is timed

@@ -16,10 +16,9 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-
-from kernels._jit import jit
-from kernels.simd import MR, NV, VECTOR_BITS, copy_vector, lanes, store, tile
-from kernels.threads import available_cores, get_num_threads, run
+from fastnet.kernels._jit import jit
+from fastnet.kernels.simd import MR, NV, VECTOR_BITS, copy_vector, lanes, store, tile
+from fastnet.kernels.threads import available_cores, get_num_threads, run
 
 PEERS = ("torch", "jax", "scikit-learn")
 _PANEL_K = 128  # panels of this length and one tile's size stay in the L1 cache

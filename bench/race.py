@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+from fastnet.kernels.threads import get_num_threads
 
 from bench import machine
 from bench.statistics import paired_ratio
-from kernels.threads import get_num_threads
 
 MODES = ("full", "gate", "tiny")
 _MIN_ROUND = 1e-3  # seconds: shorter calls are repeated within a round

@@ -13,10 +13,10 @@ from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
+from fastnet.kernels.threads import get_num_threads
 
 from bench import peers
 from fastnet.sweep import SweepResult, lr_sweep
-from kernels.threads import get_num_threads
 
 N, WIDTHS, BATCH = 2500, (3072, 500, 5), 128
 

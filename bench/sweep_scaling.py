@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastnet.kernels.threads import get_num_threads
 
 from bench import peers
 from fastnet.sweep import lr_sweep
 from fastnet.training.gram import gram_matrix
-from kernels.threads import get_num_threads
 
 N, WIDTHS, BATCH = 2500, (3072, 500, 5), 128
 

@@ -12,11 +12,10 @@ import statistics
 import time
 
 import numpy as np
+from fastnet.kernels._jit import FASTMATH, jit
+from fastnet.kernels.gemm import gemm, vector_lanes
+from fastnet.kernels.threads import get_num_threads, run
 from numba import njit, prange
-
-from kernels._jit import FASTMATH, jit
-from kernels.gemm import gemm, vector_lanes
-from kernels.threads import get_num_threads, run
 
 ROUNDS = 41
 

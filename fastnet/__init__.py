@@ -7,17 +7,27 @@ The course's classes under the course's names, for networks of fully connected l
     model = Sequential((FullLayer(3072, 500), ReluLayer(), FullLayer(500, 5), SoftMaxLayer()), loss=CrossEntropyLayer())
     losses = model.fit(x_train, y_train, epochs=20, lr=0.1)
     labels = model.predict(x_test)
+
+Names are imported when they are first used (:pep:`562`), so that tools which need no kernel start without Numba.
 """
-from fastnet._dtypes import get_default_dtype, set_default_dtype
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 from fastnet._version import __version__
-from fastnet.cross_entropy import CrossEntropyLayer, one_hot
-from fastnet.full import FullLayer
-from fastnet.gradcheck import GradientReport, gradcheck
-from fastnet.relu import ReluLayer
-from fastnet.sequential import Sequential
-from fastnet.softmax import SoftMaxLayer
-from fastnet.training import EpochReport, Evaluation, History, Plan
-from kernels.threads import get_num_threads, set_num_threads
+
+if TYPE_CHECKING:
+    from fastnet._dtypes import get_default_dtype, set_default_dtype
+    from fastnet.cross_entropy import CrossEntropyLayer, one_hot
+    from fastnet.full import FullLayer
+    from fastnet.gradcheck import GradientReport, gradcheck
+    from fastnet.kernels.threads import get_num_threads, set_num_threads
+    from fastnet.relu import ReluLayer
+    from fastnet.sequential import Sequential
+    from fastnet.softmax import SoftMaxLayer
+    from fastnet.training import EpochReport, Evaluation, History, Plan
 
 __all__ = [
     "CrossEntropyLayer",
@@ -38,3 +48,54 @@ __all__ = [
     "set_default_dtype",
     "set_num_threads",
 ]
+
+_MODULE_OF = {
+    "CrossEntropyLayer": "fastnet.cross_entropy",
+    "EpochReport": "fastnet.training",
+    "Evaluation": "fastnet.training",
+    "FullLayer": "fastnet.full",
+    "GradientReport": "fastnet.gradcheck",
+    "History": "fastnet.training",
+    "Plan": "fastnet.training",
+    "ReluLayer": "fastnet.relu",
+    "Sequential": "fastnet.sequential",
+    "SoftMaxLayer": "fastnet.softmax",
+    "get_default_dtype": "fastnet._dtypes",
+    "get_num_threads": "fastnet.kernels.threads",
+    "gradcheck": "fastnet.gradcheck",
+    "one_hot": "fastnet.cross_entropy",
+    "set_default_dtype": "fastnet._dtypes",
+    "set_num_threads": "fastnet.kernels.threads",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module 'fastnet' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _find_kernels_in_checkout() -> None:
+    """Make the checkout's folder ``kernels`` importable as ``fastnet.kernels``, which is its place once installed."""
+    root = Path(__file__).resolve().parent.parent
+    folder = root / "kernels"
+    if (root / "fastnet" / "kernels").exists() or not ((root / "pyproject.toml").exists() and folder.is_dir()):
+        return
+    spec = importlib.util.spec_from_file_location(f"{__name__}.kernels", folder / "__init__.py",
+                                                  submodule_search_locations=[str(folder)])
+    assert spec is not None and spec.loader is not None
+    sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    globals()["kernels"] = module
+
+
+_find_kernels_in_checkout()

@@ -19,26 +19,6 @@ from fastnet import _dtypes
 NUMERIC = "biuf"  # kinds of dtype that are real numbers
 
 
-def own_kernels() -> None:
-    """Make sure that the top-level package ``kernels`` is the one that belongs to fastnet."""
-    try:
-        import kernels
-    except ModuleNotFoundError as error:
-        if error.name != "kernels":
-            raise
-        raise ImportError(
-            "fastnet: its package 'kernels' is not installed. It comes with fastnet, beside it: install fastnet again "
-            "(pip install --force-reinstall fastnet)."
-        ) from error
-    if getattr(kernels, "PROJECT", None) != "fastnet":
-        found = getattr(kernels, "__file__", None) or next(iter(kernels.__path__), "an unknown place")
-        raise ImportError(
-            f"fastnet: the import name 'kernels' leads to {found}, which is not fastnet's package of that name. "
-            "Uninstall the other one (pip uninstall kernels), or rename it if it is a file or folder of yours; "
-            "if fastnet's was overwritten, install fastnet again."
-        )
-
-
 def whole_number(who: object, name: str, value: Any, why: str) -> int:
     """``value`` as an int that is at least 1."""
     try:
@@ -401,6 +381,3 @@ def _transposed(array: np.ndarray, shape: tuple[int, ...]) -> str:
     if array.ndim == 2 and array.shape == shape[::-1]:
         return " It looks transposed: use .T."
     return ""
-
-
-own_kernels()  # here, because every module of ours imports this one before it imports a kernel

@@ -15,14 +15,14 @@ import numpy as np
 
 from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
+from fastnet.kernels._jit import cache_info, jit
+from fastnet.kernels.gemm import matmul, matmul_transposed, pack
+from fastnet.kernels.simd import MR, NV, VECTOR_BITS, lanes, tile
+from fastnet.kernels.threads import available_cores, get_num_threads, run
 from fastnet.relu import ReluLayer
 from fastnet.sequential import Sequential
 from fastnet.softmax import SoftMaxLayer
 from fastnet.training.plan import ENGINES
-from kernels._jit import cache_info, jit
-from kernels.gemm import matmul, matmul_transposed, pack
-from kernels.simd import MR, NV, VECTOR_BITS, lanes, tile
-from kernels.threads import available_cores, get_num_threads, run
 
 _REPEATS = 400
 _ROUNDS = 7

@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet._state import FloatArray
-from kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from fastnet.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
 
 
 class CrossEntropyLayer:

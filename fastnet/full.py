@@ -8,8 +8,8 @@ import numpy.typing as npt
 
 from fastnet import _checks, _dtypes
 from fastnet._state import FloatArray
-from kernels import full as kernels
-from kernels.sgd import sgd_update
+from fastnet.kernels import full as kernels
+from fastnet.kernels.sgd import sgd_update
 
 
 class FullLayer:

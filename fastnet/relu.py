@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet._state import FloatArray
-from kernels.relu import relu_backward, relu_forward
+from fastnet.kernels.relu import relu_backward, relu_forward
 
 
 class ReluLayer:

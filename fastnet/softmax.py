@@ -6,7 +6,7 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet._state import FloatArray
-from kernels.softmax import softmax_backward, softmax_forward
+from fastnet.kernels.softmax import softmax_backward, softmax_forward
 
 
 class SoftMaxLayer:

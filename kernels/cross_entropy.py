@@ -1,8 +1,7 @@
 """Cross-entropy of probabilities and one-hot targets, and its gradient (3.18, 3.19)."""
 import numpy as np
-
-from kernels._jit import jit
-from kernels._layout import plain
+from fastnet.kernels._jit import jit
+from fastnet.kernels._layout import plain
 
 
 def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:

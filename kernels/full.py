@@ -1,9 +1,8 @@
 """The products of the fully connected layer, forward and backward (3.7 - 3.9)."""
 import numpy as np
-
-from kernels._jit import jit
-from kernels._layout import plain
-from kernels.gemm import matmul
+from fastnet.kernels._jit import jit
+from fastnet.kernels._layout import plain
+from fastnet.kernels.gemm import matmul
 
 
 def full_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> None:

@@ -22,13 +22,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-
-from kernels._jit import jit
-from kernels.gemm import block, cell, gather, pack_columns, share
-from kernels.gram import gram_first, gram_scales, gram_update
-from kernels.simd import VECTOR_BYTES, keep_positive, lanes, number
-from kernels.softmax import softmax_rows
-from kernels.threads import barrier
+from fastnet.kernels._jit import jit
+from fastnet.kernels.gemm import block, cell, gather, pack_columns, share
+from fastnet.kernels.gram import gram_first, gram_scales, gram_update
+from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, number
+from fastnet.kernels.softmax import softmax_rows
+from fastnet.kernels.threads import barrier
 
 # One row of `Net.table` a layer: sizes, then where things start, in elements, in `params` and in `work`
 N_IN, N_OUT, LD, W, B, BACK, H, DA, COLUMNS = range(9)

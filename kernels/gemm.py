@@ -12,9 +12,8 @@ C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and a
 from dataclasses import dataclass
 
 import numpy as np
-
-from kernels._jit import jit
-from kernels.simd import (
+from fastnet.kernels._jit import jit
+from fastnet.kernels.simd import (
     MR,
     NV,
     VECTOR_BYTES,
@@ -28,7 +27,7 @@ from kernels.simd import (
     tile,
     transpose,
 )
-from kernels.threads import SCRATCH_BYTES, barrier, next_job, run
+from fastnet.kernels.threads import SCRATCH_BYTES, barrier, next_job, run
 
 KC = 256  # length of one packed run
 MC = 64  # rows of A packed at once

@@ -16,9 +16,9 @@ scales, and V_0 the velocity at the start,
 X need not be all the data: fastnet/training/windows.py takes some hundred rows at a time, and forms W after each of these
 windows. D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
 """
-from kernels._jit import jit
-from kernels.gemm import cell, share
-from kernels.simd import VECTOR_BYTES, lanes, number
+from fastnet.kernels._jit import jit
+from fastnet.kernels.gemm import cell, share
+from fastnet.kernels.simd import VECTOR_BYTES, lanes, number
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
 

@@ -1,8 +1,7 @@
 """The rectified linear unit and its mask (3.14)."""
 import numpy as np
-
-from kernels._jit import jit
-from kernels._layout import flat, plain
+from fastnet.kernels._jit import jit
+from fastnet.kernels._layout import flat, plain
 
 
 def relu_forward(y: np.ndarray, x: np.ndarray) -> None:

@@ -1,8 +1,7 @@
 """The step of stochastic gradient descent (3.10, 3.11)."""
 import numpy as np
-
-from kernels._jit import jit
-from kernels._layout import flat, plain
+from fastnet.kernels._jit import jit
+from fastnet.kernels._layout import flat, plain
 
 
 def sgd_update(out: np.ndarray, W: np.ndarray, dW: np.ndarray, lr: float) -> None:

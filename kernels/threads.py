@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
-from kernels._jit import jit
-from kernels.simd import atomic_add, call_yield, pause
+from fastnet.kernels._jit import jit
+from fastnet.kernels.simd import atomic_add, call_yield, pause
 
 SCRATCH_BYTES = 1 << 20
 _SPINS = 4000  # some 100 microseconds of waiting at a barrier before the core is offered to others

@@ -37,7 +37,7 @@ def no_silent_promotion():
     """Numba compiles a kernel for whatever it is called with: after all tests, none may mix float32 and float64."""
     yield
     for stem in ("relu", "softmax", "cross_entropy", "sgd"):
-        for kernel in vars(importlib.import_module(f"kernels.{stem}")).values():
+        for kernel in vars(importlib.import_module(f"fastnet.kernels.{stem}")).values():
             if isinstance(kernel, Dispatcher):
                 for signature in kernel.signatures:
                     floats = {t for t in (getattr(a, "dtype", a) for a in signature) if isinstance(t, types.Float)}

@@ -1,5 +1,6 @@
-"""What holds for every public call: kinds of input, what importing costs, and finding our own kernels."""
+"""What holds for every public call: kinds of input, what importing costs, and where our kernels are found."""
 import doctest
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -108,7 +109,7 @@ def test_default_dtype_can_be_set_and_read():
 
 @pytest.mark.parametrize("stem", ["_dtypes", "full", "relu", "softmax", "cross_entropy", "sequential", "gradcheck"])
 def test_examples_in_docstrings(stem):
-    result = doctest.testmod(sys.modules[f"fastnet.{stem}"])
+    result = doctest.testmod(importlib.import_module(f"fastnet.{stem}"))
     assert result.attempted > 0
     assert result.failed == 0
 
@@ -126,17 +127,29 @@ def test_importing_is_light():
     assert result.stdout == "set()\n", result.stderr
 
 
-@pytest.mark.parametrize("files", [["kernels.py"], ["kernels/__init__.py"], ["kernels/other.py"]])
-def test_another_package_called_kernels(files, tmp_path):
-    for name in files:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    ours_hidden = tmp_path / "site"  # a namespace package loses to a real one, so ours must be out of sight
-    ours_hidden.mkdir()
-    (ours_hidden / "fastnet").symlink_to(ROOT / "fastnet")
-    result = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.path[:0] = {[str(tmp_path), str(ours_hidden)]!r}; import fastnet"],
-        capture_output=True, text=True, check=False, cwd=tmp_path)
-    assert "ImportError: fastnet: the import name 'kernels' leads to" in result.stderr
-    assert str(tmp_path / "kernels") in result.stderr
-    assert "which is not fastnet's package of that name. Uninstall the other one" in result.stderr
+@pytest.mark.parametrize("first", ["kernels", "kernels.gemm", "fastnet.kernels", "fastnet"])
+def test_kernels_in_a_checkout_are_one_package(first):
+    result = run(f"import {first}\n"
+                 "import sys, kernels, kernels.gemm, fastnet.kernels, fastnet.kernels.gemm as gemm\n"
+                 "from kernels import softmax\n"
+                 "assert kernels is fastnet.kernels and kernels.gemm is gemm, (kernels, gemm)\n"
+                 "assert softmax is sys.modules['fastnet.kernels.softmax']\n"
+                 "assert gemm.__name__ == 'fastnet.kernels.gemm' == gemm.__spec__.name\n")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("strange", ["kernels.py", "kernels/__init__.py"])
+def test_another_package_called_kernels_is_left_alone(strange, tmp_path):
+    (tmp_path / strange).parent.mkdir(exist_ok=True)
+    (tmp_path / strange).touch()
+    result = run("import kernels, fastnet.kernels.threads, fastnet\n"
+                 "fastnet.FullLayer(2, 3).forward([[1, 2]])\n"
+                 "print(kernels is fastnet.kernels, sorted(vars(kernels).keys() & {'gemm', 'threads'}))", tmp_path)
+    assert result.stdout == "False []\n", result.stderr
+
+
+def test_importing_fastnet_imports_no_numba():
+    result = run("import sys, fastnet, fastnet._version; print({'numba', 'numpy', 'llvmlite'} & sys.modules.keys())")
+    assert result.stdout == "set()\n", result.stderr
+    result = run("import fastnet; fastnet.nonsense")
+    assert "AttributeError: module 'fastnet' has no attribute 'nonsense'" in result.stderr

@@ -1,13 +1,13 @@
 """Cross-entropy: kernel against naive, then the layer, then error texts; one_hot."""
 import numpy as np
 import pytest
+from fastnet.kernels import cross_entropy, naive
 from helpers import batches, eps, filled, laid_out, layouts, one_hot_rows, refuses
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastnet
 from fastnet import CrossEntropyLayer, gradcheck, one_hot
-from kernels import cross_entropy, naive
 
 
 def probabilities(x):

@@ -4,13 +4,13 @@ import pickle
 
 import numpy as np
 import pytest
+from fastnet.kernels import full, naive
 from helpers import LAYOUTS, dtypes, eps, filled, laid_out, layouts, refuses, seeds, sizes
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastnet
 from fastnet import FullLayer, gradcheck
-from kernels import full, naive
 
 
 @st.composite

@@ -1,13 +1,13 @@
 """The fused engine: compiled epochs beside the loop by hand, whatever the data's layout, the chunks and the threads."""
 import numpy as np
 import pytest
+from fastnet.kernels import threads
+from fastnet.kernels.gemm import vector_lanes
 from numpy_loop import assert_same_training, clusters, network, numpy_fit, parameters
 
 from fastnet import FullLayer, ReluLayer
 from fastnet.training import fused
 from fastnet.training.fused import Fused, unsupported
-from kernels import threads
-from kernels.gemm import vector_lanes
 
 RELATIVE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 

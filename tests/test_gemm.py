@@ -4,12 +4,11 @@ import sys
 
 import numpy as np
 import pytest
+from fastnet.kernels import gemm, naive, simd, threads
+from fastnet.kernels.gemm import KC, MC, Packed, matmul, matmul_transposed, pack, vector_lanes
 from helpers import dtypes, eps, laid_out, seeds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-
-from kernels import gemm, naive, simd, threads
-from kernels.gemm import KC, MC, Packed, matmul, matmul_transposed, pack, vector_lanes
 
 WIDTH = vector_lanes(np.float32)
 TILE = simd.NV * WIDTH  # columns of a full tile in float32, twice as many as in float64

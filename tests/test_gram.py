@@ -1,12 +1,12 @@
 """The engine whose first layer is trained in Gram space, beside the loop by hand."""
 import numpy as np
 import pytest
+from fastnet.kernels import threads
 from numpy_loop import assert_close, assert_same_training, clusters, network, numpy_fit, parameters
 
 from fastnet.training import fused
 from fastnet.training.fused import Fused
 from fastnet.training.gram import GramSpace, first_outputs, gram_matrix
-from kernels import threads
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 USE = """
 import numpy as np
-from kernels.relu import relu_forward
-from kernels import _jit
+from fastnet.kernels.relu import relu_forward
+from fastnet.kernels import _jit
 y = np.empty(5, {dtype})
 relu_forward(y, np.array([-2, -1, 0, 1, 2], {dtype}))
 assert (y == [0, 0, 0, 1, 2]).all()
-from kernels import relu
+from fastnet.kernels import relu
 misses = sum(sum(d.stats.cache_misses.values()) for d in vars(relu).values() if hasattr(d, "stats"))
 print(misses, _jit.CACHE)
 """
@@ -41,7 +41,9 @@ def test_a_second_process_compiles_nothing(tmp_path):
 
 
 def test_an_edit_of_any_kernel_file_is_noticed(tmp_path):
-    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("fastnet", "kernels"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     _, before, _ = outcome(start(tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))
     with open(tmp_path / "kernels" / "sgd.py", "a") as file:
         file.write("\n# an edit in another file\n")

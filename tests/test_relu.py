@@ -1,12 +1,12 @@
 """ReLU: kernel against naive, then the layer, then error texts."""
 import numpy as np
 import pytest
+from fastnet.kernels import naive, relu
 from helpers import batches, filled, refuses
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnet import ReluLayer, gradcheck
-from kernels import naive, relu
 
 
 @given(st.data())

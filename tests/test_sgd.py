@@ -1,11 +1,10 @@
 """The step of gradient descent: kernel against naive."""
 import numpy as np
 import pytest
+from fastnet.kernels import naive, sgd
 from helpers import batches, eps, filled, normals
 from hypothesis import given
 from hypothesis import strategies as st
-
-from kernels import naive, sgd
 
 
 @given(st.data(), st.sampled_from([0.0, 0.01, 0.3, 10.0]))

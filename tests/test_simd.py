@@ -3,10 +3,9 @@ import threading
 
 import numpy as np
 import pytest
+from fastnet.kernels import simd
+from fastnet.kernels.simd import VECTOR_BYTES
 from numba import njit
-
-from kernels import simd
-from kernels.simd import VECTOR_BYTES
 
 GUARD = -12345.0
 

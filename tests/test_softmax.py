@@ -1,12 +1,12 @@
 """Softmax: kernel against naive, then the layer, then error texts."""
 import numpy as np
 import pytest
+from fastnet.kernels import naive, softmax
 from helpers import batches, eps, filled, normals, refuses
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fastnet import SoftMaxLayer, gradcheck
-from kernels import naive, softmax
 
 
 @given(st.data(), st.sampled_from([0.1, 3.0, 100.0]))

@@ -6,11 +6,11 @@ import warnings
 
 import numpy as np
 import pytest
+from fastnet.kernels.threads import get_num_threads, set_num_threads
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, lr_sweep
 from fastnet.sweep import shared as shared_module
-from kernels.threads import get_num_threads, set_num_threads
 from tests.sweeps import RATES, assert_same, build, data, network, small
 
 

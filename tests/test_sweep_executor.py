@@ -8,11 +8,11 @@ import time
 
 import numpy as np
 import pytest
+from fastnet.kernels.threads import set_num_threads
 
 from fastnet.sweep import SweepError, lr_sweep
 from fastnet.sweep.places import read_mapped, write_mapped
 from fastnet.sweep.shared import Shared
-from kernels.threads import set_num_threads
 from tests.sweeps import assert_same, data, small
 
 
@@ -105,7 +105,7 @@ def test_workers_take_the_threads_that_dask_gives_them(cluster):
     lr_sweep(**small(executor=client.get_executor(), lrs="0.01:0.1:log6"))
 
     def threads():
-        from kernels.threads import get_num_threads
+        from fastnet.kernels.threads import get_num_threads
         return get_num_threads()
 
     assert 1 in client.run(threads).values()

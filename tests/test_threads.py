@@ -9,11 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
-from kernels import gemm, threads
-from kernels._jit import jit
-from kernels.gemm import matmul
-from kernels.threads import barrier, next_job, run
+from fastnet.kernels import gemm, threads
+from fastnet.kernels._jit import jit
+from fastnet.kernels.gemm import matmul
+from fastnet.kernels.threads import barrier, next_job, run
 
 ROOT = Path(__file__).resolve().parents[1]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
@@ -23,7 +22,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="there are no such signals, a
 PRODUCT = """
     import os, signal, sys, threading, time
     import numpy as np
-    from kernels import gemm, threads
+    from fastnet.kernels import gemm, threads
     gemm._SHARE = 0
 
     a, b = (np.random.default_rng(seed).standard_normal((300, 300)).astype(np.float32) for seed in (1, 2))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastnet.kernels import threads
 from helpers import refuses, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +22,6 @@ from numpy_loop import assert_close, assert_same_training, clusters, network, nu
 
 from fastnet import FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.training import loop
-from kernels import threads
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("layers", "fused", "gram", "windows")

@@ -1,12 +1,12 @@
 """The compiled engine in Gram space within windows of rows, beside the loop by hand."""
 import numpy as np
 import pytest
+from fastnet.kernels import threads
 from numpy_loop import assert_close, assert_same_training, clusters, network, numpy_fit, parameters
 
 from fastnet.training import fused, windows
 from fastnet.training.fused import Fused
 from fastnet.training.windows import Windows, window_rows
-from kernels import threads
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from fastnet.kernels.threads import get_num_threads, set_num_threads
 from fastnet.sweep.shared import Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.sweep.trial import Record, run_trial
-from kernels.threads import get_num_threads, set_num_threads
 
 _PATIENCE = 60  # seconds to wait for a worker when there is none
 

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from fastnet.kernels.threads import get_num_threads, set_num_threads
 from fastnet.sweep.shared import Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.sweep.trial import Record, run_trial
-from kernels.threads import get_num_threads, set_num_threads
 
 Future = cf.Future  # of a Record, or of None if the trial was stopped
 

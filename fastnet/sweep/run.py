@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet.kernels.threads import get_num_threads
 from fastnet.sequential import Sequential
 from fastnet.sweep import grid
 from fastnet.sweep.journal import fingerprint, open_journal
@@ -24,7 +25,6 @@ from fastnet.sweep.trial import Record
 from fastnet.training import labelled
 from fastnet.training.loop import deferred_interrupt
 from fastnet.training.plan import ENGINES, Plan, available_memory, plan
-from kernels.threads import get_num_threads
 
 _WAIT = 0.1  # seconds between looks for Ctrl-C
 _RETRIES = 3  # of a trial whose place lost its data

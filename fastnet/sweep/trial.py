@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastnet.kernels.threads import region
 from fastnet.sweep.shared import Labelled, Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training import Evaluation
 from fastnet.training.loop import evaluation
-from kernels.threads import region
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ import numpy as np
 
 from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.full import FullLayer
+from fastnet.kernels import fused as kernel
+from fastnet.kernels.gemm import Packed, matmul, pack, vector_lanes
+from fastnet.kernels.softmax import softmax_forward
+from fastnet.kernels.threads import run
 from fastnet.relu import ReluLayer
 from fastnet.softmax import SoftMaxLayer
-from kernels import fused as kernel
-from kernels.gemm import Packed, matmul, pack, vector_lanes
-from kernels.softmax import softmax_forward
-from kernels.threads import run
 
 _CHUNK_WORK = 40e9  # operations in one call, some fractions of a second: Ctrl-C is heard between calls
 _CONVERTED_BYTES = 1 << 26  # rows of another dtype are converted so many at a time, if they lie on disk

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.kernels import fused as kernel
+from fastnet.kernels.gemm import Packed, matmul, matmul_transposed, vector_lanes
+from fastnet.kernels.gram import D_SCALE, V_V, V_W, W_V, W_W
 from fastnet.training.fused import Fused
-from kernels import fused as kernel
-from kernels.gemm import Packed, matmul, matmul_transposed, vector_lanes
-from kernels.gram import D_SCALE, V_V, V_W, W_V, W_W
 
 START = (1.0, 0.0, 0.0, 1.0, 1.0)  # the scales while W is W_0 and V is V_0
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.kernels.cross_entropy import cross_entropy_forward
+from fastnet.kernels.threads import region
 from fastnet.training.history import EpochReport, Evaluation, History
 from fastnet.training.layerwise import Descent, converted
 from fastnet.training.plan import ENGINES, Plan
-from kernels.cross_entropy import cross_entropy_forward
-from kernels.threads import region
 
 
 @dataclass(frozen=True)

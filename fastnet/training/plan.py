@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.kernels.simd import VECTOR_BITS
+from fastnet.kernels.threads import get_num_threads
 from fastnet.training.fused import Fused, unsupported
 from fastnet.training.gram import GramSpace
 from fastnet.training.layerwise import Layerwise
 from fastnet.training.windows import Windows, window_rows
-from kernels.simd import VECTOR_BITS
-from kernels.threads import get_num_threads
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.kernels.fused import train
+from fastnet.kernels.gemm import matmul, matmul_transposed
+from fastnet.kernels.threads import run
 from fastnet.training.gram import START, RowSpace, gram_buffer
-from kernels.fused import train
-from kernels.gemm import matmul, matmul_transposed
-from kernels.threads import run
 
 ROWS = 256  # of a window: fewer move the weights more often, more cost a larger Gram matrix
 
