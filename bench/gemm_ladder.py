@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.gemm import KC, block, matmul, pack
+from fastnet.kernels.gemm import KC, matmul, pack, tile_loop
 from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
 from fastnet.kernels.threads import get_num_threads, set_num_threads
 
@@ -61,7 +61,7 @@ def vectorised(c_at, c_row, a_at, a_row, b_at, b_row, m, n, k, one, zero):
     width = lanes(one)
     size = VECTOR_BYTES // width
     for p in range(0, k, KC):
-        block(c_at, c_row, width, a_at + p * size, a_row, 1, b_at + p * b_row * size, b_row, width, m, n,
+        tile_loop(c_at, c_row, width, a_at + p * size, a_row, 1, b_at + p * b_row * size, b_row, width, m, n,
               min(KC, k - p), one, zero if p == 0 else one, 0, 0)
 
 

@@ -92,7 +92,7 @@ def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
 def floats(who: object, name: str, value: npt.ArrayLike, dtype: np.dtype | None = None) -> np.ndarray:
     """``value`` as native floats of ``dtype``, by default the one it calls for; copied only if it has to be."""
     array = numbers(who, name, value)
-    return np.asarray(array, dtype=dtype or _dtypes.working(array))
+    return np.asarray(array, dtype=dtype or _dtypes.result_dtype(array))
 
 
 def assigned(

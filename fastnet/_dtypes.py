@@ -38,7 +38,7 @@ def get_default_dtype() -> np.dtype:
     return default
 
 
-def working(*arrays: np.ndarray) -> np.dtype:
+def result_dtype(*arrays: np.ndarray) -> np.dtype:
     """The dtype to compute in for these arrays: the widest of their float types, as float32 or float64."""
     floats = [a.dtype for a in arrays if a.dtype.kind == "f"]
     if not floats:

@@ -16,8 +16,8 @@ import numpy as np
 from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
 from fastnet.kernels._jit import cache_info, jit
-from fastnet.kernels.gemm import matmul, matmul_transposed, pack
-from fastnet.kernels.simd import MR, NV, VECTOR_BITS, lanes, tile
+from fastnet.kernels.gemm import matmul, pack, syrk
+from fastnet.kernels.simd import MR, NV, VECTOR_BITS, lanes, micro_kernel
 from fastnet.kernels.threads import available_cores, get_num_threads, run
 from fastnet.relu import ReluLayer
 from fastnet.sequential import Sequential
@@ -55,7 +55,7 @@ def fma_peak_kernel(thread, threads, sync, scratch, k, repeats, one):
     """The micro-kernel on operands that stay in the L1 cache: what the multipliers can do."""
     width = lanes(one)
     for _ in range(repeats):
-        tile(MR, NV, scratch, k, 1, scratch, width * NV, width, scratch + 24576, width * NV, width, width, k,
+        micro_kernel(MR, NV, scratch, k, 1, scratch, width * NV, width, scratch + 24576, width * NV, width, width, k,
              one, one - one, 0, 0)
 
 
@@ -79,7 +79,7 @@ def product_rates(dtype: np.dtype | type, peak: float) -> list[Rate]:
         ("forward, kept      128 x 500 x 3072", 2 * x.size * 500, lambda: matmul(y, x, kept)),
         ("weight gradient    500 x 3072 x 128", 2 * x.size * 500, lambda: matmul(dW, dy.T, x)),
         ("input gradient     128 x 3072 x 500", 2 * x.size * 500, lambda: matmul(dx, dy, W)),
-        ("x x.T, half    1000 x 1000 x 3072", A.size * 1000, lambda: matmul_transposed(G, A)),
+        ("x x.T, half    1000 x 1000 x 3072", A.size * 1000, lambda: syrk(G, A)),
     ]
     rates = []
     for what, flops, job in jobs:

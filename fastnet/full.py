@@ -75,7 +75,7 @@ class FullLayer:
     @property
     def dtype(self) -> np.dtype:
         """What the layer computes in: the wider of the types of W and b, as float32 or float64."""
-        return _dtypes.working(*(a for a in (self.W, self.b) if a is not None))
+        return _dtypes.result_dtype(*(a for a in (self.W, self.b) if a is not None))
 
     @property
     def w_grad(self) -> Any:

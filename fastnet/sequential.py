@@ -57,7 +57,7 @@ class Sequential:
         """What the model computes in: the widest dtype of its fully connected layers; None if it has none."""
         weights = [layer.W for layer in self.layers if isinstance(layer, FullLayer)]
         biases = [layer.b for layer in self.layers if isinstance(layer, FullLayer)]
-        return _dtypes.working(*weights, *biases) if weights else None
+        return _dtypes.result_dtype(*weights, *biases) if weights else None
 
     def output_width(self) -> int | None:
         """Number of values the last layer gives per sample, None if a layer of unknown kind decides that.

@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.gemm import block, cell, gather, pack_columns, share
+from fastnet.kernels.gemm import macro_kernel, pack_columns, pack_copy, partition, tile_loop
 from fastnet.kernels.gram import gram_first, gram_scales, gram_update
-from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, number
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes
 from fastnet.kernels.softmax import softmax_rows
 from fastnet.kernels.threads import barrier
 
@@ -89,8 +89,8 @@ def train(thread, threads, sync, scratch, net, data, gram, rates, batch_size, st
         if data.shuffled:
             batch_at, batch_row = work_at + data.rows_at * size, data.rows_row
             source_width = gram.a0.shape[0] if gram.used else table[0, N_IN]
-            for i in range(share(n, 1, thread, threads), share(n, 1, thread + 1, threads)):
-                gather(batch_at + i * batch_row * size, 0, data.source + data.order[first + i] * data.source_row * size,
+            for i in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
+                pack_copy(batch_at + i * batch_row * size, 0, data.source + data.order[first + i] * data.source_row * size,
                        0, 1, 1, source_width, lr)
             barrier(sync, threads)
         if gram.used:
@@ -128,10 +128,10 @@ def _first(thread, threads, scratch, net, x, x_row, n, lr):
     width = lanes(lr)
     size = VECTOR_BYTES // width
     n_in, n_out, ld = table[0, N_IN], table[0, N_OUT], table[0, LD]
-    j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
-    cell(scratch, work.ctypes.data + (table[0, H] + j0) * size, ld, width, x, x_row, 1,
+    j0, j1 = partition(n_out, width, thread, threads), partition(n_out, width, thread + 1, threads)
+    macro_kernel(scratch, work.ctypes.data + (table[0, H] + j0) * size, ld, width, x, x_row, 1,
          params.ctypes.data + (table[0, W] + j0 * n_in) * size, 0, 0, n_in * width, n, j1 - j0, n_in,
-         number(1, lr), number(0, lr), params.ctypes.data + (table[0, B] + j0) * size, int(len(table) > 1))
+         cast_like(1, lr), cast_like(0, lr), params.ctypes.data + (table[0, B] + j0) * size, int(len(table) > 1))
 
 
 @jit
@@ -140,15 +140,15 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
     table, params, work = net.table, net.params, net.work
     width = lanes(lr)
     size = VECTOR_BYTES // width
-    one, zero = number(1, lr), number(0, lr)
+    one, zero = cast_like(1, lr), cast_like(0, lr)
     params_at, work_at = params.ctypes.data, work.ctypes.data
-    i0, i1 = share(n, 1, thread, threads), share(n, 1, thread + 1, threads)
+    i0, i1 = partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)
     rows, top = i1 - i0, len(table) - 1
     if rows == 0:
         return
     for layer in range(1, top + 1):
         n_in, before, ld = table[layer, N_IN], table[layer - 1, LD], table[layer, LD]
-        cell(scratch, work_at + (table[layer, H] + i0 * ld) * size, ld, width,
+        macro_kernel(scratch, work_at + (table[layer, H] + i0 * ld) * size, ld, width,
              work_at + (table[layer - 1, H] + i0 * before) * size, before, 1,
              params_at + table[layer, W] * size, 0, 0, n_in * width, rows, table[layer, N_OUT], n_in,
              one, zero, params_at + table[layer, B] * size, int(layer < top))
@@ -157,7 +157,7 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
     p = work[table[top, H]:table[top, H] + n * classes].reshape(n, classes)[i0:i1]
     dz = work[table[top, DA]:table[top, DA] + n * classes].reshape(n, classes)[i0:i1]
     softmax_rows(p, p)
-    scale = number(1 / n, lr)
+    scale = cast_like(1 / n, lr)
     for i in range(rows):
         t = data.targets[data.order[first + i0 + i]]
         loss, total = 0.0, zero
@@ -171,7 +171,7 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
 
     for layer in range(top, 0, -1):
         n_in, n_out, below, ld = table[layer, N_IN], table[layer, N_OUT], table[layer - 1, LD], table[layer, LD]
-        cell(scratch, work_at + (table[layer - 1, DA] + i0 * below) * size, below, width,
+        macro_kernel(scratch, work_at + (table[layer - 1, DA] + i0 * below) * size, below, width,
              work_at + (table[layer, DA] + i0 * ld) * size, ld, 1,
              work_at + table[layer, BACK] * size, 0, 0, n_out * width, rows, n_in, n_out, one, zero, 0, 0)
         h_at, dh_at = table[layer - 1, H] + i0 * below, table[layer - 1, DA] + i0 * below
@@ -190,21 +190,21 @@ def _update(thread, threads, scratch, net, layer, h, h_row, n, rates):
     lr, momentum, decay = rates
     width = lanes(lr)
     size = VECTOR_BYTES // width
-    one = number(1, lr)
+    one = cast_like(1, lr)
     n_in, n_out, ld = table[layer, N_IN], table[layer, N_OUT], table[layer, LD]
     i0, i1, j0, j1 = 0, n_in, 0, n_out
     if layer == 0:
-        j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
+        j0, j1 = partition(n_out, width, thread, threads), partition(n_out, width, thread + 1, threads)
     else:
-        i0, i1 = share(n_in, width, thread, threads), share(n_in, width, thread + 1, threads)
+        i0, i1 = partition(n_in, width, thread, threads), partition(n_in, width, thread + 1, threads)
     at = table[layer, W] + j0 * n_in + i0 * width
     weights = params.ctypes.data + at * size
     dz = work.ctypes.data + (table[layer, DA] + j0) * size
     if momentum == 0:
-        cell(scratch, weights, width, n_in * width, h + i0 * size, 1, h_row, dz, ld, 1, 0, i1 - i0, j1 - j0, n,
+        macro_kernel(scratch, weights, width, n_in * width, h + i0 * size, 1, h_row, dz, ld, 1, 0, i1 - i0, j1 - j0, n,
              -lr, one - lr * decay, 0, 0)
     else:
-        cell(scratch, velocity.ctypes.data + at * size, width, n_in * width, h + i0 * size, 1, h_row, dz, ld, 1, 0,
+        macro_kernel(scratch, velocity.ctypes.data + at * size, width, n_in * width, h + i0 * size, 1, h_row, dz, ld, 1, 0,
              i1 - i0, j1 - j0, n, one, momentum, 0, 0)
         for v in range((j1 - j0 + width - 1) // width):
             begin = at + v * n_in * width
@@ -223,7 +223,7 @@ def pack_back(thread, threads, net, layer, alpha):
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     n_in, n_out = table[layer, N_IN], table[layer, N_OUT]
-    i0, i1 = share(n_in, width, thread, threads), share(n_in, width, thread + 1, threads)
+    i0, i1 = partition(n_in, width, thread, threads), partition(n_in, width, thread + 1, threads)
     for j in range(0, n_out, width):
         pack_columns(work.ctypes.data + (table[layer, BACK] + i0 * n_out + j * width) * size, n_out * width,
                      params.ctypes.data + (table[layer, W] + j * n_in + i0 * width) * size, 1, width,
@@ -237,17 +237,17 @@ def _update_bias(thread, threads, net, n, rates):
     lr, momentum, _ = rates
     width = lanes(lr)
     size = VECTOR_BYTES // width
-    one = number(1, lr)
+    one = cast_like(1, lr)
     for layer in range(len(table)):
         n_out, ld, at = table[layer, N_OUT], table[layer, LD], table[layer, B]
-        j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
+        j0, j1 = partition(n_out, width, thread, threads), partition(n_out, width, thread + 1, threads)
         dz = work.ctypes.data + (table[layer, DA] + j0) * size
         ones = np.int64(work.ctypes.data)  # work[0] is 1, and strides of 0 make a row of it: column sums as a product
         if momentum == 0:
-            block(params.ctypes.data + (at + j0) * size, 0, width, ones, 0, 0, dz, ld, width, 1, j1 - j0, n,
+            tile_loop(params.ctypes.data + (at + j0) * size, 0, width, ones, 0, 0, dz, ld, width, 1, j1 - j0, n,
                   -lr, one, 0, 0)
         else:
-            block(velocity.ctypes.data + (at + j0) * size, 0, width, ones, 0, 0, dz, ld, width, 1, j1 - j0, n,
+            tile_loop(velocity.ctypes.data + (at + j0) * size, 0, width, ones, 0, 0, dz, ld, width, 1, j1 - j0, n,
                   one, momentum, 0, 0)
             for j in range(at + j0, at + j1):
                 params[j] -= lr * velocity[j]

@@ -1,4 +1,4 @@
-"""Matrix products: packing, blocking and threads around the micro-kernel ``simd.tile``.
+"""Matrix products: packing, blocking and threads around the micro-kernel ``simd.micro_kernel``.
 
 C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and any strides. In BLIS's letters:
 
@@ -17,14 +17,14 @@ from fastnet.kernels.simd import (
     MR,
     NV,
     VECTOR_BYTES,
+    cast_like,
     clear_vector,
     copy_vector,
     lanes,
     load,
-    number,
-    outlined,
+    micro_kernel,
+    noinline,
     store,
-    tile,
     transpose,
 )
 from fastnet.kernels.threads import SCRATCH_BYTES, barrier, next_job, run
@@ -42,9 +42,9 @@ _SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more 
 
 
 @jit
-def block(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alpha, beta, bias, relu):
-    """C = alpha A B + beta C over one run of k, tile by tile; arguments as of `simd.tile`, any `rows` and `cols`."""
-    outlined()
+def tile_loop(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alpha, beta, bias, relu):
+    """C = alpha A B + beta C over one run of k, tile by tile; arguments as of `simd.micro_kernel`, any `rows` and `cols`."""
+    noinline()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     i = 0
@@ -64,32 +64,41 @@ def block(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alpha, b
             bias_j = bias + v * c_vec * size if bias != 0 else 0
             if wide == 3:
                 if high == MR:
-                    tile(MR, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                    micro_kernel(MR, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
                 elif high == 4:
-                    tile(4, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                    micro_kernel(4, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
                 else:
-                    tile(1, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                    micro_kernel(1, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
             elif wide == 2:
                 if high == MR:
-                    tile(MR, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                    micro_kernel(MR, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
                 elif high == 4:
-                    tile(4, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                    micro_kernel(4, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
                 else:
-                    tile(1, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                    micro_kernel(1, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
             elif high == MR:
-                tile(MR, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                micro_kernel(MR, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                             tail, k, alpha, beta, bias_j, relu)
             elif high == 4:
-                tile(4, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                micro_kernel(4, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                             tail, k, alpha, beta, bias_j, relu)
             else:
-                tile(1, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                micro_kernel(1, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                             tail, k, alpha, beta, bias_j, relu)
             j += wide * width
         i += high
 
 
 @jit
-def gather(to, to_row, a, a_row, a_col, rows, cols, alpha):
+def pack_copy(to, to_row, a, a_row, a_col, rows, cols, alpha):
     """to[i, j] = A[i, j] for A of any strides; the rows of `to` are contiguous. The whole of packing."""
-    outlined()
+    noinline()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     i0 = 0  # rows that whole vectors or blocks have done
@@ -124,19 +133,19 @@ def pack_columns(to, to_vec, b, b_k, b_col, k, cols, alpha):
         if cols - j < width:
             for p in range(k):
                 clear_vector(column + p * width * size, alpha)
-        gather(column, width, b + j * b_col * size, b_k, b_col, k, min(width, cols - j), alpha)
+        pack_copy(column, width, b + j * b_col * size, b_k, b_col, k, min(width, cols - j), alpha)
 
 
 @jit
-def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, cols, k, alpha, beta, bias, relu,
+def macro_kernel(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, cols, k, alpha, beta, bias, relu,
          lower=False):
     """C (rows, cols) = epilogue(alpha A B + beta C) by one thread: the loops over KC, NC and MC.
 
     With b_vec > 0, B is already packed in vector columns that lie b_vec elements apart; b_k and b_col do not count.
-    Bias and ReLU, see `simd.tile`, are applied after the last run of k. With `lower`, only blocks of MC rows up to the
-    diagonal are computed.
+    Bias and ReLU, see `simd.micro_kernel`, are applied after the last run of k. With `lower`, only blocks of MC rows up
+    to the diagonal are computed.
     """
-    outlined()
+    noinline()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
@@ -144,7 +153,7 @@ def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, co
     for run_number in range(runs):
         p = run_number * KC
         length = min(KC, k - p)
-        beta_now = beta if run_number == 0 else number(1.0, beta)
+        beta_now = beta if run_number == 0 else cast_like(1.0, beta)
         last = run_number == runs - 1
         for j in range(0, cols, _NC_BYTES // size):
             nc = min(_NC_BYTES // size, cols - j)
@@ -162,14 +171,14 @@ def cell(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, co
                     continue
                 a_i, a_i_row, a_i_k = a + (i * a_row + p * a_k) * size, a_row, a_k
                 if not in_place:
-                    gather(scratch + _SLAB_BYTES, KC, a_i, a_row, a_k, mc, length, alpha)
+                    pack_copy(scratch + _SLAB_BYTES, KC, a_i, a_row, a_k, mc, length, alpha)
                     a_i, a_i_row, a_i_k = scratch + _SLAB_BYTES, KC, 1
-                block(c_j + i * c_row * size, c_row, c_vec, a_i, a_i_row, a_i_k, slab, width, slab_vec,
+                tile_loop(c_j + i * c_row * size, c_row, c_vec, a_i, a_i_row, a_i_k, slab, width, slab_vec,
                       mc, wide, length, alpha, beta_now, bias_j, relu if last else 0)
 
 
 @jit
-def share(total, unit, part, parts):
+def partition(total, unit, part, parts):
     """Where part `part` of `parts` of range(total) starts; all but the end are multiples of `unit`."""
     units = (total + unit - 1) // unit
     return min(total, units * part // parts * unit)
@@ -197,20 +206,20 @@ def split(m, n, width, threads):
 @jit
 def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k,
          alpha, beta, bias, relu):
-    """C = epilogue(alpha A B + beta C), this thread's rectangle of it; arguments as of `cell`."""
+    """C = epilogue(alpha A B + beta C), this thread's rectangle of it; arguments as of `macro_kernel`."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     down = split(m, n, width, threads)
     across = threads // down
-    i0, i1 = share(m, MR, thread // across, down), share(m, MR, thread // across + 1, down)
-    j0, j1 = share(n, width, thread % across, across), share(n, width, thread % across + 1, across)
-    cell(scratch, c + (i0 * c_row + j0 // width * c_vec) * size, c_row, c_vec, a + i0 * a_row * size, a_row, a_k,
+    i0, i1 = partition(m, MR, thread // across, down), partition(m, MR, thread // across + 1, down)
+    j0, j1 = partition(n, width, thread % across, across), partition(n, width, thread % across + 1, across)
+    macro_kernel(scratch, c + (i0 * c_row + j0 // width * c_vec) * size, c_row, c_vec, a + i0 * a_row * size, a_row, a_k,
          b + (j0 // width * b_vec if b_vec > 0 else j0 * b_col) * size, b_k, b_col, b_vec, i1 - i0, j1 - j0, k,
          alpha, beta, bias + j0 // width * c_vec * size if bias != 0 else 0, relu)
 
 
 @jit
-def gram(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, alpha):
+def syrk_kernel(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, alpha):
     """C (n, n) = A A.T: strips of the lower triangle, taken by whoever is free, then mirrored."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
@@ -220,15 +229,15 @@ def gram(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, alpha):
     job = next_job(sync)
     while job < strips:  # the longest first
         j = job * strip
-        cell(scratch, c + (j * c_row + j) * size, c_row, width, a + j * a_row * size, a_row, a_k,
-             a + j * a_row * size, a_k, a_row, 0, n - j, min(strip, n - j), k, alpha, number(0.0, alpha), 0, 0, True)
+        macro_kernel(scratch, c + (j * c_row + j) * size, c_row, width, a + j * a_row * size, a_row, a_k,
+             a + j * a_row * size, a_k, a_row, 0, n - j, min(strip, n - j), k, alpha, cast_like(0.0, alpha), 0, 0, True)
         job = next_job(sync)
     barrier(sync, threads)
     job -= strips  # each thread has drawn one number too many: they go on from there
     while job * MC < n:  # rows of the upper triangle, each from a column of the lower
         i = job * MC
         high = min(MC, n - i)
-        gather(c + (i * c_row + i + high) * size, c_row, c + ((i + high) * c_row + i) * size, 1, c_row,
+        pack_copy(c + (i * c_row + i + high) * size, c_row, c + ((i + high) * c_row + i) * size, 1, c_row,
                high, n - i - high, alpha)
         job = next_job(sync) - strips
 
@@ -238,7 +247,7 @@ def pack_kernel(thread, threads, sync, scratch, to, to_vec, b, b_k, b_col, k, n,
     """`pack_columns` on all threads."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
-    j0, j1 = share(n, width, thread, threads), share(n, width, thread + 1, threads)
+    j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
     pack_columns(to + j0 // width * to_vec * size, to_vec, b + j0 * b_col * size, b_k, b_col, k, j1 - j0, alpha)
 
 
@@ -358,7 +367,7 @@ def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
 
 
 def _finish(c, product, beta, bias, relu) -> None:
-    """What `tile` does at its end, for a product that could not be written in place."""
+    """What `micro_kernel` does at its end, for a product that could not be written in place."""
     c[...] = product if beta == 0 else product + c.dtype.type(beta) * c
     if bias is not None:
         c += np.reshape(bias, (1, -1))
@@ -366,9 +375,9 @@ def _finish(c, product, beta, bias, relu) -> None:
         c[c < 0] = 0
 
 
-def matmul_transposed(c: np.ndarray, a: np.ndarray) -> None:
+def syrk(c: np.ndarray, a: np.ndarray) -> None:
     """C = A A.T (n, n) for A (n, k): half the work of `matmul`. C is symmetric to the bit; its rows are contiguous."""
     a = _readable(a)
     n, k = a.shape
-    run(gram, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), n, k, c.dtype.type(1),
+    run(syrk_kernel, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), n, k, c.dtype.type(1),
         threads=1 if n * n * k < _SHARE else None)

@@ -17,8 +17,8 @@ X need not be all the data: fastnet/training/windows.py takes some hundred rows 
 windows. D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
 """
 from fastnet.kernels._jit import jit
-from fastnet.kernels.gemm import cell, share
-from fastnet.kernels.simd import VECTOR_BYTES, lanes, number
+from fastnet.kernels.gemm import macro_kernel, partition
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
 
@@ -37,8 +37,8 @@ def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, kn
     width = lanes(one)
     size = VECTOR_BYTES // width
     n_out, ld = table[0, _N_OUT], table[0, _LD]
-    j0, j1 = share(n_out, width, thread, threads), share(n_out, width, thread + 1, threads)
-    of_w, of_v = number(scales[W_W], one), number(scales[W_V], one)
+    j0, j1 = partition(n_out, width, thread, threads), partition(n_out, width, thread + 1, threads)
+    of_w, of_v = cast_like(scales[W_W], one), cast_like(scales[W_V], one)
     for i in range(n):
         row = work[table[0, _H] + i * ld:table[0, _H] + (i + 1) * ld]
         sample = data.order[first + i]
@@ -47,9 +47,9 @@ def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, kn
         if av.size > 0:
             for j in range(j0, j1):
                 row[j] += of_v * av[sample, j]
-    cell(scratch, work.ctypes.data + (table[0, _H] + j0) * size, ld, width, g, g_row, 1,
+    macro_kernel(scratch, work.ctypes.data + (table[0, _H] + j0) * size, ld, width, g, g_row, 1,
          d.ctypes.data + j0 * d.shape[1] * size, 0, 0, d.shape[1] * width, n, j1 - j0, known,
-         number(-scales[D_SCALE], one), one, params.ctypes.data + (table[0, _B] + j0) * size, int(len(table) > 1))
+         cast_like(-scales[D_SCALE], one), one, params.ctypes.data + (table[0, _B] + j0) * size, int(len(table) > 1))
 
 
 @jit
@@ -75,12 +75,12 @@ def gram_update(thread, threads, net, data, gram, first, n, scales, rates):
     lr, momentum, decay = rates
     width = lanes(lr)
     ld = table[0, _LD]
-    v1 = (share(table[0, _N_OUT], width, thread + 1, threads) + width - 1) // width
-    rescale, factor = abs(d_scale) < _LEAST_SCALE, number(d_scale, lr)
+    v1 = (partition(table[0, _N_OUT], width, thread + 1, threads) + width - 1) // width
+    rescale, factor = abs(d_scale) < _LEAST_SCALE, cast_like(d_scale, lr)
     if rescale:
         d_scale = 1.0
-    step = number(lr / d_scale if momentum == 0 else 1.0, lr)
-    for v in range(share(table[0, _N_OUT], width, thread, threads) // width, v1):
+    step = cast_like(lr / d_scale if momentum == 0 else 1.0, lr)
+    for v in range(partition(table[0, _N_OUT], width, thread, threads) // width, v1):
         to = d[v] if momentum == 0 else e[v]
         if rescale:
             for i in range(d.shape[1]):

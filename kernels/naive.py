@@ -21,7 +21,7 @@ def matmul(c, a, b, *, alpha=1.0, beta=0.0, bias=None, relu=False):
     c[...] = np.maximum(out, 0) if relu else out
 
 
-def matmul_transposed(c, a):
+def syrk(c, a):
     """c = a a.T"""
     (a,) = _f64(a)
     c[...] = a @ a.T

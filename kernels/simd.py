@@ -4,7 +4,7 @@ Numba hands loops to LLVM's auto-vectoriser, which is good at element-wise work 
 vector intrinsics here are written straight in LLVM IR instead:
 
 ======================  ==============================================================================
-``tile``                rows x vecs vectors of C kept in registers over the whole k loop: the micro-kernel
+``micro_kernel``        rows x vecs vectors of C kept in registers over the whole k loop: the micro-kernel
 ``transpose``           one LANES x LANES block, by log2(LANES) rounds of shuffles
 ``copy_vector``         one vector from one address to another
 ``clear_vector``        one vector of zeros
@@ -133,7 +133,7 @@ class _Emit:
 
 
 @intrinsic(prefer_literal=True)
-def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu):
+def micro_kernel(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu):
     """C = epilogue(alpha A B + beta C) for one tile of rows x (vecs * LANES) elements; the micro-kernel.
 
     Parameters
@@ -166,11 +166,11 @@ def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, t
     def codegen(context, builder, signature, arguments):
         a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu = arguments[2:]
         emit = _Emit(builder, float_type, _lanes(float_type))
-        number = lambda value: ir.Constant(_ADDRESS, value)  # noqa: E731
+        constant = lambda value: ir.Constant(_ADDRESS, value)  # noqa: E731
         at = [(i, v) for i in range(rows_n) for v in range(vecs_n)]
-        a_rows = [emit.address(a, builder.mul(a_row, number(i))) for i in range(rows_n)]
-        b_vecs = [emit.address(b, builder.mul(b_vec, number(v))) for v in range(vecs_n)]
-        step_a, step_b = emit.address(number(0), a_k), emit.address(number(0), b_k)
+        a_rows = [emit.address(a, builder.mul(a_row, constant(i))) for i in range(rows_n)]
+        b_vecs = [emit.address(b, builder.mul(b_vec, constant(v))) for v in range(vecs_n)]
+        step_a, step_b = emit.address(constant(0), a_k), emit.address(constant(0), b_k)
 
         # for p in range(k): every C[i, v] += A[i, p] * B[p, v], the accumulators being phi nodes
         before = builder.block
@@ -187,11 +187,11 @@ def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, t
             a_element = emit.broadcast(builder.add(a_rows[i], a_offset))
             for v in range(vecs_n):
                 new[i, v] = emit.fma(a_element, b_row[v], sums[i, v])
-        steps = [(p, number(1)), (a_offset, step_a), (b_offset, step_b)]
+        steps = [(p, constant(1)), (a_offset, step_a), (b_offset, step_b)]
         nexts = [builder.add(value, step) for value, step in steps]
         builder.branch(loop)
         for (value, _), following in zip(steps, nexts, strict=True):
-            value.add_incoming(number(0), before)
+            value.add_incoming(constant(0), before)
             value.add_incoming(following, body)
         for place in at:
             sums[place].add_incoming(emit.zero, before)
@@ -200,8 +200,8 @@ def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, t
         # alpha * sums, then what was in C (unless beta = 0), the bias, ReLU; the last vector may have a short tail
         builder.position_at_end(after)
         last = vecs_n - 1
-        mask, whole = emit.first(tail), builder.icmp_signed("==", tail, number(emit.lanes))
-        c_at = {(i, v): emit.address(c, builder.mul(c_row, number(i)), builder.mul(c_vec, number(v))) for i, v in at}
+        mask, whole = emit.first(tail), builder.icmp_signed("==", tail, constant(emit.lanes))
+        c_at = {(i, v): emit.address(c, builder.mul(c_row, constant(i)), builder.mul(c_vec, constant(v))) for i, v in at}
         alphas, betas = emit.splat(alpha), emit.splat(beta)
         values = {place: builder.fmul(alphas, sums[place]) for place in at}
 
@@ -226,16 +226,16 @@ def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, t
         values = chosen(builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0.0)), plus_c, values)
 
         def plus_bias():
-            row = [emit.load(emit.address(bias, builder.mul(c_vec, number(v)))) for v in range(vecs_n)]
+            row = [emit.load(emit.address(bias, builder.mul(c_vec, constant(v)))) for v in range(vecs_n)]
             return {(i, v): builder.fadd(values[i, v], row[v]) for i, v in at}
 
-        values = chosen(builder.icmp_signed("!=", bias, number(0)), plus_bias, values)
+        values = chosen(builder.icmp_signed("!=", bias, constant(0)), plus_bias, values)
 
         def clipped():
             return {place: builder.select(builder.fcmp_ordered("<", values[place], emit.zero), emit.zero,
                                           values[place]) for place in at}
 
-        values = chosen(builder.icmp_signed("!=", relu, number(0)), clipped, values)
+        values = chosen(builder.icmp_signed("!=", relu, constant(0)), clipped, values)
         for i, v in at:
             if v < last:
                 emit.store(values[i, v], c_at[i, v])
@@ -331,7 +331,7 @@ def lanes(typingctx, zero):
 
 
 @intrinsic
-def number(typingctx, value, like):
+def cast_like(typingctx, value, like):
     """value in the type of `like`: arithmetic with Python's numbers would make a float64 of a float32."""
     def codegen(context, builder, signature, arguments):
         return context.cast(builder, arguments[0], value, like)
@@ -340,7 +340,7 @@ def number(typingctx, value, like):
 
 
 @intrinsic
-def outlined(typingctx):
+def noinline(typingctx):
     """Stands in a function that LLVM shall never copy into its callers: they compile in a fraction of the time."""
     def codegen(context, builder, signature, arguments):
         builder.function.attributes.add("noinline")

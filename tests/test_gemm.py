@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from fastnet.kernels import gemm, naive, simd, threads
-from fastnet.kernels.gemm import KC, MC, Packed, matmul, matmul_transposed, pack, vector_lanes
+from fastnet.kernels.gemm import KC, MC, Packed, matmul, pack, syrk, vector_lanes
 from helpers import dtypes, eps, laid_out, seeds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -167,13 +167,13 @@ def test_packed_and_plain_operands_give_the_same_bits(dtype, rng):
 @given(st.sampled_from([0, 1, 2, 3, WIDTH, TILE + 1, MC - 1, MC, MC + 1, 2 * MC + 1, 200, 331]), lengths, layouts,
        dtypes, seeds)
 @example(700, KC + 1, "C", np.float32, 0)
-def test_matmul_transposed_is_naive(n, k, layout, dtype, seed):
+def test_syrk_is_naive(n, k, layout, dtype, seed):
     a = operand((n, k), layout, dtype, np.random.default_rng(seed))
     frame, c = framed((n, n), "C", a.dtype)
     expected, sizes = np.zeros((n, n)), np.zeros((n, n))
-    naive.matmul_transposed(expected, a)
-    naive.matmul_transposed(sizes, np.abs(a))
-    matmul_transposed(c, a)
+    naive.syrk(expected, a)
+    naive.syrk(sizes, np.abs(a))
+    syrk(c, a)
     assert np.array_equal(c, c.T)
     assert_product(c, expected, sizes, k)
     assert_frame(frame, c)
@@ -214,8 +214,8 @@ def test_nan_and_inf_come_out_where_numpy_puts_them(where, shape, dtype, rng):
                 assert np.array_equal(of(c), of(expected))
     square, of_square = np.empty((m, m), dtype), np.empty((m, m))
     with np.errstate(invalid="ignore"):
-        naive.matmul_transposed(of_square, a)
-    matmul_transposed(square, a)
+        naive.syrk(of_square, a)
+    syrk(square, a)
     for of in (np.isnan, np.isposinf, np.isneginf):
         assert np.array_equal(of(square), of(of_square))
 
@@ -252,7 +252,7 @@ def test_same_bits_for_any_number_of_threads(shape, dtype, rng, monkeypatch):
         matmul(columns, a, b, alpha=0.5, beta=1.0, bias=bias, relu=True)
         matmul(packed, a, pack(b))
         square = np.empty((m, m), dtype)
-        matmul_transposed(square, a)
+        syrk(square, a)
         results.append((rows, columns, packed, square))
     for other in results[1:]:
         for one, same in zip(results[0], other, strict=True):
@@ -272,7 +272,7 @@ def test_a_call_is_repeated_to_the_bit(dtype, rng):
 def test_shares_cover_everything_once(total):
     for unit in (1, 8, 16):
         for parts in (1, 2, 3, 5, 64):
-            bounds = [gemm.share(total, unit, part, parts) for part in range(parts + 1)]
+            bounds = [gemm.partition(total, unit, part, parts) for part in range(parts + 1)]
             assert bounds[0] == 0
             assert bounds[-1] == total
             assert bounds == sorted(bounds)
@@ -314,7 +314,7 @@ def test_elements_more_than_2_to_the_31_apart(who, spacious, dtype, rng):
     np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-5)
     if who == "a":
         square = np.empty((m, m), dtype)
-        matmul_transposed(square, far)
+        syrk(square, far)
         np.testing.assert_allclose(square, far.astype(float) @ far.T, rtol=1e-4)
         matmul(arrays["c"].T, arrays["b"].T, far.T)
         np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-5)

@@ -32,19 +32,19 @@ def assert_guards(base, inner):
     assert np.all(base[room + inner.size:] == GUARD)
 
 
-def micro_kernel(rows, vecs):
-    """`tile` of one size; the sizes are constants of the compiled function."""
-    tile = simd.tile
+def compiled(rows, vecs):
+    """`micro_kernel` of one size; the sizes are constants of the compiled function."""
+    micro_kernel = simd.micro_kernel
 
     @njit
     def kernel(a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu):
-        tile(rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu)
+        micro_kernel(rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu)
 
     return kernel
 
 
 SIZES = sorted({(simd.MR, simd.NV), (4, 2), (1, 1), (3, 2)})
-TILES = {size: micro_kernel(*size) for size in SIZES}
+TILES = {size: compiled(*size) for size in SIZES}
 
 
 def run_tile(size, k, tail, dtype, *, alpha=1.0, beta=0.0, bias=False, relu=False, a_order="rows", spread=0, c=None):
@@ -237,7 +237,7 @@ def call_store(address, value):
 
 @njit
 def call_number(value, like):
-    return simd.number(value, like)
+    return simd.cast_like(value, like)
 
 
 @njit

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.kernels import fused as kernel
-from fastnet.kernels.gemm import Packed, matmul, matmul_transposed, vector_lanes
+from fastnet.kernels.gemm import Packed, matmul, syrk, vector_lanes
 from fastnet.kernels.gram import D_SCALE, V_V, V_W, W_V, W_W
 from fastnet.training.fused import Fused
 
@@ -134,7 +134,7 @@ class GramSpace(RowSpace):
 def gram_matrix(x: np.ndarray) -> np.ndarray:
     """X X.T (n, n)."""
     g = gram_buffer(len(x), x.dtype)
-    matmul_transposed(g, x)
+    syrk(g, x)
     return g
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.kernels.fused import train
-from fastnet.kernels.gemm import matmul, matmul_transposed
+from fastnet.kernels.gemm import matmul, syrk
 from fastnet.kernels.threads import run
 from fastnet.training.gram import START, RowSpace, gram_buffer
 
@@ -77,7 +77,7 @@ class Windows(RowSpace):
         matmul(self.a0[:len(rows)], rows, self.w0.T)
         if self.v0.size:
             matmul(self.av[:len(rows)], rows, self.v0.T)
-        matmul_transposed(self.g[:len(rows), :len(rows)], rows)
+        syrk(self.g[:len(rows), :len(rows)], rows)
         self.rows, self.opened = rows, first
 
     def _train(self, order: np.ndarray | None, first: int, last: int, rates: Any, losses: np.ndarray) -> None:
