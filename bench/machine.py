@@ -17,7 +17,7 @@ import llvmlite.binding as llvm
 import numba
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.simd import MR, NV, VECTOR_BITS, copy_vector, lanes, store, tile
+from fastnet.kernels.simd import MR, NV, VECTOR_BITS, copy_vector, lanes, micro_kernel, store
 from fastnet.kernels.threads import available_cores, get_num_threads, run
 
 PEERS = ("torch", "jax", "scikit-learn")
@@ -37,7 +37,7 @@ def _tiles(thread, threads, sync, scratch, repeats, k, zero):
     for byte in range(0, _PANEL_C, VECTOR_BITS // 8 // width):
         store(scratch + byte, zero + 1)
     for _ in range(repeats):
-        tile(MR, NV, scratch, k, 1, panel_b, width, (k + 1) * width, c, NV * width, width, width, k, zero + 1, zero,
+        micro_kernel(MR, NV, scratch, k, 1, panel_b, width, (k + 1) * width, c, NV * width, width, width, k, zero + 1, zero,
              0, 0)
 
 
