@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fastnet.kernels.relu import relu_forward
 
-from bench.peers import PACKAGES, is_installed
-from bench.race import mode
+from bench.harness.peers import PACKAGES, is_installed
+from bench.harness.race import mode
 
 JOB = """
 import sys

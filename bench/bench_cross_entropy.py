@@ -4,8 +4,8 @@ import pytest
 from fastnet.kernels import naive
 from fastnet.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
 
-from bench.elementwise import compete, laid_out, name_of
-from bench.race import sizes
+from bench.harness.elementwise import compete, laid_out, name_of
+from bench.harness.race import sizes
 
 CASES = [(shape, layout) for shape in sizes((128, 5), (2500, 100), tiny=(3, 4)) for layout in sizes("C", "F", tiny="F")]
 

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 
-from bench.race import sizes
+from bench.harness.race import sizes
 from fastnet import one_hot
 from fastnet.dataset import from_npz, synthetic
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from bench import peers
-from bench.race import mode, sizes
+from bench.harness import peers
+from bench.harness.race import mode, sizes
 
 
 class Job(NamedTuple):

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from fastnet.kernels import full, naive
 
-from bench.race import sizes
+from bench.harness.race import sizes
 
 SHAPES = sizes((128, 3072, 500), (128, 500, 5), tiny=(3, 7, 5))  # n, n_i, n_o: the course's two layers
 LAYOUTS = sizes("C", "F", tiny="F")  # of what is read

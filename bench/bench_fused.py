@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from bench import peers
-from bench.race import sizes
+from bench.harness import peers
+from bench.harness.race import sizes
 
 WORK = sizes((640, (3072, 500, 5), 128), (2500, (256, 128, 64, 10), 128),
              tiny=(20, (7, 5, 3), 8))  # samples, widths, batch size

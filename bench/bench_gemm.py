@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from fastnet.kernels.gemm import matmul, pack, syrk
 
-from bench.peers import is_installed
-from bench.race import sizes
+from bench.harness.peers import is_installed
+from bench.harness.race import sizes
 
 HAS_TORCH = is_installed("torch")
 COURSE = sizes((128, 500, 3072), tiny=(3, 5, 7))  # batch, hidden units, inputs

@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from bench import peers
-from bench.race import sizes
+from bench.harness import peers
+from bench.harness.race import sizes
 from fastnet.training.gram import gram_matrix
 
 

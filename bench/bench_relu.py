@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from fastnet.kernels.relu import relu_backward, relu_forward
 
-from bench.elementwise import CASES, compete, laid_out, name_of
+from bench.harness.elementwise import CASES, compete, laid_out, name_of
 
 
 @pytest.mark.parametrize("case", CASES, ids=name_of)

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from fastnet.kernels.sgd import sgd_update
 
-from bench.elementwise import CASES, compete, laid_out, name_of
-from bench.race import sizes
+from bench.harness.elementwise import CASES, compete, laid_out, name_of
+from bench.harness.race import sizes
 
 WEIGHTS = [(shape, "C") for shape in sizes((500, 3072), tiny=(5, 7))]
 

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from fastnet.kernels.softmax import softmax_backward, softmax_forward
 
-from bench.elementwise import CASES, compete, laid_out, name_of
-from bench.race import sizes
+from bench.harness.elementwise import CASES, compete, laid_out, name_of
+from bench.harness.race import sizes
 
 CLASSES = [(shape, "C") for shape in sizes((128, 5), (2500, 100), tiny=(3, 4))] + CASES[1:]
 

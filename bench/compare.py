@@ -25,7 +25,7 @@ from bench.gate.limits import Limits, read_limits
 from bench.gate.render import Result, failed, to_json, to_markdown
 from bench.gate.runs import STATISTICS, Run, Settings, cores, read_run, run
 from bench.gate.sides import SIDES, Side
-from bench.statistics import paired_ratio
+from bench.harness.statistics import paired_ratio
 
 MIN_ROUNDS = 7
 SECOND_BATCH = 2  # times as many rounds as the first one: it decides, and only the suspicious run in it

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import machine
-from bench.race import Race, mode
-from bench.table import rows, table
+from bench.harness import machine
+from bench.harness.race import Race, mode
+from bench.harness.table import rows, table
 
 
 @pytest.fixture
 def race(benchmark: Any, request: Any) -> Race:
-    """Verifies contenders, warms them up and times them round-robin; see bench/race.py."""
+    """Verifies contenders, warms them up and times them round-robin; see bench/harness/race.py."""
     return Race(benchmark, float(request.config.getoption("benchmark_max_time")))
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import report
+from bench.harness import report
 
 FOLDER = Path(__file__).parent
 STORE = FOLDER.parent / ".benchmarks"

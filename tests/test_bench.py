@@ -10,7 +10,8 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from bench import gemm_ladder, race, report, statistics, table
+from bench.harness import race, report, statistics, table
+from bench.studies import gemm_ladder
 
 ROOT = Path(__file__).parent.parent
 STEMS = ("full", "relu", "softmax", "cross_entropy", "sgd", "gemm", "fused", "gram", "sweep", "dataset", "compile",

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import compare, power
+from bench import compare
 from bench.gate import GateError, judge, render, runs, sides
 from bench.gate.limits import Limits, read_limits
 from bench.gate.runs import Run, Settings
 from bench.gate.sides import SIDES, Side
-from bench.statistics import Estimate, paired_ratio
+from bench.harness.statistics import Estimate, paired_ratio
+from bench.studies import power
 
 A, B = "bench/bench_a.py::test_a", "bench/bench_b.py::test_b[16-float32]"
 

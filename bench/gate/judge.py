@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from bench.gate import GateError
-from bench.statistics import Estimate
+from bench.harness.statistics import Estimate
 
 OK, REGRESSED, INCONCLUSIVE = "ok", "regressed", "inconclusive"
 EXIT_CODE = {OK: 0, REGRESSED: 1, INCONCLUSIVE: 2}

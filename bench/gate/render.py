@@ -3,7 +3,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench.gate.judge import EXIT_CODE, INCONCLUSIVE, OK, REGRESSED, CountRow, Row, overall
-from bench.table import seconds
+from bench.harness.table import seconds
 
 _SIGN = {OK: "✅", REGRESSED: "❌", INCONCLUSIVE: "⚠️"}
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from fastnet.kernels import naive
 
-from bench.race import Race, sizes
+from bench.harness.race import Race, sizes
 
 SHAPES = sizes((128, 500), (2500, 500), tiny=(3, 5))
 LAYOUTS = sizes("C", "F", "strided", tiny="F")

@@ -1,6 +1,6 @@
 """How far float32 losses are from float64 ones: our engines beside PyTorch and plain NumPy.
 
-    python -m bench.accuracy            the course's job for 20 epochs, smaller ones for 500
+    python -m bench.studies.accuracy            the course's job for 20 epochs, smaller ones for 500
 
 All start from the same float32 numbers; the reference takes those very numbers on in float64. What is printed is the
 largest relative deviation of an epoch's loss.
@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench import peers
+from bench.harness import peers
 
 
 class Job(NamedTuple):

@@ -1,7 +1,7 @@
 """How far each training job is from what this machine allows, and what the rest of the time goes to.
 
-    python -m bench.floors               # all jobs of bench_fit.py, as a Markdown table
-    python -m bench.floors course batch8
+    python -m bench.studies.floors               # all jobs of bench_fit.py, as a Markdown table
+    python -m bench.studies.floors course batch8
 
 The floor is the larger of two times: the operations of the engine that `fit` chooses, at the multipliers' peak, and the
 bytes that it must move, at the rate of a copy; both measured in this session. The products of that engine are then timed
@@ -20,8 +20,8 @@ from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import gemm, matmul, vector_lanes
 from fastnet.kernels.threads import barrier, run
 
-from bench import machine, peers
 from bench.bench_fit import JOBS, RATE, Job
+from bench.harness import machine, peers
 from fastnet.training.gram import first_outputs, gram_matrix
 from fastnet.training.windows import window_rows
 

@@ -1,4 +1,4 @@
-"""How honest is the gate? ``python -m bench.power``
+"""How honest is the gate? ``python -m bench.studies.power``
 
 Makes a small project of its own, with NumPy and Numba kernels of a few milliseconds, and puts the gate to three tests:
 equal code must not be called regressed, one kernel made 15 % slower must, and a whole machine made 15 % slower by busy
@@ -180,7 +180,7 @@ def to_table(results: dict[str, list[Result]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.power", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.power", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--what", choices=WHAT, action="append", help="differs; may be repeated (default: each of them)")

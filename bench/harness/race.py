@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from fastnet.kernels.threads import get_num_threads
 
-from bench import machine
-from bench.statistics import paired_ratio
+from bench.harness import machine
+from bench.harness.statistics import paired_ratio
 
 MODES = ("full", "gate", "tiny")
 _MIN_ROUND = 1e-3  # seconds: shorter calls are repeated within a round

@@ -1,7 +1,7 @@
 """What a trial of a sweep costs when there are more of them: the Gram matrix is made once for all.
 
-    python -m bench.sweep_scaling                                    # table, and docs/img/sweep_scaling.png
-    python -m bench.sweep_scaling --epochs 20 --rates 1,4,16 --out sweep_scaling.png
+    python -m bench.studies.sweep_scaling                                    # table, and docs/img/sweep_scaling.png
+    python -m bench.studies.sweep_scaling --epochs 20 --rates 1,4,16 --out sweep_scaling.png
 
 The course network (3072-500-5) on 2500 samples, float32, batch 128. Sweeps of all sizes and single fits take turns, so
 that a drifting machine touches all of them alike; a row shows medians. The peak resident memory is that of a fresh
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from fastnet.kernels.threads import get_num_threads
 
-from bench import peers
+from bench.harness import peers
 from fastnet.sweep import lr_sweep
 from fastnet.training.gram import gram_matrix
 

@@ -1,6 +1,6 @@
 """bench/report.html: one page that needs no network, made from the runs stored under .benchmarks/.
 
-``python -m bench.report`` makes it anew; ``python -m bench.run`` does so after every run.
+``python -m bench.harness.report`` makes it anew; ``python -m bench.run`` does so after every run.
 """
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from bench import charts, table
-from bench.charts import Bar, Point
+from bench.harness import charts, table
+from bench.harness.charts import Bar, Point
 
 STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 HISTORY = ("fit", "sweep", "gemm", "gram", "fused")  # kernels whose history is drawn
@@ -199,7 +199,7 @@ def _machine(run: Run) -> str:
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     try:
         print(write(here.parent / ".benchmarks", here / "report.html"))
     except FileNotFoundError as error:

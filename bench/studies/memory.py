@@ -1,7 +1,7 @@
 """Peak resident memory of training jobs, each in a fresh process: fastnet beside PyTorch.
 
-    python -m bench.memory               # all jobs of bench_fit.py
-    python -m bench.memory course large
+    python -m bench.studies.memory               # all jobs of bench_fit.py
+    python -m bench.studies.memory course large
 
 A row shows the peak of the whole process, and in brackets what of it came after the libraries and the data were there.
 """
@@ -13,8 +13,8 @@ import sys
 
 import numpy as np
 
-from bench import peers
 from bench.bench_fit import JOBS, RATE, Job
+from bench.harness import peers
 
 CONTENDERS = {"fastnet": peers.fastnet_fit, "torch": peers.torch_fit}
 

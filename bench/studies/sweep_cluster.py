@@ -1,7 +1,7 @@
 """What a Dask cluster costs: a sweep on workers of one core each, beside the same sweep on this machine's cores.
 
-    python -m bench.sweep_cluster
-    python -m bench.sweep_cluster --trials 64 --epochs 20 --rounds 3
+    python -m bench.studies.sweep_cluster
+    python -m bench.studies.sweep_cluster --trials 64 --epochs 20 --rounds 3
 
 The course network (3072-500-5) on 2500 samples, float32, batch 128. The losses must be the same bits.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from fastnet.kernels.threads import get_num_threads
 
-from bench import peers
+from bench.harness import peers
 from fastnet.sweep import SweepResult, lr_sweep
 
 N, WIDTHS, BATCH = 2500, (3072, 500, 5), 128

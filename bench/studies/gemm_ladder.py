@@ -1,4 +1,4 @@
-"""From three loops to the machine's peak, one idea a step: ``python -m bench.gemm_ladder``
+"""From three loops to the machine's peak, one idea a step: ``python -m bench.studies.gemm_ladder``
 
 Every step is verified and timed, all in turns; NumPy, PyTorch's MKL (where it is installed) and the FMA peak of the
 same run stand beside them. Prints a table and writes a picture.
@@ -15,8 +15,8 @@ from fastnet.kernels.gemm import KC, matmul, pack, tile_loop
 from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
 from fastnet.kernels.threads import get_num_threads, set_num_threads
 
-from bench import machine
-from bench.peers import is_installed
+from bench.harness import machine
+from bench.harness.peers import is_installed
 
 ROUNDS = 9
 _PAUSE = 0.02  # idle threads of a library fall asleep before the next one is timed
@@ -130,7 +130,7 @@ def draw(rates: dict[str, float], peak: float, title: str, file: Path) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.gemm_ladder", description=__doc__,
+    parser = argparse.ArgumentParser(prog="python -m bench.studies.gemm_ladder", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="128x512x3072", help="m x n x k, n a multiple of 16 (default: %(default)s)")
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")

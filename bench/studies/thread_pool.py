@@ -1,6 +1,6 @@
 """Our pool of nogil threads beside Numba's parallel layer, on the same kernel: dispatch, one product, compilation.
 
-    python -m bench.thread_pool
+    python -m bench.studies.thread_pool
 
 Prints, for an almost empty kernel and for the forward product of the course network, the time with Numba's
 `prange` as a multiple of the time with our pool: medians over paired rounds. The reasons for the choice are in
