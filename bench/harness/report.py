@@ -199,8 +199,8 @@ def _machine(run: Run) -> str:
 
 
 if __name__ == "__main__":
-    here = Path(__file__).parents[1]
+    folder = Path(__file__).parents[1]
     try:
-        print(write(here.parent / ".benchmarks", here / "report.html"))
+        print(write(folder.parent / ".benchmarks", folder / "report.html"))
     except FileNotFoundError as error:
         sys.exit(str(error))
