@@ -20,9 +20,9 @@ from fastnet._version import __version__
 
 if TYPE_CHECKING:
     from fastnet._dtypes import get_default_dtype, set_default_dtype
+    from fastnet._gradcheck import GradientReport, gradcheck
     from fastnet.cross_entropy import CrossEntropyLayer, one_hot
     from fastnet.full import FullLayer
-    from fastnet.gradcheck import GradientReport, gradcheck
     from fastnet.kernels.threads import get_num_threads, set_num_threads
     from fastnet.relu import ReluLayer
     from fastnet.sequential import Sequential
@@ -54,7 +54,7 @@ _MODULE_OF = {
     "EpochReport": "fastnet.training",
     "Evaluation": "fastnet.training",
     "FullLayer": "fastnet.full",
-    "GradientReport": "fastnet.gradcheck",
+    "GradientReport": "fastnet._gradcheck",
     "History": "fastnet.training",
     "Plan": "fastnet.training",
     "ReluLayer": "fastnet.relu",
@@ -62,7 +62,7 @@ _MODULE_OF = {
     "SoftMaxLayer": "fastnet.softmax",
     "get_default_dtype": "fastnet._dtypes",
     "get_num_threads": "fastnet.kernels.threads",
-    "gradcheck": "fastnet.gradcheck",
+    "gradcheck": "fastnet._gradcheck",
     "one_hot": "fastnet.cross_entropy",
     "set_default_dtype": "fastnet._dtypes",
     "set_num_threads": "fastnet.kernels.threads",

@@ -119,7 +119,7 @@ def test_an_unchanged_script_gives_the_losses_of_a_numpy_twin(course, tmp_path_f
 
 SPELLINGS = """
 import importlib, pickle, sys
-import fastnet, fastnet.dataset, fastnet.gradcheck, fastnet.training.plan
+import fastnet, fastnet.dataset, fastnet._gradcheck, fastnet.training.plan
 
 import layers
 assert layers.full.FullLayer is fastnet.FullLayer and layers.dataset is fastnet.dataset
@@ -127,7 +127,7 @@ import layers.full
 import layers.FullLayer
 import layers.ReluLayer as Relu
 import layers.softmax as softmax
-import layers.gradcheck
+import layers._gradcheck
 import layers.training.plan as plan
 from layers import *
 from layers import FullLayer, ReluLayer, SoftMaxLayer, CrossEntropyLayer, Sequential, cross_entropy
