@@ -178,6 +178,8 @@ def targets(who: object, name: str, value: npt.ArrayLike, shape: tuple[int, int 
             why = f" The network gives {n_classes} values per sample: one for each class."
         elif array.ndim == 2:
             why = " There must be a row for each sample."
+            if len(array) > n:
+                why += f" If x was shortened, shorten {name} too: {name}[:{n}]."
         raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{why}")
     return np.asarray(array, dtype=dtype)
 
@@ -231,7 +233,7 @@ def samples_and_targets(
 
 
 def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
-    """The learning rate of every epoch: a number, one number an epoch, or a function of the epoch."""
+    """The learning rate of every epoch: a number (or a list of one), one number an epoch, or a function of the epoch."""
     if callable(lr):
         first = rate(who, lr(0))  # so that most mistakes show before anything has changed
         return lambda epoch: rate(who, lr(epoch)) if epoch else first
@@ -239,6 +241,8 @@ def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
         value = rate(who, lr)
         return lambda epoch: value
     values = [rate(who, value) for value in lr]
+    if len(values) == 1:
+        values *= epochs
     if len(values) != epochs:
         raise ValueError(f"{who}: lr holds {len(values)} rates for {epochs} epochs. Give one for each epoch, or a number.")
     return values.__getitem__

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks, _dtypes, training
+from fastnet import _checks, _dtypes, _editions, training
 from fastnet._state import parameters, unchanged_on_error
 from fastnet.full import FullLayer
 from fastnet.relu import ReluLayer
@@ -130,8 +130,9 @@ class Sequential:
         """The chapter's other name of ``update_param``."""
         self.update_param(lr)
 
+    @_editions.every_form
     def fit(
-        self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, lr: Any, batch_size: int = 128, *,
+        self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, lr: Any = 0.1, batch_size: int = 128, *,
         engine: str = "auto", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
         rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
         callbacks: Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]] = (),
@@ -149,7 +150,8 @@ class Sequential:
         epochs : int
             How often to go through the data.
         lr : float, sequence of float, or callable
-            The learning rate; one for each epoch; or a function that gives it for the number of the epoch, from 0.
+            The learning rate; one for each epoch; or a function that gives it for the number of the epoch, from 0. A
+            list of one rate serves all epochs.
         batch_size : int
             Samples per step; the last batch of an epoch holds what is left.
         engine : {"auto", "layers", "fused", "gram", "windows"}
@@ -181,6 +183,9 @@ class Sequential:
 
         Notes
         -----
+        The form of 2018, ``fit(x, y, x_test, y_test, epochs, lr, batch_size)``, stands for ``validation=(x_test, y_test)``
+        and returns two arrays of shape (epochs,): the losses, and the loss on the test data after each epoch.
+
         Afterwards the layers hold the parameters, and the last batch's inputs, outputs and gradients; if training ended
         early, those are of the last batch with the final parameters. ``history`` has the full record. Interrupted by
         Ctrl-C or an error, the layers hold the last complete epoch. Callbacks see numbers, not parameters: the
@@ -207,7 +212,7 @@ class Sequential:
         return float(self.fit(x, y, 1, lr, batch_size, progress=False)[0])
 
     def explain(
-        self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int, batch_size: int = 128, *, engine: str = "auto",
+        self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, batch_size: int = 128, *, engine: str = "auto",
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False, momentum: float = 0.0,
         weight_decay: float = 0.0,
     ) -> Plan:
