@@ -17,7 +17,8 @@ Subset = tuple[np.ndarray, np.ndarray]
 
 
 def cifar100(
-    seed: int, n_classes: int = 5, dtype: npt.DTypeLike = np.float64, root: str | os.PathLike[str] | None = None
+    seed: int, n_classes: int = 5, dtype: npt.DTypeLike = np.float64, root: str | os.PathLike[str] | None = None, *,
+    replace: bool = False, images: bool = False,
 ) -> Data:
     """Load some classes of CIFAR-100, chosen by a seed as in the course.
 
@@ -25,20 +26,25 @@ def cifar100(
     ----------
     seed : int
         Chooses the classes: those that ``np.random.seed(seed)`` and
-        ``np.random.choice(np.arange(0, 100), n_classes, replace=False)`` choose. NumPy's global state is left alone.
+        ``np.random.choice(np.arange(0, 100), n_classes, replace=replace)`` choose. NumPy's global state is left alone.
     n_classes : int
-        2 to 100.
+        2 to 100: 5 in this chapter, 3 in the next, 4 in 2018.
     dtype : dtype-like
         float32 or float64.
     root : path-like, optional
         Where to look first: the folder ``cifar-100-python``, or the one it lies in. Then ``$FASTNET_DATA``,
         ``./cifar-100-python``, ``../cifar-100-python``, and where ``fastnet data download``, torchvision and Keras put it.
+    replace : bool
+        Draw the classes with replacement, as in 2018: a class that is drawn twice is there once, so there may be fewer.
+    images : bool
+        Return pixels as (n, 3, 32, 32), channels first, as convolutions take them.
 
     Returns
     -------
     Data
-        ``(x_train, y_train), (x_test, y_test)``: pixels (n, 3072) within -0.5 .. 0.5, in the order of CIFAR's files;
-        training labels one-hot, test labels integers, numbered in the order of CIFAR's labels. With ``class_names``.
+        ``(x_train, y_train), (x_test, y_test)``: pixels (n, 3072), or (n, 3, 32, 32), within -0.5 .. 0.5, in the order of
+        CIFAR's files; training labels one-hot, test labels integers, numbered in the order of CIFAR's labels. With
+        ``class_names``.
 
     Raises
     ------
@@ -60,11 +66,23 @@ def cifar100(
     seed = _data.seed("cifar100", seed)
     n_classes = _data.n_classes("cifar100", n_classes)
     type_ = _data.dtype("cifar100", dtype)
-    # RandomState(seed) is the stream that np.random.seed(seed) starts.
-    chosen = np.sort(np.random.RandomState(seed).choice(np.arange(0, 100), n_classes, replace=False))
+    chosen = _chosen(seed, n_classes, replace)
     train, test, cifar = _subset(_places.find(root), chosen)
     names = [cifar.class_names[label] for label in chosen]
-    return _data.from_pixels(train, test, names, f"CIFAR-100, {n_classes} classes (seed {seed})", type_)
+    data = _data.from_pixels(train, test, names, f"CIFAR-100, {len(chosen)} classes (seed {seed})", type_)
+    return data.as_images() if images else data
+
+
+def _chosen(seed: int, n_classes: int, replace: bool) -> np.ndarray:
+    """The labels that a seed draws, ascending, each once."""
+    stream = np.random.RandomState(seed)  # the one that np.random.seed(seed) starts
+    chosen = np.unique(stream.choice(np.arange(0, 100), n_classes, replace=replace))
+    if len(chosen) < 2:
+        raise ValueError(
+            f"cifar100: with replacement, seed {seed} draws class {chosen[0]} {n_classes} times, and one class is "
+            "nothing to learn. Take another seed, or replace=False."
+        )
+    return chosen
 
 
 def _subset(folder: Path, chosen: np.ndarray) -> tuple[Subset, Subset, Cifar100]:

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from fastnet import _checks
 
-N_PIXELS = 3 * 32 * 32
+SIDE = 32  # pixels, of an image's height and width
+N_PIXELS = 3 * SIDE * SIDE
 
 
 class Data(tuple):
@@ -32,6 +33,12 @@ class Data(tuple):
         self.class_names = tuple(str(class_name) for class_name in class_names)
         self.name = name
         return self
+
+    def as_images(self) -> Any:
+        """The same data with pixels as images, (n, 3, 32, 32), channels first: a view, as convolutions take it."""
+        (x_train, y_train), (x_test, y_test) = self
+        shape = (-1, 3, SIDE, SIDE)
+        return Data((x_train.reshape(shape), y_train), (x_test.reshape(shape), y_test), self.class_names, self.name)
 
     def __getnewargs__(self) -> tuple:  # for copies and pickles
         return (*self, self.class_names, self.name)
