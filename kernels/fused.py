@@ -27,6 +27,7 @@ from fastnet.kernels.gemm import macro_kernel, pack_columns, pack_copy, partitio
 from fastnet.kernels.gram import gram_first, gram_scales, gram_update
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes
 from fastnet.kernels.softmax import softmax_rows
+from fastnet.kernels.structs import Mat
 from fastnet.kernels.threads import barrier
 
 # One row of `Net.table` a layer: sizes, then where things start, in elements, in `params` and in `work`
@@ -90,8 +91,8 @@ def train(thread, threads, sync, scratch, net, data, gram, rates, batch_size, st
             batch_at, batch_row = work_at + data.rows_at * size, data.rows_row
             source_width = gram.a0.shape[0] if gram.used else table[0, N_IN]
             for i in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
-                pack_copy(batch_at + i * batch_row * size, 0, data.source + data.order[first + i] * data.source_row * size,
-                       0, 1, 1, source_width, lr)
+                pack_copy(batch_at + i * batch_row * size, 0,
+                          Mat(data.source + data.order[first + i] * data.source_row * size, 0, 1, 0), 1, source_width, lr)
             barrier(sync, threads)
         if gram.used:
             known = len(gram.a0) if data.shuffled else max(gram.visited, first)
@@ -129,8 +130,8 @@ def _first(thread, threads, scratch, net, x, x_row, n, lr):
     size = VECTOR_BYTES // width
     n_in, n_out, ld = table[0, N_IN], table[0, N_OUT], table[0, LD]
     j0, j1 = partition(n_out, width, thread, threads), partition(n_out, width, thread + 1, threads)
-    macro_kernel(scratch, work.ctypes.data + (table[0, H] + j0) * size, ld, width, x, x_row, 1,
-         params.ctypes.data + (table[0, W] + j0 * n_in) * size, 0, 0, n_in * width, n, j1 - j0, n_in,
+    macro_kernel(scratch, Mat(work.ctypes.data + (table[0, H] + j0) * size, ld, 1, width), Mat(x, x_row, 1, 0),
+         Mat(params.ctypes.data + (table[0, W] + j0 * n_in) * size, 0, 0, n_in * width), n, j1 - j0, n_in,
          cast_like(1, lr), cast_like(0, lr), params.ctypes.data + (table[0, B] + j0) * size, int(len(table) > 1))
 
 
@@ -148,9 +149,9 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
         return
     for layer in range(1, top + 1):
         n_in, before, ld = table[layer, N_IN], table[layer - 1, LD], table[layer, LD]
-        macro_kernel(scratch, work_at + (table[layer, H] + i0 * ld) * size, ld, width,
-             work_at + (table[layer - 1, H] + i0 * before) * size, before, 1,
-             params_at + table[layer, W] * size, 0, 0, n_in * width, rows, table[layer, N_OUT], n_in,
+        macro_kernel(scratch, Mat(work_at + (table[layer, H] + i0 * ld) * size, ld, 1, width),
+             Mat(work_at + (table[layer - 1, H] + i0 * before) * size, before, 1, 0),
+             Mat(params_at + table[layer, W] * size, 0, 0, n_in * width), rows, table[layer, N_OUT], n_in,
              one, zero, params_at + table[layer, B] * size, int(layer < top))
 
     classes = table[top, N_OUT]
@@ -171,9 +172,9 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
 
     for layer in range(top, 0, -1):
         n_in, n_out, below, ld = table[layer, N_IN], table[layer, N_OUT], table[layer - 1, LD], table[layer, LD]
-        macro_kernel(scratch, work_at + (table[layer - 1, DA] + i0 * below) * size, below, width,
-             work_at + (table[layer, DA] + i0 * ld) * size, ld, 1,
-             work_at + table[layer, BACK] * size, 0, 0, n_out * width, rows, n_in, n_out, one, zero, 0, 0)
+        macro_kernel(scratch, Mat(work_at + (table[layer - 1, DA] + i0 * below) * size, below, 1, width),
+             Mat(work_at + (table[layer, DA] + i0 * ld) * size, ld, 1, 0),
+             Mat(work_at + table[layer, BACK] * size, 0, 0, n_out * width), rows, n_in, n_out, one, zero, 0, 0)
         h_at, dh_at = table[layer - 1, H] + i0 * below, table[layer - 1, DA] + i0 * below
         for i in range(0, rows * below, width):  # not a loop over elements: half of its branches would be guessed wrong
             keep_positive(work_at + (dh_at + i) * size, work_at + (h_at + i) * size, zero)
@@ -201,10 +202,12 @@ def _update(thread, threads, scratch, net, layer, h, h_row, n, rates):
     weights = params.ctypes.data + at * size
     dz = work.ctypes.data + (table[layer, DA] + j0) * size
     if momentum == 0:
-        macro_kernel(scratch, weights, width, n_in * width, h + i0 * size, 1, h_row, dz, ld, 1, 0, i1 - i0, j1 - j0, n,
+        macro_kernel(scratch, Mat(weights, width, 1, n_in * width), Mat(h + i0 * size, 1, h_row, 0),
+             Mat(dz, ld, 1, 0), i1 - i0, j1 - j0, n,
              -lr, one - lr * decay, 0, 0)
     else:
-        macro_kernel(scratch, velocity.ctypes.data + at * size, width, n_in * width, h + i0 * size, 1, h_row, dz, ld, 1, 0,
+        macro_kernel(scratch, Mat(velocity.ctypes.data + at * size, width, 1, n_in * width), Mat(h + i0 * size, 1, h_row, 0),
+             Mat(dz, ld, 1, 0),
              i1 - i0, j1 - j0, n, one, momentum, 0, 0)
         for v in range((j1 - j0 + width - 1) // width):
             begin = at + v * n_in * width
@@ -226,7 +229,7 @@ def pack_back(thread, threads, net, layer, alpha):
     i0, i1 = partition(n_in, width, thread, threads), partition(n_in, width, thread + 1, threads)
     for j in range(0, n_out, width):
         pack_columns(work.ctypes.data + (table[layer, BACK] + i0 * n_out + j * width) * size, n_out * width,
-                     params.ctypes.data + (table[layer, W] + j * n_in + i0 * width) * size, 1, width,
+                     Mat(params.ctypes.data + (table[layer, W] + j * n_in + i0 * width) * size, 1, width, 0),
                      min(width, n_out - j), i1 - i0, alpha)
 
 
@@ -244,10 +247,12 @@ def _update_bias(thread, threads, net, n, rates):
         dz = work.ctypes.data + (table[layer, DA] + j0) * size
         ones = np.int64(work.ctypes.data)  # work[0] is 1, and strides of 0 make a row of it: column sums as a product
         if momentum == 0:
-            tile_loop(params.ctypes.data + (at + j0) * size, 0, width, ones, 0, 0, dz, ld, width, 1, j1 - j0, n,
+            tile_loop(Mat(params.ctypes.data + (at + j0) * size, 0, 1, width), Mat(ones, 0, 0, 0),
+                      Mat(dz, ld, 1, width), 1, j1 - j0, n,
                   -lr, one, 0, 0)
         else:
-            tile_loop(velocity.ctypes.data + (at + j0) * size, 0, width, ones, 0, 0, dz, ld, width, 1, j1 - j0, n,
+            tile_loop(Mat(velocity.ctypes.data + (at + j0) * size, 0, 1, width), Mat(ones, 0, 0, 0),
+                      Mat(dz, ld, 1, width), 1, j1 - j0, n,
                   one, momentum, 0, 0)
             for j in range(at + j0, at + j1):
                 params[j] -= lr * velocity[j]

@@ -27,6 +27,7 @@ from fastnet.kernels.simd import (
     store,
     transpose,
 )
+from fastnet.kernels.structs import Mat
 from fastnet.kernels.threads import SCRATCH_BYTES, barrier, next_job, run
 
 KC = 256  # length of one packed run
@@ -38,20 +39,24 @@ _ABREAST = 4  # vectors of a row packed together
 _SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
 
 
-# --- inside a kernel: everything by address, strides in elements ----------------------------------------------------
+# --- inside a kernel: matrices by address, see `structs.Mat` ---------------------------------------------------------
 
 
 @jit
-def tile_loop(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alpha, beta, bias, relu):
-    """C = alpha A B + beta C over one run of k, tile by tile; arguments as of `simd.micro_kernel`, any `rows` and `cols`."""
+def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
+    """C = alpha A B + beta C over one run of k, tile by tile, for any `rows` and `cols`.
+
+    C and B are read and written in vectors (`Mat.vec`), A element by element; the rest as of `simd.micro_kernel`.
+    """
     noinline()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
+    a_row, a_k, b_k, b_vec, c_row, c_vec = a.row, a.col, b.row, b.vec, c.row, c.vec
     i = 0
     while i < rows:
         left = rows - i
         high = MR if left >= MR else 4 if left >= 4 else 1
-        a_i = a + i * a_row * size
+        a_i = a.at + i * a_row * size
         j = 0
         while j < cols:
             left = (cols - j + width - 1) // width
@@ -59,8 +64,8 @@ def tile_loop(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alph
             wide = 2 if left == 4 or left == 2 else min(left, NV)
             tail = min(width, cols - j - (wide - 1) * width)
             v = j // width
-            c_ij = c + (i * c_row + v * c_vec) * size
-            b_j = b + v * b_vec * size
+            c_ij = c.at + (i * c_row + v * c_vec) * size
+            b_j = b.at + v * b_vec * size
             bias_j = bias + v * c_vec * size if bias != 0 else 0
             if wide == 3:
                 if high == MR:
@@ -96,60 +101,62 @@ def tile_loop(c, c_row, c_vec, a, a_row, a_k, b, b_k, b_vec, rows, cols, k, alph
 
 
 @jit
-def pack_copy(to, to_row, a, a_row, a_col, rows, cols, alpha):
-    """to[i, j] = A[i, j] for A of any strides; the rows of `to` are contiguous. The whole of packing."""
+def pack_copy(to, to_row, a, rows, cols, alpha):
+    """to[i, j] = A[i, j] for A of any strides; `to` is an address, its rows are contiguous. The whole of packing."""
     noinline()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     i0 = 0  # rows that whole vectors or blocks have done
     j0 = 0  # and columns, in those rows
-    if a_col == 1:
+    if a.col == 1:
         i0, j0 = rows, cols // width * width
         for i in range(rows):
             for j in range(0, j0, width):
-                copy_vector(to + (i * to_row + j) * size, a + (i * a_row + j) * size, alpha)
-    elif a_row == 1:
+                copy_vector(to + (i * to_row + j) * size, a.at + (i * a.row + j) * size, alpha)
+    elif a.row == 1:
         i0, j0 = rows // width * width, cols // width * width
         for i in range(0, i0, width):
             for j in range(0, j0, width):
-                transpose(to + (i * to_row + j) * size, to_row, a + (i + j * a_col) * size, a_col, alpha)
+                transpose(to + (i * to_row + j) * size, to_row, a.at + (i + j * a.col) * size, a.col, alpha)
     for i in range(rows):
         for j in range(j0 if i < i0 else 0, cols):
-            store(to + (i * to_row + j) * size, load(a + (i * a_row + j * a_col) * size, alpha))
+            store(to + (i * to_row + j) * size, load(a.at + (i * a.row + j * a.col) * size, alpha))
 
 
 @jit
-def pack_columns(to, to_vec, b, b_k, b_col, k, cols, alpha):
-    """Pack B (k, cols) into vector columns: element (p, j) goes to [j // LANES][p][j % LANES]; missing lanes are 0."""
+def pack_columns(to, to_vec, b, k, cols, alpha):
+    """Pack B (k, cols) into vector columns: element (p, j) goes to [j // LANES][p][j % LANES]; missing lanes are 0.
+
+    `to` is an address, its vector columns lie `to_vec` elements apart.
+    """
     width = lanes(alpha)
     size = VECTOR_BYTES // width
-    whole = cols // width if b_col == 1 else 0
+    whole = cols // width if b.col == 1 else 0
     for v in range(0, whole, _ABREAST):  # a few vectors of a row at a time: neighbours share a page
         for p in range(k):
             for u in range(v, min(v + _ABREAST, whole)):
-                copy_vector(to + (u * to_vec + p * width) * size, b + (p * b_k + u * width) * size, alpha)
+                copy_vector(to + (u * to_vec + p * width) * size, b.at + (p * b.row + u * width) * size, alpha)
     for j in range(whole * width, cols, width):
         column = to + j // width * to_vec * size
         if cols - j < width:
             for p in range(k):
                 clear_vector(column + p * width * size, alpha)
-        pack_copy(column, width, b + j * b_col * size, b_k, b_col, k, min(width, cols - j), alpha)
+        pack_copy(column, width, Mat(b.at + j * b.col * size, b.row, b.col, 0), k, min(width, cols - j), alpha)
 
 
 @jit
-def macro_kernel(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, rows, cols, k, alpha, beta, bias, relu,
-         lower=False):
+def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower=False):
     """C (rows, cols) = epilogue(alpha A B + beta C) by one thread: the loops over KC, NC and MC.
 
-    With b_vec > 0, B is already packed in vector columns that lie b_vec elements apart; b_k and b_col do not count.
-    Bias and ReLU, see `simd.micro_kernel`, are applied after the last run of k. With `lower`, only blocks of MC rows up
-    to the diagonal are computed.
+    C lies in vector columns (rows of contiguous elements are such: `Mat.vec` is LANES). So may B, packed by
+    `pack_columns`; with b.vec = 0 it is of any strides and is packed here. Bias and ReLU, see `simd.micro_kernel`, are
+    applied after the last run of k. With `lower`, only blocks of MC rows up to the diagonal are computed.
     """
     noinline()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
-    in_place = a_k == 1 and a_row * size % 1024 != 0  # rows of A that do not evict each other from the L1 cache
+    in_place = a.col == 1 and a.row * size % 1024 != 0  # rows of A that do not evict each other from the L1 cache
     for run_number in range(runs):
         p = run_number * KC
         length = min(KC, k - p)
@@ -157,24 +164,25 @@ def macro_kernel(scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, 
         last = run_number == runs - 1
         for j in range(0, cols, _NC_BYTES // size):
             nc = min(_NC_BYTES // size, cols - j)
-            bias_j = bias + j // width * c_vec * size if last and bias != 0 else 0
-            c_j = c + j // width * c_vec * size
-            if b_vec > 0:
-                slab, slab_vec = b + (j // width * b_vec + p * width) * size, b_vec
+            bias_j = bias + j // width * c.vec * size if last and bias != 0 else 0
+            c_j = c.at + j // width * c.vec * size
+            if b.vec > 0:
+                slab = Mat(b.at + (j // width * b.vec + p * width) * size, width, 1, b.vec)
             else:
-                slab, slab_vec = scratch, (KC + _PAD) * width
-                pack_columns(slab, slab_vec, b + (p * b_k + j * b_col) * size, b_k, b_col, length, nc, alpha)
+                slab = Mat(scratch, width, 1, (KC + _PAD) * width)
+                pack_columns(scratch, slab.vec, Mat(b.at + (p * b.row + j * b.col) * size, b.row, b.col, 0),
+                             length, nc, alpha)
             for i in range(0, rows, MC):
                 mc = min(MC, rows - i)
                 wide = min(nc, i + mc - j) if lower else nc
                 if wide <= 0:
                     continue
-                a_i, a_i_row, a_i_k = a + (i * a_row + p * a_k) * size, a_row, a_k
+                a_i = Mat(a.at + (i * a.row + p * a.col) * size, a.row, a.col, 0)
                 if not in_place:
-                    pack_copy(scratch + _SLAB_BYTES, KC, a_i, a_row, a_k, mc, length, alpha)
-                    a_i, a_i_row, a_i_k = scratch + _SLAB_BYTES, KC, 1
-                tile_loop(c_j + i * c_row * size, c_row, c_vec, a_i, a_i_row, a_i_k, slab, width, slab_vec,
-                      mc, wide, length, alpha, beta_now, bias_j, relu if last else 0)
+                    pack_copy(scratch + _SLAB_BYTES, KC, a_i, mc, length, alpha)
+                    a_i = Mat(scratch + _SLAB_BYTES, KC, 1, 0)
+                tile_loop(Mat(c_j + i * c.row * size, c.row, 1, c.vec), a_i, slab, mc, wide, length,
+                          alpha, beta_now, bias_j, relu if last else 0)
 
 
 @jit
@@ -213,9 +221,10 @@ def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k,
     across = threads // down
     i0, i1 = partition(m, MR, thread // across, down), partition(m, MR, thread // across + 1, down)
     j0, j1 = partition(n, width, thread % across, across), partition(n, width, thread % across + 1, across)
-    macro_kernel(scratch, c + (i0 * c_row + j0 // width * c_vec) * size, c_row, c_vec, a + i0 * a_row * size, a_row, a_k,
-         b + (j0 // width * b_vec if b_vec > 0 else j0 * b_col) * size, b_k, b_col, b_vec, i1 - i0, j1 - j0, k,
-         alpha, beta, bias + j0 // width * c_vec * size if bias != 0 else 0, relu)
+    macro_kernel(scratch, Mat(c + (i0 * c_row + j0 // width * c_vec) * size, c_row, 1, c_vec),
+                 Mat(a + i0 * a_row * size, a_row, a_k, 0),
+                 Mat(b + (j0 // width * b_vec if b_vec > 0 else j0 * b_col) * size, b_k, b_col, b_vec),
+                 i1 - i0, j1 - j0, k, alpha, beta, bias + j0 // width * c_vec * size if bias != 0 else 0, relu)
 
 
 @jit
@@ -229,16 +238,17 @@ def syrk_kernel(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, a
     job = next_job(sync)
     while job < strips:  # the longest first
         j = job * strip
-        macro_kernel(scratch, c + (j * c_row + j) * size, c_row, width, a + j * a_row * size, a_row, a_k,
-             a + j * a_row * size, a_k, a_row, 0, n - j, min(strip, n - j), k, alpha, cast_like(0.0, alpha), 0, 0, True)
+        a_j = a + j * a_row * size
+        macro_kernel(scratch, Mat(c + (j * c_row + j) * size, c_row, 1, width), Mat(a_j, a_row, a_k, 0),
+                     Mat(a_j, a_k, a_row, 0), n - j, min(strip, n - j), k, alpha, cast_like(0.0, alpha), 0, 0, True)
         job = next_job(sync)
     barrier(sync, threads)
     job -= strips  # each thread has drawn one number too many: they go on from there
     while job * MC < n:  # rows of the upper triangle, each from a column of the lower
         i = job * MC
         high = min(MC, n - i)
-        pack_copy(c + (i * c_row + i + high) * size, c_row, c + ((i + high) * c_row + i) * size, 1, c_row,
-               high, n - i - high, alpha)
+        pack_copy(c + (i * c_row + i + high) * size, c_row, Mat(c + ((i + high) * c_row + i) * size, 1, c_row, 0),
+                  high, n - i - high, alpha)
         job = next_job(sync) - strips
 
 
@@ -248,7 +258,7 @@ def pack_kernel(thread, threads, sync, scratch, to, to_vec, b, b_k, b_col, k, n,
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
-    pack_columns(to + j0 // width * to_vec * size, to_vec, b + j0 * b_col * size, b_k, b_col, k, j1 - j0, alpha)
+    pack_columns(to + j0 // width * to_vec * size, to_vec, Mat(b + j0 * b_col * size, b_k, b_col, 0), k, j1 - j0, alpha)
 
 
 # --- for callers with arrays ----------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ windows. D and E are kept in vector columns [vector][sample][lane], the form in 
 from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import macro_kernel, partition
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.structs import Mat
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
 
@@ -47,8 +48,8 @@ def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, kn
         if av.size > 0:
             for j in range(j0, j1):
                 row[j] += of_v * av[sample, j]
-    macro_kernel(scratch, work.ctypes.data + (table[0, _H] + j0) * size, ld, width, g, g_row, 1,
-         d.ctypes.data + j0 * d.shape[1] * size, 0, 0, d.shape[1] * width, n, j1 - j0, known,
+    macro_kernel(scratch, Mat(work.ctypes.data + (table[0, _H] + j0) * size, ld, 1, width), Mat(g, g_row, 1, 0),
+         Mat(d.ctypes.data + j0 * d.shape[1] * size, 0, 0, d.shape[1] * width), n, j1 - j0, known,
          cast_like(-scales[D_SCALE], one), one, params.ctypes.data + (table[0, _B] + j0) * size, int(len(table) > 1))
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import KC, matmul, pack, tile_loop
 from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
+from fastnet.kernels.structs import Mat
 from fastnet.kernels.threads import get_num_threads, set_num_threads
 
 from bench.harness import machine
@@ -61,8 +62,8 @@ def vectorised(c_at, c_row, a_at, a_row, b_at, b_row, m, n, k, one, zero):
     width = lanes(one)
     size = VECTOR_BYTES // width
     for p in range(0, k, KC):
-        tile_loop(c_at, c_row, width, a_at + p * size, a_row, 1, b_at + p * b_row * size, b_row, width, m, n,
-              min(KC, k - p), one, zero if p == 0 else one, 0, 0)
+        tile_loop(Mat(c_at, c_row, 1, width), Mat(a_at + p * size, a_row, 1, 0),
+                  Mat(b_at + p * b_row * size, b_row, 1, width), m, n, min(KC, k - p), one, zero if p == 0 else one, 0, 0)
 
 
 def contenders(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[np.ndarray], object]]:
