@@ -21,15 +21,18 @@ from fastnet._version import __version__
 if TYPE_CHECKING:
     from fastnet._dtypes import get_default_dtype, set_default_dtype
     from fastnet._gradcheck import GradientReport, gradcheck
+    from fastnet.callbacks import CSVLogger
     from fastnet.cross_entropy import CrossEntropyLayer, one_hot
     from fastnet.full import FullLayer
     from fastnet.kernels.threads import get_num_threads, set_num_threads
     from fastnet.relu import ReluLayer
+    from fastnet.saving import load
     from fastnet.sequential import Sequential
     from fastnet.softmax import SoftMaxLayer
     from fastnet.training import EpochReport, Evaluation, History, Plan
 
 __all__ = [
+    "CSVLogger",
     "CrossEntropyLayer",
     "EpochReport",
     "Evaluation",
@@ -44,12 +47,14 @@ __all__ = [
     "get_default_dtype",
     "get_num_threads",
     "gradcheck",
+    "load",
     "one_hot",
     "set_default_dtype",
     "set_num_threads",
 ]
 
 _MODULE_OF = {
+    "CSVLogger": "fastnet.callbacks",
     "CrossEntropyLayer": "fastnet.cross_entropy",
     "EpochReport": "fastnet.training",
     "Evaluation": "fastnet.training",
@@ -63,6 +68,7 @@ _MODULE_OF = {
     "get_default_dtype": "fastnet._dtypes",
     "get_num_threads": "fastnet.kernels.threads",
     "gradcheck": "fastnet._gradcheck",
+    "load": "fastnet.saving",
     "one_hot": "fastnet.cross_entropy",
     "set_default_dtype": "fastnet._dtypes",
     "set_num_threads": "fastnet.kernels.threads",

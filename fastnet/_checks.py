@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _dtypes
+from fastnet import _dtypes, _foreign
 
 NUMERIC = "biuf"  # kinds of dtype that are real numbers
 
@@ -74,7 +74,7 @@ def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
     if value is None:
         raise TypeError(f"{who}: {name} must be an array, got None.")
     try:
-        array = np.asarray(value)
+        array = np.asarray(_foreign.plain(who, name, value))
     except ValueError as error:  # NumPy's words for a ragged list
         raise ValueError(
             f"{who}: {name} is not an array: {error} Give every row the same number of values."

@@ -1,6 +1,7 @@
 """Layers in a row, with a loss at the end."""
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -284,6 +285,66 @@ class Sequential:
             A named tuple (loss, accuracy).
         """
         return training.evaluate(self, x, y)
+
+    def score(self, x: npt.ArrayLike, labels: npt.ArrayLike) -> float:
+        """Return the accuracy on data with known labels, as scikit-learn's classifiers do.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, ...)
+        labels : array_like, shape (n,) or (n, n_classes)
+            Class numbers, or one-hot targets.
+
+        Returns
+        -------
+        float
+            Share of the samples whose most probable class is the right one.
+        """
+        return self.evaluate(x, labels).accuracy
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the layers and their parameters into a safetensors file, which :func:`fastnet.load` reads.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, usually called ``.safetensors``. It appears as a whole, or not at all.
+
+        Raises
+        ------
+        TypeError
+            If a layer, the loss or the model is of a class of your own: the file holds no code.
+        ImportError
+            If the package safetensors is not installed (the extra ``safetensors``).
+
+        Notes
+        -----
+        The tensors are named as in the state of :meth:`to_torch`'s module, so PyTorch reads them without fastnet:
+        ``module.load_state_dict(safetensors.torch.load_file(path))``. Inputs, gradients and the history are not kept.
+        """
+        from fastnet import saving
+
+        saving.save(self, path)
+
+    def to_torch(self) -> Any:
+        """Make the PyTorch module that computes what this model computes, to rounding.
+
+        Returns
+        -------
+        torch.nn.Sequential
+            A module for each layer, in the same places, with copies of the parameters. It ends in probabilities where this
+            model does; ``torch.nn.CrossEntropyLoss`` wants the scores before them: ``module[:-1]``.
+
+        Raises
+        ------
+        TypeError
+            If a layer, the loss or the model is of a class of your own.
+        ImportError
+            If PyTorch is not installed.
+        """
+        from fastnet import to_torch
+
+        return to_torch.to_torch(self)
 
     def _scores(self, who: str, x: npt.ArrayLike) -> np.ndarray:
         self.output_width()

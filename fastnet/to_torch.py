@@ -1,0 +1,37 @@
+"""The PyTorch module that computes what a model computes."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnet import _architecture
+
+
+def to_torch(model: Any) -> Any:
+    """Make a ``torch.nn.Sequential``; the method ``to_torch`` of a model describes it."""
+    try:
+        import torch
+    except ImportError:
+        raise ImportError("Sequential.to_torch needs PyTorch, which is not installed: pip install torch.") from None
+
+    described = _architecture.describe("Sequential.to_torch", model)["layers"]
+    modules = []
+    for layer, description in zip(model.layers, described):
+        module = _MODULES[description["class"]](torch.nn, layer)
+        if hasattr(layer, "W"):
+            module.weight = _parameter(torch, layer.W, layer.dtype)
+            module.bias = _parameter(torch, layer.b.reshape(-1), layer.dtype)
+        modules.append(module)
+    return torch.nn.Sequential(*modules)
+
+
+def _parameter(torch: Any, array: np.ndarray, dtype: np.dtype) -> Any:
+    return torch.nn.Parameter(torch.tensor(np.array(array, dtype)))  # a copy: training the one does not change the other
+
+
+_MODULES: dict[str, Any] = {
+    "FullLayer": lambda nn, layer: nn.Linear(layer.n_i, layer.n_o, device="meta"),
+    "ReluLayer": lambda nn, layer: nn.ReLU(),
+    "SoftMaxLayer": lambda nn, layer: nn.Softmax(dim=1),
+}
