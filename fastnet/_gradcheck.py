@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._state import parameters
+from fastnet.layer import parameters
 
 _KINK = 1e-3  # the slopes left and right of a point differ by this much, relatively, only where the function has a corner
 

@@ -1,4 +1,4 @@
-"""What layers hold: their array attributes, their parameters, and how to put them back as they were."""
+"""What layers hold: their array attributes, and how to put them back as they were."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
@@ -33,22 +33,6 @@ class FloatArray:
             shape = self.shape(layer) if self.shape else None
             value = _checks.assigned(layer, self.name, value, shape, getattr(layer, "dtype", _dtypes.default))
         layer.__dict__[self.name] = value
-
-
-def parameters(layer: Any) -> dict[str, str]:
-    """Names of the arrays a layer learns, and of their gradients.
-
-    Also of layers that a user wrote: a parameter is an array with a gradient beside it, ``W`` with ``W_grad`` or, as the
-    chapter spells it, ``w_grad``. Such a gradient may appear with the first backward pass only. ``x`` and ``y``, in the
-    course's layers, are the last input and output, whether or not their gradients are kept too.
-    """
-    held = getattr(layer, "__dict__", {})
-    found = {}
-    for name, value in held.items():
-        grad = next((g for g in (f"{name}_grad", f"{name.lower()}_grad") if g in held), None)
-        if grad is not None and isinstance(value, np.ndarray) and name not in ("x", "y"):
-            found[name] = grad
-    return found
 
 
 def snapshot(objects: Iterable[Any], copy: bool = False) -> Callable[[], None]:

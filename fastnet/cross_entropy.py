@@ -7,8 +7,10 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet._state import FloatArray
 from fastnet.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from fastnet.layer import known
 
 
+@known
 class CrossEntropyLayer:
     """Cross-entropy of predicted probabilities and one-hot targets, the mean over the batch (3.18).
 

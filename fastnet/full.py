@@ -10,8 +10,10 @@ from fastnet import _checks, _dtypes
 from fastnet._state import FloatArray
 from fastnet.kernels import full as kernels
 from fastnet.kernels.sgd import sgd_update
+from fastnet.layer import known
 
 
+@known
 class FullLayer:
     """Fully connected layer: every output is a weighted sum of all inputs, plus a bias.
 

@@ -7,8 +7,10 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet._state import FloatArray
 from fastnet.kernels.relu import relu_backward, relu_forward
+from fastnet.layer import known
 
 
+@known
 class ReluLayer:
     """Rectified linear unit: x where x > 0, else 0 (3.14). Its derivative at 0 is taken as 0.
 

@@ -9,13 +9,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes, _editions, training
-from fastnet._state import parameters, unchanged_on_error
+from fastnet._state import unchanged_on_error
 from fastnet.full import FullLayer
+from fastnet.layer import known, parameters
 from fastnet.relu import ReluLayer
 from fastnet.softmax import SoftMaxLayer
 from fastnet.training import EpochReport, Evaluation, History, Plan
 
 
+@known
 class Sequential:
     """A network: a stack of layers and a loss.
 

@@ -7,8 +7,10 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet._state import FloatArray
 from fastnet.kernels.softmax import softmax_backward, softmax_forward
+from fastnet.layer import known
 
 
+@known
 class SoftMaxLayer:
     """Softmax: turns each row of class scores into probabilities, which sum to 1 (3.16).
 

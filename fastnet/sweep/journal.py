@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet._state import parameters
+from fastnet.layer import parameters
 from fastnet.sequential import Sequential
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.sweep.trial import Record

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet._state import parameters
+from fastnet.layer import parameters
 from fastnet.sequential import Sequential
 
 _global_random_state = threading.Lock()

@@ -6,14 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.full import FullLayer
 from fastnet.kernels import fused as kernel
 from fastnet.kernels.gemm import Packed, matmul, pack, vector_lanes
 from fastnet.kernels.softmax import softmax_forward
 from fastnet.kernels.threads import run
-from fastnet.relu import ReluLayer
-from fastnet.softmax import SoftMaxLayer
 
 _CHUNK_WORK = 40e9  # operations in one call, some fractions of a second: Ctrl-C is heard between calls
 _CONVERTED_BYTES = 1 << 26  # rows of another dtype are converted so many at a time, if they lie on disk
@@ -228,22 +225,6 @@ class Fused:
 def readable_rows(x: np.ndarray) -> bool:
     """Whether the kernel can read rows of its dtype: neighbours, each where elements of its size can be."""
     return x.flags.aligned and x.strides[1] == x.itemsize and x.strides[0] % x.itemsize == 0
-
-
-def unsupported(model: Any) -> str | None:
-    """Why the compiled engines cannot train a model; None if they can."""
-    kinds = [type(layer) for layer in model.layers]
-    if kinds[-1] is not SoftMaxLayer or type(model.loss) is not CrossEntropyLayer:
-        return "the compiled engines know networks that end in SoftMaxLayer with CrossEntropyLayer"
-    stack = kinds[:-1]
-    expected = [FullLayer if i % 2 == 0 else ReluLayer for i in range(len(stack))]
-    if len(stack) % 2 == 0 or stack != expected:
-        return "the compiled engines know FullLayer and ReluLayer in turn, a FullLayer first and last"
-    widest = {np.dtype(a.dtype).newbyteorder("=") for layer in model.layers[::2] if type(layer) is FullLayer
-              for a in (layer.W, layer.b)}
-    if widest != {np.dtype(model.dtype)}:
-        return f"its parameters are of several dtypes ({', '.join(sorted(map(str, widest)))})"
-    return None
 
 
 def _zeros(size: int, dtype: np.dtype) -> np.ndarray:

@@ -31,7 +31,9 @@ class History:
     Attributes
     ----------
     engine : str
-        What trained: ``"layers"``, ``"fused"`` or ``"gram"``.
+        What trained: ``"layers"``, ``"fused"``, ``"gram"`` or ``"windows"``.
+    why : str
+        Why that engine; if it is ``"layers"`` because nothing else trains this network, what about it says so.
     losses, rates, seconds : list of float
         Mean mini-batch loss, learning rate and wall time of every epoch that was run.
     val_losses, val_accuracies : list of float
@@ -41,6 +43,7 @@ class History:
     """
 
     engine: str = ""
+    why: str = ""
     losses: list[float] = field(default_factory=list)
     rates: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)

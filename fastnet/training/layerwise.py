@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnet._state import parameters, snapshot
+from fastnet._state import snapshot
+from fastnet.layer import parameters
 
 _CHUNK = 4096  # rows that go through the layers at once when there is nothing to learn
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
-from fastnet.training.fused import Fused, unsupported
+from fastnet.training.eligibility import why_not_compiled
+from fastnet.training.fused import Fused
 from fastnet.training.gram import GramSpace
 from fastnet.training.layerwise import Layerwise
 from fastnet.training.windows import Windows, window_rows
@@ -88,7 +89,7 @@ def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str
         If the engine that was named cannot do this job; the message says why.
     """
     batch_size = min(batch_size, len(x))
-    refused = unsupported(model) or (None if x.ndim == 2 else "x has more than two dimensions")
+    refused = why_not_compiled(model) or (None if x.ndim == 2 else "x has more than two dimensions")
     estimates = [_layers(model, x, epochs, batch_size, bool(momentum))]
     if refused:
         estimates += [Estimate(name, 0, 0, 0, 0, float("inf"), refused) for name in list(ENGINES)[1:]]
@@ -99,7 +100,7 @@ def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str
         estimates += [_fused(sizes), _gram(sizes, x), _windows(sizes)]
     possible = [e for e in estimates if e.refused is None]
     best = min(possible, key=lambda e: e.seconds)
-    why = "the only engine for this network" if refused else "the least estimated time"
+    why = f"nothing else trains this: {refused}" if refused else "the least estimated time"
     if engine != "auto":
         named = next(e for e in estimates if e.name == engine)
         if named.refused:

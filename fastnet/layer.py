@@ -1,0 +1,216 @@
+"""What a layer promises, and what can be known about one that somebody else wrote.
+
+Everything fastnet asks of a layer goes through this module: its parameters, which of them decay, the shape of its
+output, how it is updated, and whether it is one of fastnet's own, with nothing changed about it. Nobody needs a base
+class: an object with the methods of :class:`Layer` is a layer.
+"""
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+
+Shape = tuple[int, ...]  # of one sample, without the axis of samples
+_Class = TypeVar("_Class", bound=type)
+
+_BIAS = re.compile(r"(b|bias)(\d+|_\w*)?", re.IGNORECASE)  # b, b1, b_out, bias, bias_2; but not beta or basis
+_DEFINITIONS: dict[type, dict[str, Any]] = {}  # of fastnet's classes: what each defined when it was made
+_HOOKS = frozenset({"__getattribute__", "__setattr__", "__delattr__", "__getattr__"})  # called for every attribute
+_IGNORED = frozenset({"__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__annotate__",
+                      "__annotations_cache__", "__annotate_func__", "__static_attributes__", "__firstlineno__",
+                      "__type_params__", "__orig_bases__", "__parameters__"})
+
+
+@runtime_checkable
+class Layer(Protocol):
+    """A layer of a network. Two methods make one; three more members are optional.
+
+    ``update_param(lr)`` (or ``update_params(lr)``)
+        Step against the gradients that ``backward`` left behind. A layer without it does not learn.
+    ``parameters()``
+        A mapping from the name of each attribute that is learned to the name of the attribute that holds its
+        gradient after ``backward``, for instance ``{"W": "W_grad", "gamma": "dgamma"}``. Without it, an array ``X`` is a
+        parameter if there is an ``X_grad`` beside it. Momentum and weight decay, which work by changing the gradient
+        that ``update_param`` finds, reach these parameters and no others.
+    ``output_shape(shape)``
+        The shape of one sample's output, for one sample's input of this shape: tuples without the axis of samples.
+        Raises ValueError for an input that the layer cannot take.
+    ``decays``
+        The names of the parameters that weight decay shrinks. By default all but biases: those called ``b`` or
+        ``bias``, perhaps with a number or an underscore and more behind it.
+    """
+
+    def forward(self, x: Any) -> Any:
+        """Compute the output for a batch, shape (n, ...), and remember what ``backward`` needs."""
+
+    def backward(self, y_grad: Any) -> Any:
+        """Keep the gradients of the parameters, and return that of the input, from that of the output."""
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """The end of a network, in training: the number that is to become small."""
+
+    def forward(self, x: Any, t: Any) -> float:
+        """Compute the loss of outputs x, shape (n, ...), for targets t, and remember what ``backward`` needs."""
+
+    def backward(self) -> Any:
+        """Return the gradient of the loss with respect to x."""
+
+
+# --- what a layer says about itself -----------------------------------------------------------------------------------
+
+
+def parameters(layer: Any) -> dict[str, str]:
+    """Names of the arrays a layer learns, and of their gradients.
+
+    As its method ``parameters`` says, if it has one that gives a mapping of names. Otherwise a parameter is an array with
+    a gradient beside it, ``W`` with ``W_grad`` or, as the chapter spells it, ``w_grad``. Such a gradient may appear with
+    the first backward pass only. ``x`` and ``y``, in the course's layers, are the last input and output, whether or not
+    their gradients are kept too.
+    """
+    declared = declared_parameters(layer)
+    if declared is not None:
+        return declared
+    held = getattr(layer, "__dict__", {})
+    found = {}
+    for name, value in held.items():
+        grad = next((g for g in (f"{name}_grad", f"{name.lower()}_grad") if g in held), None)
+        if grad is not None and isinstance(value, np.ndarray) and name not in ("x", "y"):
+            found[name] = grad
+    return found
+
+
+def declared_parameters(layer: Any) -> dict[str, str] | None:
+    """What the layer's own method ``parameters`` gives, None if it has none or one that gives anything else."""
+    method = getattr(layer, "parameters", None)
+    if not callable(method) or isinstance(layer, type):
+        return None
+    try:
+        given = method()
+    except TypeError:  # it wants arguments: a method of the same name for another purpose
+        return None
+    if not isinstance(given, Mapping) or not all(isinstance(n, str) for pair in given.items() for n in pair):
+        return None
+    return dict(given)
+
+
+def decaying(layer: Any) -> frozenset[str]:
+    """Names of the parameters of a layer that weight decay shrinks.
+
+    Raises
+    ------
+    ValueError
+        If the layer's ``decays`` names something that is not one of its parameters.
+    """
+    names = parameters(layer)
+    said = getattr(layer, "decays", None)
+    if said is None or callable(said):
+        return frozenset(name for name in names if _BIAS.fullmatch(name) is None)
+    said = frozenset((said,) if isinstance(said, str) else said if isinstance(said, Iterable) else ())
+    unknown = sorted(map(str, said - names.keys()))
+    if unknown:
+        raise ValueError(
+            f"{type(layer).__name__}: decays names {', '.join(unknown)}, but its parameters are "
+            f"{', '.join(names) or 'unknown'}. A parameter is an array X with an X_grad beside it, or one that the "
+            "layer's method parameters() names.")
+    return said
+
+
+def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
+    """Shape of a sample's output for the shape of its input; None if that is not known.
+
+    A layer's ``output_shape`` is believed only as long as its ``forward`` is the one it was written for: not if a
+    subclass or an instance has another.
+    """
+    method = getattr(layer, "output_shape", None)
+    if not callable(method) or not _written_together(layer, "output_shape", "forward"):
+        return None
+    return method(shape)
+
+
+def updater(layer: Any) -> Callable[[float], Any] | None:
+    """The layer's ``update_param`` or ``update_params``; None if it does not learn."""
+    for name in ("update_param", "update_params"):
+        method = getattr(layer, name, None)
+        if callable(method):
+            return method
+    return None
+
+
+def foreign(layer: Any) -> bool:
+    """Whether code that is not fastnet's runs in a layer or loss, which may write into the arrays it is given."""
+    return type(layer) not in _DEFINITIONS or overridden(layer, type(layer)) is not None
+
+
+def _written_together(layer: Any, promise: str, method: str) -> bool:
+    """Whether no class below the one that defines `promise`, nor the instance, has another `method`."""
+    if method in getattr(layer, "__dict__", {}):
+        return promise in layer.__dict__
+    for klass in type(layer).__mro__:
+        if promise in vars(klass):
+            original = _DEFINITIONS.get(klass, vars(klass)).get(method)
+            return original is None or original is vars(klass).get(method)
+        if method in vars(klass):
+            return False
+    return True
+
+
+# --- whether a class of fastnet's is as it was written ----------------------------------------------------------------
+
+
+def known(klass: _Class) -> _Class:
+    """Class decorator: remember what the class defines, so that `overridden` sees what is changed later."""
+    _DEFINITIONS[klass] = dict(vars(klass))
+    return klass
+
+
+def overridden(subject: Any, klass: type) -> str | None:
+    """What keeps an object from being exactly what a class of fastnet's was written to be.
+
+    Parameters
+    ----------
+    subject : object
+    klass : type
+        A class decorated with `known`.
+
+    Returns
+    -------
+    str or None
+        For instance ``"Frozen is a subclass of FullLayer"``, ``"update_param of this FullLayer has been replaced"`` or
+        ``"FullLayer.forward has been replaced"``; None if nothing was changed.
+    """
+    if type(subject) is not klass:
+        relation = "a subclass of" if isinstance(subject, klass) else "not"
+        return f"{type(subject).__name__} is {relation} {klass.__name__}"
+    return redefined(subject, klass)
+
+
+def redefined(subject: Any, klass: type, free: frozenset[str] = frozenset()) -> str | None:
+    """As `overridden`, but that a subclass may add what `klass` does not have, and redefine the names in `free`."""
+    original = _DEFINITIONS[klass]
+    for below in type(subject).__mro__:
+        if below is klass:
+            break
+        for name in vars(below):
+            if (name in original or name in _HOOKS) and name not in free and name not in _IGNORED:
+                return f"{below.__name__} has its own {name}"
+    for base in klass.__mro__:
+        changed = _changed(base, free) if base in _DEFINITIONS else None
+        if changed is not None:
+            return f"{base.__name__}.{changed} has been replaced"
+    for name in getattr(subject, "__dict__", {}):
+        if name in original and name not in free and not hasattr(type(original[name]), "__set__"):
+            return f"{name} of this {type(subject).__name__} has been replaced"
+    return None
+
+
+def _changed(klass: type, free: frozenset[str]) -> str | None:
+    """Name of something in the class that is not what its definition said."""
+    now, original = vars(klass), _DEFINITIONS[klass]
+    for name, value in original.items():
+        if now.get(name) is not value and name not in free and name not in _IGNORED:
+            return name
+    return next((name for name in _HOOKS if name in now and name not in original), None)

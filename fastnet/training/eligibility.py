@@ -1,0 +1,110 @@
+"""Where a compiled engine may stand in for training layer by layer: only where nothing observable differs.
+
+The one place that decides. It is strict: whatever a user changed about a model, a layer or the loss, even if it
+would make no difference, is reason enough to run the code as it is written. The reasons are sentences for
+``model.explain`` and ``model.history``.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from fastnet import layer as layers
+from fastnet.cross_entropy import CrossEntropyLayer
+from fastnet.full import FullLayer
+from fastnet.relu import ReluLayer
+from fastnet.softmax import SoftMaxLayer
+
+LAYERS: tuple[type, ...] = (FullLayer, ReluLayer, SoftMaxLayer)  # which compiled engines know
+LOSSES: tuple[type, ...] = (CrossEntropyLayer,)
+
+# What a subclass of Sequential may have of its own: nothing of it runs within a step of training.
+_AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclass__", "__class_getitem__", "summary",
+                              "explain", "fit", "partial_fit"})
+_ATTRIBUTES = frozenset({"layers", "loss", "history"})  # of a Sequential's instances: not to be properties of a subclass
+
+
+def why_not_compiled(model: Any) -> str | None:
+    """Why a model has to be trained layer by layer; None if a compiled engine may stand in.
+
+    Parameters
+    ----------
+    model : Sequential
+
+    Returns
+    -------
+    str or None
+        The first reason found: something of the user's own in the model, a layer or the loss, or a network that the
+        compiled engines don't know.
+    """
+    return (why_not_model(model)
+            or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
+            or _prefixed("loss: ", why_not_loss(model.loss))
+            or _twice(model.layers)
+            or _why_not_stack(model.layers)
+            or _why_not_dtypes(model))
+
+
+def why_not_model(model: Any) -> str | None:
+    """Why a model's own methods must be called; None if they do what Sequential's do."""
+    from fastnet.sequential import Sequential  # which imports this package
+
+    own = next((name for klass in type(model).__mro__ if klass is not Sequential for name in vars(klass)
+                if name in _ATTRIBUTES), None)
+    if own is not None:
+        return f"{type(model).__name__} has its own {own}"
+    return layers.redefined(model, Sequential, _AROUND_TRAINING)
+
+
+def why_not(layer: Any) -> str | None:
+    """Why a layer must be run as it is written; None if it is exactly one of fastnet's that engines compile."""
+    return _why_not_one_of(layer, LAYERS)
+
+
+def why_not_loss(loss: Any) -> str | None:
+    """As `why_not`, for a loss."""
+    return _why_not_one_of(loss, LOSSES)
+
+
+def _why_not_one_of(subject: Any, classes: tuple[type, ...]) -> str | None:
+    base = next((klass for klass in classes if isinstance(subject, klass)), None)
+    if base is None:
+        return f"{type(subject).__name__} is not a class that the compiled engines know"
+    return layers.overridden(subject, base)
+
+
+def _twice(stack: Sequence[Any]) -> str | None:
+    """A layer in two places shares its parameters, and what it remembers."""
+    for i, layer in enumerate(stack):
+        first = next(j for j, other in enumerate(stack) if other is layer)
+        if first < i:
+            return f"layers[{first}] and layers[{i}] are the same {type(layer).__name__}"
+    return None
+
+
+def _why_not_stack(stack: Sequence[Any]) -> str | None:
+    kinds = [type(layer) for layer in stack]
+    if kinds[-1] is not SoftMaxLayer:
+        return "the compiled engines know networks that end in SoftMaxLayer with CrossEntropyLayer"
+    expected = [FullLayer if i % 2 == 0 else ReluLayer for i in range(len(kinds) - 1)]
+    if len(kinds) % 2 == 1 or kinds[:-1] != expected:
+        return "the compiled engines know FullLayer and ReluLayer in turn, a FullLayer first and last"
+    return None
+
+
+def _why_not_dtypes(model: Any) -> str | None:
+    found = {np.dtype(array.dtype).newbyteorder("=") for layer in model.layers if type(layer) is FullLayer
+             for array in (layer.W, layer.b)}
+    if found != {np.dtype(model.dtype)}:
+        return f"its parameters are of several dtypes ({', '.join(sorted(map(str, found)))})"
+    return None
+
+
+def _first(reasons: Any) -> str | None:
+    return next((reason for reason in reasons if reason), None)
+
+
+def _prefixed(prefix: str, reason: str | None) -> str | None:
+    return None if reason is None else prefix + reason

@@ -1,0 +1,143 @@
+"""Where a compiled engine may stand in: nowhere that a user's own code would have run."""
+import copy
+import pickle
+import types
+from unittest import mock
+
+import numpy as np
+import pytest
+from numpy_loop import clusters
+
+from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet.layer import overridden
+from fastnet.training.eligibility import why_not, why_not_compiled
+
+
+def course(kind=Sequential, full=FullLayer, relu=ReluLayer, softmax=SoftMaxLayer, loss=CrossEntropyLayer):
+    return kind((full(6, 5, rng=0), relu(), FullLayer(5, 3, rng=1), softmax()), loss=loss())
+
+
+class Frozen(FullLayer):
+    def update_param(self, lr):
+        pass
+
+
+class Renamed(FullLayer):
+    """Changes nothing, but nobody can know that without running it."""
+
+
+class Named(Sequential):
+    """As many write it: only the construction is its own."""
+
+    def __init__(self):
+        super().__init__((FullLayer(6, 3, rng=0), SoftMaxLayer()), loss=CrossEntropyLayer())
+
+    def fit(self, *args, **options):
+        return super().fit(*args, **options)
+
+    def accuracy(self):
+        return 1
+
+
+def replaced(part, name):
+    model = course()
+    owner = {"model": model, "loss": model.loss, "full": model.layers[0], "softmax": model.layers[-1]}[part]
+    setattr(owner, name, types.MethodType(lambda self, *args: None, owner))
+    return model
+
+
+def subclass(base, **members):
+    return type("Own", (base,), members)
+
+
+INTERVENTIONS = {
+    "subclass of a layer": (lambda: course(full=Frozen), "layers[0]: Frozen is a subclass of FullLayer"),
+    "subclass that adds nothing": (lambda: course(full=Renamed), "layers[0]: Renamed is a subclass of FullLayer"),
+    "subclass of ReLU": (lambda: course(relu=subclass(ReluLayer)), "layers[1]: Own is a subclass of ReluLayer"),
+    "subclass of the loss": (lambda: course(loss=subclass(CrossEntropyLayer)), "loss: Own is a subclass of"),
+    "foreign layer": (lambda: course(relu=lambda: types.SimpleNamespace(forward=abs, backward=abs)),
+                      "layers[1]: SimpleNamespace is not a class that"),
+    "layer's update": (lambda: replaced("full", "update_param"), "layers[0]: update_param of this FullLayer has been replaced"),
+    "layer's forward": (lambda: replaced("softmax", "forward"), "layers[3]: forward of this SoftMaxLayer"),
+    "loss's forward": (lambda: replaced("loss", "forward"), "loss: forward of this CrossEntropyLayer"),
+    "loss's backward": (lambda: replaced("loss", "backward"), "loss: backward of this CrossEntropyLayer"),
+    "model's update": (lambda: replaced("model", "update_param"), "update_param of this Sequential has been replaced"),
+    "model's predict": (lambda: replaced("model", "predict"), "predict of this Sequential has been replaced"),
+    **{f"Sequential with its own {name}": (lambda name=name: course(subclass(Sequential, **{name: lambda self, *_: None})),
+                                           f"Own has its own {name}")
+       for name in ("forward", "backward", "update_param", "update_params", "predict", "predict_proba", "evaluate",
+                    "output_width")},
+    "Sequential with a hook": (lambda: course(subclass(Sequential, __setattr__=object.__setattr__)),
+                               "Own has its own __setattr__"),
+    "Sequential with its own dtype": (lambda: course(subclass(Sequential, dtype=np.dtype(np.float64))), "Own has its own dtype"),
+    "own layers": (lambda: course(subclass(Sequential, layers=property(
+        lambda self: self.__dict__["stack"], lambda self, given: self.__dict__.update(stack=given)))),
+        "Own has its own layers"),
+}
+
+
+@pytest.mark.parametrize("how", INTERVENTIONS)
+def test_whatever_a_user_changed_is_seen_and_named(how):
+    build, reason = INTERVENTIONS[how]
+    assert reason in why_not_compiled(build())
+
+
+def test_fit_explain_and_history_say_why():
+    x, t = clusters(20, 6, 3)
+    model = course(full=Frozen)
+    why = "layers[0]: Frozen is a subclass of FullLayer"
+    with pytest.raises(ValueError, match=r"engine='fused' cannot train this: layers\[0\]: Frozen is a subclass"):
+        model.fit(x, t, 1, 0.1, engine="fused")
+    assert why in str(model.explain(x, t, 1))
+    before = model.layers[0].W.copy()
+    model.fit(x, t, 1, 0.1)
+    assert model.history.engine == "layers"
+    assert why in model.history.why
+    assert np.array_equal(model.layers[0].W, before)
+
+
+@pytest.mark.parametrize(("klass", "name"), [
+    (FullLayer, "forward"), (FullLayer, "update_param"), (FullLayer, "W"), (FullLayer, "dtype"), (ReluLayer, "backward"),
+    (SoftMaxLayer, "forward"), (CrossEntropyLayer, "backward"), (Sequential, "update_param"), (Sequential, "forward"),
+])
+def test_methods_replaced_on_the_class_are_seen(klass, name):
+    model = course()
+    with mock.patch.object(klass, name, mock.DEFAULT):
+        assert f"{klass.__name__}.{name} has been replaced" in why_not_compiled(model)
+    assert why_not_compiled(model) is None
+
+
+def test_hooks_added_to_the_class_are_seen():
+    FullLayer.__setattr__ = object.__setattr__
+    try:
+        assert "FullLayer.__setattr__ has been replaced" in why_not_compiled(course())
+    finally:
+        del FullLayer.__setattr__
+    assert why_not_compiled(course()) is None
+
+
+@pytest.mark.parametrize("change", [
+    lambda model: model, copy.copy, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model)), lambda model: Named(),
+])
+def test_what_changes_nothing_that_runs_stays_compiled(change):
+    model = change(course())
+    model.note = model.layers[0].name = "mine"  # data that no method reads
+    assert why_not_compiled(model) is None
+
+
+def test_changes_after_the_construction_are_seen():
+    model = Sequential([FullLayer(4, 4, rng=0), ReluLayer(), FullLayer(4, 4, rng=1), SoftMaxLayer()], CrossEntropyLayer())
+    model.layers[2] = model.layers[0]
+    assert "layers[0] and layers[2] are the same FullLayer" in why_not_compiled(model)
+    model.layers[2] = FullLayer(4, 4, np.float32, rng=1)
+    assert "several dtypes (float32, float64)" in why_not_compiled(model)
+    model.layers.insert(3, ReluLayer())
+    assert "in turn" in why_not_compiled(model)
+    del model.layers[3:]
+    assert "end in SoftMaxLayer" in why_not_compiled(model)
+
+
+def test_one_layer_can_be_asked_about():
+    assert why_not(FullLayer(2, 2, rng=0)) is None
+    assert why_not(Renamed(2, 2, rng=0)) == "Renamed is a subclass of FullLayer"
+    assert overridden(ReluLayer(), FullLayer) == "ReluLayer is not FullLayer"
