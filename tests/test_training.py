@@ -206,7 +206,7 @@ def test_samples_of_more_than_one_dimension():
     model.layers.insert(0, Flatten())
     assert np.array_equal(model.fit(x.reshape(30, 3, 4), t, 3, 0.1, 8), expected)
     assert model.history.engine == "layers"
-    with pytest.raises(ValueError, match="engine='gram' cannot train this: layers.0.: Flatten is not a class"):
+    with pytest.raises(ValueError, match=r"engine='gram' cannot train this: layers.0.: Flatten is not a class"):
         model.fit(x.reshape(30, 3, 4), t, 2, 0.1, engine="gram")
 
 
