@@ -6,13 +6,13 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from fastnet._warn import warn
 from fastnet.kernels.cross_entropy import cross_entropy_forward
 from fastnet.kernels.threads import region
 from fastnet.training.history import EpochReport, Evaluation, History
@@ -57,8 +57,8 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Op
     except MemoryError:
         if name != "gram":
             raise
-        warnings.warn(f"fit: there is no memory for the Gram matrix of {len(x)} samples; the fused engine trains "
-                      "instead, with the same result.", RuntimeWarning, stacklevel=5)
+        warn(f"fit: there is no memory for the Gram matrix of {len(x)} samples; the fused engine trains "
+             "instead, with the same result.")
         return make_engine("fused", model, x, t, options)
 
 
@@ -104,7 +104,7 @@ def _epochs(model, engine, x, t, options, history, losses, bar, interrupt) -> No
         message = f"fit: {history.stopped}. Try a smaller learning rate."
         if options.on_divergence == "raise":
             raise FloatingPointError(message)
-        warnings.warn(message, RuntimeWarning, stacklevel=5)
+        warn(message)
 
 
 def _last_batch(model, engine, x, t, order, start, lr, options) -> float:
