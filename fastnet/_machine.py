@@ -15,7 +15,8 @@ import numpy as np
 
 from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
-from fastnet.kernels._jit import cache_info, jit
+from fastnet.kernels._cache import cache_info
+from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.simd import MR, NV, VECTOR_BITS, lanes, micro_kernel
 from fastnet.kernels.threads import available_cores, get_num_threads, run

@@ -109,7 +109,7 @@ def _declare_cache(commands: Any) -> None:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    from fastnet.kernels._jit import cache_info, clear_cache
+    from fastnet.kernels._cache import cache_info, clear_cache
 
     if arguments.clear:
         print(f"Removed the compiled kernels of {clear_cache()} versions.")
