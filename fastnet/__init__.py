@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from fastnet._dtypes import get_default_dtype, set_default_dtype
     from fastnet._gradcheck import GradientReport, gradcheck
     from fastnet.callbacks import CSVLogger
+    from fastnet.conv import ConvLayer
     from fastnet.cross_entropy import CrossEntropyLayer, one_hot
+    from fastnet.flatten import FlattenLayer
     from fastnet.full import FullLayer
     from fastnet.kernels.threads import get_num_threads, set_num_threads
+    from fastnet.maxpool import MaxPoolLayer
     from fastnet.relu import ReluLayer
     from fastnet.saving import load
     from fastnet.sequential import Sequential
@@ -33,12 +36,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CSVLogger",
+    "ConvLayer",
     "CrossEntropyLayer",
     "EpochReport",
     "Evaluation",
+    "FlattenLayer",
     "FullLayer",
     "GradientReport",
     "History",
+    "MaxPoolLayer",
     "Plan",
     "ReluLayer",
     "Sequential",
@@ -55,12 +61,15 @@ __all__ = [
 
 _MODULE_OF = {
     "CSVLogger": "fastnet.callbacks",
+    "ConvLayer": "fastnet.conv",
     "CrossEntropyLayer": "fastnet.cross_entropy",
     "EpochReport": "fastnet.training",
     "Evaluation": "fastnet.training",
+    "FlattenLayer": "fastnet.flatten",
     "FullLayer": "fastnet.full",
     "GradientReport": "fastnet._gradcheck",
     "History": "fastnet.training",
+    "MaxPoolLayer": "fastnet.maxpool",
     "Plan": "fastnet.training",
     "ReluLayer": "fastnet.relu",
     "Sequential": "fastnet.sequential",

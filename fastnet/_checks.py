@@ -30,6 +30,14 @@ def whole_number(who: object, name: str, value: Any, why: str) -> int:
     return number
 
 
+def odd_number(who: object, name: str, value: Any, why: str) -> int:
+    """``value`` as an odd int that is at least 1."""
+    number = whole_number(who, name, value, why)
+    if number % 2 == 0:
+        raise ValueError(f"{who}: {name} must be odd, got {number}. {why}")
+    return number
+
+
 def rate(who: object, value: Any, name: str = "the learning rate") -> float:
     """``value`` as a finite float that is at least 0."""
     try:
@@ -109,12 +117,13 @@ def assigned(
     return array
 
 
-def own_shape(who: object, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+def own_shape(who: object, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype,
+              sizes: str = "n_o and n_i") -> np.ndarray:
     """An attribute just before it is used: its layer's sizes may have been changed since it was assigned."""
     if array.shape != shape:
         raise ValueError(
-            f"{who}: {name} has shape {array.shape}, but the layer's n_o and n_i ask for {shape}. "
-            f"Assign {name} anew after changing n_o or n_i."
+            f"{who}: {name} has shape {array.shape}, but the layer's {sizes} ask for {shape}. "
+            f"Assign {name} anew after changing {sizes.replace('and', 'or')}."
         )
     return np.asarray(array, dtype=dtype)
 
@@ -142,6 +151,49 @@ def rows(who: object, name: str, array: np.ndarray, width: int | None = None) ->
         )
     nonempty(who, name, array)
     return array
+
+
+def images(who: object, name: str, array: np.ndarray, channels: int | None = None, least: int = 1) -> np.ndarray:
+    """A batch of images: four dimensions, at least one image of ``least`` rows and columns, ``channels`` if known."""
+    expected = f"(n, {'c' if channels is None else channels}, r, k)"
+    if array.ndim != 4:
+        hint = ""
+        if array.ndim == 2:
+            hint = f" Give each sample the shape of an image: {name}.reshape(-1, {channels or 3}, 32, 32), for instance."
+        elif array.ndim == 3:
+            hint = (f" One image needs an axis of its own: {name}[None]." if channels in (None, array.shape[0])
+                    else f" Images of one channel need an axis for it: {name}[:, None].")
+        raise ValueError(f"{who}: {name} must be images of shape {expected}, got {array.shape}.{hint}")
+    if channels is not None and array.shape[1] != channels:
+        hint = f" Its channels seem to be last: {name}.transpose(0, 3, 1, 2)." if array.shape[3] == channels else ""
+        raise ValueError(f"{who}: {name} must be images of {channels} channels, shape {expected}, got {array.shape}.{hint}")
+    if array.size and min(array.shape[2:]) < least:
+        raise ValueError(f"{who}: {name} must be images of at least {least} x {least} pixels, got {array.shape}. "
+                         "Pool less, or take larger images.")
+    nonempty(who, name, array)
+    return array
+
+
+def image_shape(who: object, shape: tuple[int | None, ...] | None, channels: int | None = None,
+                least: int = 1) -> tuple[int | None, int | None, int | None]:
+    """Shape (c, r, k) of one sample that a layer of images is given; what is not known is None."""
+    if shape is None:
+        return channels, None, None
+    expected = f"({'c' if channels is None else channels}, r, k)"
+    if len(shape) != 3:
+        raise ValueError(f"{who} takes images, of shape {expected} per sample, but is given {_unknown_as_words(shape)}.")
+    c, r, k = shape
+    if channels is not None and c not in (None, channels):
+        raise ValueError(f"{who} takes images of {channels} channels, but is given {c}.")
+    for side in (r, k):
+        if side is not None and side < least:
+            raise ValueError(f"{who} takes images of at least {least} x {least} pixels, but is given {r} x {k}. "
+                             "Pool less before it, or take larger images.")
+    return channels if c is None else c, r, k
+
+
+def _unknown_as_words(shape: tuple[int | None, ...]) -> str:
+    return f"({', '.join('?' if side is None else str(side) for side in shape)}{',' if len(shape) == 1 else ''})"
 
 
 def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -68,6 +68,82 @@ def relu_backward(dx, dy, y):
     dx[...] = np.where(y > 0, dy, 0)
 
 
+def _frame(x, f):
+    """Zeros around every image"""
+    return np.pad(x, ((0, 0), (0, 0), (f, f), (f, f)))
+
+
+def conv_forward(y, x, W, b):
+    """y = b + sum over p, q of W[:, :, p, q] x moved by (p - h // 2, q - h // 2)"""
+    x, W, b = _f64(x, W, b)
+    h, (r, k) = W.shape[2], x.shape[2:]
+    around = _frame(x, h // 2)
+    out = np.zeros(y.shape) + b.reshape(1, -1, 1, 1)
+    for p, q in np.ndindex(h, h):
+        out += np.einsum("oc,ncij->noij", W[:, :, p, q], around[:, :, p:p + r, q:q + k])
+    y[...] = out
+
+
+def conv_backward_input(dx, dy, W):
+    """dx[i + p - h // 2, j + q - h // 2] += W[:, :, p, q].T dy[i, j]; what falls outside is dropped"""
+    dy, W = _f64(dy, W)
+    h, (n, n_i, r, k) = W.shape[2], dx.shape
+    f = h // 2
+    around = np.zeros((n, n_i, r + 2 * f, k + 2 * f))
+    for p, q in np.ndindex(h, h):
+        around[:, :, p:p + r, q:q + k] += np.einsum("oc,noij->ncij", W[:, :, p, q], dy)
+    dx[...] = around[:, :, f:f + r, f:f + k]
+
+
+def conv_backward_weights(dW, dy, x):
+    """dW[:, :, p, q] = sum over n, i, j of dy[i, j] x[i + p - h // 2, j + q - h // 2]"""
+    dy, x = _f64(dy, x)
+    h, (r, k) = dW.shape[2], x.shape[2:]
+    around = _frame(x, h // 2)
+    for p, q in np.ndindex(h, h):
+        dW[:, :, p, q] = np.einsum("noij,ncij->oc", dy, around[:, :, p:p + r, q:q + k])
+
+
+def conv_backward_bias(db, dy):
+    """db = sum of dy over samples, rows and columns"""
+    (dy,) = _f64(dy)
+    db[...] = dy.sum(axis=(0, 2, 3))
+
+
+def _windows(x, size):
+    """A view (n, c, rows, columns, size, size) of the whole windows"""
+    n, c, r, k = x.shape
+    whole = x[:, :, :r // size * size, :k // size * size]
+    return whole.reshape(n, c, r // size, size, k // size, size).transpose(0, 1, 2, 4, 3, 5)
+
+
+def maxpool_forward(y, locs, x, size):
+    """y = maximum of each window, locs = 1 at every place that equals it"""
+    (x,) = _f64(x)
+    y[...] = _windows(x, size).max(axis=(4, 5))
+    locs[...] = 0
+    rows, cols = y.shape[2] * size, y.shape[3] * size
+    locs[:, :, :rows, :cols] = x[:, :, :rows, :cols] == np.repeat(np.repeat(y, size, axis=2), size, axis=3)
+
+
+def maxpool_backward(dx, dy, locs, size):
+    """dx = dy of the window where locs is 1, else 0"""
+    (dy,) = _f64(dy)
+    dx[...] = 0
+    spread = np.repeat(np.repeat(dy, size, axis=2), size, axis=3)
+    rows, cols = spread.shape[2:]
+    dx[:, :, :rows, :cols] = np.where(locs[:, :, :rows, :cols], spread, 0)
+
+
+def flatten_forward(y, x):
+    """y = each image as one row, in C order"""
+    y[...] = np.reshape(x, y.shape)
+
+
+def flatten_backward(dx, dy):
+    """dx = each row as an image"""
+    dx[...] = np.reshape(dy, dx.shape)
+
 def softmax_forward(y, x):
     """y = exp(x - max) / sum(exp(x - max)), row by row (3.16)"""
     (x,) = _f64(x)

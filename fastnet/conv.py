@@ -1,0 +1,173 @@
+"""The convolutional layer."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks, _dtypes
+from fastnet._state import FloatArray
+from fastnet.kernels import conv as kernels
+from fastnet.kernels.sgd import sgd_update
+from fastnet.layer import known
+
+
+@known
+class ConvLayer:
+    """Convolutional layer: every output pixel is a weighted sum of the h x h pixels around it, in all channels.
+
+    y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, i + p - h // 2, j + q - h // 2]
+
+    Filters are not flipped, the stride is 1, and x counts as 0 outside, so that images keep their height and width.
+
+    Parameters
+    ----------
+    n_i, n_o : int
+        Number of channels that go in and come out.
+    h : int
+        Side of the square filters, odd.
+    dtype : float32 or float64, optional
+        Type of W and b, and so of the computation. By default float64, see :func:`fastnet.set_default_dtype`.
+    rng : numpy.random.Generator or RandomState or int, optional
+        Draws the weights; an int is the seed of a new generator. By default NumPy's global state does, so that
+        ``np.random.seed`` decides.
+
+    Attributes
+    ----------
+    W : ndarray, shape (n_o, n_i, h, h)
+        Filters, at first normal with standard deviation sqrt(2 / (n_i h h + n_o h h)).
+    b : ndarray, shape (1, n_o)
+        Biases, at first 0. Shape (n_o,) is accepted, too.
+    x : ndarray, shape (n, n_i, r, k), or None
+        The last input.
+    W_grad, b_grad : ndarray or None
+        Gradients that ``backward`` left behind, of the shapes of W and b. ``w_grad`` is another name of ``W_grad``.
+
+    All may be assigned, and changed in place. ``update_param`` never writes into an array that was assigned: it binds
+    new ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> layer = ConvLayer(1, 1, 3)
+    >>> layer.W = np.arange(9.0).reshape(1, 1, 3, 3)
+    >>> layer.forward(np.arange(9.0).reshape(1, 1, 3, 3))
+    array([[[[ 58., 100.,  70.],
+             [132., 204., 132.],
+             [ 70., 100.,  58.]]]])
+    """
+
+    W = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h), optional=False)
+    b = FloatArray(shape=lambda layer: (1, layer.n_o), optional=False)
+    W_grad = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h))
+    b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
+    x = FloatArray()
+
+    def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None) -> None:
+        self.n_i = _checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
+        self.n_o = _checks.whole_number("ConvLayer", "n_o", n_o, "It is the number of filters.")
+        self.h = _checks.odd_number("ConvLayer", "h", h, "It is the side of a filter, which has a middle: 3 is usual.")
+        type_ = _checks.dtype("ConvLayer", dtype)
+        normal = _checks.generator("ConvLayer", rng).normal
+        spread = np.sqrt(2 / ((self.n_i + self.n_o) * self.h * self.h))
+        self.W = normal(0, spread, size=(self.n_o, self.n_i, self.h, self.h)).astype(type_, copy=False)
+        self.b = np.zeros((1, self.n_o), type_)
+        self.x = self.W_grad = self.b_grad = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What the layer computes in: the wider of the types of W and b, as float32 or float64."""
+        return _dtypes.result_dtype(*(a for a in (self.W, self.b) if a is not None))
+
+    @property
+    def w_grad(self) -> Any:
+        """Another name of ``W_grad``."""
+        return self.W_grad
+
+    @w_grad.setter
+    def w_grad(self, value: npt.ArrayLike | None) -> None:
+        self.W_grad = value
+
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
+        """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
+        _, r, k = _checks.image_shape(self, shape, self.n_i)
+        return self.n_o, r, k
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Convolve the images with the filters, add the biases, and remember x.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, n_i, r, k)
+            Images of any height r and width k. Never written to.
+
+        Returns
+        -------
+        ndarray, shape (n, n_o, r, k)
+        """
+        W, b = self._parameters()
+        x = _checks.images(self, "x", _checks.floats(self, "x", x, W.dtype), self.n_i)
+        y = np.empty((len(x), self.n_o, *x.shape[2:]), W.dtype)
+        kernels.conv_forward(y, x, W, b)
+        self.x = x
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Compute the gradients from that of the output; keep ``W_grad`` and ``b_grad``.
+
+        Parameters
+        ----------
+        y_grad : array_like, shape (n, n_o, r, k)
+            Gradient of the loss with respect to the output of the last ``forward``.
+
+        Returns
+        -------
+        ndarray, shape (n, n_i, r, k)
+            Gradient of the loss with respect to the input.
+        """
+        W, _ = self._parameters()
+        x = _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward"), W.dtype)
+        x = _checks.images(self, "x", x, self.n_i)
+        dy = _checks.floats(self, "y_grad", y_grad, W.dtype)
+        dy = _checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o, *x.shape[2:]))
+        dx, dW, db = np.empty(x.shape, W.dtype), np.empty(W.shape, W.dtype), np.empty((1, self.n_o), W.dtype)
+        kernels.conv_backward_input(dx, dy, W)
+        kernels.conv_backward_weights(dW, dy, x)
+        kernels.conv_backward_bias(db, dy)
+        self.W_grad, self.b_grad = dW, db
+        return dx
+
+    def update_param(self, lr: float) -> None:
+        """Step against the gradients: W - lr W_grad and b - lr b_grad become the new W and b.
+
+        Parameters
+        ----------
+        lr : float
+            The learning rate.
+        """
+        lr = _checks.rate(self, lr)
+        W, b = self._parameters()
+        dW = _checks.computed(self, "W_grad", self.W_grad, "forward and backward")
+        db = _checks.computed(self, "b_grad", self.b_grad, "forward and backward")
+        dW = _checks.own_shape(self, "W_grad", dW, W.shape, W.dtype, "n_o, n_i and h")
+        db = _checks.own_shape(self, "b_grad", db, b.shape, b.dtype, "n_o, n_i and h")
+        new_W, new_b = np.empty(W.shape, W.dtype), np.empty(b.shape, b.dtype)
+        sgd_update(new_W, W, dW, lr)
+        sgd_update(new_b, b, db, lr)
+        self.W, self.b = new_W, new_b
+
+    def update_params(self, lr: float) -> None:
+        """Another name of ``update_param``."""
+        self.update_param(lr)
+
+    def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
+        dtype = self.dtype
+        return (
+            _checks.own_shape(self, "W", self.W, (self.n_o, self.n_i, self.h, self.h), dtype, "n_o, n_i and h"),
+            _checks.own_shape(self, "b", self.b, (1, self.n_o), dtype, "n_o, n_i and h"),
+        )
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
+        return f"{type(self).__name__}({self.n_i}, {self.n_o}, {self.h}{dtype})"

@@ -1,0 +1,84 @@
+"""The layer between images and rows."""
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet.kernels.flatten import flatten_backward, flatten_forward
+from fastnet.layer import known
+
+
+@known
+class FlattenLayer:
+    """Lays out every image as one row: first its channels, in each its rows from the top.
+
+    Attributes
+    ----------
+    orig_shape : tuple of int, or None
+        Shape (n, c, r, k) of the last input.
+
+    Examples
+    --------
+    >>> layer = FlattenLayer()
+    >>> layer.forward([[[[1.0, 2.0], [3.0, 4.0]]]])
+    array([[1., 2., 3., 4.]])
+    >>> layer.backward([[5.0, 6.0, 7.0, 8.0]])
+    array([[[[5., 6.],
+             [7., 8.]]]])
+    """
+
+    def __init__(self) -> None:
+        self.orig_shape: tuple[int, ...] | None = None
+
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
+        """Shape of a sample's output, for one of its input; None for a number of values that is not known yet."""
+        c, r, k = _checks.image_shape(self, shape)
+        return (None if c is None or r is None or k is None else c * r * k,)
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Copy each image to a row, and remember the shape.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, c, r, k)
+            Never written to.
+
+        Returns
+        -------
+        ndarray, shape (n, c r k)
+            A copy, never a view of x.
+        """
+        x = _checks.images(self, "x", _checks.floats(self, "x", x))
+        y = np.empty((len(x), x[0].size), x.dtype)
+        flatten_forward(y, x)
+        self.orig_shape = x.shape
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Copy each row to an image.
+
+        Parameters
+        ----------
+        y_grad : array_like, shape (n, c r k)
+            Gradient of the loss with respect to the output of the last ``forward``.
+
+        Returns
+        -------
+        ndarray, shape (n, c, r, k)
+            Gradient of the loss with respect to the input, in the dtype of `y_grad`.
+        """
+        n, c, r, k = _checks.computed(self, "orig_shape", self.orig_shape, "forward")
+        dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad), "the output", (n, c * r * k))
+        dx = np.empty((n, c, r, k), dy.dtype)
+        flatten_backward(dx, dy)
+        return dx
+
+    def update_param(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def update_params(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

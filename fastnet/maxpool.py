@@ -1,0 +1,97 @@
+"""The maximum pooling layer."""
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward
+from fastnet.layer import known
+
+
+@known
+class MaxPoolLayer:
+    """Maximum pooling: of every size x size window of an image, the largest value.
+
+    Windows do not overlap. Rows and columns behind the last whole window are ignored. Of equal maxima in a window each
+    gets the whole gradient.
+
+    Parameters
+    ----------
+    size : int
+        Side of a window, and the step to the next one.
+
+    Attributes
+    ----------
+    size : int
+    locs : ndarray of bool, shape (n, c, r, k), or None
+        Where the last input is the maximum of its window.
+
+    Examples
+    --------
+    >>> layer = MaxPoolLayer(2)
+    >>> layer.forward([[[[1.0, 2.0, 9.0], [4.0, 4.0, 9.0]]]])
+    array([[[[4.]]]])
+    >>> layer.backward([[[[5.0]]]])
+    array([[[[0., 0., 0.],
+             [5., 5., 0.]]]])
+    """
+
+    def __init__(self, size: int = 2) -> None:
+        self.size = _checks.whole_number("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
+        self.locs: npt.ArrayLike | None = None
+
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
+        """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
+        c, r, k = _checks.image_shape(self, shape, least=self.size)
+        return c, None if r is None else r // self.size, None if k is None else k // self.size
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Take the maximum of each window, and remember where it was.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, c, r, k)
+            Images of at least one window. Never written to. A window with NaN becomes NaN.
+
+        Returns
+        -------
+        ndarray, shape (n, c, r // size, k // size)
+        """
+        x = _checks.images(self, "x", _checks.floats(self, "x", x), least=self.size)
+        n, c, r, k = x.shape
+        y, locs = np.empty((n, c, r // self.size, k // self.size), x.dtype), np.empty(x.shape, bool)
+        maxpool_forward(y, locs, x, self.size)
+        self.locs = locs
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Give each window's gradient to every place where its maximum was.
+
+        Parameters
+        ----------
+        y_grad : array_like, shape (n, c, r // size, k // size)
+            Gradient of the loss with respect to the output of the last ``forward``.
+
+        Returns
+        -------
+        ndarray, shape (n, c, r, k)
+            Gradient of the loss with respect to the input, in the dtype of `y_grad`.
+        """
+        locs = _checks.images(self, "locs", _checks.numbers(self, "locs", _checks.computed(
+            self, "locs", self.locs, "forward")), least=self.size)
+        n, c, r, k = locs.shape
+        dy = _checks.floats(self, "y_grad", y_grad)
+        dy = _checks.same_shape(self, "y_grad", dy, "the output", (n, c, r // self.size, k // self.size))
+        dx = np.empty(locs.shape, dy.dtype)
+        maxpool_backward(dx, dy, np.asarray(locs, bool), self.size)
+        return dx
+
+    def update_param(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def update_params(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.size})"

@@ -1,0 +1,184 @@
+"""The convolutional layer, layer by layer: every image by itself, as products on the micro-kernel.
+
+An image is taken through a buffer of one thread where it lies with its channels innermost and a frame of zeros around it,
+(r + 2 f) x (k + 2 f) x n_i with f = h // 2. There row p of every patch that a filter covers is a run of h n_i neighbours,
+and the patches of neighbouring pixels start n_i elements apart: the micro-kernel reads them where they lie. No matrix of
+patches is ever formed. Images are dealt out to the threads; gradients of the weights are summed in a fixed number of
+chunks of images, whatever the number of threads.
+"""
+import numpy as np
+from fastnet.kernels._jit import jit
+from fastnet.kernels.gemm import pack_copy, partition, tile_loop, vector_lanes
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, store
+from fastnet.kernels.structs import Mat
+from fastnet.kernels.threads import run
+
+CHUNKS = 16  # parts of a batch whose gradients are summed by themselves
+_SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
+
+
+def conv_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> None:
+    """y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, i + p - h // 2, j + q - h // 2].
+
+    y (n, n_o, r, k), x (n, n_i, r, k), W (n_o, n_i, h, h), b (1, n_o): one dtype (float32 or float64); y C-contiguous,
+    the others of any layout. Overwrites y. x counts as 0 outside; h is odd. Nothing is transformed: errors are those of
+    a sum of h h n_i products.
+    """
+    n, n_i, r, k = x.shape
+    n_o, _, h, _ = W.shape
+    packed = pack_filters(W.transpose(2, 3, 1, 0).reshape(-1, n_o))
+    bias = np.zeros(packed.shape[0] * packed.shape[2], W.dtype)
+    bias[:n_o] = np.ravel(b)
+    x = _contiguous(x)
+    run(_forward, y, x, packed, bias, n, n_i, r, k, n_o, h, threads=_threads(n * r * k * W.size))
+
+
+def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray) -> None:
+    """dx[n, c, i, j] = sum over o, p, q of W[o, c, p, q] dy[n, o, i - p + h // 2, j - q + h // 2].
+
+    dx (n, n_i, r, k), dy (n, n_o, r, k), W (n_o, n_i, h, h): one dtype (float32 or float64); dx C-contiguous, the others
+    of any layout. Overwrites dx. That is the convolution of dy with the filters turned by half a circle.
+    """
+    turned = W[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    conv_forward(dx, dy, turned, np.zeros(len(turned), W.dtype))
+
+
+def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray) -> None:
+    """dW[o, c, p, q] = sum over n, i, j of dy[n, o, i, j] x[n, c, i + p - h // 2, j + q - h // 2].
+
+    dW (n_o, n_i, h, h), dy (n, n_o, r, k), x (n, n_i, r, k): one dtype (float32 or float64), any layout. Overwrites dW.
+    """
+    n, n_i, r, k = x.shape
+    n_o, _, h, _ = dW.shape
+    chunks = min(CHUNKS, n)
+    sums = np.zeros((chunks, n_o, h, h * n_i), dW.dtype)
+    run(_backward_weights, sums, _contiguous(dy), _contiguous(x), chunks, n, n_i, r, k, n_o, h,
+        threads=_threads(n * r * k * dW.size))
+    total = sums[0]
+    for chunk in sums[1:]:
+        total += chunk
+    dW[...] = total.reshape(n_o, h, h, n_i).transpose(0, 3, 1, 2)
+
+
+def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
+    """db[o] = sum over n, i, j of dy[n, o, i, j].
+
+    db (1, n_o), dy (n, n_o, r, k): one dtype (float32 or float64), any layout. Overwrites db.
+    """
+    sums = np.empty(dy.shape[:2], dy.dtype)
+    run(_plane_sums, sums, _contiguous(dy), threads=_threads(dy.size))
+    db[...] = sums.sum(axis=0)
+
+
+def pack_filters(B: np.ndarray) -> np.ndarray:
+    """B (k, n) in vector columns (vectors, k, LANES), missing lanes 0; see kernels/gemm.py."""
+    k, n = B.shape
+    width = vector_lanes(B.dtype)
+    vectors = -(-n // width)
+    padded = np.zeros((k, vectors * width), B.dtype)
+    padded[:, :n] = B
+    return np.ascontiguousarray(padded.reshape(k, vectors, width).transpose(1, 0, 2))
+
+
+def _contiguous(a: np.ndarray) -> np.ndarray:
+    """`a` itself if it is C-contiguous, aligned and writable, for which the kernels are compiled; otherwise a copy."""
+    return a if a.flags.carray else np.array(a, order="C")
+
+
+def _threads(work: int) -> int | None:
+    return 1 if work < _SHARE else None
+
+
+# --- inside a kernel ------------------------------------------------------------------------------------------------
+
+
+@jit
+def to_frame(to, x, c, r, k, f, zero):
+    """The image at address x (c, r, k) into the middle of a frame (r + 2 f, k + 2 f, c) at address `to`.
+
+    What the frame holds outside the middle is left alone.
+    """
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    for i in range(r):
+        row = to + ((i + f) * (k + 2 * f) + f) * c * size
+        if c >= width:
+            pack_copy(row, c, Mat(x + i * k * size, 1, r * k, 0), k, c, zero)
+        else:
+            for channel in range(c):
+                source = x + (channel * r + i) * k * size
+                for j in range(k):
+                    store(row + (j * c + channel) * size, load(source + j * size, zero))
+
+
+@jit
+def convolve(y, frame, filters, bias, c, r, k, n_o, h, relu, zero):
+    """y (r, k, n_o) = frame * filters + bias for one image, channels innermost; all by address."""
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    one = cast_like(1, zero)
+    row = (k + 2 * (h // 2)) * c
+    for i in range(r):
+        for p in range(h):
+            last = p == h - 1
+            tile_loop(Mat(y + i * k * n_o * size, n_o, 1, width), Mat(frame + (i + p) * row * size, c, 1, 0),
+                      Mat(filters + p * h * c * width * size, width, 1, h * h * c * width), k, n_o, h * c,
+                      one, zero if p == 0 else one, bias if last else 0, relu if last else 0)
+
+
+@jit
+def add_weight_gradient(dW, dW_row, dW_o, dy, frame, c, r, k, n_o, h, zero):
+    """dW[o, p, q, channel] += sum over i, j of dy[i, j, o] frame[i + p, j + q, channel] for one image, by address.
+
+    Rows p of a filter lie dW_row elements apart, filters dW_o. Of the frame, one vector is read beyond its end.
+    """
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    one = cast_like(1, zero)
+    row = (k + 2 * (h // 2)) * c
+    for p in range(h):
+        for i in range(r):
+            tile_loop(Mat(dW + p * dW_row * size, dW_o, 1, width), Mat(dy + i * k * n_o * size, 1, n_o, 0),
+                      Mat(frame + (i + p) * row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
+
+
+@jit
+def _forward(thread, threads, sync, scratch, y, x, filters, bias, n, n_i, r, k, n_o, h):
+    zero = bias.dtype.type(0)
+    width = lanes(zero)
+    f = h // 2
+    frame = np.zeros((r + 2 * f) * (k + 2 * f) * n_i, bias.dtype)
+    out = np.empty(r * k * n_o, bias.dtype)
+    size = VECTOR_BYTES // width
+    for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
+        to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
+        convolve(out.ctypes.data, frame.ctypes.data, filters.ctypes.data, bias.ctypes.data, n_i, r, k, n_o, h, 0, zero)
+        pack_copy(y.ctypes.data + s * n_o * r * k * size, r * k, Mat(out.ctypes.data, 1, n_o, 0), n_o, r * k, zero)
+
+
+@jit
+def _backward_weights(thread, threads, sync, scratch, sums, dy, x, chunks, n, n_i, r, k, n_o, h):
+    zero = sums.dtype.type(0)
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    f = h // 2
+    frame = np.zeros((r + 2 * f) * (k + 2 * f) * n_i + width, sums.dtype)
+    gradient = np.empty(r * k * n_o, sums.dtype)
+    for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
+        for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
+            to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
+            pack_copy(gradient.ctypes.data, n_o, Mat(dy.ctypes.data + s * n_o * r * k * size, 1, r * k, 0), r * k, n_o, zero)
+            add_weight_gradient(sums[chunk].ctypes.data, h * n_i, h * h * n_i, gradient.ctypes.data, frame.ctypes.data,
+                                n_i, r, k, n_o, h, zero)
+
+
+@jit
+def _plane_sums(thread, threads, sync, scratch, sums, dy):
+    n = dy.shape[0]
+    for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
+        for o in range(dy.shape[1]):
+            total = sums.dtype.type(0)
+            for i in range(dy.shape[2]):
+                for j in range(dy.shape[3]):
+                    total += dy[s, o, i, j]
+            sums[s, o] = total

@@ -1,0 +1,18 @@
+"""Images to rows and back: copies, with nothing to compile."""
+import numpy as np
+
+
+def flatten_forward(y: np.ndarray, x: np.ndarray) -> None:
+    """y[n, (c r + i) k + j] = x[n, c, i, j].
+
+    y (n, c r k) C-contiguous, x (n, c, r, k) of any layout; one dtype. Overwrites y.
+    """
+    np.copyto(y.reshape(x.shape), x)
+
+
+def flatten_backward(dx: np.ndarray, dy: np.ndarray) -> None:
+    """dx[n, c, i, j] = dy[n, (c r + i) k + j].
+
+    dx (n, c, r, k) C-contiguous, dy (n, c r k) of any layout; one dtype. Overwrites dx.
+    """
+    np.copyto(dx.reshape(dy.shape), dy)

@@ -1,0 +1,248 @@
+"""The convolutional layer: kernels against naive, then the layer, then error texts."""
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from fastnet.kernels import conv, naive, threads
+from helpers import LAYOUTS, dtypes, eps, filled, laid_out, layouts, refuses, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+
+import fastnet
+from fastnet import ConvLayer, gradcheck
+
+channels = st.sampled_from([1, 2, 3, 5, 8, 16, 17, 33, 70])
+sides = st.sampled_from([1, 2, 3, 5, 7, 8, 11, 17])
+filters = st.sampled_from([1, 3, 5, 7])
+
+
+@st.composite
+def operands(draw):
+    """x (n, n_i, r, k), W (n_o, n_i, h, h), b (1, n_o), dy (n, n_o, r, k) of one type, in two layouts."""
+    n, n_i, n_o, h, r, k = draw(st.integers(1, 3)), draw(channels), draw(channels), draw(filters), draw(sides), draw(sides)
+    rng, dtype = np.random.default_rng(draw(seeds)), draw(dtypes)
+    first, second = draw(layouts), draw(layouts)
+    shapes = ((n, n_i, r, k), first), ((n_o, n_i, h, h), second), ((1, n_o), first), ((n, n_o, r, k), second)
+    return [laid_out(rng.standard_normal(shape).astype(dtype), layout) for shape, layout in shapes]
+
+
+def assert_naive(name, shape, terms, *operands):
+    """Rounding errors of a sum of products: at most terms + 2 halves of an eps of the sum of their sizes."""
+    dtype = operands[0].dtype
+    out, expected, sizes = filled(shape, dtype), filled(shape, np.float64), filled(shape, np.float64)
+    getattr(conv, name)(out, *operands)
+    getattr(naive, name)(expected, *operands)
+    getattr(naive, name)(sizes, *map(np.abs, operands))
+    assert np.all(np.abs(out - expected) <= (terms + 2) * eps(out) * sizes), name
+
+
+def assert_all_naive(x, W, b, dy):
+    n, _, r, k = x.shape
+    assert_naive("conv_forward", dy.shape, W[0].size, x, W, b)
+    assert_naive("conv_backward_input", x.shape, W[:, 0].size, dy, W)
+    assert_naive("conv_backward_weights", W.shape, n * r * k, dy, x)
+    assert_naive("conv_backward_bias", b.shape, n * r * k, dy)
+
+
+@given(operands())
+def test_kernels_are_naive(operands):
+    assert_all_naive(*operands)
+
+
+@pytest.mark.parametrize(("n", "n_i", "n_o", "h", "r", "k"), [
+    (5, 3, 16, 3, 32, 32), (2, 16, 32, 3, 16, 16), (2, 1, 16, 3, 48, 48), (40, 2, 3, 3, 4, 5), (1, 1, 1, 1, 1, 1), (1, 2, 2, 7, 1, 1)])
+def test_kernels_on_the_course_s_shapes_and_smaller_than_the_filter(n, n_i, n_o, h, r, k, dtype, rng):
+    shapes = (n, n_i, r, k), (n_o, n_i, h, h), (1, n_o), (n, n_o, r, k)
+    assert_all_naive(*(rng.standard_normal(shape).astype(dtype) for shape in shapes))
+
+
+def test_nan_and_inf_reach_what_they_are_part_of(dtype, rng):
+    x, W, b = (rng.standard_normal(s).astype(dtype) for s in ((2, 2, 6, 7), (3, 2, 3, 3), (1, 3)))
+    x[1, 0, 2, 3] = np.nan
+    y = filled((2, 3, 6, 7), dtype)
+    conv.conv_forward(y, x, W, b)
+    expected = np.zeros(y.shape, bool)
+    expected[1, :, 1:4, 2:5] = True
+    assert np.array_equal(np.isnan(y), expected)
+
+
+def test_same_bits_for_any_number_of_threads(dtype, rng):
+    x, W, b, dy = (rng.standard_normal(s).astype(dtype) for s in ((19, 3, 16, 16), (20, 3, 3, 3), (1, 20), (19, 20, 16, 16)))
+    before, results = threads.get_num_threads(), []
+    try:
+        for count in (1, 2, 3, 5):
+            threads.set_num_threads(count)
+            y, dx, dW, db = (filled(a.shape, dtype) for a in (dy, x, W, b))
+            conv.conv_forward(y, x, W, b)
+            conv.conv_backward_input(dx, dy, W)
+            conv.conv_backward_weights(dW, dy, x)
+            conv.conv_backward_bias(db, dy)
+            results.append([a.tobytes() for a in (y, dx, dW, db)])
+    finally:
+        threads.set_num_threads(before)
+    assert all(result == results[0] for result in results)
+
+
+# --- the layer ------------------------------------------------------------------------------------------------------
+
+
+def counted(n_i, n_o, h, shape):
+    """A layer and images of the numbers 0, 1, 2, ..."""
+    layer = ConvLayer(n_i, n_o, h)
+    layer.W = np.arange(layer.W.size, dtype=float).reshape(layer.W.shape)
+    layer.b = np.arange(n_o, dtype=float)
+    return layer, np.arange(np.prod(shape), dtype=float).reshape(shape)
+
+
+def test_outputs_that_the_course_pins():
+    layer, x = counted(1, 1, 3, (1, 1, 3, 3))
+    assert layer.forward(x).tolist() == [[[[58, 100, 70], [132, 204, 132], [70, 100, 58]]]]
+    layer, x = counted(2, 1, 3, (1, 2, 4, 4))
+    y = layer.forward(x)
+    assert y.shape == (1, 1, 4, 4)
+    assert y[0, 0, 0].tolist() == [1196, 1796, 1916, 1264]
+    assert y[0, 0, 3].tolist() == [1424, 2072, 2156, 1380]
+    layer, x = counted(2, 2, 3, (1, 2, 4, 4))
+    assert layer.forward(x)[0, 1, 0].tolist() == [2709, 4173, 4509, 3065]
+
+
+@pytest.mark.parametrize(("n_i", "n_o", "h", "shape"), [
+    (1, 1, 3, (1, 1, 8, 8)), (2, 1, 3, (1, 2, 4, 4)), (2, 2, 3, (1, 2, 4, 4)), (5, 3, 3, (2, 5, 3, 3)), (2, 2, 5, (2, 2, 8, 8))])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_differences_of_large_numbers_as_the_course_takes_them(n_i, n_o, h, shape, weighted):
+    """Arrays changed in place by 0.001, outputs near 2e6, rtol 1e-5: nothing but a sum to rounding stands this."""
+    layer, x = counted(n_i, n_o, h, shape)
+    y = layer.forward(x)
+    kept, dy = y.copy(), np.ones(y.shape)
+    if weighted:
+        dy = np.arange(y.size, dtype=float).reshape(y.shape)
+    dx = layer.backward(dy)
+    for array, gradient in ((x, dx), (layer.W, layer.W_grad), (layer.b, layer.b_grad)):
+        for i in np.ndindex(array.shape):
+            before = array[i]
+            array[i] = before + 0.001
+            up = layer.forward(x)
+            array[i] = before - 0.001
+            down = layer.forward(x)
+            array[i] = before
+            np.testing.assert_allclose(gradient[i], np.sum((up - down) * dy) / 0.002, rtol=1e-5, atol=1e-8)
+    assert np.array_equal(y, kept)
+
+
+def layer_and_images(rng, dtype=np.float64, n=3, n_i=2, n_o=4, h=3, r=5, k=6):
+    layer = ConvLayer(n_i, n_o, h, dtype=dtype, rng=rng)
+    return layer, rng.standard_normal((n, n_i, r, k)).astype(dtype), rng.standard_normal((n, n_o, r, k)).astype(dtype)
+
+
+def test_forward_backward_update(dtype, rng):
+    layer, x, dy = layer_and_images(rng, dtype)
+    layer.b = rng.standard_normal(4).astype(dtype)
+    W, b = layer.W.copy(), layer.b.copy()
+    given = x.copy()
+    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == np.float32 else {"rtol": 1e-12, "atol": 1e-12}
+    expected = [filled(a.shape, np.float64) for a in (dy, x, W, b)]
+    naive.conv_forward(expected[0], x, W, b)
+    naive.conv_backward_input(expected[1], dy, W)
+    naive.conv_backward_weights(expected[2], dy, x)
+    naive.conv_backward_bias(expected[3], dy)
+    y = layer.forward(x)
+    dx = layer.backward(dy)
+    for ours, theirs in zip((y, dx, layer.W_grad, layer.b_grad), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, **close)
+        assert ours.dtype == dtype
+    assert layer.x is x
+    assert layer.w_grad is layer.W_grad
+    layer.update_param(0.3)
+    layer.update_params(0.3)
+    np.testing.assert_allclose(layer.W, W - 0.6 * expected[2], **close)
+    np.testing.assert_allclose(layer.b, b - 0.6 * expected[3], **close)
+    assert layer.b.shape == (1, 4)
+    assert np.array_equal(x, given)
+    assert not any(np.shares_memory(a, x) for a in (y, dx, layer.W, layer.W_grad))
+
+
+def test_gradients_are_the_numerical_ones(rng):
+    layer, x, _ = layer_and_images(rng)
+    report = gradcheck(layer, x)
+    assert report
+    assert [a.name for a in report.arrays] == ["x", "W", "b"]
+
+
+def test_initial_values_follow_glorot_and_numpy_s_seed():
+    np.random.seed(3)
+    layer = ConvLayer(40, 50, 5)
+    np.random.seed(3)
+    assert np.array_equal(layer.W, np.random.normal(0, np.sqrt(2 / (90 * 25)), (50, 40, 5, 5)))
+    assert layer.W.std() == pytest.approx(np.sqrt(2 / (90 * 25)), rel=0.01)
+    assert np.array_equal(layer.b, np.zeros((1, 50)))
+    assert np.array_equal(ConvLayer(2, 3, 3, rng=7).W, ConvLayer(2, 3, 3, rng=np.random.default_rng(7)).W)
+    fastnet.set_default_dtype(np.float32)
+    assert ConvLayer(2, 3, 3).W.dtype == np.float32
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_arrays_of_any_layout_and_kind(layout, rng):
+    layer, x, dy = layer_and_images(rng)
+    expected = layer.forward(x), layer.backward(dy), layer.W_grad
+    layer.W = laid_out(layer.W, layout)
+    results = layer.forward(laid_out(x, layout)), layer.backward(laid_out(dy, layout)), layer.W_grad
+    assert all(np.array_equal(a, b) for a, b in zip(results, expected, strict=True))
+    whole = np.arange(60).reshape(1, 2, 5, 6)
+    assert np.array_equal(layer.forward(whole), layer.forward(whole.tolist()))
+    assert np.array_equal(layer.forward(whole.astype(">i4")), layer.forward(whole.astype(float)))
+
+
+def test_copies_and_pickles(rng):
+    layer, x, dy = layer_and_images(rng)
+    layer.forward(x)
+    layer.backward(dy)
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert np.array_equal(other.W_grad, layer.W_grad)
+        assert np.array_equal(other.forward(x), layer.forward(x))
+        other.W[:] = 0
+        assert layer.W.any()
+    assert repr(layer) == "ConvLayer(2, 4, 3)"
+    assert repr(ConvLayer(2, 4, 1, dtype=np.float32)) == "ConvLayer(2, 4, 1, dtype=float32)"
+
+
+def test_output_shape():
+    layer = ConvLayer(3, 8, 3)
+    assert layer.output_shape((3, 7, 9)) == (8, 7, 9)
+    assert layer.output_shape(None) == (8, None, None)
+    with pytest.raises(ValueError, match=r"ConvLayer\(3, 8, 3\) takes images of 3 channels, but is given 4"):
+        layer.output_shape((4, 7, 9))
+    with pytest.raises(ValueError, match=r"takes images, of shape \(3, r, k\) per sample, but is given \(12,\)"):
+        layer.output_shape((12,))
+
+
+def test_mistakes(rng):
+    with pytest.raises(ValueError, match=r"ConvLayer: h must be odd, got 4.*which has a middle"):
+        ConvLayer(3, 16, 4)
+    with pytest.raises(ValueError, match="ConvLayer: n_i must be at least 1, got 0"):
+        ConvLayer(0, 16, 3)
+    with pytest.raises(TypeError, match=r"ConvLayer: h must be a whole number, got 3\.0"):
+        ConvLayer(3, 16, 3.0)
+    layer, x, dy = layer_and_images(rng)
+    with refuses(RuntimeError, r"ConvLayer\(2, 4, 3\): x is not there yet. Call forward first|x has not been computed", layer):
+        layer.backward(dy)
+    with refuses(ValueError, r"x must be images of shape \(n, 2, r, k\), got \(3, 60\).*x.reshape\(-1, 2, ", layer):
+        layer.forward(x.reshape(3, 60))
+    with refuses(ValueError, r"got \(2, 5, 6\).*x\[None\]", layer):
+        layer.forward(x[0])
+    with refuses(ValueError, r"x must be images of 2 channels, shape \(n, 2, r, k\), got \(3, 3, 5, 6\)", layer):
+        layer.forward(rng.standard_normal((3, 3, 5, 6)))
+    with refuses(ValueError, r"channels seem to be last: x.transpose\(0, 3, 1, 2\)", layer):
+        layer.forward(x.transpose(0, 2, 3, 1))
+    with refuses(ValueError, "x is empty", layer):
+        layer.forward(x[:0])
+    with refuses(TypeError, "real numbers, got dtype complex128", layer):
+        layer.forward(x + 1j)
+    layer.forward(x)
+    with refuses(ValueError, r"y_grad must have the shape \(3, 4, 5, 6\) of the output, got \(3, 2, 5, 6\)", layer):
+        layer.backward(x)
+    with refuses(ValueError, r"W must have shape \(4, 2, 3, 3\), got \(4, 2, 9\)", layer):
+        layer.W = np.ones((4, 2, 9))
+    layer.n_o = 5
+    with refuses(ValueError, r"the layer's n_o, n_i and h ask for \(5, 2, 3, 3\). Assign W anew", layer):
+        layer.forward(x)
