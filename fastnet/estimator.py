@@ -1,0 +1,336 @@
+"""scikit-learn's multi-layer perceptron on fastnet's kernels: same parameters, same attributes, same habits.
+
+It needs scikit-learn (the extra ``sklearn``), and is meant to stand in for ``sklearn.neural_network.MLPClassifier``.
+"""
+from __future__ import annotations
+
+import warnings
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import CrossEntropyLayer, FullLayer, Sequential, SoftMaxLayer, one_hot
+
+try:
+    from sklearn.base import BaseEstimator, ClassifierMixin
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import train_test_split
+    from sklearn.utils import check_random_state
+    from sklearn.utils.multiclass import check_classification_targets
+    from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+
+    from fastnet._estimator import ACTIVATIONS, Order, Stopper, check_parameters
+except ImportError as error:
+    raise ImportError("fastnet.estimator needs scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6'.") from error
+
+class MLPClassifier(ClassifierMixin, BaseEstimator):
+    """Multi-layer perceptron classifier, with scikit-learn's interface.
+
+    Weights are drawn, samples ordered and training stopped as by ``sklearn.neural_network.MLPClassifier``: with three
+    classes or more, the same `random_state` and no momentum, `loss_curve_` is that of scikit-learn to rounding.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : int or sequence of int
+        Number of units in each hidden layer.
+    activation : {"relu", "identity"}
+        What follows each hidden layer.
+    solver : {"sgd"}
+        What updates the weights.
+    alpha : float
+        Strength of the L2 penalty, alpha / (2 batch_size) times the sum of the squared weights.
+    batch_size : int or "auto"
+        Samples per step; "auto" is min(200, n_samples).
+    learning_rate : {"constant", "invscaling", "adaptive"}
+        ``"constant"`` stays at `learning_rate_init`; ``"invscaling"`` divides it by (samples seen + 1)**`power_t` after each
+        epoch; ``"adaptive"`` divides it by 5 where training would otherwise stop, down to 1e-6.
+    learning_rate_init : float
+        The learning rate at the start.
+    power_t : float
+        Exponent of ``"invscaling"``.
+    max_iter : int
+        Number of epochs at most.
+    shuffle : bool
+        Take the samples in a new order each epoch.
+    random_state : int, RandomState or None
+        Draws the weights, the order and the validation data.
+    tol : float
+        The least improvement of the loss (with `early_stopping`, of the validation accuracy) that counts as one.
+    verbose : bool
+        Print the loss of every epoch.
+    warm_start : bool
+        Let ``fit`` go on from the weights of the last fit.
+    momentum : float
+        Momentum of ``"sgd"``, from 0 to below 1. With a changing rate, what has gathered counts at the new rate.
+    nesterovs_momentum : bool
+        Must be False unless `momentum` is 0: Nesterov's momentum is not available. (scikit-learn's default is True.)
+    early_stopping : bool
+        Hold out part of the data, stop when their accuracy no longer improves, and keep the weights of the best epoch.
+    validation_fraction : float
+        The part held out; stratified with two classes.
+    n_iter_no_change : int
+        How many epochs without an improvement are tolerated.
+
+    Attributes
+    ----------
+    classes_ : ndarray, shape (n_classes,)
+        The labels, sorted.
+    model_ : Sequential
+        The network. ``predict_proba`` is its own.
+    coefs_, intercepts_ : list of ndarray
+        Weights, shape (n_in, n_out), and biases, shape (n_out,), of every layer.
+    loss_, best_loss_ : float
+        Loss of the last epoch, and the least; `best_loss_` is None with `early_stopping`.
+    loss_curve_ : list of float
+        Mean of the mini-batches' cross-entropies for every epoch, without the penalty.
+    validation_scores_ : list of float or None
+        Accuracy on the validation data after every epoch, with `early_stopping`.
+    best_validation_score_ : float or None
+        The best of them.
+    n_iter_, t_ : int
+        Number of epochs, and of training samples seen.
+    n_features_in_, n_layers_, n_outputs_ : int
+        Sizes of the network.
+    feature_names_in_ : ndarray of str
+        Names of the columns, if X was a table.
+
+    Notes
+    -----
+    Different from scikit-learn: two classes are two softmax outputs, not one logistic one; several labels per sample, sparse
+    X, sample weights, ``"lbfgs"`` and ``"logistic"`` are not available; a last, smaller mini-batch weighs as much as the
+    others in `loss_curve_`, and has the same penalty; with `early_stopping`, the epochs up to the best one are run a second
+    time, for their weights; ``partial_fit`` starts each time with a velocity of 0.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import cross_val_score
+    >>> X, y = load_digits(return_X_y=True)
+    >>> classifier = MLPClassifier((64,), solver="sgd", learning_rate_init=0.1, max_iter=60, tol=0.05, n_iter_no_change=3)
+    >>> bool(cross_val_score(classifier, X / 16, y, cv=3).mean() > 0.9)
+    True
+    """
+
+    def __init__(
+        self, hidden_layer_sizes: Any = (100,), activation: str = "relu", *, solver: str = "adam", alpha: float = 0.0001,
+        batch_size: int | str = "auto", learning_rate: str = "constant", learning_rate_init: float = 0.001,
+        power_t: float = 0.5, max_iter: int = 200, shuffle: bool = True, random_state: Any = None, tol: float = 1e-4,
+        verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = False,
+        early_stopping: bool = False, validation_fraction: float = 0.1, n_iter_no_change: int = 10,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.solver = solver
+        self.alpha = alpha
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
+        self.max_iter = max_iter
+        self.shuffle = shuffle
+        self.random_state = random_state
+        self.tol = tol
+        self.verbose = verbose
+        self.warm_start = warm_start
+        self.momentum = momentum
+        self.nesterovs_momentum = nesterovs_momentum
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+
+    def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> MLPClassifier:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array_like, shape (n_samples, n_features)
+        y : array_like, shape (n_samples,)
+            Labels of any kind: numbers or strings.
+
+        Returns
+        -------
+        MLPClassifier
+            Itself.
+        """
+        check_parameters(self)
+        again = self.warm_start and hasattr(self, "model_")
+        x, numbers = self._validated(X, y, None, reset=not again)
+        state = check_random_state(self.random_state)
+        if not again:
+            self._start(x, state)
+        held_out = None
+        if self.early_stopping:
+            x, x_val, numbers, val = train_test_split(
+                x, numbers, random_state=state, test_size=self.validation_fraction,
+                stratify=numbers if len(self.classes_) == 2 else None)  # as scikit-learn's does
+            if len(val) < 2:
+                raise ValueError("MLPClassifier.fit: the validation set is too small. Increase validation_fraction or the "
+                                 f"number of samples; it has {len(val)}.")
+            held_out = x_val, val
+        self._train(x, numbers, state, self.max_iter, held_out)
+        if self.n_iter_ == self.max_iter and not self._stopper.stopped:
+            warnings.warn(f"MLPClassifier.fit: the {self.max_iter} epochs of max_iter are done, and the loss still falls.",
+                          ConvergenceWarning, stacklevel=2)
+        return self
+
+    def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> MLPClassifier:
+        """Go through some data once, from the weights there are.
+
+        Parameters
+        ----------
+        X, y
+            As in :meth:`fit`.
+        classes : array_like, shape (n_classes,)
+            All labels there will be; needed in the first call.
+
+        Returns
+        -------
+        MLPClassifier
+            Itself.
+        """
+        check_parameters(self)
+        if self.early_stopping:
+            raise ValueError("MLPClassifier.partial_fit: early_stopping must be False; one pass has nothing to stop.")
+        first = not hasattr(self, "model_")
+        if first and classes is None:
+            raise ValueError("MLPClassifier.partial_fit: classes must be passed on the first call to partial_fit.")
+        x, numbers = self._validated(X, y, classes, reset=first)
+        state = check_random_state(self.random_state)
+        if first:
+            self._start(x, state)
+        self._train(x, numbers, state, 1, None)
+        return self
+
+    def predict(self, X: npt.ArrayLike) -> np.ndarray:
+        """Return the most probable label of each sample.
+
+        Parameters
+        ----------
+        X : array_like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples,)
+        """
+        p = self.predict_proba(X)
+        return self.classes_[p.argmax(axis=1)]
+
+    def predict_proba(self, X: npt.ArrayLike) -> np.ndarray:
+        """Return the probability of each class, in the order of `classes_`.
+
+        Parameters
+        ----------
+        X : array_like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_classes)
+        """
+        check_is_fitted(self)
+        return self.model_.predict_proba(validate_data(self, X, dtype=(np.float64, np.float32), reset=False))
+
+    def predict_log_proba(self, X: npt.ArrayLike) -> np.ndarray:
+        """Return the logarithm of :meth:`predict_proba`.
+
+        Parameters
+        ----------
+        X : array_like, shape (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray, shape (n_samples, n_classes)
+        """
+        with np.errstate(divide="ignore"):
+            return np.log(self.predict_proba(X))
+
+    @property
+    def coefs_(self) -> list[np.ndarray]:
+        """Weights of every layer, shape (n_in, n_out)."""
+        return [layer.W.T for layer in self._full_layers()]
+
+    @property
+    def intercepts_(self) -> list[np.ndarray]:
+        """Biases of every layer, shape (n_out,)."""
+        return [layer.b.reshape(-1) for layer in self._full_layers()]
+
+    def _full_layers(self) -> list[FullLayer]:
+        if "model_" not in vars(self):
+            raise AttributeError("MLPClassifier has no weights yet; call fit first.")
+        return [layer for layer in self.model_.layers if isinstance(layer, FullLayer)]
+
+    def _validated(self, X: Any, y: Any, classes: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The data as arrays, labels as numbers; `classes_` follows them if this is a new start."""
+        X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=reset)
+        y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        found = np.unique(y)
+        if reset:
+            self.classes_ = found if classes is None else np.unique(classes)
+        elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+            raise ValueError(f"MLPClassifier: classes={classes!r} differ from those of the first call, {self.classes_}.")
+        unknown = np.setdiff1d(found, self.classes_)
+        if len(unknown):
+            raise ValueError(f"MLPClassifier: y holds the labels {unknown}, not among the classes {self.classes_}.")
+        return X, np.searchsorted(self.classes_, y)
+
+    def _start(self, X: np.ndarray, state: np.random.RandomState) -> None:
+        """A new network, with weights drawn as scikit-learn draws them."""
+        hidden = self.hidden_layer_sizes if np.iterable(self.hidden_layer_sizes) else (self.hidden_layer_sizes,)
+        sizes = (X.shape[1], *map(int, hidden), len(self.classes_))
+        activation = ACTIVATIONS[self.activation]
+        layers: list[Any] = []
+        for n_i, n_o in pairwise(sizes):
+            full = FullLayer(n_i, n_o, X.dtype, rng=0)
+            bound = np.sqrt(6 / (n_i + n_o))
+            full.W = np.ascontiguousarray(state.uniform(-bound, bound, (n_i, n_o)).T.astype(X.dtype))
+            full.b = state.uniform(-bound, bound, n_o).astype(X.dtype)
+            layers += [full] if activation is None else [full, activation()]
+        self.model_ = Sequential((*(layers if activation is None else layers[:-1]), SoftMaxLayer()), CrossEntropyLayer())
+        self.n_layers_, self.n_outputs_, self.out_activation_ = len(sizes), sizes[-1], "softmax"
+        self.t_ = 0
+        self.loss_curve_: list[float] = []
+        self.validation_scores_: list[float] | None = [] if self.early_stopping else None
+        self.best_loss_: float | None = None if self.early_stopping else np.inf
+        self.best_validation_score_: float | None = -np.inf if self.early_stopping else None
+
+    def _train(self, X: np.ndarray, numbers: np.ndarray, state: np.random.RandomState, epochs: int, held_out: Any) -> None:
+        batch_size = self._samples_per_step(len(X))
+        t = one_hot(numbers, len(self.classes_), X.dtype)
+        start = [(layer.W, layer.b) for layer in self._full_layers()]
+        before = state.get_state()
+        stopper = self._stopper = Stopper(self, len(X))
+        options: dict[str, Any] = {
+            "batch_size": batch_size, "momentum": self.momentum, "weight_decay": self.alpha / batch_size,
+            "shuffle": self.shuffle, "progress": False, "on_divergence": "raise"}
+        try:
+            self.model_.fit(X, t, epochs, stopper.rate, validation=held_out, callbacks=stopper, rng=Order(state), **options)
+        except FloatingPointError as error:
+            raise ValueError(f"MLPClassifier.fit: {error} The data may contain large values: scale them.") from None
+        except KeyboardInterrupt:
+            if not stopper.rates:
+                raise
+            warnings.warn("MLPClassifier.fit: training interrupted by user.", stacklevel=3)
+        self.n_iter_ = len(stopper.rates)
+        self.loss_ = self.loss_curve_[-1]
+        if held_out is not None and stopper.best < self.n_iter_:
+            history = self.model_.history
+            for layer, (W, b) in zip(self._full_layers(), start):
+                layer.W, layer.b = W, b
+            replayed = np.random.RandomState()
+            replayed.set_state(before)
+            self.model_.fit(X, t, stopper.best, stopper.rates[:stopper.best], rng=Order(replayed), **options)
+            self.model_.history = history
+
+    def _samples_per_step(self, n: int) -> int:
+        size: Any = self.batch_size
+        if size == "auto":
+            return min(200, n)
+        if size > n:
+            warnings.warn(f"MLPClassifier.fit: batch_size is {size}, but there are {n} samples; it is clipped.",
+                          stacklevel=4)
+        return min(int(size), n)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__getstate__().items() if name != "_stopper"}
