@@ -375,6 +375,25 @@ def gradient_found(who: object, name: str, grad: Any, shape: tuple[int, ...]) ->
         )
 
 
+def gradient_there(who: object, layer: Any, name: str, grad: str) -> Any:
+    """The gradient of a parameter, under the name that the layer gives it."""
+    for attribute, what in ((name, "a parameter"), (grad, f"the gradient of {name}")):
+        if not hasattr(layer, attribute):
+            raise ValueError(f"{who}: its parameters() names {attribute} as {what}, but after backward it has no such "
+                             "attribute. The mapping is from attributes that are learned to attributes of their gradients.")
+    return getattr(layer, grad)
+
+
+def loss_value(loss: Any, value: Any) -> float:
+    """What a loss's ``forward`` returned, as a float: one number."""
+    try:
+        return float(np.asarray(value).item())
+    except (TypeError, ValueError):
+        given = "None" if value is None else f"{type(value).__name__} of shape {np.shape(value)}"
+        raise TypeError(f"{type(loss).__name__}: forward must return the loss of the batch, one number, got {given}. "
+                        "Return, for instance, the mean over the samples.") from None
+
+
 def gradient_scale(who: object, y_grad: Any) -> float:
     """What a loss layer's backward may be given: nothing, or the gradient of something with respect to the loss."""
     if y_grad is None:

@@ -1,6 +1,8 @@
 """What layers hold: their array attributes, and how to put them back as they were."""
 from __future__ import annotations
 
+import functools
+import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes
+from fastnet.layer import foreign, known_class
+
+_NO_STATE = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial)
 
 
 class FloatArray:
@@ -38,20 +43,18 @@ class FloatArray:
 def snapshot(objects: Iterable[Any], copy: bool = False) -> Callable[[], None]:
     """Remember what the objects hold; the function returned puts it back.
 
-    References are enough for fastnet's own layers, which never write into an array they hold. ``copy`` copies the
-    arrays of all other layers, whose update may well be ``self.W -= ...``.
+    References are enough for fastnet's own layers, which never write into an array they hold. Of all others, what stands
+    in their lists, dicts and inner layers is remembered too, and with ``copy`` the numbers in their arrays: their update
+    may well be ``self.W -= ...``. The arrays that are put back are the same objects as before.
     """
-    saved = []
+    restores: list[Callable[[], None]] = []
+    seen: set[int] = set()
     for o in objects:
-        held = getattr(o, "__dict__", None)
-        if held is not None:
-            own = type(o).__module__.startswith("fastnet.")
-            saved.append((held, dict(held) if own or not copy else _copied(held)))
+        _remember(o, type(o), copy, restores, seen)
 
     def restore() -> None:
-        for held, before in saved:
-            held.clear()
-            held.update(before)
+        for put_back in restores:
+            put_back()
 
     return restore
 
@@ -67,5 +70,70 @@ def unchanged_on_error(objects: Iterable[Any]) -> Iterator[None]:
         raise
 
 
-def _copied(held: dict[str, Any]) -> dict[str, Any]:
-    return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in held.items()}
+def arrays(layer: Any) -> dict[str, np.ndarray]:
+    """All arrays that a layer holds, also in lists, dicts and inner layers, by a name such as ``.W`` or ``.inner.W``."""
+    found: dict[str, np.ndarray] = {}
+    seen: set[int] = set()
+
+    def collect(value: Any, name: str) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, np.ndarray):
+            found[name] = value
+        for key, inner in _contents(value, type(layer)):
+            collect(inner, name + key)
+
+    collect(layer, "")
+    return found
+
+
+def _remember(o: Any, owner: type, copy: bool, restores: list[Callable[[], None]], seen: set[int]) -> None:
+    if id(o) in seen:
+        return
+    seen.add(id(o))
+    held = getattr(o, "__dict__", None)
+    if isinstance(o, np.ndarray):
+        if copy and o.flags.writeable:
+            restores.append(functools.partial(np.copyto, o, o.copy()))
+        return
+    if isinstance(o, list):
+        restores.append(functools.partial(o.__setitem__, slice(None), list(o)))
+    elif isinstance(o, dict):
+        restores.append(functools.partial(_refill, o, dict(o)))
+    elif held is not None:
+        restores.append(functools.partial(_refill, held, dict(held)))
+    slots = {name: getattr(o, name) for name in _slots(o) if hasattr(o, name)}
+    if slots:
+        restores.append(functools.partial(_set, o, slots))
+    if not known_class(type(o)) or (copy and foreign(o)):
+        for _, inner in _contents(o, owner):
+            _remember(inner, owner, copy, restores, seen)
+
+
+def _contents(o: Any, owner: type) -> Iterator[tuple[str, Any]]:
+    """What is in a list, tuple, dict, or in a layer or helper of a user's, each with its name."""
+    if isinstance(o, (list, tuple)):
+        yield from ((f"[{i}]", value) for i, value in enumerate(o))
+    elif isinstance(o, dict):
+        yield from ((f"[{key!r}]", value) for key, value in o.items())
+    elif hasattr(type(o), "forward") or (type(o).__module__.partition(".")[0] == owner.__module__.partition(".")[0]
+                                         and not isinstance(o, _NO_STATE)):
+        yield from ((f".{name}", value) for name, value in (getattr(o, "__dict__", None) or {}).items())
+        yield from ((f".{name}", getattr(o, name)) for name in _slots(o) if hasattr(o, name))
+
+
+def _slots(o: Any) -> Iterator[str]:
+    for klass in type(o).__mro__:
+        names = vars(klass).get("__slots__", ())
+        yield from (name for name in ((names,) if isinstance(names, str) else names) if not name.startswith("__"))
+
+
+def _refill(held: dict[Any, Any], before: dict[Any, Any]) -> None:
+    held.clear()
+    held.update(before)
+
+
+def _set(o: Any, slots: dict[str, Any]) -> None:
+    for name, value in slots.items():
+        setattr(o, name, value)

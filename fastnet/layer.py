@@ -131,6 +131,11 @@ def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
     return method(shape)
 
 
+def shielded(x: Any, layer: Any) -> Any:
+    """x, or a copy of it for a layer that may write into what it is given, which others hold: the caller, other layers."""
+    return np.array(x) if isinstance(x, np.ndarray) and foreign(layer) else x
+
+
 def updater(layer: Any) -> Callable[[float], Any] | None:
     """The layer's ``update_param`` or ``update_params``; None if it does not learn."""
     for name in ("update_param", "update_params"):
@@ -165,6 +170,11 @@ def known(klass: _Class) -> _Class:
     """Class decorator: remember what the class defines, so that `overridden` sees what is changed later."""
     _DEFINITIONS[klass] = dict(vars(klass))
     return klass
+
+
+def known_class(klass: type) -> bool:
+    """Whether a class is one of fastnet's own."""
+    return klass in _DEFINITIONS
 
 
 def overridden(subject: Any, klass: type) -> str | None:
@@ -205,6 +215,14 @@ def redefined(subject: Any, klass: type, free: frozenset[str] = frozenset()) -> 
         if name in original and name not in free and not hasattr(type(original[name]), "__set__"):
             return f"{name} of this {type(subject).__name__} has been replaced"
     return None
+
+
+def inherits(subject: Any, klass: type, name: str) -> bool:
+    """Whether a name of an object means what `klass`, decorated with `known`, defined under it."""
+    if name in getattr(subject, "__dict__", {}):
+        return False
+    found = next((vars(base)[name] for base in type(subject).__mro__ if name in vars(base)), None)
+    return found is not None and found is _DEFINITIONS[klass].get(name)
 
 
 def _changed(klass: type, free: frozenset[str]) -> str | None:

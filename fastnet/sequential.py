@@ -11,10 +11,10 @@ import numpy.typing as npt
 from fastnet import _checks, _dtypes, _editions, training
 from fastnet._state import unchanged_on_error
 from fastnet.full import FullLayer
-from fastnet.layer import known, parameters
+from fastnet.layer import known, parameters, shielded, updater
 from fastnet.relu import ReluLayer
 from fastnet.softmax import SoftMaxLayer
-from fastnet.training import EpochReport, Evaluation, History, Plan
+from fastnet.training import EpochReport, Evaluation, History, Plan, scoring
 
 
 @known
@@ -97,8 +97,8 @@ class Sequential:
         self.output_width()
         with unchanged_on_error((*self.layers, self.loss)):
             for layer in self.layers:
-                x = layer.forward(x)
-            return x if target is None else self.loss.forward(x, target)
+                x = layer.forward(shielded(x, layer))
+            return x if target is None else self.loss.forward(shielded(x, self.loss), shielded(target, self.loss))
 
     def backward(self) -> np.ndarray:
         """Pass the gradient of the loss back through all layers, which keep the gradients of their parameters.
@@ -125,7 +125,7 @@ class Sequential:
         lr = _checks.rate("Sequential.update_param", lr)
         with unchanged_on_error(self.layers):
             for layer in self.layers:
-                update = getattr(layer, "update_param", None) or getattr(layer, "update_params", None)
+                update = updater(layer)
                 if update is not None:
                     update(lr)
 
@@ -351,7 +351,7 @@ class Sequential:
     def _scores(self, who: str, x: npt.ArrayLike) -> np.ndarray:
         self.output_width()
         x = _checks.batch(who, self, x)
-        return _checks.scores(who, training.probabilities(self, x))
+        return _checks.scores(who, scoring.outputs(self, x))
 
     def summary(self) -> str:
         """Return a table of the layers: what goes in and out, and how many parameters are learned."""

@@ -161,13 +161,17 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
     scale = cast_like(1 / n, lr)
     for i in range(rows):
         t = data.targets[data.order[first + i0 + i]]
-        loss, total = 0.0, zero
+        loss, total, lost = 0.0, zero, False
         for j in range(classes):
             total += t[j]
             if t[j] != 0:
                 loss -= t[j] * math.log(p[i, j])
-        for j in range(classes):
-            dz[i, j] = (p[i, j] * total - t[j]) * scale  # (3.19) through (3.17), where p cancels
+                lost |= math.isinf(t[j] / p[i, j])
+        if lost:
+            _gradient_of_lost(dz[i], p[i], t, cast_like(n, lr))
+        else:
+            for j in range(classes):
+                dz[i, j] = (p[i, j] * total - t[j]) * scale  # (3.19) through (3.17), where p cancels
         net.row_losses[i0 + i] = loss
 
     for layer in range(top, 0, -1):
@@ -178,6 +182,21 @@ def _rows(thread, threads, scratch, net, data, first, n, lr):
         h_at, dh_at = table[layer - 1, H] + i0 * below, table[layer - 1, DA] + i0 * below
         for i in range(0, rows * below, width):  # not a loop over elements: half of its branches would be guessed wrong
             keep_positive(work_at + (dh_at + i) * size, work_at + (h_at + i) * size, zero)
+
+
+@jit
+def _gradient_of_lost(dz, p, t, n):
+    """dz of a sample whose true class has no probability, or so little that t / p overflows: NaN, as the layers find it.
+
+    The layers' way, dp = -t / p / n (3.19) and dz = p (dp - sum(dp p)) (3.17), where p does not cancel.
+    """
+    zero = p[0] - p[0]
+    dot = zero
+    for j in range(p.size):
+        if t[j] != 0:
+            dot += -t[j] / p[j] / n * p[j]
+    for j in range(p.size):
+        dz[j] = p[j] * ((-t[j] / p[j] / n if t[j] != 0 else zero) - dot)
 
 
 @jit

@@ -14,11 +14,12 @@ def relu_forward(y: np.ndarray, x: np.ndarray) -> None:
 
 
 def relu_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
-    """dx = dy where y > 0, else 0: the derivative at 0 is taken as 0 (3.14).
+    """dx = dy where y > 0, else 0 dy: the derivative at 0 is taken as 0 (3.14).
 
     dx, dy, y: one shape of any number of dimensions, one dtype (float32 or float64); dx C-contiguous, dy and y of any
     layout; y is the output of the forward pass (its input does as well). Overwrites dx, which may be dy.
-    Where y is NaN, dx is 0.
+    Where y is NaN, dx is 0 dy. A gradient that is NaN or inf gives NaN where y is not above 0, as in NumPy's product with a
+    mask: a lost network is lost in all its weights.
     """
     _backward(flat(dx), flat(plain(dy)), flat(plain(y)))
 
@@ -34,4 +35,4 @@ def _forward(y, x):
 def _backward(dx, dy, y):
     zero = y.dtype.type(0)
     for i in range(y.size):
-        dx[i] = dy[i] if y[i] > zero else zero
+        dx[i] = dy[i] if y[i] > zero else dy[i] - dy[i]  # a difference, as 0 (-1) is -0

@@ -8,7 +8,7 @@ vector intrinsics here are written straight in LLVM IR instead:
 ``transpose``           one LANES x LANES block, by log2(LANES) rounds of shuffles
 ``copy_vector``         one vector from one address to another
 ``clear_vector``        one vector of zeros
-``keep_positive``       one vector, 0 where another is not above 0
+``keep_positive``       one vector, times 0 where another is not above 0
 ======================  ==============================================================================
 
 and the scalar ones under them serve memory by address and the threads' barrier. Addresses are plain int64 numbers of
@@ -293,14 +293,17 @@ def copy_vector(typingctx, to, source, zero):
 
 @intrinsic
 def keep_positive(typingctx, to, where, zero):
-    """Set the lanes at `to` to 0 wherever the lane at `where` is not above 0: the way back through ReLU (3.14)."""
+    """Multiply the lanes at `to` by 0 wherever the lane at `where` is not above 0: the way back through ReLU (3.14).
+
+    0 NaN and 0 inf are NaN, as in NumPy's product with a mask.
+    """
     float_type = zero
 
     def codegen(context, builder, signature, arguments):
         to, where, _ = arguments
         emit = _Emit(builder, float_type, _lanes(float_type))
-        positive = builder.fcmp_ordered(">", emit.load(where), emit.zero)
-        emit.store(builder.select(positive, emit.load(to), emit.zero), to)
+        positive, value = builder.fcmp_ordered(">", emit.load(where), emit.zero), emit.load(to)
+        emit.store(builder.select(positive, value, builder.fsub(value, value)), to)  # a difference, as 0 (-1) is -0
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, float_type), codegen

@@ -45,6 +45,9 @@ def test_special_numbers(dtype):
     assert np.array_equal(y, [np.nan, np.inf, 0, 0, 0, 0], equal_nan=True)
     relu.relu_backward(dx, np.ones(6, dtype), y)
     assert np.array_equal(dx, [0, 1, 0, 0, 0, 0])
+    relu.relu_backward(dx, np.array([np.nan, np.nan, np.inf, -np.inf, -1, np.nan], dtype), y)
+    assert np.array_equal(dx, [np.nan, np.nan, np.nan, np.nan, 0, np.nan], equal_nan=True)
+    assert not np.signbit(dx[4])
 
 
 def test_in_place(rng):

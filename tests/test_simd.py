@@ -219,7 +219,8 @@ def test_keep_positive_is_relu_s_way_back(dtype):
         inner[-1] = np.nan
         where = np.full(width, -1, dtype)
         where[::2] = where[-1] = value
-        expected = np.where((np.arange(width) % 2 == 0) | (np.arange(width) == width - 1), inner if kept else 0, 0)
+        expected = np.where((np.arange(width) % 2 == 0) | (np.arange(width) == width - 1), inner if kept else 0.0, 0.0)
+        expected[-1] = np.nan  # 0 NaN
         call_keep_positive(at(inner), at(where), dtype.type(0))
         assert np.array_equal(inner, expected, equal_nan=True)
         assert_guards(base, inner)

@@ -89,6 +89,48 @@ def test_every_engine_is_the_loop_by_hand(fit):
         assert_close(model.layers[-1].y, expected.outputs[-1], exact)
 
 
+@pytest.mark.parametrize("widths", [(12, 3), (12, 9, 3), (12, 9, 8, 3)])
+@pytest.mark.parametrize("likelihood", ["none", "subnormal"])
+def test_a_true_class_without_probability_loses_every_engine_alike(dtype, widths, likelihood):
+    """The loss of that batch is inf, or so large that t / p is; NumPy's gradients are NaN then, and so are ours."""
+    model, x, t = problem(dtype, widths)
+    for layer in model.layers[::2]:
+        layer.b = np.full_like(layer.b, 0.01)
+    gap = 2000 if likelihood == "none" else 743 if dtype == np.float64 else 102
+    last = model.layers[-2]
+    last.W = np.zeros_like(last.W)
+    last.b = np.array([[0, 0, -gap]], dtype)
+    t = t.astype(dtype)
+    with np.errstate(all="ignore"):
+        expected = lost_in_numpy(model, x, t, 0.1)
+    for engine in ENGINES:
+        trained = copy.deepcopy(model)
+        losses = trained.fit(x, t, 2, 0.1, len(x), engine=engine, on_divergence="ignore")
+        assert losses[0] == (np.inf if likelihood == "none" else pytest.approx(gap * t[:, 2].mean(), rel=0.1))
+        assert np.isnan(losses[1])
+        for one, other in zip(parameters(trained), expected, strict=True):
+            assert np.array_equal(np.isnan(one), np.isnan(other))
+            assert np.isnan(one).all()
+        assert np.array_equal(trained.predict(x), np.zeros(len(x)))
+
+
+def lost_in_numpy(model, x, t, lr):
+    """One step and the layers' formulas as they stand in the chapter: (3.19), then (3.17)."""
+    weights, h = parameters(model), [x]
+    for W, b in zip(weights[::2], weights[1::2]):
+        z = h[-1] @ W.T + b
+        h.append(np.maximum(z, 0))
+    p = np.exp(z - z.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    dp = -np.where(t == 0, 0, t / p) / len(x)
+    dz = p * (dp - (dp * p).sum(axis=1, keepdims=True))
+    after = []
+    for i in range(len(weights) // 2 - 1, -1, -1):
+        after[:0] = [weights[2 * i] - lr * dz.T @ h[i], weights[2 * i + 1] - lr * dz.sum(axis=0, keepdims=True)]
+        dz = (dz @ weights[2 * i]) * (h[i] > 0)
+    return after
+
+
 @pytest.mark.parametrize("options", [
     {}, {"momentum": 0.9, "lr": 0.01}, {"weight_decay": 1e-3}, {"shuffle": True, "rng": 3},
     {"lr": [0.1 * 0.9**epoch for epoch in range(20)], "momentum": 0.5, "weight_decay": 1e-3, "shuffle": True, "rng": 4},

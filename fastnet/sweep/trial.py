@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastnet.kernels.threads import region
-from fastnet.sweep.shared import Labelled, Shared, Start
+from fastnet.sweep.shared import Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training import Evaluation
-from fastnet.training.loop import evaluation
+from fastnet.training.scoring import score
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial,
             engine = start.engine(shared, spec)
             engine.between = between
             status, losses, scores = _train(engine, shared, spec, trial)
-            test = None if shared.test is None else _evaluate(engine, shared.test)
+            test = None if shared.test is None else score(engine, *shared.test)
     except _Stopped:
         return None
     return Record(trial, status, engine.name, losses, [s.loss for s in scores], [s.accuracy for s in scores], test,
@@ -71,12 +71,8 @@ def _train(engine, shared: Shared, spec: Spec, trial: Trial) -> tuple[str, list[
         if epoch == 0:
             limit = spec.diverged_above * of_batches[0]  # the first batch is seen with the weights of the start
         if shared.validation is not None:
-            scores.append(_evaluate(engine, shared.validation))
+            scores.append(score(engine, *shared.validation))
         if not losses[-1] <= limit or not np.isfinite(losses[-1]):
             return "diverged", losses, scores
         engine.between()
     return "done", losses, scores
-
-
-def _evaluate(engine, data: Labelled) -> Evaluation:
-    return evaluation(engine.probabilities(data[0]), data[1])

@@ -21,13 +21,13 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet.cross_entropy import one_hot
 from fastnet.full import FullLayer
+from fastnet.training import scoring
 from fastnet.training.fused import readable_rows
 from fastnet.training.history import EpochReport, Evaluation, History
-from fastnet.training.layerwise import probabilities
-from fastnet.training.loop import Options, evaluation, train
+from fastnet.training.loop import Options, train
 from fastnet.training.plan import ENGINES, Plan, plan
 
-__all__ = ["EpochReport", "Evaluation", "History", "Plan", "evaluate", "explain", "fit", "probabilities"]
+__all__ = ["EpochReport", "Evaluation", "History", "Plan", "evaluate", "explain", "fit"]
 
 
 def fit(
@@ -82,9 +82,7 @@ def explain(
 
 def evaluate(model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
     """Loss and accuracy of a model; see :meth:`fastnet.Sequential.evaluate`."""
-    x, t = labelled("Sequential.evaluate", model, x, y)
-    p = _checks.scores("Sequential.evaluate", probabilities(model, x))
-    return evaluation(p, t.astype(p.dtype, copy=False))
+    return scoring.evaluate(model, *labelled("Sequential.evaluate", model, x, y))
 
 
 def _check_weights(model: Any) -> None:

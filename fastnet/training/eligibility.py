@@ -20,9 +20,9 @@ from fastnet.softmax import SoftMaxLayer
 LAYERS: tuple[type, ...] = (FullLayer, ReluLayer, SoftMaxLayer)  # which compiled engines know
 LOSSES: tuple[type, ...] = (CrossEntropyLayer,)
 
-# What a subclass of Sequential may have of its own: nothing of it runs within a step of training.
+# What a subclass of Sequential may have of its own: nothing of it runs within a fit.
 _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclass__", "__class_getitem__", "summary",
-                              "explain", "fit", "partial_fit"})
+                              "explain", "fit", "partial_fit", "evaluate", "predict_proba"})
 _ATTRIBUTES = frozenset({"layers", "loss", "history"})  # of a Sequential's instances: not to be properties of a subclass
 
 

@@ -6,23 +6,26 @@ from typing import Any
 
 import numpy as np
 
-from fastnet._state import snapshot
-from fastnet.layer import parameters
-
-_CHUNK = 4096  # rows that go through the layers at once when there is nothing to learn
+from fastnet import _checks
+from fastnet._state import arrays, snapshot
+from fastnet._warn import warn
+from fastnet.layer import decaying, declared_parameters, foreign, parameters, updater
+from fastnet.training.eligibility import why_not_loss, why_not_model
+from fastnet.training.scoring import converted, outputs
 
 
 class Descent:
     """Steps of gradient descent for any layers, with momentum and weight decay.
 
-    V = momentum V + W_grad + decay W, then the layer's own ``update_param`` with V for its gradient: W -= lr V. Biases
-    (parameters whose names begin with b) do not decay.
+    V = momentum V + W_grad + decay W takes the place of the gradient W_grad while the model's ``update_param``, and so
+    that of every layer, makes its step: W -= lr V, or whatever a layer of the user's does with its gradient.
     """
 
     def __init__(self, model: Any, momentum: float, decay: float,
                  velocities: list[tuple[np.ndarray, np.ndarray]] | None = None) -> None:
         self.model, self.momentum, self.decay = model, momentum, decay
-        self.velocity: dict[tuple[int, str], np.ndarray] = {}
+        self.velocity: dict[tuple[int, str], np.ndarray] = {}  # by the layer's first place and the parameter's name
+        self.first_step = velocities is None
         if velocities:
             learning = [i for i, layer in enumerate(model.layers) if hasattr(layer, "W")]
             for i, (of_w, of_b) in zip(learning, velocities, strict=True):
@@ -33,25 +36,61 @@ class Descent:
         if not self.momentum and not self.decay:
             self.model.update_param(lr)
             return
+        before = _unannounced(self.model.layers) if self.first_step else {}
+        gradients = self._put_velocities()
+        try:
+            self.model.update_param(lr)
+        finally:
+            for layer, name, gradient in gradients:
+                setattr(layer, name, gradient)
+        if self.first_step:
+            self.first_step = False
+            self._warn_of_unreached(before)
+
+    def _put_velocities(self) -> list[tuple[Any, str, np.ndarray]]:
+        """Let the layers' gradients be velocities; returns what they were."""
+        replaced = []
         for i, layer in enumerate(self.model.layers):
-            update = getattr(layer, "update_param", None) or getattr(layer, "update_params", None)
-            names = parameters(layer)
-            if update is None or not names:
+            if updater(layer) is None or any(layer is other for other in self.model.layers[:i]):
                 continue
-            gradients = {grad: getattr(layer, grad) for grad in names.values()}
-            for name, grad in names.items():
-                change = gradients[grad]
-                if self.decay and not name.lower().startswith("b"):
-                    change = change + change.dtype.type(self.decay) * getattr(layer, name)
+            shrinking = decaying(layer) if self.decay else frozenset()
+            own = foreign(layer)
+            for name, grad in parameters(layer).items():
+                gradient = _checks.gradient_there(f"layers[{i}], {type(layer).__name__}", layer, name, grad)
+                if gradient is None:  # a parameter that took no part in this batch
+                    continue
+                change = np.array(gradient) if own else gradient  # a user's may write its next one into the same array
+                if name in shrinking:
+                    change = change + self.decay * np.asarray(getattr(layer, name))
                 if self.momentum:
-                    before = self.velocity.get((i, name))
-                    if before is not None:
-                        change = change.dtype.type(self.momentum) * before + change
+                    last = self.velocity.get((i, name))
+                    if last is not None:
+                        change = self.momentum * last + change
                     self.velocity[i, name] = change
+                    change = change.copy() if own else change
                 setattr(layer, grad, change)
-            update(lr)
-            for grad, value in gradients.items():
-                setattr(layer, grad, value)
+                replaced.append((layer, grad, gradient))
+        return replaced
+
+    def _warn_of_unreached(self, before: dict[int, dict[str, np.ndarray]]) -> None:
+        """Say which arrays a layer's update changed that have no gradient momentum or decay could work on."""
+        what = " and ".join(["momentum"] * bool(self.momentum) + ["weight_decay"] * bool(self.decay))
+        for i, held in before.items():
+            layer = self.model.layers[i]
+            now = arrays(layer)
+            reached = {f".{name}" for pair in parameters(layer).items() for name in pair}
+            changed = [name[1:] for name, array in held.items() if name not in reached
+                       and not (name in now and np.array_equal(now[name], array, equal_nan=array.dtype.kind == "f"))]
+            if changed:
+                warn(f"fit: the update of layers[{i}], {type(layer).__name__}, changes {', '.join(changed)}, which {what} "
+                     "cannot reach: an array X needs its gradient beside it, in an attribute X_grad, or named by the "
+                     "layer's method parameters(), for instance {'X': 'dX'}. It is trained without.")
+
+
+def _unannounced(layers: Any) -> dict[int, dict[str, np.ndarray]]:
+    """Copies of all arrays of the layers whose parameters are a guess, by the layer's place."""
+    return {i: {name: array.copy() for name, array in arrays(layer).items()} for i, layer in enumerate(layers)
+            if foreign(layer) and updater(layer) is not None and declared_parameters(layer) is None}
 
 
 class Layerwise:
@@ -71,8 +110,7 @@ class Layerwise:
         for first in range(0, stop, self.batch_size):
             last = min(stop, first + self.batch_size)
             rows = slice(first, last) if order is None else order[first:last]
-            losses.append(self.model.forward(converted(self.x[rows], self.model.dtype), self.t[rows]))
-            self.model.backward()
+            losses.append(forward_backward(self.model, self.x, self.t, rows))
             self.descent.step(lr)
             self.between()
         return np.array(losses, dtype=float)
@@ -91,19 +129,13 @@ class Layerwise:
         """Kept by `descent`."""
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
-        return probabilities(self.model, x)
+        return outputs(self.model, x)
 
 
-def converted(x: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
-    """Rows of data in the dtype of the model; rows that are so already are not copied."""
-    return np.asarray(x) if dtype is None else np.asarray(x, dtype)
-
-
-def probabilities(model: Any, x: np.ndarray) -> np.ndarray:
-    """What the last layer gives, a few thousand rows at a time; what the layers remember stays as it was."""
-    restore = snapshot((*model.layers, model.loss))
-    try:
-        return np.concatenate([model.forward(converted(x[i:i + _CHUNK], model.dtype))
-                               for i in range(0, len(x), _CHUNK)])
-    finally:
-        restore()
+def forward_backward(model: Any, x: np.ndarray, t: np.ndarray, rows: slice | np.ndarray) -> float:
+    """The loss of some rows, and all gradients. Code of the user's gets copies, which it may write into."""
+    own = why_not_model(model) is not None
+    targets = np.array(t[rows]) if own or why_not_loss(model.loss) else t[rows]
+    loss = _checks.loss_value(model.loss, model.forward(converted(x[rows], model.dtype, copy=own), targets))
+    model.backward()
+    return loss

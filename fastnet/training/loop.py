@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from fastnet._warn import warn
-from fastnet.kernels.cross_entropy import cross_entropy_forward
 from fastnet.kernels.threads import region
-from fastnet.training.history import EpochReport, Evaluation, History
-from fastnet.training.layerwise import Descent, converted
+from fastnet.training.history import EpochReport, History
+from fastnet.training.layerwise import Descent, forward_backward
 from fastnet.training.plan import ENGINES, Plan
+from fastnet.training.scoring import score
 
 
 @dataclass(frozen=True)
@@ -119,28 +119,20 @@ def _last_batch(model, engine, x, t, order, start, lr, options) -> float:
 
 
 def _forward_backward(model, x, t, order, start) -> float:
-    rows = slice(start, None) if order is None else order[start:]
-    loss = model.forward(converted(x[rows], model.dtype), t[rows])
-    model.backward()
-    return loss
+    return forward_backward(model, x, t, slice(start, None) if order is None else order[start:])
 
 
 def _report(engine, epoch: int, lr: float, loss: float, options: Options, seconds: float) -> EpochReport:
     value = accuracy = None
     if options.validation is not None:
-        value, accuracy = evaluation(engine.probabilities(options.validation[0]), options.validation[1])
+        value, accuracy = score(engine, *options.validation)
     return EpochReport(epoch, options.epochs, lr, float(loss), value, accuracy, seconds)
-
-
-def evaluation(p: np.ndarray, t: np.ndarray) -> Evaluation:
-    """Mean cross-entropy and accuracy of class probabilities against one-hot targets."""
-    return Evaluation(float(cross_entropy_forward(p, t)), float(np.mean(p.argmax(1) == t.argmax(1))))
 
 
 def _reason_to_stop(report: EpochReport, options: Options, history: History) -> str:
     """Why training ends after this epoch; empty if it goes on."""
     for callback in options.callbacks:
-        if callback(report) is True:
+        if isinstance(answer := callback(report), (bool, np.bool_)) and answer:
             return f"callback after epoch {report.epoch + 1}"
     if not np.isfinite(report.loss) and options.on_divergence != "ignore":
         return (f"diverged in epoch {report.epoch + 1} of {report.epochs}: the loss is {report.loss} "
@@ -216,7 +208,7 @@ def _show(bar: Any, report: EpochReport) -> None:
     if bar is None:
         return
     numbers = {"loss": f"{report.loss:.4f}"}
-    if report.val_accuracy is not None:
+    if report.val_accuracy is not None and not np.isnan(report.val_accuracy):
         numbers["val_accuracy"] = f"{report.val_accuracy:.3f}"
     bar.set_postfix(numbers, refresh=False)
     bar.update()

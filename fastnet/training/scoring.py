@@ -1,0 +1,82 @@
+"""How well a model does on data with known targets: its own outputs, its own loss."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastnet import _checks
+from fastnet._state import snapshot
+from fastnet.kernels.cross_entropy import cross_entropy_forward
+from fastnet.layer import inherits
+from fastnet.training.eligibility import why_not_loss, why_not_model
+from fastnet.training.history import Evaluation
+
+_CHUNK = 4096  # rows that go through the layers at once when there is nothing to learn
+_SUM = 1e-3  # how far from 1 a row of soft labels may be: float16 rounds so
+
+
+def score(engine: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
+    """Loss and accuracy of the network that an engine is training, on other data."""
+    if engine.name == "layers":
+        return evaluate(engine.model, x, t)
+    return evaluation(engine.probabilities(x), t)  # compiled engines stand in for one loss only, the cross-entropy
+
+
+def evaluate(model: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
+    """Loss and accuracy of a model, by its own loss and by its own ``predict``, if it is of a class that has its own."""
+    y = outputs(model, x)
+    loss = loss_of(model.loss, y, t)
+    if not inherits(model, _sequential(), "predict") and is_classes(t):
+        return Evaluation(loss, float(np.mean(np.asarray(model.predict(x)) == t.argmax(1))))
+    return Evaluation(loss, accuracy(y, t))
+
+
+def evaluation(p: np.ndarray, t: np.ndarray) -> Evaluation:
+    """Mean cross-entropy and accuracy of class probabilities against one-hot targets."""
+    return Evaluation(float(cross_entropy_forward(p, t)), accuracy(p, t))
+
+
+def accuracy(y: np.ndarray, t: np.ndarray) -> float:
+    """Share of samples whose largest output is that of the target; NaN where the targets are not classes."""
+    if np.shape(y) != t.shape or not is_classes(t):
+        return float("nan")
+    return float(np.mean(y.argmax(1) == t.argmax(1)))
+
+
+def is_classes(t: np.ndarray) -> bool:
+    """Whether targets are one-hot or soft labels: two classes at least, and rows of probabilities."""
+    return t.ndim == 2 and t.shape[1] > 1 and bool(np.all(t >= 0)) and bool(np.all(np.abs(t.sum(axis=1) - 1) <= _SUM))
+
+
+def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
+    """What a loss layer says of these outputs and targets; what it remembers stays as it was."""
+    if why_not_loss(loss) is None and np.shape(y) == t.shape:
+        return float(cross_entropy_forward(y, t.astype(y.dtype, copy=False)))
+    restore = snapshot((loss,), copy=True)
+    try:
+        return _checks.loss_value(loss, loss.forward(np.array(y), np.array(t)))
+    finally:
+        restore()
+
+
+def outputs(model: Any, x: np.ndarray) -> np.ndarray:
+    """What the last layer gives, a few thousand rows at a time; what the layers remember stays as it was."""
+    restore = snapshot((*model.layers, model.loss), copy=True)
+    own = why_not_model(model) is not None  # its forward may write into what it is given
+    try:
+        return np.concatenate([model.forward(converted(x[i:i + _CHUNK], model.dtype, copy=own))
+                               for i in range(0, len(x), _CHUNK)])
+    finally:
+        restore()
+
+
+def converted(x: np.ndarray, dtype: np.dtype | None, copy: bool = False) -> np.ndarray:
+    """Rows of data in the dtype of the model; rows that are so already are copied only if that is asked for."""
+    return np.array(x, dtype, copy=True) if copy else np.asarray(x, dtype)
+
+
+def _sequential() -> type:
+    from fastnet.sequential import Sequential  # which imports this package
+
+    return Sequential
