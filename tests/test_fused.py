@@ -5,9 +5,8 @@ from fastnet.kernels import threads
 from fastnet.kernels.gemm import vector_lanes
 from numpy_loop import assert_same_training, clusters, network, numpy_fit, parameters
 
-from fastnet import FullLayer, ReluLayer
 from fastnet.training import fused
-from fastnet.training.fused import Fused, unsupported
+from fastnet.training.fused import Fused
 
 RELATIVE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 
@@ -191,22 +190,6 @@ def test_neither_data_nor_given_weights_are_written_to(dtype):
     for array, copy in zip((x, t, *given), kept, strict=True):
         assert np.array_equal(array, copy)
     assert all(new is not old and new.flags.writeable for new, old in zip(parameters(model), given, strict=True))
-
-
-def test_networks_it_does_not_know(rng):
-    model = network([4, 3, 2])
-    assert unsupported(model) is None
-    model.layers.append(ReluLayer())
-    assert "end in SoftMaxLayer" in unsupported(model)
-    model = network([4, 3, 2])
-    del model.layers[1]
-    assert "in turn" in unsupported(model)
-    model = network([4, 3, 2])
-    model.layers[0] = type("Mine", (FullLayer,), {})(4, 3)
-    assert "in turn" in unsupported(model)
-    model = network([4, 3, 2])
-    model.layers[0].W = model.layers[0].W.astype(np.float32)
-    assert "several dtypes (float32, float64)" in unsupported(model)
 
 
 def test_overflow_and_nan_are_seen(dtype):
