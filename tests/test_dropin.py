@@ -10,6 +10,7 @@ import pytest
 
 import fastnet
 from fastnet import dropin
+from fastnet.dropin import _command
 
 ROOT = Path(fastnet.__file__).parent.parent
 
@@ -122,7 +123,7 @@ import importlib, pickle, sys
 import fastnet, fastnet.dataset, fastnet._gradcheck, fastnet.training.plan
 
 import layers
-assert layers.full.FullLayer is fastnet.FullLayer and layers.dataset is fastnet.dataset
+assert layers.full.FullLayer is fastnet.FullLayer and layers.dataset.synthetic is fastnet.dataset.synthetic
 import layers.full
 import layers.FullLayer
 import layers.ReluLayer as Relu
@@ -137,11 +138,11 @@ from layers.dataset import cifar100
 
 assert layers.FullLayer is FullLayer is Full is layers.full.FullLayer is fastnet.FullLayer
 assert layers.ReluLayer is Relu is ReluLayer
-assert softmax is fastnet.softmax and cross_entropy is fastnet.cross_entropy
+assert softmax.SoftMaxLayer is fastnet.SoftMaxLayer and cross_entropy.one_hot is fastnet.one_hot
 assert layers.FullLayer(3, 2).n_o == 2 and isinstance(layers.FullLayer(3, 2), FullLayer)
-assert cifar100 is fastnet.dataset.cifar100 and plan is sys.modules["fastnet.training.plan"]
+assert cifar100 is layers.dataset.cifar100 and plan is sys.modules["fastnet.training.plan"]
 assert type(pickle.loads(pickle.dumps(FullLayer(3, 2)))) is FullLayer
-assert importlib.import_module("layers.full") is sys.modules["fastnet.full"]
+assert importlib.import_module("layers.full").FullLayer is fastnet.full.FullLayer
 
 # fastnet itself is what it was
 assert callable(fastnet.gradcheck) and fastnet.full.__spec__.name == fastnet.full.__name__ == "fastnet.full"
@@ -204,25 +205,33 @@ def test_an_unchanged_test_suite(course, command):
     assert "fastnet.dropin: 'layers' is fastnet" in done.stdout + done.stderr
 
 
-def test_a_layers_that_is_there_already_is_an_error(monkeypatch):
-    monkeypatch.setitem(sys.modules, "layers", dropin)
+@pytest.fixture
+def untouched(monkeypatch):
+    """This process's import hooks and environment, put back afterwards."""
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
-    with pytest.raises(RuntimeError, match=r"layers is imported already, from .*dropin\.py.*before the first import"):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("FASTNET_DROPIN", "")
+
+
+def test_a_layers_that_is_there_already_is_an_error(monkeypatch, untouched):
+    monkeypatch.setitem(sys.modules, "layers", dropin)
+    with pytest.raises(RuntimeError, match=r"layers is imported already, from .*dropin.*before the first import"):
         dropin.install()
 
 
-def test_installing_twice_is_installing_once(monkeypatch):
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+def test_installing_twice_is_installing_once(untouched):
     before = len(sys.meta_path)
     dropin.install()
     dropin.install()
     assert len(sys.meta_path) == before + 1
+    site = str(Path(dropin.__file__).parent / "_site")
+    assert os.environ["PYTHONPATH"].split(os.pathsep) == [site, str(ROOT)]
 
 
 @pytest.mark.parametrize("arguments", [[], ["nothing.py"], ["-m"]])
 def test_a_target_that_is_not_there(arguments, capsys):
     with pytest.raises(SystemExit):
-        dropin.main(arguments)
+        _command.main(arguments)
     message = capsys.readouterr().err
     assert "usage: python -m fastnet.dropin" in message
     assert "there is no file nothing.py" in message or "required: script.py" in message or "expected" in message

@@ -1,0 +1,5 @@
+"""``python -m fastnet.dropin``."""
+
+from fastnet.dropin._command import main
+
+main()

@@ -1,0 +1,61 @@
+"""``python -m fastnet.dropin``: run a script or a module as ``python`` would, with ``layers`` being fastnet."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+
+from fastnet.dropin import _editions_data
+from fastnet.dropin._finder import NAME, install, served
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line; the exit code is the script's own."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastnet.dropin",
+        usage="%(prog)s [--classes EDITION] script.py [arguments]\n"
+              "       %(prog)s [--classes EDITION] -m module [arguments]",
+        description=f"Run a script or a module that imports {NAME!r}, unchanged, on fastnet.",
+    )
+    parser.add_argument("-m", action="store_true", dest="is_module", help="run a module, such as unittest")
+    parser.add_argument(
+        "--classes", metavar="EDITION", type=_edition,
+        help=f"what cifar100 serves: {_editions_data.USAGE}; default: what the folder's dataset.py draws, otherwise 5",
+    )
+    parser.add_argument("target", metavar="script.py", help="a script, or with -m the name of a module")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="passed on to it")
+    given = parser.parse_args(argv)
+    if not given.is_module and not os.path.exists(given.target):
+        parser.error(f"there is no file {given.target}, seen from {os.getcwd()}")
+    if given.classes:
+        os.environ[_editions_data.VARIABLE] = given.classes  # which processes that the script starts see too
+    install()
+    sys.argv[:] = [given.target, *given.arguments]
+    try:
+        if given.is_module:
+            runpy.run_module(given.target, run_name="__main__", alter_sys=True)
+        else:
+            if not getattr(sys.flags, "safe_path", False):
+                sys.path[0] = os.path.dirname(os.path.abspath(given.target))  # until now the current folder
+            runpy.run_path(given.target, run_name="__main__")
+    finally:
+        if not served():
+            print(_never_imported(given.target), file=sys.stderr)
+
+
+def _edition(text: str) -> str:
+    try:
+        _editions_data.parse(text, "--classes")
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return text
+
+
+def _never_imported(target: str) -> str:
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())
+             if "FullLayer" in getattr(module, "__dict__", {})}
+    where = next((f" (its FullLayer is that of {file})" for name, file in files.items() if file and name != "__main__"), "")
+    return f"fastnet.dropin: {target} never imported {NAME!r}{where}, so nothing in this process ran on fastnet"

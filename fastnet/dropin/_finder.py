@@ -1,0 +1,253 @@
+"""The import hook: which module or class a name below ``layers`` stands for."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import fastnet
+from fastnet.dropin import _children, _local
+
+NAME = "layers"
+CHAPTER = ("full", "relu", "softmax", "cross_entropy", "sequential")
+COURSE = (*CHAPTER, "dataset", "conv", "maxpool", "flatten")  # those that fastnet has are fastnet's
+
+
+def install(quiet: bool = False) -> None:
+    """Make ``import layers`` mean fastnet from now on; once is enough.
+
+    It holds in this process and, by way of the environment, in the Python processes that it starts.
+
+    Parameters
+    ----------
+    quiet : bool
+        Say nothing on the error stream about what is served.
+
+    Raises
+    ------
+    RuntimeError
+        If another ``layers`` has been imported already.
+    """
+    if _installed() is not None:
+        return
+    other = sys.modules.get(NAME)
+    if other is not None:
+        raise RuntimeError(
+            f"fastnet.dropin: {NAME} is imported already, from {getattr(other, '__file__', None) or other}. "
+            f"Call install() before the first import of {NAME}."
+        )
+    sys.meta_path.insert(0, _Finder(quiet))
+    _children.serve()
+
+
+def served() -> bool:
+    """Whether anything has been imported from fastnet under a course's name."""
+    finder = _installed()
+    return finder is not None and finder.served
+
+
+def _installed() -> _Finder | None:
+    return next((finder for finder in sys.meta_path if isinstance(finder, _Finder)), None)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds ``layers``, everything below it, and the course's modules as scripts inside the folder name them."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.served = False
+
+    def say(self, text: str) -> None:
+        if not self.quiet:
+            print(f"fastnet.dropin: {text}", file=sys.stderr)
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        package, _, name = fullname.partition(".")
+        if package != NAME:
+            return self._without_package(fullname) if fullname in COURSE else None
+        if not name:
+            return self._package()
+        stem, _, below = name.partition(".")
+        if stem in COURSE and _is_module(stem):
+            if below:
+                return importlib.machinery.ModuleSpec(fullname, _Alias(name))
+            return _course_spec(fullname, stem, _origin(fullname, path), self)
+        if name in _course_classes():
+            return importlib.machinery.ModuleSpec(fullname, _Alias(name))
+        parent = sys.modules.get(fullname.rpartition(".")[0])
+        is_ours = getattr(parent, "__name__", "").startswith("fastnet.")  # its path is fastnet's, not the folder's
+        local = None if is_ours else importlib.machinery.PathFinder.find_spec(fullname, path)
+        if local is not None:
+            self.say(f"{fullname} is {local.origin or ', '.join(local.submodule_search_locations or ())}")
+            return local
+        return importlib.machinery.ModuleSpec(fullname, _Alias(name)) if _fastnet_has(name) else None
+
+    def _package(self) -> importlib.machinery.ModuleSpec:
+        folders = _local_folders()
+        self.served = True
+        self.say(f"{NAME!r} is fastnet" + (f", not {folders[0]}" if folders else ""))
+        spec = importlib.machinery.ModuleSpec(NAME, _PackageLoader(folders, self), is_package=True)
+        spec.submodule_search_locations = folders
+        return spec
+
+    def _without_package(self, stem: str) -> importlib.machinery.ModuleSpec | None:
+        """``from full import FullLayer``, where that would import a module of a course's folder."""
+        origin = _origin(stem, None)
+        if origin is None or not _is_module(stem):
+            return None
+        folder = os.path.dirname(os.path.abspath(origin))
+        beside = all(os.path.isfile(os.path.join(folder, f"{name}.py")) for name in CHAPTER)
+        if not beside or os.path.samefile(folder, os.path.dirname(fastnet.__file__)):
+            return None
+        self.served = True
+        self.say(f"{stem!r} is fastnet's, not {origin}")
+        return _course_spec(stem, stem, origin, self)
+
+
+class _PackageLoader(importlib.abc.Loader):
+    """Makes the package: a module of its own, so that nothing an import does to it changes fastnet."""
+
+    def __init__(self, folders: Sequence[str], finder: _Finder) -> None:
+        files = [os.path.join(folder, "__init__.py") for folder in folders[:1]]
+        self.local = _local.Source(NAME, next(filter(os.path.isfile, files), None), finder.say)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return _Package(spec.name, self.local)
+
+    def exec_module(self, module: ModuleType) -> None:
+        extra = [name for name in self.local.names() if name not in COURSE and not name.startswith("_")]
+        module.__dict__["__all__"] = list(dict.fromkeys([*fastnet.__all__, *extra]))
+        _act_like_the_courses()
+
+
+class _Package(ModuleType):
+    def __init__(self, name: str, local: _local.Source) -> None:
+        super().__init__(name, f"{fastnet.__doc__}\nServed as {NAME!r} by fastnet.dropin.")
+        self._local = local
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if name in _course_classes():
+            return getattr(fastnet, name)
+        if name not in COURSE and self._local.has(name):
+            return self._local.value(name)
+        if name in fastnet.__all__:
+            return getattr(fastnet, name)
+        try:
+            return importlib.import_module(f"{NAME}.{name}")  # layers.dataset after nothing but `import layers`
+        except ModuleNotFoundError as error:
+            if error.name != f"{NAME}.{name}":
+                raise
+        raise AttributeError(f"module {NAME!r}, served by fastnet.dropin, has no attribute {name!r}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *fastnet.__all__})
+
+
+def _course_spec(
+    fullname: str, stem: str, origin: str | None, finder: _Finder
+) -> importlib.machinery.ModuleSpec:
+    loader = _CourseLoader(stem, _local.Source(fullname, origin, finder.say))
+    return importlib.machinery.ModuleSpec(fullname, loader, origin=origin, is_package=stem == "dataset")
+
+
+class _CourseLoader(importlib.abc.Loader):
+    """Makes a module with the names of fastnet's, and behind them those that only the folder's module has."""
+
+    def __init__(self, stem: str, local: _local.Source) -> None:
+        self.stem = stem
+        self.local = local
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        return _CourseModule(spec.name, self.local)
+
+    def exec_module(self, module: ModuleType) -> None:
+        original = importlib.import_module(f"fastnet.{self.stem}")
+        names = {name: value for name, value in vars(original).items() if not name.startswith("_")}
+        if self.stem == "dataset":
+            from fastnet.dropin import _editions_data
+
+            names["cifar100"] = _editions_data.loader(self.local)
+        module.__dict__.update(names)
+        module.__doc__ = original.__doc__
+        module.__file__ = original.__file__
+        extra = [name for name in self.local.defined() if name not in names and not name.startswith("_")]
+        module.__dict__["__all__"] = [*names, *extra]
+        _act_like_the_courses()
+
+
+class _CourseModule(ModuleType):
+    def __init__(self, name: str, local: _local.Source) -> None:
+        super().__init__(name)
+        self._local = local
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("__") and self._local.has(name):
+            return self._local.value(name)
+        raise AttributeError(f"module {self.__name__!r}, served by fastnet.dropin, has no attribute {name!r}")
+
+
+class _Alias(importlib.abc.Loader):
+    """Puts fastnet's module, or class, in the place of the one that is being imported."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None  # an empty one, which is thrown away: returned here, fastnet's own would be renamed
+
+    def exec_module(self, module: ModuleType) -> None:
+        try:
+            original: Any = importlib.import_module(f"fastnet.{self.name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"fastnet.{self.name}":
+                raise
+            original = getattr(fastnet, self.name)
+        sys.modules[module.__name__] = original  # what the import system takes, and binds to the name in the package
+
+
+def _act_like_the_courses() -> None:
+    """What differs from fastnet without the drop-in; done when first needed, since every process that starts is served."""
+    from fastnet import _editions
+    from fastnet.dropin import _unittest
+
+    _editions.cuts_targets = True
+    _unittest.restore_names()
+
+
+def _is_module(name: str) -> bool:
+    """Whether fastnet has a module of that name."""
+    try:
+        return importlib.util.find_spec(f"fastnet.{name}") is not None
+    except ModuleNotFoundError:  # of layers.a.b, fastnet does not even have a
+        return False
+
+
+def _fastnet_has(name: str) -> bool:
+    """Whether fastnet has a module, or at its top an object, of that name."""
+    return _is_module(name) or ("." not in name and hasattr(fastnet, name))
+
+
+def _course_classes() -> set[str]:
+    """The public names at fastnet's top that come from the course's modules: ``FullLayer`` and so on."""
+    modules = {f"fastnet.{stem}" for stem in COURSE}
+    return {name for name, module in fastnet._MODULE_OF.items() if module in modules}
+
+
+def _origin(fullname: str, path: Sequence[str] | None) -> str | None:
+    """The source file that would be imported without the drop-in."""
+    spec = importlib.machinery.PathFinder.find_spec(fullname, path)
+    return spec.origin if spec is not None and spec.has_location else None
+
+
+def _local_folders() -> list[str]:
+    folders = (os.path.abspath(os.path.join(entry, NAME)) for entry in sys.path)
+    return [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder)]

@@ -1,0 +1,88 @@
+"""Scripts of several editions of the course, unchanged: with the folder's own NumPy layers, and on fastnet."""
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cifar_files
+import numpy as np
+import pytest
+
+import fastnet
+
+ROOT = Path(fastnet.__file__).parent.parent
+SCRIPTS = Path(__file__).parent / "dropin_scripts"
+
+# script: the dataset.py that lies in its folder, and what the drop-in says
+CASES = {
+    "rates_2018.py": ("rows_2018", "cifar100 serves 4 classes drawn with replacement, rows"),
+    "test_data_2018.py": ("images_2018", "cifar100 serves 4 classes drawn with replacement, images"),
+    "run_cifar100_2019.py": ("rows_2019", "cifar100 serves 5 classes drawn without replacement, rows"),
+    "better_cifar_2019.py": ("rows_2019", "'layers' is fastnet"),
+    "own_loop_2019.py": ("rows_2019", "'layers' is fastnet"),
+    "chosen_2019.py": ("chosen", "cifar100 serves 5 classes drawn without replacement, rows"),
+    "own_layer_2019.py": ("changed", "cifar100 is that of"),
+    "faces.py": ("faces", "fit was given 60 targets for 40 samples; it uses the first 40"),
+    "run_cifar100_next.py": ("images_2019", "cifar100 serves 3 classes drawn without replacement, images"),
+    "processes.py": ("rows_2019", "'layers' is fastnet"),
+    "layers/run_inside.py": ("rows_2019", "'full' is fastnet's, not"),
+}
+
+# So that files of 0.3 MB count as CIFAR-100's. Found by every Python that starts, behind the drop-in's own.
+SMALL_FILES = f"""
+import fastnet.dataset._files as files
+files.N_IMAGES = {cifar_files.N_IMAGES}
+files.MD5 = {{}}
+"""
+
+
+@pytest.fixture(scope="module")
+def cifar(tmp_path_factory):
+    """A folder with CIFAR-100's files, small ones, and one with the sitecustomize that accepts them."""
+    folder = tmp_path_factory.mktemp("cifar")
+    cifar_files.write(folder / "cifar-100-python", cifar_files.contents())
+    (folder / "sitecustomize.py").write_text(SMALL_FILES)
+    return folder
+
+
+@pytest.fixture
+def course(tmp_path, cifar):
+    """Makes a participant's folder for a script, and runs it there, by plain Python or with the drop-in."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("FASTNET_")}
+    environment |= {"PYTHONPATH": os.pathsep.join([str(cifar), str(ROOT)]), "XDG_CACHE_HOME": str(cifar / "cache")}
+
+    def run(script, dataset, *options):
+        folder = tmp_path / ("fastnet" if options else "numpy")
+        shutil.copytree(SCRIPTS / "layers", folder / "layers")
+        shutil.copy(SCRIPTS / "datasets" / f"{dataset}.py", folder / "layers" / "dataset.py")
+        (folder / "cifar-100-python").mkdir()
+        for file in (cifar / "cifar-100-python").iterdir():
+            shutil.copy2(file, folder / "cifar-100-python")
+        if not (folder / script).exists():
+            shutil.copy(SCRIPTS / script, folder / script)
+        done = subprocess.run([sys.executable, *options, script], cwd=folder, env=environment, capture_output=True,
+                              text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        with np.load(folder / "result.npz") as result:
+            return dict(result), done.stderr, folder
+
+    return run
+
+
+@pytest.mark.parametrize("script", CASES)
+def test_a_script_finds_the_same_with_numpy_layers_and_on_fastnet(course, script):
+    dataset, said = CASES[script]
+    expected, _, _ = course(script, dataset)
+    found, stderr, folder = course(script, dataset, "-m", "fastnet.dropin")
+    assert said in stderr
+    assert (SCRIPTS / script).read_bytes() == (folder / script).read_bytes(), "unchanged"
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert found[name].shape == value.shape and found[name].dtype.kind == value.dtype.kind, name
+        if value.dtype.kind == "f":
+            np.testing.assert_allclose(found[name], value, rtol=1e-9, atol=1e-11, err_msg=name)
+        else:
+            np.testing.assert_array_equal(found[name], value, err_msg=name)
+    losses = next(expected[name] for name in ("loss", "losses", "curves", "train_loss") if name in expected)
+    assert np.isfinite(losses).all() and np.ptp(losses) > 0.01, "the script trains"
