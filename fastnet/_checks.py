@@ -338,10 +338,12 @@ def pair(who: object, name: str, value: Any) -> tuple[Any, Any]:
 
 def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
     """Data for a model, one sample a row, in its dtype and of the width its first layer takes."""
+    from fastnet.full import FullLayer  # which imports this module
+
     array = numbers(who, "x", x)
-    width = getattr(model.layers[0], "n_i", None)
-    if isinstance(width, int):
-        rows(who, "x", array, width)
+    first = model.layers[0]
+    if isinstance(first, FullLayer):  # of other layers n_i may be anything, a number of channels for one
+        rows(who, "x", array, first.n_i)
     elif array.ndim < 2:
         raise ValueError(f"{who}: x must have shape (n, ...), one sample a row, got {array.shape}.")
     nonempty(who, "x", array)

@@ -10,6 +10,8 @@ from numba.core.dispatcher import Dispatcher
 
 import fastnet
 
+collect_ignore = ["dropin_scripts"]  # run by test_dropin_scripts.py, in folders of their own
+
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with Ctrl-C ignored
 
 hypothesis.settings.register_profile("fastnet", derandomize=True, deadline=None, max_examples=40)

@@ -12,8 +12,8 @@ from layers.softmax import SoftMaxLayer
 
 np.random.seed(3)
 (train_x, train_y), (val_x, val_y), (test_x, test_y) = fer2013()
-# Since the network is slow, train on the first 40 images
-train_x = train_x[0:40, :, :, :]
+# Since the network is slow, train on the first 48 images
+train_x = train_x[0:48, :, :, :]
 
 net = Sequential(layers=(ConvLayer(n_i=1, n_o=4, h=3),
                          ReluLayer(),
