@@ -401,11 +401,70 @@ def pause(typingctx):
 
 
 @intrinsic
-def call_yield(typingctx, function):
-    """Call the function without arguments at an address: the system's way to give up the rest of a time slice."""
+def atomic_load(typingctx, address):
+    """The int64 at an address, sequentially consistent."""
     def codegen(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), [])
+        return builder.load_atomic(builder.inttoptr(arguments[0], _ADDRESS.as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def compare_exchange(typingctx, address, expected, value):
+    """Put a value at an address if the int64 there is as expected; returns whether it was. Sequentially consistent."""
+    def codegen(context, builder, signature, arguments):
+        pointer = builder.inttoptr(arguments[0], _ADDRESS.as_pointer())
+        pair = builder.cmpxchg(pointer, arguments[1], arguments[2], "seq_cst")
+        return builder.extract_value(pair, 1)
+
+    return types.boolean(types.int64, types.int64, types.int64), codegen
+
+
+@intrinsic
+def load_int(typingctx, address):
+    """The int64 at an address."""
+    def codegen(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], _ADDRESS.as_pointer()), align=8)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store_int(typingctx, address, value):
+    """Write an int64 at an address."""
+    def codegen(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], _ADDRESS.as_pointer()), align=8)
         return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def address_of_copy(typingctx, value):
+    """Address of a copy of an int64 on the stack, good until the function that asks returns."""
+    def codegen(context, builder, signature, arguments):
+        return builder.ptrtoint(cgutils.alloca_once_value(builder, arguments[0]), _ADDRESS)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def call_system(typingctx, function, a, b, c, d, e):
+    """Call the C function at an address with whole numbers or addresses; one with fewer parameters ignores the others."""
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.IntType(32), [_ADDRESS] * 5)
+        result = builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return builder.sext(result, _ADDRESS)
+
+    return types.int64(*[types.int64] * 6), codegen
+
+
+@intrinsic
+def call_kernel(typingctx, function, thread, threads, sync, scratch, job):
+    """Call the compiled kernel at an address, see `threads.address_of_kernel`."""
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [_ADDRESS] * 5)
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6), codegen

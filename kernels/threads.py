@@ -1,8 +1,13 @@
 """A small pool of threads for kernels that are compiled to run without the GIL.
 
-A kernel is entered by every thread at once as ``kernel(thread, threads, sync, scratch, *args)``: it takes the share of
+A kernel is entered by every thread at once as ``kernel(thread, threads, sync, scratch, *args)``: it takes the range of
 the work that belongs to `thread` of `threads`, may meet the others at `barrier`, and has `scratch` (an address, private
 to the thread) for packing. What a kernel computes must not depend on `threads`.
+
+There are two ways in. `run` takes any kernel from Python. `run_compiled` is called by compiled code, and takes a kernel
+by its address and a record of its arguments: waking a worker then needs neither Python nor its lock, and while calls
+follow each other closely a worker is at work within a microsecond. A worker waits in compiled code, see `_waiting`: it
+spins for less than a tenth of a millisecond, then it sleeps.
 
 Numba's own parallel layer was measured beside this and not kept: see kernels/README.md.
 """
@@ -10,51 +15,208 @@ import contextlib
 import ctypes
 import operator
 import os
-import queue
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from fastnet.kernels import _waiting
 from fastnet.kernels._jit import jit
-from fastnet.kernels.simd import atomic_add, call_yield, pause
+from fastnet.kernels._waiting import GET_AFFINITY, GET_CPU, SET_AFFINITY, wait_until, wake
+from fastnet.kernels.simd import atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
+from numba import types
 
 SCRATCH_BYTES = 1 << 20
-_SPINS = 4000  # some 100 microseconds of waiting at a barrier before the core is offered to others
+_MOST = 1024  # threads
 
-# `sync` is one int64 array a call: a few values, each on a cache line of its own
-_ARRIVED, _ABORTED, _YIELD, _COUNTER, _LEFT, _SYNC_SIZE = 0, 8, 16, 24, 32, 40
+# `sync`, int64, belongs to one call: a few values, each on a cache line of its own
+_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, _SYNC_SIZE = 0, 16, 17, 24, 32, 40
+_ABORT = 1 << 30  # added to _ARRIVED, ends all waiting at barriers
+_STARTED, _ENDED = 1, 2  # values of _STATE
+
+# The board, int64, belongs to the process, and places 8 to 15 to `_waiting`
+_BUSY = 0
+_SHARE, _WORKERS = 16, 17
+_FUNCTION, _JOB, _THREADS, _SYNC = 24, 25, 26, 27  # of the call that the workers are in; function 0: Python knows it
+_OWN_SYNC = 32  # for calls of compiled code
+_MASK, _MASK_BYTES = 80, 128  # of CPUs
+_WORKER, _WORKER_SIZE = 96, 8  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
+_TICKET, _AVOIDS, _ID = 0, 2, 3
+
+# A caller's block: a sync of its own, the address of the board, and behind it, where `scratch` points, the scratch
+_HEADER = 384
+
+
+# --- in compiled code: sync and board as addresses ------------------------------------------------------------------
 
 
 @jit
 def barrier(sync, threads):
     """Wait until all threads of this call have come here."""
-    if threads == 1:
-        return
-    arrived = sync.ctypes.data
-    ticket = atomic_add(arrived, 1)
-    target = (ticket // threads + 1) * threads
-    spins = 0
-    while atomic_add(arrived, 0) < target and sync[_ABORTED] == 0:
-        pause()
-        spins += 1
-        if spins > _SPINS:
-            call_yield(sync[_YIELD])
+    barrier_at(sync.ctypes.data, threads)
 
 
 @jit
 def next_job(sync):
     """The number of the next job that no thread has taken yet: 0, 1, 2, ..."""
-    return atomic_add(sync.ctypes.data + 8 * _COUNTER, 1)
+    return next_job_at(sync.ctypes.data)
 
 
-def _system_yield() -> int:
-    """Address of the system's function that gives up the rest of a time slice."""
-    library = ctypes.windll.kernel32 if sys.platform == "win32" else ctypes.CDLL(None)
-    function = library.SwitchToThread if sys.platform == "win32" else library.sched_yield
-    return ctypes.cast(function, ctypes.c_void_p).value
+@jit
+def barrier_at(sync, threads):
+    """`barrier` of a kernel that was given the address of its sync."""
+    if threads == 1:
+        return
+    ticket = atomic_add(sync + 8 * _ARRIVED, 1)
+    if ticket >= _ABORT:
+        return
+    target = (ticket // threads + 1) * threads
+    board = load_int(sync + 8 * _BOARD)
+    if ticket + 1 == target:
+        wake(board, sync + 8 * _ARRIVED)
+    else:
+        wait_until(board, sync + 8 * _ARRIVED, target)
+
+
+@jit
+def next_job_at(sync):
+    """`next_job` of a kernel that was given the address of its sync."""
+    return atomic_add(sync + 8 * _COUNTER, 1)
+
+
+@jit
+def run_compiled(caller, function, job, most):
+    """Call ``function(thread, threads, sync, scratch, job)`` on all threads, at most on so many, and wait for them.
+
+    Parameters
+    ----------
+    caller : int64
+        What `caller` returned in this Python thread.
+    function : int64
+        What `address_of_kernel` returned.
+    job : int64
+        Address of what the kernel wants to know.
+    most : int64
+        Use at most so many threads, for work that is too small to be divided.
+
+    Returns
+    -------
+    bool
+        False if nothing was done, since some threads do not exist yet: call `start_workers` from Python.
+    """
+    board = load_int(caller - 8)
+    threads = min(most, load_int(board + 8 * _SHARE))
+    if threads > 1:
+        if load_int(board + 8 * _WORKERS) < threads - 1:
+            return False
+        if compare_exchange(board + 8 * _BUSY, 0, 1):
+            sync = board + 8 * _OWN_SYNC
+            _clear(sync, board)
+            _start(board, function, job, sync, threads)
+            call_kernel(function, 0, threads, sync, caller, job)
+            _join(board, sync, threads - 1)
+            return True
+    _clear(caller - _HEADER, board)
+    call_kernel(function, 0, 1, caller - _HEADER, caller, job)
+    return True
+
+
+@jit
+def _clear(sync, board):
+    for at in (_ARRIVED, _COUNTER, _LEFT):
+        store_int(sync + 8 * at, 0)
+    store_int(sync + 8 * _BOARD, board)
+
+
+@jit
+def _start(board, function, job, sync, threads):
+    """Set the workers to work; the caller has claimed them."""
+    store_int(board + 8 * _FUNCTION, function)
+    store_int(board + 8 * _JOB, job)
+    store_int(board + 8 * _THREADS, threads)
+    store_int(board + 8 * _SYNC, sync)
+    cpu = -1
+    if load_int(board + 8 * GET_CPU) != 0:
+        cpu = call_system(load_int(board + 8 * GET_CPU), 0, 0, 0, 0, 0)
+    for number in range(threads - 1):
+        worker = board + 8 * (_WORKER + number * _WORKER_SIZE)
+        if cpu >= 0 and cpu != load_int(worker + 8 * _AVOIDS):
+            _keep_off(board, worker, cpu)
+        atomic_add(worker + 8 * _TICKET, 1)
+        wake(board, worker + 8 * _TICKET)
+
+
+@jit
+def _keep_off(board, worker, cpu):
+    """Keep a worker off the CPU that the caller runs on.
+
+    On a machine of two cores Linux may wake a worker on its caller's CPU and keep it there for a tenth of a second while
+    the other CPU idles, once another library's threads (a NumPy product is enough) have been on that one: products took
+    twice as long.
+    """
+    mask = board + 8 * _MASK
+    store_int(worker + 8 * _AVOIDS, cpu)
+    if cpu >= 8 * _MASK_BYTES or call_system(load_int(board + 8 * GET_AFFINITY), 0, _MASK_BYTES, mask, 0, 0) != 0:
+        return
+    word = mask + 8 * (cpu // 64)
+    store_int(word, load_int(word) & ~(1 << (cpu % 64)))
+    for i in range(_MASK_BYTES // 8):
+        if load_int(mask + 8 * i) != 0:  # there are others
+            call_system(load_int(board + 8 * SET_AFFINITY), load_int(worker + 8 * _ID), _MASK_BYTES, mask, 0, 0)
+            return
+
+
+@jit
+def _leave(board, sync, others):
+    """Say that this worker has done its part."""
+    if atomic_add(sync + 8 * _LEFT, 1) + 1 == others:
+        wake(board, sync + 8 * _LEFT)
+
+
+@jit
+def _join(board, sync, others):
+    """Wait until all workers of this call have left, and set them free."""
+    wait_until(board, sync + 8 * _LEFT, others)
+    store_int(sync + 8 * _STATE, _ENDED)
+    compare_exchange(board + 8 * _BUSY, 1, 0)
+
+
+@jit
+def _serve(board, number, scratch, done):
+    """Take part in calls of compiled code, until one comes that only Python can enter; returns how many there were."""
+    ticket = board + 8 * (_WORKER + number * _WORKER_SIZE + _TICKET)
+    while True:
+        done += 1
+        wait_until(board, ticket, done)
+        function = load_int(board + 8 * _FUNCTION)
+        if function == 0:
+            return done
+        sync, threads = load_int(board + 8 * _SYNC), load_int(board + 8 * _THREADS)
+        call_kernel(function, number + 1, threads, sync, scratch, load_int(board + 8 * _JOB))
+        _leave(board, sync, threads - 1)
+
+
+@jit
+def _start_python(board, sync, threads):
+    """Claim the workers and send them to Python for their call; whether they were free."""
+    if not compare_exchange(board + 8 * _BUSY, 0, 1):
+        return False
+    store_int(sync + 8 * _STATE, _STARTED)
+    _start(board, 0, 0, sync, threads)
+    return True
+
+
+@jit
+def _abort(board, sync, others):
+    """Let all threads of a call out of their barriers, and wait until they have left if they ever started."""
+    atomic_add(sync + 8 * _ARRIVED, _ABORT)
+    wake(board, sync + 8 * _ARRIVED)
+    if others >= 0 and load_int(sync + 8 * _STATE) == _STARTED:
+        _join(board, sync, others)
+
+
+# --- how many ---------------------------------------------------------------------------------------------------------
 
 
 def _cgroup_cpus() -> float:
@@ -92,138 +254,6 @@ def _threads_at_start() -> int:
     return int(text)
 
 
-def _find_current_cpu() -> Callable[[], int] | None:
-    """The system's function that tells which CPU the caller runs on; None where threads cannot be kept off one."""
-    if sys.platform != "linux":
-        return None
-    return getattr(ctypes.CDLL(None), "sched_getcpu", None)
-
-
-_current_cpu = _find_current_cpu()
-
-
-@jit
-def _leave(sync):
-    """Say that this thread has done its share."""
-    atomic_add(sync.ctypes.data + 8 * _LEFT, 1)
-
-
-@jit
-def _join(sync, others):
-    """Wait until all other threads of this call have left; they come to their ends at about the same time."""
-    left = sync.ctypes.data + 8 * _LEFT
-    spins = 0
-    while atomic_add(left, 0) < others:
-        pause()
-        spins += 1
-        if spins > _SPINS:
-            call_yield(sync[_YIELD])
-
-
-class _Call(NamedTuple):
-    """A kernel on its way through several threads."""
-
-    kernel: Callable
-    threads: int
-    sync: np.ndarray
-    args: tuple
-    errors: list[BaseException]
-
-    def enter(self, thread: int) -> None:
-        """Do one thread's share."""
-        try:
-            self.kernel(thread, self.threads, self.sync, _scratch(), *self.args)
-        except BaseException:
-            self.sync[_ABORTED] = 1  # let the others out of their barriers
-            raise
-
-
-class _Worker:
-    """One thread that waits for a call and takes part in it."""
-
-    def __init__(self) -> None:
-        self.jobs: queue.SimpleQueue = queue.SimpleQueue()
-        self.thread = threading.Thread(target=self._work, daemon=True, name="fastnet-kernel")
-        self.thread.start()
-        self.avoids = -1
-
-    def leave(self, cpu: int) -> None:
-        """Stay off the CPU that the caller runs on.
-
-        On a machine of two cores Linux may wake a worker on its caller's CPU and keep it there for a tenth of a second
-        while the other CPU idles, once another library's threads (a NumPy product is enough) have been on that one:
-        products took twice as long.
-        """
-        if cpu != self.avoids:
-            others = os.sched_getaffinity(0) - {cpu}
-            with contextlib.suppress(OSError):
-                if others:
-                    os.sched_setaffinity(self.thread.native_id, others)
-            self.avoids = cpu
-
-    def finish(self) -> None:
-        """Wait until nothing is left to do, however often Ctrl-C is pressed meanwhile: calls still use their arrays."""
-        while True:
-            idle = threading.Event()
-            self.jobs.put(idle)
-            with contextlib.suppress(KeyboardInterrupt):
-                idle.wait()
-                return
-
-    def _work(self) -> None:
-        while True:
-            job = self.jobs.get()
-            if isinstance(job, threading.Event):
-                job.set()
-                continue
-            thread, call = job
-            try:
-                call.enter(thread)
-            except BaseException as error:  # the caller raises it; this thread goes on to the next call
-                call.errors.append(error)
-            finally:
-                _leave(call.sync)
-                del job, call  # the arrays are not to live until the next call
-
-
-class _Pool:
-    """The process's workers; one call at a time has them, others meanwhile run on their own thread."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self.callers = 0
-        self.workers: list[_Worker] = []
-        self.busy = threading.Lock()
-        self.count = threading.Lock()
-
-    def share(self) -> int:
-        """Threads for one call: callers inside `region` divide the cores among them."""
-        return max(1, self.limit // max(1, self.callers))
-
-
-_pool = _Pool(_threads_at_start())
-_yield_address = _system_yield()
-_local = threading.local()
-
-
-def _after_fork() -> None:
-    """A child made by fork has none of the threads: start anew, with the same limit."""
-    global _pool
-    _pool = _Pool(_pool.limit)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
-
-
-def _scratch() -> int:
-    """Address of this thread's own packing buffer, on a cache line's boundary."""
-    if not hasattr(_local, "scratch"):
-        _local.buffer = np.empty(SCRATCH_BYTES + 64, np.uint8)
-        _local.scratch = -(-_local.buffer.ctypes.data // 64) * 64
-    return _local.scratch
-
-
 def get_num_threads() -> int:
     """Threads that kernels use at most."""
     return _pool.limit
@@ -248,6 +278,7 @@ def set_num_threads(threads: int | None) -> None:
     if not whole or operator.index(threads) < 1:
         raise ValueError(f"set_num_threads got {threads!r}: expected a whole number, 1 or more, or None.")
     _pool.limit = operator.index(threads)
+    _pool.share()
 
 
 @contextlib.contextmanager
@@ -256,11 +287,144 @@ def region() -> Iterator[None]:
     pool = _pool
     with pool.count:
         pool.callers += 1
+        pool.share()
     try:
         yield
     finally:
         with pool.count:
             pool.callers -= 1
+            pool.share()
+
+
+# --- from Python ------------------------------------------------------------------------------------------------------
+
+
+class _Call(NamedTuple):
+    """A kernel on its way through several threads."""
+
+    kernel: Callable
+    threads: int
+    sync: np.ndarray
+    args: tuple
+    errors: list[BaseException]
+
+    def enter(self, thread: int) -> None:
+        """Do one thread's part."""
+        try:
+            self.kernel(thread, self.threads, self.sync, caller(), *self.args)
+        except BaseException:
+            _abort(_board_address, _address(self.sync), -1)  # let the others out of their barriers
+            raise
+
+
+class _Pool:
+    """The process's workers; one call at a time has them, others meanwhile run on their own thread."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.callers = 0
+        self.workers: list[threading.Thread] = []
+        self.lock = threading.Lock()  # of a call from Python
+        self.count = threading.Lock()
+        self.call: _Call | None = None
+        _board[:] = 0
+        _waiting.set_up(_board)
+        self.share()
+
+    def share(self) -> int:
+        """Threads for one call: callers inside `region` divide the cores among them."""
+        share = min(_MOST, max(1, self.limit // max(1, self.callers)))
+        _board[_SHARE] = share
+        return share
+
+    def busy(self) -> bool:
+        """Whether a call has the workers."""
+        return self.lock.locked() or bool(_board[_BUSY])
+
+    def start(self, workers: int) -> None:
+        """Have at least so many workers."""
+        if len(self.workers) >= workers:
+            return
+        with self.count:
+            if not self.workers:
+                _waiting.calibrate(_board)
+            while len(self.workers) < workers:
+                number = len(self.workers)
+                _board[_WORKER + number * _WORKER_SIZE + _AVOIDS] = -1
+                ready = threading.Event()
+                thread = threading.Thread(target=self._work, args=(number, ready), daemon=True, name="fastnet-kernel")
+                thread.start()
+                ready.wait()
+                self.workers.append(thread)
+                _board[_WORKERS] = len(self.workers)
+
+    def _work(self, number: int, ready: threading.Event) -> None:
+        """What a worker does as long as the process lives."""
+        scratch = caller()
+        _board[_WORKER + number * _WORKER_SIZE + _ID] = threading.get_native_id()
+        ready.set()
+        done = 0
+        while True:
+            done = _serve(_board_address, number, scratch, done)
+            call = self.call
+            assert call is not None
+            sync, others = call.sync, call.threads - 1
+            try:
+                call.enter(number + 1)
+            except BaseException as error:  # the caller raises it; this thread goes on to the next call
+                call.errors.append(error)
+            del call  # the arrays are not to live until the next call
+            _leave(_board_address, _address(sync), others)
+
+
+def _address(a: np.ndarray) -> int:
+    return a.__array_interface__["data"][0]
+
+
+def _aligned(size: int) -> tuple[np.ndarray, int]:
+    """Memory of so many bytes on a cache line's boundary: what keeps it, and its address."""
+    buffer = np.zeros(size + 64, np.uint8)
+    return buffer, -(-_address(buffer) // 64) * 64
+
+
+_board_buffer, _board_address = _aligned(8 * (_WORKER + _MOST * _WORKER_SIZE))
+_board = np.frombuffer(_board_buffer, np.int64, _WORKER + _MOST * _WORKER_SIZE, _board_address - _address(_board_buffer))
+_local = threading.local()
+_pool = _Pool(_threads_at_start())
+
+
+def _after_fork() -> None:
+    """A child made by fork has none of the threads: start anew, with the same limit."""
+    global _pool
+    _pool = _Pool(_pool.limit)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def caller() -> int:
+    """Address of this Python thread's own scratch, on a cache line's boundary: what `run_compiled` wants to know."""
+    try:
+        return _local.caller
+    except AttributeError:
+        _local.buffer, start = _aligned(_HEADER + SCRATCH_BYTES)
+        _local.caller = start + _HEADER
+        ctypes.c_int64.from_address(start + _HEADER - 8).value = _board_address
+        return _local.caller
+
+
+def start_workers() -> None:
+    """Have as many threads as `run_compiled` may ask for."""
+    _pool.start(_pool.share() - 1)
+
+
+def address_of_kernel(kernel: Any) -> int:
+    """Address for `run_compiled` of a kernel that takes five int64 numbers and returns nothing; compiles it."""
+    signature = types.void(*[types.int64] * 5)
+    kernel.compile(signature.args)
+    result = kernel.get_compile_result(signature)
+    return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
 
 
 def run(kernel: Callable, *args, threads: int | None = None) -> None:
@@ -273,36 +437,41 @@ def run(kernel: Callable, *args, threads: int | None = None) -> None:
     *args
         The same for every thread.
     threads : int, optional
-        Use at most so many, for work that is too small to share.
+        Use at most so many, for work that is too small to be divided.
     """
     pool = _pool
     count = pool.share() if threads is None else min(threads, pool.share())
     sync = np.zeros(_SYNC_SIZE, np.int64)
-    sync[_YIELD] = _yield_address
-    if count == 1 or pool.busy.locked():
-        kernel(0, 1, sync, _scratch(), *args)
+    sync[_BOARD] = _board_address
+    if count == 1 or pool.busy():
+        kernel(0, 1, sync, caller(), *args)
         return
-    with pool.busy:  # unlike acquire(), this cannot be torn apart by Ctrl-C
+    with pool.lock:  # unlike acquire(), this cannot be torn apart by Ctrl-C
         _run_together(pool, _Call(kernel, count, sync, args, []))
 
 
 def _run_together(pool: _Pool, call: _Call) -> None:
-    others = call.threads - 1
-    while len(pool.workers) < others:
-        pool.workers.append(_Worker())
-    workers = pool.workers[:others]
-    cpu = -1 if _current_cpu is None else _current_cpu()
+    others, sync = call.threads - 1, _address(call.sync)
+    pool.start(others)
+    pool.call = call
     try:
-        for i, worker in enumerate(workers):
-            if cpu >= 0:
-                worker.leave(cpu)
-            worker.jobs.put((i + 1, call))
+        if not _start_python(_board_address, sync, call.threads):
+            call.kernel(0, 1, call.sync, caller(), *call.args)
+            return
         call.enter(0)
-        _join(call.sync, others)
+        _join(_board_address, sync, others)
     except BaseException:
-        call.sync[_ABORTED] = 1
-        for worker in workers:
-            worker.finish()
+        _end(call.sync, others)
         raise
+    finally:
+        pool.call = None
     if call.errors:
         raise call.errors[0]
+
+
+def _end(sync: np.ndarray, others: int) -> None:
+    """End a call early: wait for its workers, however often Ctrl-C is pressed, since they still use its arrays."""
+    while True:
+        with contextlib.suppress(KeyboardInterrupt):
+            _abort(_board_address, _address(sync), others)
+            return

@@ -1,4 +1,5 @@
 """Each intrinsic by itself, on memory with guards around it."""
+import ctypes
 import threading
 
 import numpy as np
@@ -289,6 +290,39 @@ def test_atomic_add_loses_nothing():
     for thread in threads:
         thread.join()
     assert counter[0] == 800_000
+
+
+@njit
+def exchange(address, expected, value):
+    return simd.compare_exchange(address, expected, value), simd.atomic_load(address)
+
+
+def test_compare_exchange_changes_what_was_expected_only():
+    word = np.array([4])
+    assert exchange(at(word), 4, 9) == (True, 9)
+    assert exchange(at(word), 4, 1) == (False, 9)
+
+
+@njit
+def copied(value):
+    return simd.load_int(simd.address_of_copy(value))
+
+
+def test_address_of_copy_holds_the_value():
+    assert copied(-77) == -77
+    assert copied(2**40) == 2**40
+
+
+@njit
+def call_c(function, value):
+    return simd.call_system(function, value, 0, 0, 0, 0)
+
+
+def test_call_system_calls_a_c_function():
+    labs = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64)(lambda value: abs(value))
+    assert call_c(ctypes.cast(labs, ctypes.c_void_p).value, -5) == 5
+    negative = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int64)(lambda value: -3)
+    assert call_c(ctypes.cast(negative, ctypes.c_void_p).value, 1) == -3
 
 
 @njit

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet.kernels import gemm, threads
+from fastnet.kernels import _waiting, gemm, threads
 from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import matmul
-from fastnet.kernels.threads import barrier, next_job, run
+from fastnet.kernels.simd import atomic_add, load_int, store_int
+from fastnet.kernels.threads import barrier, barrier_at, next_job, next_job_at, run
 
 ROOT = Path(__file__).resolve().parents[1]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="of Linux")
@@ -22,7 +23,7 @@ posix = pytest.mark.skipif(os.name == "nt", reason="there are no such signals, a
 PRODUCT = """
     import os, signal, sys, threading, time
     import numpy as np
-    from fastnet.kernels import gemm, threads
+    from fastnet.kernels import _waiting, gemm, threads
     gemm._SHARE = 0
 
     a, b = (np.random.default_rng(seed).standard_normal((300, 300)).astype(np.float32) for seed in (1, 2))
@@ -133,6 +134,100 @@ def test_arguments_are_let_go():
     assert gone() is None
 
 
+# --- calls of compiled code -----------------------------------------------------------------------------------------
+
+
+@jit
+def neighbours_by_address(thread, threads, sync, scratch, job):
+    """As `sum_of_neighbours`, for what lies at `job`: rounds, then the numbers; and 100 jobs taken once each."""
+    values = job + 8
+    out = values + 8 * threads
+    for _ in range(load_int(job)):
+        store_int(out + 8 * thread, load_int(values + 8 * ((thread + 1) % threads)) + 1)
+        barrier_at(sync, threads)
+        store_int(values + 8 * thread, load_int(out + 8 * thread))
+        barrier_at(sync, threads)
+    number = next_job_at(sync)
+    while number < 100:
+        atomic_add(out + 8 * threads, number)
+        number = next_job_at(sync)
+
+
+@jit
+def call_it(caller, function, job, most):
+    return threads.run_compiled(caller, function, job, most)
+
+
+def neighbours(count, rounds=500):
+    numbers = np.zeros(2 + 2 * count, np.int64)
+    numbers[0] = rounds
+    function = threads.address_of_kernel(neighbours_by_address)
+    arguments = threads.caller(), function, numbers.ctypes.data, threads._MOST
+    if not call_it(*arguments):
+        threads.start_workers()
+        assert call_it(*arguments)
+    assert numbers[1:].tolist() == [rounds] * (2 * count) + [4950]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_compiled_code_calls_all_threads(count):
+    threads.set_num_threads(count)
+    for _ in range(3):
+        neighbours(count)
+    assert not threads._pool.busy()
+
+
+def test_compiled_code_calls_while_the_threads_are_at_work():
+    """The inner call runs on its caller's thread alone."""
+    threads.set_num_threads(2)
+    run(lambda thread, count, sync, scratch: neighbours(1, 10))
+    neighbours(2)
+
+
+def test_compiled_calls_of_several_python_threads_at_once():
+    threads.set_num_threads(1)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: [neighbours(1, 50) for _ in range(20)], range(4)))
+
+
+def test_threads_that_nap_where_the_system_cannot_wake_them():
+    program("""
+        import ctypes
+        from fastnet.kernels import _waiting
+        threads.set_num_threads(3)
+        product()
+        board = threads._board
+        board[_waiting.WAIT] = ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value
+        board[_waiting.KIND], board[_waiting.SPINS] = _waiting.NAP, 1
+        for _ in range(20):
+            time.sleep(0.002)
+            product()
+    """ if os.name != "nt" else "product()")
+
+
+@linux
+def test_an_idle_worker_sleeps():
+    program("""
+        product()
+        worker, = threads._pool.workers
+        for _ in range(1000):
+            time.sleep(0.01)
+            state = open(f"/proc/self/task/{worker.native_id}/stat").read().rsplit(")", 1)[1].split()[0]
+            if state == "S":
+                break
+        assert state == "S", state
+    """)
+
+
+def test_every_system_has_a_way_to_wait():
+    board = np.zeros(16, np.int64)
+    _waiting.set_up(board)
+    assert board[_waiting.WAIT] != 0
+    assert board[_waiting.KIND] != _waiting.NAP or sys.platform not in ("linux", "darwin", "win32")
+    _waiting.calibrate(board)
+    assert board[_waiting.SPINS] >= 100
+
+
 # --- limits ---------------------------------------------------------------------------------------------------------
 
 
@@ -175,7 +270,7 @@ def test_environment_sets_the_threads(text, expected):
 
 @pytest.mark.parametrize("text", ["0", "-2", "many", "1.5"])
 def test_environment_mistakes(text):
-    result = subprocess.run([sys.executable, "-c", "import fastnet"], capture_output=True, text=True, cwd=ROOT,
+    result = subprocess.run([sys.executable, "-c", "import fastnet.kernels.threads"], capture_output=True, text=True, cwd=ROOT,
                             env={**os.environ, "FASTNET_NUM_THREADS": text, "PYTHONPATH": str(ROOT)}, timeout=60)
     assert result.returncode == 1
     assert f"FASTNET_NUM_THREADS is '{text}': expected a whole number, 1 or more" in result.stderr
@@ -389,7 +484,7 @@ def test_ctrl_c_while_kernels_run():
             except KeyboardInterrupt:
                 pass
         product()
-        assert not threads._pool.busy.locked()
+        assert not threads._pool.busy()
         print(caught)
     """)
     assert int(out) > 50

@@ -1,0 +1,60 @@
+"""What it costs to call a second thread, and what a thread that waits costs: latency, and time of an idle process.
+
+    python -m bench.studies.wake_up
+
+Prints the time of a call of an empty kernel on all threads, minus that on one: while calls follow each other at once, and
+after pauses; and how much CPU time an idle process takes once its threads have worked.
+"""
+from __future__ import annotations
+
+import time
+
+from fastnet.kernels import threads
+from fastnet.kernels._jit import jit
+
+CALLS = 300
+
+
+@jit
+def _nothing(thread, threads, sync, scratch, job):
+    pass
+
+
+@jit
+def _call(caller, function, most):
+    return threads.run_compiled(caller, function, 0, most)
+
+
+def _best_and_median(function: int, most: int, gap: float) -> tuple[float, float]:
+    caller, times = threads.caller(), []
+    for _ in range(CALLS if gap < 1e-3 else 60):
+        end = time.perf_counter() + gap
+        if gap >= 1e-3:
+            time.sleep(gap)
+        while time.perf_counter() < end:
+            pass
+        start = time.perf_counter()
+        _call(caller, function, most)
+        times.append(time.perf_counter() - start)
+    times.sort()
+    return times[0], times[len(times) // 2]
+
+
+def main() -> None:
+    function = threads.address_of_kernel(_nothing)
+    threads.start_workers()
+    count = threads.get_num_threads()
+    for most in (1, count):
+        _call(threads.caller(), function, most)
+    print(f"a call of an empty kernel on {count} threads, less one on a single thread, in microseconds: best, median")
+    gaps = {"in a row": 0.0, "20 us apart": 20e-6, "asleep, 1 ms apart": 1e-3, "asleep, 20 ms apart": 20e-3}
+    for name, gap in gaps.items():
+        alone, together = (_best_and_median(function, most, gap) for most in (1, count))
+        print(f"{name:20s} {(together[0] - alone[0]) * 1e6:8.1f} {(together[1] - alone[1]) * 1e6:8.1f}")
+    start = time.process_time()
+    time.sleep(1.0)
+    print(f"CPU time of one idle second: {(time.process_time() - start) * 1e6:.0f} us")
+
+
+if __name__ == "__main__":
+    main()
