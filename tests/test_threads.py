@@ -195,10 +195,9 @@ def test_threads_that_nap_where_the_system_cannot_wake_them():
         import ctypes
         from fastnet.kernels import _waiting
         threads.set_num_threads(3)
-        product()
         board = threads._board
         board[_waiting.WAIT] = ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value
-        board[_waiting.KIND], board[_waiting.SPINS] = _waiting.NAP, 1
+        board[_waiting.KIND] = _waiting.NAP  # before there are workers
         for _ in range(20):
             time.sleep(0.002)
             product()
