@@ -1,12 +1,14 @@
 """The ``fastnet`` command.
 
 A subcommand is two functions: ``_<name>(arguments)``, which does the work, imports what it needs itself and returns the
-exit code, and one that declares its arguments, decorated with ``@subcommand`` and so found by ``main``.
+exit code, and one that declares its arguments, decorated with ``@subcommand`` and so found by ``main``. One that stands in
+a module of its own is listed in ``_ELSEWHERE``: that module is imported only when the command is the one that was given.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,6 +17,9 @@ from typing import Any
 Subcommand = Callable[[Any], None]
 
 _SUBCOMMANDS: list[Subcommand] = []
+_ELSEWHERE = {
+    "sweep": ("fastnet.sweep.command", "train with many learning rates and show which one to take"),
+}
 
 
 def subcommand(declare: Subcommand) -> Subcommand:
@@ -28,9 +33,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="fastnet", description="The course's neural network, on compiled kernels.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    given = list(sys.argv[1:] if argv is None else argv)
+    for name, (module, summary) in _ELSEWHERE.items():
+        if name in given[:1]:
+            importlib.import_module(module)
+        elif module not in sys.modules:
+            commands.add_parser(name, help=summary)
     for declare in _SUBCOMMANDS:
         declare(commands)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(given)
     try:
         return arguments.run(arguments)
     except KeyboardInterrupt:
@@ -165,4 +176,12 @@ def _doctor(_: argparse.Namespace) -> int:
     return 0
 
 
-import fastnet.sweep.command  # noqa: E402, F401  (declares its subcommand; at the end, since it imports this module)
+@subcommand
+def _declare_compare(commands: Any) -> None:
+    from fastnet.gate import command
+
+    compare = commands.add_parser("compare", help="did a change make benchmarks slower? for any project under git",
+                                  description=command.DESCRIPTION, epilog=command.EPILOG,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_arguments(compare)
+    compare.set_defaults(run=command.execute)

@@ -10,8 +10,9 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from bench.harness import race, report, statistics, table
+from bench.harness import race, report, table
 from bench.studies import gemm_ladder
+from fastnet.gate import statistics
 
 ROOT = Path(__file__).parent.parent
 STEMS = ("full", "relu", "softmax", "cross_entropy", "sgd", "gemm", "fused", "gram", "sweep", "dataset", "compile",

@@ -19,7 +19,6 @@ import numpy as np
 from fastnet.kernels.threads import get_num_threads
 
 from bench.harness import machine
-from bench.harness.statistics import paired_ratio
 
 MODES = ("full", "gate", "tiny")
 _MIN_ROUND = 1e-3  # seconds: shorter calls are repeated within a round
@@ -176,6 +175,8 @@ def _rates(seconds: float, flops: float, nbytes: float, dtype: str) -> dict[str,
 
 
 def _against(theirs: np.ndarray, ours: np.ndarray, error: float | None) -> dict[str, Any]:
+    from fastnet.gate.statistics import paired_ratio  # here: older revisions, which run without rivals, have no gate
+
     estimate = paired_ratio(ours, theirs)
     return {"seconds": float(np.median(theirs)), "ratio": estimate.ratio, "low": estimate.low, "high": estimate.high,
             "error": error}

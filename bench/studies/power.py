@@ -2,7 +2,7 @@
 
 Makes a small project of its own, with NumPy and Numba kernels of a few milliseconds, and puts the gate to three tests:
 equal code must not be called regressed, one kernel made 15 % slower must, and a whole machine made 15 % slower by busy
-loops must not. The table that it prints stands in ``bench/README.md``.
+loops must not. The table that it prints stands in ``fastnet/gate/README.md``.
 """
 import argparse
 import contextlib
@@ -20,13 +20,14 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.compare import MIN_ROUNDS, SETTINGS, compare, prepare
-from bench.gate import GateError
-from bench.gate.judge import INCONCLUSIVE, OK, REGRESSED, need_scipy
-from bench.gate.limits import Limits
-from bench.gate.render import Result, to_json
-from bench.gate.runs import STATISTICS, Settings
-from bench.gate.sides import git
+from fastnet.gate import GateError
+from fastnet.gate.compare import MIN_ROUNDS, SETTINGS, compare, prepare
+from fastnet.gate.environment import CURRENT, Recipe
+from fastnet.gate.judge import INCONCLUSIVE, OK, REGRESSED, need_scipy
+from fastnet.gate.limits import Limits
+from fastnet.gate.render import Result, to_json
+from fastnet.gate.repository import git
+from fastnet.gate.runs import STATISTICS, Settings
 
 WHAT = {"nothing": "nothing", "kernel": "one kernel, by 15 %", "machine": "the machine, by 15 % half-way"}
 SLOWER = 0.15
@@ -128,10 +129,10 @@ class Study:
     """The project, checked out once, and the cores to share out among comparisons that run at the same time."""
 
     def __init__(self, repository: Path, stack: contextlib.ExitStack, jobs: int, settings: Settings, rounds: int):
-        self.repository, self.settings, self.rounds, self.jobs = repository, settings, rounds, jobs
-        self.sides = {head: stack.enter_context(prepare(repository, "base", head, "bench", _silent,
-                                                        own_environment=False))
-                      for head in ("equal", *(f"slow-{name}" for name in NAMES))}
+        self.settings, self.rounds, self.jobs = settings, rounds, jobs
+        self.prepared = {head: stack.enter_context(prepare(repository, {"base": "base", "head": head, "same": "base"}, ".",
+                                                           "bench", _silent, Recipe(CURRENT)))
+                         for head in ("equal", *(f"slow-{name}" for name in NAMES))}
         allowed = sorted(os.sched_getaffinity(0))
         self.free: queue.Queue[list[int]] = queue.Queue()
         for job in range(jobs):
@@ -151,8 +152,7 @@ class Study:
         loops = slower_machine(cores, delay) if what == "machine" else contextlib.nullcontext()
         try:
             with loops:
-                result = compare(self.sides[head], self.repository, "bench", Limits(), rounds=self.rounds,
-                                 settings=self.settings, seed=number)
+                result = compare(self.prepared[head], Limits(), rounds=self.rounds, settings=self.settings, seed=number)
         finally:
             self.free.put(cores)
         self.duration = time.monotonic() - start

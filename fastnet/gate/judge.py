@@ -5,14 +5,15 @@ machine that slows down slows both sides of a round, so the logarithm of their r
 times, is what is judged. The median over rounds ignores the rounds that something else disturbed.
 """
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.gate import GateError
-from bench.harness.statistics import Estimate
+from fastnet.gate import GateError
+from fastnet.gate.limits import Limits
+from fastnet.gate.statistics import Estimate
 
-OK, REGRESSED, INCONCLUSIVE = "ok", "regressed", "inconclusive"
+OK, FASTER, REGRESSED, INCONCLUSIVE = "ok", "faster", "regressed", "inconclusive"
 EXIT_CODE = {OK: 0, REGRESSED: 1, INCONCLUSIVE: 2}
 
 
@@ -24,7 +25,8 @@ class Arms:
     same: Estimate
 
     def suspicious(self, limit: float) -> bool:
-        return any(estimate.ratio > 1 + limit for estimate in (self.head, self.same))
+        """Whether either may be slower than base, or head faster, by more than the limit."""
+        return max(self.head.ratio, self.same.ratio) > 1 + limit or self.head.ratio < 1 / (1 + limit)
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,18 @@ def slower(first: Estimate, second: Estimate, limit: float) -> bool:
     return first.ratio > 1 + limit and second.ratio > 1 + limit and second.low > 1
 
 
+def faster(first: Estimate, second: Estimate, limit: float) -> bool:
+    """The same rule, the other way round."""
+    return slower(_inverse(first), _inverse(second), limit)
+
+
+def _inverse(estimate: Estimate) -> Estimate:
+    low = 1 / estimate.high if estimate.high else 0.0
+    return Estimate(1 / estimate.ratio, low, 1 / estimate.low if estimate.low else float("inf"), estimate.rounds)
+
+
 def judge(name: str, base: float, head: float, limit: float, batches: Sequence[Arms]) -> Row:
-    """Regressed only if a second batch confirms it; inconclusive if the base "regressed" against itself."""
+    """Regressed or faster only if a second batch confirms it; inconclusive if the base "regressed" against itself."""
     verdict, note = OK, ""
     if len(batches) == 2:
         first, second = batches
@@ -65,6 +77,8 @@ def judge(name: str, base: float, head: float, limit: float, batches: Sequence[A
             verdict, note = INCONCLUSIVE, "the base is slower than itself by more than the limit: the machine is too noisy"
         elif slower(first.head, second.head, limit):
             verdict = REGRESSED
+        elif faster(first.head, second.head, limit) and not faster(first.same, second.same, limit):
+            verdict = FASTER
         elif first.head.ratio > 1 + limit:
             note = "suspicious at first, not confirmed by the second batch"
     return Row(name, base, head, limit, tuple(batches), verdict, note)
@@ -79,7 +93,7 @@ def judge_single(name: str, base: float, head: float, limit: float) -> Row:
 
 @dataclass(frozen=True)
 class CountRow:
-    """The verdict on a number that does not depend on the machine's load: allocations, modules, signatures."""
+    """The verdict on a number that does not depend on the machine's load: bytes, instructions, modules, signatures."""
 
     benchmark: str
     count: str
@@ -88,18 +102,53 @@ class CountRow:
     limit: float
     verdict: str
 
+    @property
+    def grown(self) -> bool:
+        return self.verdict == REGRESSED
 
-def judge_count(benchmark: str, count: str, base: Sequence[float], head: Sequence[float], limit: float) -> CountRow:
-    """Regressed if the least that head ever counted is more than the most that base did, and the limit."""
-    grown = min(head) > max(base) * (1 + limit)
+
+# What a metric may grow by in any case: less is chance, such as one more page or a dictionary that was resized.
+_SLACK = {"allocated": 16_384.0, "process": 4_194_304.0, "instructions": 20_000.0}
+
+
+def judge_count(benchmark: str, count: str, base: Sequence[float], head: Sequence[float], limit: float,
+                slack: float = 0.0) -> CountRow:
+    """Regressed if the least that head ever counted is more than the most that base did, and the limit and the slack."""
+    grown = min(head) > max(base) * (1 + limit) + slack
     return CountRow(benchmark, count, median(base), median(head), limit, REGRESSED if grown else OK)
+
+
+def judge_metric(benchmark: str, rounds: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]],
+                 limits: Limits) -> list[CountRow]:
+    """Judge the gate's own metrics of one benchmark.
+
+    Parameters
+    ----------
+    benchmark : str
+    rounds : sequence of dict
+        One per round: numbers by side, benchmark and metric.
+    limits : Limits
+    """
+    rows = []
+    for metric, slack in _SLACK.items():
+        found: dict[str, list[float]] = {"base": [], "head": []}
+        for numbers in rounds:
+            for side, by_benchmark in numbers.items():
+                if metric in by_benchmark.get(benchmark, {}):
+                    found["head" if side == "head" else "base"].append(by_benchmark[benchmark][metric])
+        if all(found.values()):
+            rows.append(judge_count(benchmark, metric, found["base"], found["head"], limits.of_metric(metric, benchmark),
+                                    slack))
+    return rows
 
 
 def overall(rows: Sequence[Row], counts: Sequence[CountRow], problems: Sequence[str]) -> str:
     """One verdict for all. Counts are exact, so they stand even where times are not to be trusted."""
     verdicts = {row.verdict for row in rows}
-    if any(count.verdict == REGRESSED for count in counts):
+    if any(count.grown for count in counts):
         return REGRESSED
-    if problems or INCONCLUSIVE in verdicts:
+    if INCONCLUSIVE in verdicts:
         return INCONCLUSIVE
-    return REGRESSED if REGRESSED in verdicts else OK
+    if REGRESSED in verdicts:
+        return REGRESSED
+    return INCONCLUSIVE if problems else OK

@@ -4,12 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.gate import GateError
+from fastnet.gate import GateError
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib  # comes with pytest there
+
+
+METRICS = {"allocated": 0.05, "process": 0.10, "instructions": 0.02}  # the gate's own, and their limits
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,17 @@ class Limits:
     benchmarks: dict[str, float] = field(default_factory=dict)
     counts: dict[str, float] = field(default_factory=dict)
     counts_default: float = 0.0
+    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # by metric, then as `benchmarks`
 
     def of(self, benchmark: str) -> float:
         return _longest_match(self.benchmarks, benchmark, self.default)
 
     def of_count(self, count: str) -> float:
         return _longest_match(self.counts, count, self.counts_default)
+
+    def of_metric(self, metric: str, benchmark: str) -> float:
+        table = self.metrics.get(metric, {})
+        return _longest_match(table, benchmark, table.get("default", METRICS[metric]))
 
 
 def _longest_match(table: dict[str, float], name: str, default: float) -> float:
@@ -41,13 +49,15 @@ def read_limits(path: Path) -> Limits:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise GateError(f"{path} cannot be read as TOML: {error}") from error
-    unknown = set(table) - {"default", "benchmarks", "counts"}
-    if unknown:
-        raise GateError(f"{path} has {', '.join(sorted(unknown))}; expected: default, [benchmarks], [counts].")
+    known = {"default", "benchmarks", "counts", *METRICS}
+    if set(table) - known:
+        raise GateError(f"{path} has {', '.join(sorted(set(table) - known))}; expected: default, [benchmarks], [counts], "
+                        f"{', '.join(f'[{metric}]' for metric in METRICS)}.")
     counts = _numbers(path, "counts", table.get("counts", {}))
     counts_default = counts.pop("default", 0.0)
     default = _numbers(path, "the file", {"default": table.get("default", Limits.default)})["default"]
-    return Limits(default, _numbers(path, "benchmarks", table.get("benchmarks", {})), counts, counts_default)
+    metrics = {metric: _numbers(path, metric, table[metric]) for metric in METRICS if metric in table}
+    return Limits(default, _numbers(path, "benchmarks", table.get("benchmarks", {})), counts, counts_default, metrics)
 
 
 def _numbers(path: Path, where: str, table: Any) -> dict[str, float]:

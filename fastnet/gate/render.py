@@ -1,0 +1,173 @@
+"""A result as Markdown, fit for a pull request's comment, and as JSON."""
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fastnet.gate.judge import EXIT_CODE, FASTER, INCONCLUSIVE, OK, REGRESSED, CountRow, Row, overall
+
+_SIGN = {OK: "✅", REGRESSED: "❌", INCONCLUSIVE: "⚠️"}
+_METRICS = {"allocated": "peak of allocations", "process": "peak of the process", "instructions": "instructions"}
+
+
+@dataclass(frozen=True)
+class Result:
+    """All that a comparison found."""
+
+    rows: list[Row]
+    counts: list[CountRow] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)  # benchmarks or files that were not compared, and why
+    removed: list[str] = field(default_factory=list)  # benchmarks that only base has
+    allow_removed: bool = False
+    problems: list[str] = field(default_factory=list)  # these make the verdict inconclusive
+    notes: list[str] = field(default_factory=list)  # these only inform
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def verdict(self) -> str:
+        open_questions = [*self.problems, *self.missing, *([] if self.allow_removed else self.removed)]
+        return overall(self.rows, self.counts, open_questions)
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODE[self.verdict]
+
+    @property
+    def moved(self) -> bool:
+        """Whether there is anything to say but "as before"."""
+        return (self.verdict != OK or bool(self.removed) or any(row.verdict != OK for row in self.rows))
+
+
+def failed(why: str) -> Result:
+    """What stands in the files when there was nothing to compare."""
+    return Result([], problems=[why])
+
+
+def to_json(result: Result) -> dict[str, Any]:
+    return {"verdict": result.verdict, "exit_code": result.exit_code, "moved": result.moved, **asdict(result)}
+
+
+def to_markdown(result: Result) -> str:
+    """The verdict, what led to it, and everything else folded away."""
+    rows = sorted(result.rows, key=lambda row: -_ratio(row))
+    shown = [row for row in rows if row.verdict != OK]
+    rest = [row for row in rows if row.verdict == OK]
+    grown = [count for count in result.counts if count.grown]
+    same = [count for count in result.counts if not count.grown]
+    parts = [f"## {_SIGN[result.verdict]} Benchmarks: {headline(result)}"]
+    if shown:
+        parts.append(_table(shown))
+    if grown:
+        parts.append(_count_table(grown))
+    removed = [f"`{name}`" for name in result.removed]
+    missing = [f"`{name}` {why}" for name, why in result.missing.items()]
+    may = "allowed by `--allow-removed`" if result.allow_removed else "`--allow-removed` lets this pass"
+    for title, lines in (("Not compared", missing), (f"Removed ({may})", removed), ("Problems", result.problems),
+                         ("Notes", result.notes)):
+        if lines:
+            parts.append(_list(title, lines))
+    if rest:
+        parts.append(_folded(f"{_benchmarks(len(rest))} within the limits", _table(rest)))
+    if same:
+        parts.append(_folded(f"{len(same)} counts within the limits", _count_table(same)))
+    if result.about:
+        parts.append(_summary(result))
+    return "\n\n".join(parts) + "\n"
+
+
+def headline(result: Result) -> str:
+    """The verdict and how many led to it, in one line."""
+    if not result.rows and result.verdict == INCONCLUSIVE and result.problems:
+        return "could not run"
+    numbers = {what: sum(row.verdict == what for row in result.rows) for what in (REGRESSED, FASTER, INCONCLUSIVE)}
+    numbers |= {"not compared": len(result.missing), "removed": len(result.removed),
+                "needing more memory or counting more": sum(count.grown for count in result.counts)}
+    details = ", ".join(f"{number} {what}" for what, number in numbers.items() if number)
+    return f"{result.verdict} ({details})" if details else result.verdict
+
+
+def _summary(result: Result) -> str:
+    about = result.about
+    lines = [f"`base` is {about['base']}, `head` is {about['head']}."]
+    if "rounds" in about:
+        again = sum(len(row.batches) == 2 for row in result.rows)
+        lines.append(f"{_benchmarks(len(result.rows))}, {about['rounds']} rounds, the {about['statistic']} of each process; "
+                     f"{again or 'none'} looked suspicious{' and went through a second batch' * (again > 0)}. "
+                     f"{about['machine']}.")
+    return "  \n".join(lines)
+
+
+def _ratio(row: Row) -> float:
+    return row.batches[-1].head.ratio if row.batches else row.head / row.base
+
+
+def _table(rows: list[Row]) -> str:
+    """Verdict first, then the figures; columns that are narrow enough for a comment on a pull request."""
+    lines = ["| verdict | benchmark | change | 95 % interval | limit | base | head | base / itself |",
+             "| --- | --- | ---: | :---: | ---: | ---: | ---: | ---: |"]
+    for row in rows:
+        verdict = row.verdict if row.verdict == OK else f"**{row.verdict}**"
+        if row.note:
+            verdict += f": {row.note}"
+        interval, itself = _evidence(row)
+        lines.append(_line(verdict, _code(row.name), _percent(_ratio(row)), interval, f"{100 * row.limit:.3g} %",
+                           seconds(row.base), seconds(row.head), itself))
+    return "\n".join(lines)
+
+
+def _evidence(row: Row) -> tuple[str, str]:
+    """Of the last batch: the first one chose the suspects, so its figures flatter the suspicion."""
+    if not row.batches:
+        return "", ""
+    last = row.batches[-1]
+    return f"{_percent(last.head.low)} … {_percent(last.head.high)}", _percent(last.same.ratio)
+
+
+def _count_table(counts: list[CountRow]) -> str:
+    lines = ["| verdict | benchmark | counted | base | head | limit |", "| --- | --- | --- | ---: | ---: | ---: |"]
+    for row in counts:
+        verdict = f"**{row.verdict}**" if row.grown else row.verdict
+        lines.append(_line(verdict, _code(row.benchmark), _METRICS.get(row.count, row.count), _amount(row.count, row.base),
+                           _amount(row.count, row.head), f"{100 * row.limit:.3g} %"))
+    return "\n".join(lines)
+
+
+def _amount(count: str, value: float) -> str:
+    if count not in ("allocated", "process"):
+        return f"{value:g}" if value < 1e6 else f"{value:.4g}"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= scale:
+            return f"{value / scale:.4g} {unit}"
+    return f"{value:.0f} B"
+
+
+def seconds(value: float) -> str:
+    """Three digits and a unit."""
+    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if value >= scale:
+            return f"{value / scale:.3g} {unit}"
+    return f"{value / 1e-9:.3g} ns"
+
+
+def _list(title: str, lines: list[str]) -> str:
+    return "\n".join([f"{title}:\n", *(f"- {line}" for line in lines)])
+
+
+def _folded(title: str, text: str) -> str:
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
+
+
+def _benchmarks(number: int) -> str:
+    return f"{number} benchmark{'s' * (number != 1)}"
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _code(name: str) -> str:
+    return f"`{name}`".replace("|", "\\|")
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):+.1f} %"
