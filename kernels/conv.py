@@ -8,9 +8,9 @@ chunks of images, whatever the number of threads.
 """
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.gemm import pack_copy, partition, tile_loop, vector_lanes
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, store
-from fastnet.kernels.structs import Mat
+from fastnet.kernels.conv_image import dense_conv_back, from_frame, plain_conv, to_frame
+from fastnet.kernels.gemm import partition, vector_lanes
+from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from fastnet.kernels.threads import run
 
 CHUNKS = 16  # parts of a batch whose gradients are summed by themselves
@@ -93,56 +93,6 @@ def _threads(work: int) -> int | None:
 
 
 @jit
-def to_frame(to, x, c, r, k, f, zero):
-    """The image at address x (c, r, k) into the middle of a frame (r + 2 f, k + 2 f, c) at address `to`.
-
-    What the frame holds outside the middle is left alone.
-    """
-    width = lanes(zero)
-    size = VECTOR_BYTES // width
-    for i in range(r):
-        row = to + ((i + f) * (k + 2 * f) + f) * c * size
-        if c >= width:
-            pack_copy(row, c, Mat(x + i * k * size, 1, r * k, 0), k, c, zero)
-        else:
-            for channel in range(c):
-                source = x + (channel * r + i) * k * size
-                for j in range(k):
-                    store(row + (j * c + channel) * size, load(source + j * size, zero))
-
-
-@jit
-def convolve(y, frame, filters, bias, c, r, k, n_o, h, relu, zero):
-    """y (r, k, n_o) = frame * filters + bias for one image, channels innermost; all by address."""
-    width = lanes(zero)
-    size = VECTOR_BYTES // width
-    one = cast_like(1, zero)
-    row = (k + 2 * (h // 2)) * c
-    for i in range(r):
-        for p in range(h):
-            last = p == h - 1
-            tile_loop(Mat(y + i * k * n_o * size, n_o, 1, width), Mat(frame + (i + p) * row * size, c, 1, 0),
-                      Mat(filters + p * h * c * width * size, width, 1, h * h * c * width), k, n_o, h * c,
-                      one, zero if p == 0 else one, bias if last else 0, relu if last else 0)
-
-
-@jit
-def add_weight_gradient(dW, dW_row, dW_o, dy, frame, c, r, k, n_o, h, zero):
-    """dW[o, p, q, channel] += sum over i, j of dy[i, j, o] frame[i + p, j + q, channel] for one image, by address.
-
-    Rows p of a filter lie dW_row elements apart, filters dW_o. Of the frame, one vector is read beyond its end.
-    """
-    width = lanes(zero)
-    size = VECTOR_BYTES // width
-    one = cast_like(1, zero)
-    row = (k + 2 * (h // 2)) * c
-    for p in range(h):
-        for i in range(r):
-            tile_loop(Mat(dW + p * dW_row * size, dW_o, 1, width), Mat(dy + i * k * n_o * size, 1, n_o, 0),
-                      Mat(frame + (i + p) * row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
-
-
-@jit
 def _forward(thread, threads, sync, scratch, y, x, filters, bias, n, n_i, r, k, n_o, h):
     zero = bias.dtype.type(0)
     width = lanes(zero)
@@ -152,8 +102,9 @@ def _forward(thread, threads, sync, scratch, y, x, filters, bias, n, n_i, r, k, 
     size = VECTOR_BYTES // width
     for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
         to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
-        convolve(out.ctypes.data, frame.ctypes.data, filters.ctypes.data, bias.ctypes.data, n_i, r, k, n_o, h, 0, zero)
-        pack_copy(y.ctypes.data + s * n_o * r * k * size, r * k, Mat(out.ctypes.data, 1, n_o, 0), n_o, r * k, zero)
+        plain_conv(out.ctypes.data, k * n_o, frame.ctypes.data, (k + 2 * f) * n_i, filters.ctypes.data, bias.ctypes.data,
+                   r, k, n_i, n_o, h, 0, zero)
+        from_frame(y.ctypes.data + s * n_o * r * k * size, out.ctypes.data, n_o, r, k, 0, zero)
 
 
 @jit
@@ -167,9 +118,9 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, chunks, n, n_
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
-            pack_copy(gradient.ctypes.data, n_o, Mat(dy.ctypes.data + s * n_o * r * k * size, 1, r * k, 0), r * k, n_o, zero)
-            add_weight_gradient(sums[chunk].ctypes.data, h * n_i, h * h * n_i, gradient.ctypes.data, frame.ctypes.data,
-                                n_i, r, k, n_o, h, zero)
+            to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * r * k * size, n_o, r, k, 0, zero)
+            dense_conv_back(sums[chunk].ctypes.data, h * n_i, gradient.ctypes.data, k * n_o, frame.ctypes.data,
+                            (k + 2 * f) * n_i, r, k, n_i, n_o, h, zero)
 
 
 @jit

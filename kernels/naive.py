@@ -136,6 +136,32 @@ def maxpool_backward(dx, dy, locs, size):
     dx[:, :, :rows, :cols] = np.where(locs[:, :, :rows, :cols], spread, 0)
 
 
+def conv_pool_forward(y, bits, x, W, b, relu):
+    """Convolution, ReLU if `relu`, pool of size 2; bit 2 p + q of `bits` is set where pixel (p, q) is the maximum.
+
+    With `relu` no bit is set where the maximum is 0.
+    """
+    full = np.empty((x.shape[0], len(W), *x.shape[2:]))
+    conv_forward(full, x, W, b)
+    windows = _windows(np.maximum(full, 0) if relu else full, 2)
+    y[...] = windows.max(axis=(4, 5))
+    places = windows == windows.max(axis=(4, 5), keepdims=True)
+    if relu:
+        places &= windows > 0
+    bits[...] = places.reshape(*y.shape, 4) @ np.array([1, 2, 4, 8])
+
+
+def conv_pool_backward(dx, dW, db, dy, bits, x, W):
+    """dx, dW, db from the gradient of the pooled output, which goes to every place that has a bit"""
+    (dy,) = _f64(dy)
+    full = np.zeros((x.shape[0], len(W), *x.shape[2:]))
+    for place, (p, q) in enumerate(np.ndindex(2, 2)):
+        rows, cols = dy.shape[2:]
+        full[:, :, p:2 * rows:2, q:2 * cols:2] = np.where(np.asarray(bits) >> place & 1, dy, 0)
+    conv_backward_input(dx, full, W)
+    conv_backward_weights(dW, full, x)
+    conv_backward_bias(db, full)
+
 def flatten_forward(y, x):
     """y = each image as one row, in C order"""
     y[...] = np.reshape(x, y.shape)

@@ -1,0 +1,279 @@
+"""One image through a convolution and back, all by address: what the ops of a compiled convolutional network are made of.
+
+An image stands with its channels innermost, in a frame of zeros around it: pixel (i, j) of the middle is i rows and j n_i
+elements behind its corner. The patch that a filter of side h covers begins h // 2 rows and pixels before its pixel.
+
+- Forward, a tile of pixels and output channels is summed in registers (`conv_simd.conv_tile`), and bias, ReLU and pooling
+  happen there, too: of a pooled convolution only the maxima are written, with one byte each that says where they were.
+- On the way back through a pooled convolution only those places have a gradient, of which ReLU has removed some: a quarter
+  of the pixels at most. For each output channel they are listed, and `conv_simd.patch_update` goes through the list.
+- Without a pool the gradients are dense, and products as of any layer.
+"""
+from fastnet.kernels._jit import jit
+from fastnet.kernels.conv_simd import conv_tile, load_byte, load_int, patch_update, store_int
+from fastnet.kernels.gemm import pack_copy, tile_loop
+from fastnet.kernels.simd import _ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
+from fastnet.kernels.structs import Mat
+
+LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
+LIST_BYTES = (24 + 16 * 4) * LISTED + 128  # memory for it: 4 equal maxima a window at most, and a table
+_MANY = VECTOR_BITS == 512 or _ARM  # 32 vector registers, not 16
+
+
+@jit
+def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
+    """The maxima of 2 x 2 windows of one image's convolution, and where they are; see `conv_simd.conv_tile`.
+
+    x is the address of the patch of pixel (0, 0). Output pixels are n_o elements apart, rows y_row. Of the bytes, pixels are
+    bits_col apart, whole vectors, and rows follow each other. A last odd row or column is not looked at.
+    """
+    noinline()
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    vectors, run, column = (n_o + width - 1) // width, h * c, h * h * c * width
+    for i in range(r // 2):
+        v = 0
+        while v < vectors:
+            wide = min(2, vectors - v)
+            tail = min(width, n_o - (v + wide - 1) * width)
+            w, b = filters + v * column * size, bias + v * width * size
+            j = 0
+            while j < k - 1:
+                left = k - j
+                x_at = x + (2 * i * x_row + j * c) * size
+                y_at = y + (i * y_row + j // 2 * n_o + v * width) * size
+                bits_at = bits + (i * (k // 2) + j // 2) * bits_col + v * width
+                if wide == 2 and _MANY and left >= 4:
+                    conv_tile(2, 4, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 4
+                elif wide == 2:
+                    conv_tile(2, 2, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 2
+                elif _MANY and left >= 8:
+                    conv_tile(2, 8, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 8
+                elif left >= 4:
+                    conv_tile(2, 4, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 4
+                else:
+                    conv_tile(2, 2, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 2
+            v += wide
+
+
+@jit
+def plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
+    """One image's convolution, every pixel of it; arguments as of `pooled_conv`."""
+    noinline()
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    vectors, run, column = (n_o + width - 1) // width, h * c, h * h * c * width
+    for i in range(r):
+        v = 0
+        while v < vectors:
+            wide = min(2, vectors - v)
+            tail = min(width, n_o - (v + wide - 1) * width)
+            w, b = filters + v * column * size, bias + v * width * size
+            j = 0
+            while j < k:
+                left = k - j
+                x_at = x + (i * x_row + j * c) * size
+                y_at = y + (i * y_row + j * n_o + v * width) * size
+                if wide == 2 and _MANY and left >= 8:
+                    conv_tile(1, 8, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 8
+                elif wide == 2 and left >= 4:
+                    conv_tile(1, 4, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 4
+                elif wide == 2:
+                    conv_tile(1, 1, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 1
+                elif left >= 8:
+                    conv_tile(1, 8, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 8
+                elif left >= 4:
+                    conv_tile(1, 4, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 4
+                else:
+                    conv_tile(1, 1, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 1
+            v += wide
+
+
+@jit
+def pooled_conv_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
+    """The way back through `pooled_conv` for one image: dW, db += and, if dx is not 0, dx +=.
+
+    dW and W are (n_o, h, row_length), a row of a filter being h c elements and zeros to whole vectors; dW is anything
+    there. x and dx are addresses of the patch of pixel (0, 0) in equal frames; dx's is filled before, and what is added
+    outside its middle has no meaning. `memory` has LIST_BYTES.
+    """
+    noinline()
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    cols, vectors = k // 2, row_length // width
+    table, order, offsets = memory, memory + 128, memory + 128 + 24 * LISTED
+    gradients = offsets + 32 * LISTED
+    store_int(table, 0)
+    for place in range(4):
+        store_int(table + (8 << place), (place // 2 * x_row + place % 2 * c) * size)
+    for first in range(0, r // 2, max(1, LISTED // cols)):
+        last = min(r // 2, first + max(1, LISTED // cols))
+        for left in range(0, cols, LISTED):
+            windows = _order_windows(order, first, last, left, min(cols, left + LISTED), cols, x_row, c, dy, dy_row, n_o,
+                                     bits, bits_col, size)
+            for o in range(n_o):
+                count = _list_places(offsets, gradients, table, order, windows, o, size, zero)
+                total = zero
+                for t in range(count):
+                    total += load(gradients + t * size, zero)
+                store(db + o * size, load(db + o * size, zero) + total)
+                at = o * h * row_length * size
+                _update_patches(offsets, gradients, count, x, x_row, dW + at, row_length, W + at, dx, h, vectors, zero)
+
+
+@jit
+def _order_windows(order, first, last, left, right, cols, x_row, c, dy, dy_row, n_o, bits, bits_col, size):
+    """List the windows of rows first:last, columns left:right: bytes to the patch of each, addresses of its dy and bits.
+
+    Neighbours' patches overlap, and what one has stored should not be loaded by the next: every second window first.
+    """
+    windows = 0
+    for i in range(first, last):
+        for odd in range(2):
+            for j in range(left + odd, right, 2):
+                at = order + 24 * windows
+                store_int(at, 2 * (i * x_row + j * c) * size)
+                store_int(at + 8, dy + (i * dy_row + j * n_o) * size)
+                store_int(at + 16, bits + (i * cols + j) * bits_col)
+                windows += 1
+    return windows
+
+
+@jit
+def _list_places(offsets, gradients, table, order, windows, o, size, zero):
+    """List the places of one channel that have a gradient: bytes to their patches, and the gradients."""
+    noinline()
+    count = 0
+    for _ in range(windows):
+        corner, g = load_int(order), load(load_int(order + 8) + o * size, zero)
+        places = load_byte(load_int(order + 16) + o)
+        order += 24
+        if places & (places - 1) == 0:  # one place, or none, which the next window overwrites: no branch to be guessed
+            store_int(offsets + 8 * count, corner + load_int(table + 8 * places))
+            store(gradients + size * count, g)
+            count += int(places != 0)
+        else:  # equal maxima: the gradient for each
+            for place in range(4):
+                if places & 1 << place:
+                    store_int(offsets + 8 * count, corner + load_int(table + (8 << place)))
+                    store(gradients + size * count, g)
+                    count += 1
+    return count
+
+
+@jit
+def _update_patches(offsets, gradients, count, x, x_row, dW, row_length, W, dx, h, vectors, zero):
+    """`patch_update` for all rows and vectors of a filter, as many at a time as the registers hold."""
+    size = VECTOR_BYTES // lanes(zero)
+    if h == 3 and vectors <= (3 if _MANY else 1):
+        if vectors == 1 and dx == 0:
+            patch_update(3, 1, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        elif vectors == 1:
+            patch_update(3, 1, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        elif vectors == 2 and dx == 0:
+            patch_update(3, 2, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        elif vectors == 2:
+            patch_update(3, 2, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        elif dx == 0:
+            patch_update(3, 3, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        else:
+            patch_update(3, 3, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        return
+    for p in range(h):
+        v = 0
+        while v < vectors:
+            step = (p * x_row + v * lanes(zero)) * size
+            there = (p * row_length + v * lanes(zero)) * size
+            left = vectors - v
+            if left >= 6:
+                if dx == 0:
+                    patch_update(1, 6, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
+                else:
+                    patch_update(1, 6, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
+                v += 6
+            elif left >= 3:
+                if dx == 0:
+                    patch_update(1, 3, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
+                else:
+                    patch_update(1, 3, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
+                v += 3
+            else:
+                if dx == 0:
+                    patch_update(1, 1, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
+                else:
+                    patch_update(1, 1, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
+                v += 1
+
+
+@jit
+def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero):
+    """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `pooled_conv_back`."""
+    noinline()
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    one = cast_like(1, zero)
+    for i in range(r):
+        for p in range(h):
+            tile_loop(Mat(dW + p * row_length * size, h * row_length, 1, width), Mat(dy + i * dy_row * size, 1, n_o, 0),
+                      Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
+
+
+@jit
+def add_channel_sums(db, dy, dy_row, r, k, n_o, zero):
+    """db += the sums of dy (r, k, n_o), rows dy_row apart, over all pixels."""
+    size = VECTOR_BYTES // lanes(zero)
+    for i in range(r):
+        for j in range(k):
+            for o in range(n_o):
+                at = db + o * size
+                store(at, load(at, zero) + load(dy + (i * dy_row + j * n_o + o) * size, zero))
+
+
+@jit
+def to_frame(to, x, c, r, k, f, zero):
+    """The image at address x (c, r, k) into the middle of a frame (r + 2 f, k + 2 f, c) at address `to`.
+
+    What the frame holds outside the middle is left alone.
+    """
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    for i in range(r):
+        row = to + ((i + f) * (k + 2 * f) + f) * c * size
+        if c >= width:
+            pack_copy(row, c, Mat(x + i * k * size, 1, r * k, 0), k, c, zero)
+        else:
+            for channel in range(c):
+                source = x + (channel * r + i) * k * size
+                for j in range(k):
+                    store(row + (j * c + channel) * size, load(source + j * size, zero))
+
+
+@jit
+def from_frame(to, x, c, r, k, f, zero):
+    """The middle of the frame at address x into an image (c, r, k) at address `to`."""
+    size = VECTOR_BYTES // lanes(zero)
+    for i in range(r):
+        row = x + ((i + f) * (k + 2 * f) + f) * c * size
+        if f == 0 and i == 0:  # without a frame all rows are one
+            pack_copy(to, r * k, Mat(row, 1, c, 0), c, r * k, zero)
+            return
+        pack_copy(to + i * k * size, r * k, Mat(row, 1, c, 0), c, k, zero)
+
+
+@jit
+def clear(to, count, zero):
+    """Zeros at `count` elements, rounded up to whole vectors."""
+    width = lanes(zero)
+    for i in range(0, count, width):
+        clear_vector(to + i * (VECTOR_BYTES // width), zero)

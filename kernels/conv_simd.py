@@ -1,0 +1,259 @@
+"""The two vector intrinsics of compiled convolutional networks; see `simd` for how and why they are written in LLVM IR.
+
+==================  ==========================================================================================
+``conv_tile``       a few pixels x a few vectors of output channels, bias, ReLU and pooling in registers
+``patch_update``    the way back of one output channel: for each place with a gradient, one patch of the image
+==================  ==========================================================================================
+
+Both read images whose channels stand innermost, inside a frame of zeros: row p of the patch that a filter covers is a run
+of h n_i neighbours.
+"""
+import llvmlite.ir as ir
+from fastnet.kernels.simd import _ADDRESS, _Emit, _lanes
+from numba import types
+from numba.extending import intrinsic
+
+_BYTE = ir.IntType(8)
+
+
+def _constant(value):
+    return ir.Constant(_ADDRESS, value)
+
+
+@intrinsic(prefer_literal=True)
+def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias, y, y_col, tail, bits, bits_col, relu,
+              zero):
+    """y = epilogue(bias + patches times filters) for a tile of neighbouring pixels and vectors of output channels.
+
+    Parameters
+    ----------
+    pool, cols, vecs : literal int
+        With pool = 1 the tile is `cols` pixels of one row. With pool = 2 it is 2 rows x `cols` pixels, `cols` even, and
+        what is written are the maxima of its 2 x 2 windows. `vecs` vectors of channels; all sums live in registers.
+    x, x_row, x_col : int64
+        Address of the patch of the tile's first pixel; elements to the next row of the image and to the next pixel.
+    h, run : int64
+        The patch: h rows of `run` neighbours.
+    w, w_vec : int64
+        The filters in vector columns: vector v at address w plus v * w_vec elements, h * run vectors each.
+    bias : int64
+        Address of `vecs` vectors.
+    y, y_col : int64
+        Address of the first pixel or window of the output; elements to the next one.
+    tail : int64
+        Lanes of the last vector that are written, 1 to LANES.
+    bits, bits_col : int64
+        With pool = 2: address and step of one byte per window and channel. Bit 2 p + q is set where pixel (p, q) of the
+        window is its maximum; with `relu`, no bit is set where the maximum is not above 0.
+    relu : int64
+        Not 0: negative results become 0. NaN stays NaN, and a window with NaN is NaN.
+    zero : float32 or float64
+        Its type is the element type.
+    """
+    if not all(isinstance(literal, types.IntegerLiteral) for literal in (pool, cols, vecs)):
+        return None
+    pool_n, cols_n, vecs_n, float_type = pool.literal_value, cols.literal_value, vecs.literal_value, zero
+    signature = types.void(pool, cols, vecs, *[types.int64] * 14, float_type)
+
+    def codegen(context, builder, signature, arguments):
+        x, x_row, x_col, h, run, w, w_vec, bias, y, y_col, tail, bits, bits_col, relu, _ = arguments[3:]
+        emit = _Emit(builder, float_type, _lanes(float_type))
+        sums = _patch_sums(emit, pool_n, cols_n, vecs_n, x, x_row, x_col, h, run, w, w_vec, bias)
+        mask, whole = emit.first(tail), builder.icmp_signed("==", tail, _constant(emit.lanes))
+        clip = emit.splat(builder.icmp_signed("!=", relu, _constant(0)))
+        out, places = {}, {}
+        for q in range(0, cols_n, pool_n):
+            for v in range(vecs_n):
+                if pool_n == 1:
+                    value = sums[0, q, v]
+                    negative = builder.fcmp_ordered("<", value, emit.zero)
+                    out[q, v] = builder.select(builder.and_(negative, clip), emit.zero, value)
+                else:
+                    window = [sums[p, q + s, v] for p in range(2) for s in range(2)]
+                    out[q // 2, v], places[q // 2, v] = _pooled(emit, window, clip)
+        last = vecs_n - 1
+        at = {(q, v): emit.address(y, builder.mul(y_col, _constant(q)), _constant(v * emit.lanes)) for q, v in out}
+        for q, v in out:
+            if v < last:
+                emit.store(out[q, v], at[q, v])
+        with builder.if_else(whole) as (then, otherwise):
+            with then:
+                for q, v in out:
+                    if v == last:
+                        emit.store(out[q, v], at[q, v])
+            with otherwise:
+                for q, v in out:
+                    if v == last:
+                        emit.store_first(out[q, v], at[q, v], mask)
+        for (q, v), value in places.items():
+            place = builder.add(bits, builder.add(builder.mul(bits_col, _constant(q)), _constant(v * emit.lanes)))
+            builder.store(value, builder.inttoptr(place, value.type.as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias):
+    """For each pixel and vector: bias + the sum over the patch, the sums being phi nodes of one loop."""
+    builder = emit.builder
+    at = [(i, j, v) for i in range(rows) for j in range(cols) for v in range(vecs)]
+    pixels = [emit.address(x, builder.mul(x_col, _constant(j))) for j in range(cols)]
+    columns = [emit.address(w, builder.mul(w_vec, _constant(v))) for v in range(vecs)]
+    starts = [emit.load(emit.address(bias, _constant(v * emit.lanes))) for v in range(vecs)]
+    size = emit.bytes
+    down = emit.address(_constant(0), x_row)  # bytes to the next row of the image
+    turn = builder.sub(down, emit.address(_constant(0), builder.sub(run, _constant(1))))  # and from a run's end to it
+    total = builder.mul(h, run)
+
+    before = builder.block
+    loop, body, after = (builder.append_basic_block(name) for name in ("patch.loop", "patch.body", "patch.after"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    t, e, x_offset, w_offset = (builder.phi(_ADDRESS) for _ in range(4))
+    sums = {place: builder.phi(emit.vector) for place in at}
+    builder.cbranch(builder.icmp_signed("<", t, total), body, after)
+    builder.position_at_end(body)
+    filters = [emit.load(builder.add(column, w_offset)) for column in columns]
+    offsets = [x_offset] + [builder.add(x_offset, down)] * (rows - 1)
+    new = {}
+    for i in range(rows):
+        for j in range(cols):
+            element = emit.broadcast(builder.add(pixels[j], offsets[i]))
+            for v in range(vecs):
+                new[i, j, v] = emit.fma(element, filters[v], sums[i, j, v])
+    following = builder.add(e, _constant(1))
+    ends = builder.icmp_signed("==", following, run)
+    nexts = [builder.add(t, _constant(1)), builder.select(ends, _constant(0), following),
+             builder.add(x_offset, builder.select(ends, turn, _constant(size))),
+             builder.add(w_offset, _constant(size * emit.lanes))]
+    builder.branch(loop)
+    for value, next_value in zip((t, e, x_offset, w_offset), nexts, strict=True):
+        value.add_incoming(_constant(0), before)
+        value.add_incoming(next_value, body)
+    for place in at:
+        sums[place].add_incoming(starts[place[2]], before)
+        sums[place].add_incoming(new[place], body)
+    builder.position_at_end(after)
+    return sums
+
+
+def _pooled(emit, window, clip):
+    """The maximum of four vectors, and the bits of those that equal it."""
+    builder = emit.builder
+
+    def larger(a, b):
+        return builder.select(builder.fcmp_ordered(">", a, b), a, b)
+
+    top = larger(larger(window[0], window[1]), larger(window[2], window[3]))
+    odd = builder.or_(builder.fcmp_unordered("uno", window[0], window[1]),
+                      builder.fcmp_unordered("uno", window[2], window[3]))
+    top = builder.select(odd, ir.Constant(emit.vector, [float("nan")] * emit.lanes), top)
+    bytes_ = ir.VectorType(_BYTE, emit.lanes)
+    none = ir.Constant(bytes_, [0] * emit.lanes)
+    bits = none
+    for place, value in enumerate(window):
+        bit = ir.Constant(bytes_, [1 << place] * emit.lanes)
+        bits = builder.or_(bits, builder.select(builder.fcmp_ordered("==", value, top), bit, none))
+    dead = builder.and_(clip, builder.fcmp_ordered("<=", top, emit.zero))
+    return builder.select(dead, emit.zero, top), builder.select(dead, none, bits)
+
+
+@intrinsic(prefer_literal=True)
+def patch_update(typingctx, rows, vecs, scatter, count, offsets, gradients, x, row, dw, dw_row, w, dx, zero):
+    """dW += sum of g patch(x), and dx's patch += g W for every g: one output channel, the places with a gradient alone.
+
+    Parameters
+    ----------
+    rows, vecs : literal int
+        The part of the patch: `rows` rows of `vecs` vectors. Its sums, and the filter, live in registers.
+    scatter : literal int
+        0: without dx.
+    count : int64
+        Number of places.
+    offsets, gradients : int64
+        Addresses of `count` int64, the bytes from x to each place's patch, and of `count` gradients g.
+    x, row : int64
+        Address of the image in its frame; elements to its next row. One vector is read beyond the last patch.
+    dw, dw_row, w : int64
+        Address of the filter's gradient and of the filter, rows `dw_row` elements apart. The lanes of W behind the end of
+        a row must be 0; those of dW are filled with no matter what.
+    dx : int64
+        Address of a frame as x.
+    zero : float32 or float64
+        Its type is the element type.
+    """
+    if not all(isinstance(literal, types.IntegerLiteral) for literal in (rows, vecs, scatter)):
+        return None
+    rows_n, vecs_n, scatter_n, float_type = rows.literal_value, vecs.literal_value, scatter.literal_value, zero
+    signature = types.void(rows, vecs, scatter, *[types.int64] * 9, float_type)
+
+    def codegen(context, builder, signature, arguments):
+        count, offsets, gradients, x, row, dw, dw_row, w, dx, _ = arguments[3:]
+        emit = _Emit(builder, float_type, _lanes(float_type))
+        at = [(p, v) for p in range(rows_n) for v in range(vecs_n)]
+        steps = [emit.address(_constant(0), builder.mul(row, _constant(p))) for p in range(rows_n)]
+        filter_at = {(p, v): emit.address(_constant(0), builder.mul(dw_row, _constant(p)), _constant(v * emit.lanes))
+                     for p, v in at}
+        filters = {place: emit.load(builder.add(w, filter_at[place])) for place in at} if scatter_n else {}
+
+        before = builder.block
+        loop, body, after = (builder.append_basic_block(name) for name in ("places.loop", "places.body", "places.after"))
+        builder.branch(loop)
+        builder.position_at_end(loop)
+        t = builder.phi(_ADDRESS)
+        sums = {place: builder.phi(emit.vector) for place in at}
+        builder.cbranch(builder.icmp_signed("<", t, count), body, after)
+        builder.position_at_end(body)
+        offset = builder.load(builder.inttoptr(builder.add(offsets, builder.mul(t, _constant(8))), _ADDRESS.as_pointer()))
+        gradient = emit.broadcast(emit.address(gradients, t))
+        new = {}
+        for p, v in at:
+            place = builder.add(builder.add(offset, steps[p]), _constant(v * emit.lanes * emit.bytes))
+            new[p, v] = emit.fma(gradient, emit.load(builder.add(x, place)), sums[p, v])
+            if scatter_n:
+                there = builder.add(dx, place)
+                emit.store(emit.fma(gradient, filters[p, v], emit.load(there)), there)
+        following = builder.add(t, _constant(1))
+        builder.branch(loop)
+        t.add_incoming(_constant(0), before)
+        t.add_incoming(following, body)
+        for place in at:
+            sums[place].add_incoming(emit.zero, before)
+            sums[place].add_incoming(new[place], body)
+
+        builder.position_at_end(after)
+        for place in at:
+            there = builder.add(dw, filter_at[place])
+            emit.store(builder.fadd(emit.load(there), sums[place]), there)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic
+def load_byte(typingctx, address):
+    """The byte at an address, 0 to 255."""
+    def codegen(context, builder, signature, arguments):
+        value = builder.load(builder.inttoptr(arguments[0], _BYTE.as_pointer()))
+        return builder.zext(value, _ADDRESS)
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def load_int(typingctx, address):
+    """The int64 at an address."""
+    def codegen(context, builder, signature, arguments):
+        return builder.load(builder.inttoptr(arguments[0], _ADDRESS.as_pointer()))
+
+    return types.int64(types.int64), codegen
+
+
+@intrinsic
+def store_int(typingctx, address, value):
+    """Write an int64 at an address."""
+    def codegen(context, builder, signature, arguments):
+        builder.store(arguments[1], builder.inttoptr(arguments[0], _ADDRESS.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
