@@ -86,3 +86,13 @@ def test_a_script_finds_the_same_with_numpy_layers_and_on_fastnet(course, script
             np.testing.assert_array_equal(found[name], value, err_msg=name)
     losses = next(expected[name] for name in ("loss", "losses", "curves", "train_loss") if name in expected)
     assert np.isfinite(losses).all() and np.ptp(losses) > 0.01, "the script trains"
+
+
+def test_the_courses_unit_tests_pass_on_fastnet(tmp_path):
+    shutil.copytree(SCRIPTS / "layers", tmp_path / "layers")
+    shutil.copytree(SCRIPTS / "test", tmp_path / "test")
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-m", "fastnet.dropin", "-m", "unittest", "discover", "test"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0 and "Ran 22 tests" in done.stderr, done.stderr
+    assert "comes from" not in done.stderr and "layers.conv is" not in done.stderr, "fastnet's own layers, all of them"
