@@ -112,7 +112,7 @@ def test_editions_that_are_asked_for(text, edition):
 
 @pytest.mark.parametrize("text", ["", "1", "101", "three", "3,pictures", "3;images", "-3", "4.0"])
 def test_editions_that_there_are_not(text):
-    with pytest.raises(ValueError, match="--classes: .* is not an edition. It is a number of classes"):
+    with pytest.raises(ValueError, match=r"--classes: .* is not an edition. It is a number of classes"):
         _editions_data.parse(text, "--classes")
 
 
