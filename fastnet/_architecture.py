@@ -7,6 +7,9 @@ from typing import Any
 # class: (module, arguments that make it, each an attribute too)
 LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "FullLayer": ("fastnet.full", ("n_i", "n_o")),
+    "ConvLayer": ("fastnet.conv", ("n_i", "n_o", "h")),
+    "MaxPoolLayer": ("fastnet.maxpool", ("size",)),
+    "FlattenLayer": ("fastnet.flatten", ()),
     "ReluLayer": ("fastnet.relu", ()),
     "SoftMaxLayer": ("fastnet.softmax", ()),
     "CrossEntropyLayer": ("fastnet.cross_entropy", ()),

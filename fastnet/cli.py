@@ -19,6 +19,7 @@ Subcommand = Callable[[Any], None]
 _SUBCOMMANDS: list[Subcommand] = []
 _ELSEWHERE = {
     "sweep": ("fastnet.sweep.command", "train with many learning rates and show which one to take"),
+    "train": ("fastnet._train", "train one network and write its pictures and a report"),
 }
 
 

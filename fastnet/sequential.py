@@ -304,6 +304,25 @@ class Sequential:
         """
         return self.evaluate(x, labels).accuracy
 
+    def plot(self) -> Any:
+        """Draw the last fit's loss and accuracy against the epoch.
+
+        Returns
+        -------
+        matplotlib.figure.Figure
+            A notebook shows it; ``savefig("name.png")`` writes it. :mod:`fastnet.plots` has more pictures.
+
+        Raises
+        ------
+        RuntimeError
+            If the model has not been fitted.
+        """
+        return _checks.computed("Sequential.plot", "history", self.history, "fit").plot()
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture of the last fit that a notebook shows; before a fit, None: it shows the layers."""
+        return None if self.history is None else self.history._repr_png_()
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the layers and their parameters into a safetensors file, which :func:`fastnet.load` reads.
 

@@ -32,6 +32,9 @@ def _parameter(torch: Any, array: np.ndarray, dtype: np.dtype) -> Any:
 
 _MODULES: dict[str, Any] = {
     "FullLayer": lambda nn, layer: nn.Linear(layer.n_i, layer.n_o, device="meta"),
+    "ConvLayer": lambda nn, layer: nn.Conv2d(layer.n_i, layer.n_o, layer.h, padding=layer.h // 2, device="meta"),
+    "MaxPoolLayer": lambda nn, layer: nn.MaxPool2d(layer.size),
+    "FlattenLayer": lambda nn, layer: nn.Flatten(),
     "ReluLayer": lambda nn, layer: nn.ReLU(),
     "SoftMaxLayer": lambda nn, layer: nn.Softmax(dim=1),
 }

@@ -396,11 +396,14 @@ def test_from_npz(arrays, tmp_path):
     ("changes", "match"),
     [
         ({"y_test": None}, "has no y_test, only x_train"),
-        ({"x_train": np.zeros((6, 3072))}, r"x_train must be uint8 of shape \(n, 3072\), got float64.*as bytes"),
-        ({"x_test": np.zeros((3, 32, 32, 3), np.uint8)}, "Flatten each image"),
+        ({"x_train": np.zeros((6, 3072))}, r"x_train must be uint8 of shape \(n, d\), got float64.*as bytes"),
+        ({"x_test": np.zeros((3, 32, 32, 3), np.uint8)},
+         r"Flatten each image: x.transpose\(0, 3, 1, 2\).reshape\(len\(x\), -1\)"),
+        ({"x_test": np.zeros((3, 28, 28), np.uint8)}, r"Flatten each image: x.reshape\(len\(x\), -1\)"),
+        ({"x_test": np.zeros((3, 784), np.uint8)}, "x_train has 3072 values per sample, x_test has 784"),
         (
             {"x_test": np.zeros((0, 3072), np.uint8)},
-            r"x_test must be uint8 of shape \(n, 3072\), got uint8 of shape \(0,",
+            r"x_test must be uint8 of shape \(n, d\), got uint8 of shape \(0,",
         ),
         ({"y_train": np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]]}, "Make labels of one-hot rows"),
         ({"y_train": np.zeros(5, int)}, r"y_train must be whole numbers of shape \(6,\)"),

@@ -24,7 +24,9 @@ BANNER = """\
 {line}"""
 
 
-def load(source: str | os.PathLike[str], seed: int, dtype: npt.DTypeLike = np.float64) -> Data:
+def load(
+    source: str | os.PathLike[str], seed: int, dtype: npt.DTypeLike = np.float64, n_classes: int = 5
+) -> Data:
     """Load data by name.
 
     Parameters
@@ -36,6 +38,8 @@ def load(source: str | os.PathLike[str], seed: int, dtype: npt.DTypeLike = np.fl
         Chooses the classes of CIFAR-100 or the synthetic images; without meaning for a file.
     dtype : dtype-like
         float32 or float64.
+    n_classes : int
+        How many classes of CIFAR-100 or of synthetic images; a file has those that it has.
 
     Returns
     -------
@@ -45,9 +49,9 @@ def load(source: str | os.PathLike[str], seed: int, dtype: npt.DTypeLike = np.fl
     if os.fspath(source) == "auto":
         source = _what_there_is()
     if source == "cifar100":
-        return cifar100(seed, dtype=dtype)
+        return cifar100(seed, n_classes, dtype)
     if source == "synthetic":
-        return synthetic(seed, dtype=dtype)
+        return synthetic(seed, n_classes, dtype=dtype)
     if os.path.splitext(source)[1] != ".npz":
         raise ValueError(f"load: data must be one of {SOURCES}, got {os.fspath(source)!r}.")
     return from_npz(source, dtype)

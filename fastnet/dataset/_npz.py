@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet.dataset import _data
-from fastnet.dataset._data import N_PIXELS, Data
+from fastnet.dataset._data import Data
 
 LAYOUT = (
-    f"Expected: x_train and x_test, uint8 (n, {N_PIXELS}); y_train and y_test, whole numbers (n,); "
+    "Expected: x_train and x_test, uint8 (n, d); y_train and y_test, whole numbers (n,); "
     "and, if you like, names, a text for each class."
 )
 
@@ -25,8 +25,9 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
     Parameters
     ----------
     path : path-like
-        A file with ``x_train`` and ``x_test``, uint8 of shape (n, 3072), channel by channel, ``y_train`` and ``y_test``,
-        whole numbers from 0 of shape (n,), and optionally ``names``, a text for each class.
+        A file with ``x_train`` and ``x_test``, uint8 of shape (n, d): one sample per row, 3072 values channel by channel
+        as in CIFAR-100, 784 as in MNIST, or any other number; ``y_train`` and ``y_test``, whole numbers from 0 of shape
+        (n,); and optionally ``names``, a string for each class.
     dtype : dtype-like
         float32 or float64.
 
@@ -43,6 +44,9 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
         raise ValueError(f"{path} has no {' and no '.join(missing)}, only {', '.join(arrays) or 'nothing'}. {LAYOUT}")
     for part in ("train", "test"):
         _check_part(path, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
+    if arrays["x_train"].shape[1] != arrays["x_test"].shape[1]:
+        raise ValueError(f"{path}: x_train has {arrays['x_train'].shape[1]} values per sample, x_test has "
+                         f"{arrays['x_test'].shape[1]}. They must have equally many.")
     names = _class_names(path, arrays)
     train, test = ((arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int64)) for part in ("train", "test"))
     return _data.from_pixels(train, test, names, path.stem, type_)
@@ -63,11 +67,13 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
-    if x.dtype != np.uint8 or x.ndim != 2 or x.shape[1] != N_PIXELS or len(x) == 0:
+    if x.dtype != np.uint8 or x.ndim != 2 or x.size == 0:
         hint = " Pixels are kept as bytes, 0 .. 255; they are scaled on loading." if x.dtype.kind == "f" else ""
-        hint = f" Flatten each image: x.reshape(len(x), {N_PIXELS})." if x.ndim > 2 else hint
+        channels_last = x.ndim == 4 and x.shape[3] == 3
+        order = ".transpose(0, 3, 1, 2)" if channels_last else ""
+        hint = f" Flatten each image: x{order}.reshape(len(x), -1)." if x.ndim > 2 else hint
         raise ValueError(
-            f"{path}: x_{part} must be uint8 of shape (n, {N_PIXELS}), got {x.dtype} of shape {x.shape}.{hint}"
+            f"{path}: x_{part} must be uint8 of shape (n, d), got {x.dtype} of shape {x.shape}.{hint}"
         )
     if y.dtype.kind not in "iu" or y.shape != (len(x),):
         hint = " Make labels of one-hot rows: y.argmax(axis=1)." if y.ndim == 2 and len(y) == len(x) else ""

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class EpochReport(NamedTuple):
@@ -64,6 +64,16 @@ class History:
         if report.val_loss is not None and report.val_accuracy is not None:
             self.val_losses.append(report.val_loss)
             self.val_accuracies.append(report.val_accuracy)
+
+    def plot(self) -> Any:
+        """Draw loss and accuracy against the epoch: a Matplotlib figure, see :func:`fastnet.plots.curves`."""
+        from fastnet import plots
+
+        return plots.curves(self)
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture that a notebook shows."""
+        return self.plot().png() if self.losses else None
 
     def __repr__(self) -> str:
         last = f", last loss {self.losses[-1]:.4g}" if self.losses else ""
