@@ -30,6 +30,8 @@ from tqdm import tqdm
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.dataset import SOURCES, load
+from fastnet.plots import image_shape
+from run_cifar100 import hidden_layers
 
 COURSE = (500,)  # hidden layers
 CANDIDATES = ((500,), (1000,), (500, 100), (1000, 100))
@@ -50,32 +52,34 @@ def network(hidden: tuple[int, ...], n_i: int, n_o: int, rng: np.random.Generato
 
 
 def mirrored(x: np.ndarray) -> np.ndarray:
-    """Every image flipped left to right; rows are channel-major, 3 x 32 x 32."""
-    return np.ascontiguousarray(x.reshape(-1, 3, 32, 32)[..., ::-1]).reshape(len(x), -1)
+    """Every image flipped left to right; rows are square images of three channels or one, channel by channel."""
+    channels, rows, columns = image_shape("better_cifar", x.shape[1])
+    return np.ascontiguousarray(x.reshape(-1, channels, rows, columns)[..., ::-1]).reshape(len(x), -1)
 
 
-def plain(hidden: tuple[int, ...], x: np.ndarray, y: np.ndarray, seed: int, epochs: int) -> Sequential:
+def plain(hidden: tuple[int, ...], x: np.ndarray, y: np.ndarray, seed: int, epochs: int, batch_size: int) -> Sequential:
     """A network trained as the course trains it."""
     model = network(hidden, x.shape[1], y.shape[1], np.random.default_rng(seed))
-    model.fit(x, y, epochs, LEARNING_RATE, progress=False)
+    model.fit(x, y, epochs, LEARNING_RATE, batch_size, progress=False)
     return model
 
 
-def falling(hidden: tuple[int, ...], x: np.ndarray, y: np.ndarray, seed: int, epochs: int) -> Sequential:
+def falling(hidden: tuple[int, ...], x: np.ndarray, y: np.ndarray, seed: int, epochs: int, batch_size: int) -> Sequential:
     """A network trained at a rate that falls to 0, on images in a new order each epoch."""
     rng = np.random.default_rng(seed)
     model = network(hidden, x.shape[1], y.shape[1], rng)
-    model.fit(x, y, epochs, lambda epoch: 2 * LEARNING_RATE * (1 - epoch / epochs), shuffle=True, rng=rng, progress=False)
+    model.fit(x, y, epochs, lambda epoch: 2 * LEARNING_RATE * (1 - epoch / epochs), batch_size, shuffle=True, rng=rng,
+              progress=False)
     return model
 
 
-def choose(x: np.ndarray, y: np.ndarray, epochs: int) -> tuple[int, ...]:
+def choose(x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int) -> tuple[int, ...]:
     """The hidden layers with the best mean accuracy on the last fifth of the training images."""
     cut = len(x) * 4 // 5
     scores = {}
     for hidden in tqdm(CANDIDATES, desc="choosing the size", unit="network", disable=None):
         scores[hidden] = statistics.fmean(
-            plain(hidden, x[:cut], y[:cut], seed, epochs).evaluate(x[cut:], y[cut:]).accuracy
+            plain(hidden, x[:cut], y[:cut], seed, epochs, batch_size).evaluate(x[cut:], y[cut:]).accuracy
             for seed in range(1000, 1000 + CHOICE_SEEDS))
     print(f"Accuracy on {len(x) - cut} images held back from training, mean of {CHOICE_SEEDS} seeds:")
     for hidden, score in scores.items():
@@ -84,20 +88,22 @@ def choose(x: np.ndarray, y: np.ndarray, epochs: int) -> tuple[int, ...]:
     return max(bigger, key=scores.__getitem__)
 
 
-def accuracies(data, hidden: tuple[int, ...], seed: int, epochs: int, mirrored_epochs: int) -> list[float]:
+def accuracies(data, hidden: tuple[int, ...], seed: int, epochs: int, batch_size: int) -> list[float]:
     """Test accuracy after each step, for one seed."""
+    mirrored_epochs = max(1, round(epochs * MIRRORED_EPOCHS / EPOCHS))
     (x, y), (x_test, y_test) = data
 
     def score(p: np.ndarray) -> float:
         return float(np.mean(p.argmax(1) == y_test))
 
     both, twice = np.concatenate([x, mirrored(x)]), np.concatenate([y, y])
-    members = [falling(hidden, both, twice, 100 * seed + number, mirrored_epochs) for number in range(MEMBERS)]
+    members = [falling(hidden, both, twice, 100 * seed + number, mirrored_epochs, batch_size) for number in range(MEMBERS)]
     flipped = mirrored(x_test)
     p = [model.predict_proba(x_test) + model.predict_proba(flipped) for model in members]
-    return [score(plain(COURSE, x, y, seed, epochs).predict_proba(x_test)),
-            score(plain(hidden, x, y, seed, epochs).predict_proba(x_test)),
-            score(falling(hidden, x, y, seed, epochs).predict_proba(x_test)), score(p[0]), score(np.sum(p, axis=0))]
+    return [score(plain(COURSE, x, y, seed, epochs, batch_size).predict_proba(x_test)),
+            score(plain(hidden, x, y, seed, epochs, batch_size).predict_proba(x_test)),
+            score(falling(hidden, x, y, seed, epochs, batch_size).predict_proba(x_test)),
+            score(p[0]), score(np.sum(p, axis=0))]
 
 
 def interval(values: np.ndarray) -> tuple[float, float, float]:
@@ -136,6 +142,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="chooses the classes (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="how many repetitions, 2 or more (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the course network (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=5, help="how many, without a file (default: %(default)s)")
+    parser.add_argument("--hidden", metavar="WIDTHS",
+                        help="hidden layers of the better network, 1000,100 (default: chosen on held-back images)")
+    parser.add_argument("--batch-size", type=int, default=128, help="(default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for table and plot (default: %(default)s)")
     settings = parser.parse_args(argv)
     try:
@@ -149,11 +159,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: argparse.Namespace) -> None:
-    data = load(settings.data, settings.seed, np.float32)
+    data = load(settings.data, settings.seed, np.float32, settings.classes)
     (x, y), (x_test, _) = data
-    hidden = choose(x, y, settings.epochs)
-    mirrored_epochs = max(1, round(settings.epochs * MIRRORED_EPOCHS / EPOCHS))
-    scores = np.array([accuracies(data, hidden, seed, settings.epochs, mirrored_epochs)
+    mirrored(x[:1])  # an error now rather than in an hour, if these are no images
+    hidden = hidden_layers(settings.hidden) if settings.hidden else choose(x, y, settings.epochs, settings.batch_size)
+    scores = np.array([accuracies(data, hidden, seed, settings.epochs, settings.batch_size)
                        for seed in tqdm(range(settings.seeds), desc="course and better network", unit="seed", disable=None)])
 
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.dataset import SOURCES, load
-from fastnet.sweep import lr_sweep
+from fastnet.sweep import SweepResult, lr_sweep
 
 SEED = 0  # chooses the classes (your student number) and the weights
 LEARNING_RATES = "0.01, 0.1, 0.3, 10"
 EPOCHS = 20
-HIDDEN = 500
+CLASSES = 5
+HIDDEN = "500"
 BATCH_SIZE = 128
+RED = "#d55e00"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,21 +41,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run(settings: argparse.Namespace) -> None:
-    data = load(settings.data, settings.seed, settings.dtype)
+    data = load(settings.data, settings.seed, settings.dtype, settings.classes)
     (x_train, y_train), (x_test, y_test) = data
+    sizes = (x_train.shape[1], *hidden_layers(settings.hidden), y_train.shape[1])
 
     def build(rng: np.random.Generator) -> Sequential:
-        return Sequential(layers=(FullLayer(x_train.shape[1], HIDDEN, settings.dtype, rng), ReluLayer(),
-                                  FullLayer(HIDDEN, y_train.shape[1], settings.dtype, rng), SoftMaxLayer()),
-                          loss=CrossEntropyLayer())
+        layers = [layer for n_i, n_o in pairwise(sizes) for layer in (FullLayer(n_i, n_o, settings.dtype, rng), ReluLayer())]
+        return Sequential(layers=(*layers[:-1], SoftMaxLayer()), loss=CrossEntropyLayer())
 
-    result = lr_sweep(build, x_train, y_train, settings.lrs, settings.epochs, BATCH_SIZE, seeds=[settings.seed],
+    result = lr_sweep(build, x_train, y_train, settings.lrs, settings.epochs, settings.batch_size, seeds=[settings.seed],
                       test=(x_test, y_test))
 
     settings.out.mkdir(parents=True, exist_ok=True)
-    figure = result.plot("test_accuracy")
-    figure.suptitle(f"{x_train.shape[1]}-{HIDDEN}-{y_train.shape[1]} network on {data.name}, batch size {BATCH_SIZE}")
-    figure.savefig(settings.out / "acc_lr.png", dpi=150)
+    title = f"{'-'.join(map(str, sizes))} network on {data.name}, batch size {settings.batch_size}"
+    draw(result, title, chance=1 / y_train.shape[1]).savefig(settings.out / "acc_lr.png", dpi=150)
     with open(settings.out / "acc_results.csv", "w", encoding="ascii") as file:
         for lr, (accuracy,) in zip(result.lrs, result.accuracies):
             file.write(f"{lr:g},{accuracy:.4f}\n")
@@ -64,10 +67,63 @@ def run(settings: argparse.Namespace) -> None:
     print(f"\nPlot and table: {settings.out / 'acc_lr.png'}, {settings.out / 'acc_results.csv'}")
 
 
+def draw(result: SweepResult, title: str, chance: float) -> Figure:
+    """Loss against epoch, a curve for each rate; test accuracy against rate, diverged ones where they ended, and chance."""
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure.suptitle(title)
+    left, right = figure.subplots(1, 2)
+    epochs = np.arange(1, result.losses.shape[2] + 1)
+    first = []
+    for lr, (losses,), (epoch,) in zip(result.lrs, result.losses, result.diverged_in):
+        seen = np.where(np.isfinite(losses), losses, np.nan)
+        if epoch:
+            left.plot(epochs, seen, "x--", color=RED, label=f"{lr:g}: diverged in epoch {epoch}")
+        else:
+            left.plot(epochs, seen, label=f"{lr:g}", marker="o" if len(epochs) < 3 else None)
+            first.append(losses[0])
+    left.set(xlabel="epoch", ylabel="average training loss", title="a curve for each learning rate")
+    if first:
+        left.set_ylim(0, 1.08 * max(first))
+    left.xaxis.get_major_locator().set_params(integer=True)
+
+    lrs, accuracies = np.array(result.lrs), result.accuracies[:, 0]
+    diverged = result.diverged_in[:, 0] > 0
+    order = np.argsort(lrs)
+    converged = order[~diverged[order]]
+    right.plot(lrs[converged], accuracies[converged], "o-", label="test accuracy")
+    if diverged.any():
+        right.plot(lrs[diverged], accuracies[diverged], "x", color=RED, ms=9, mew=2, label="test accuracy, diverged")
+    right.axhline(chance, color="0.5", ls=":", label=f"chance, {chance:.3g}")
+    right.set_xscale("log")
+    right.margins(x=0.08)
+    right.set(xlabel="learning rate", ylabel="test accuracy", ylim=(0, 1))
+    if len(lrs) <= 8:
+        right.set_xticks(lrs, [f"{lr:g}" for lr in lrs])
+    right.minorticks_off()
+    for axes in (left, right):
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4, frameon=False)  # where no curve is
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def hidden_layers(text: str) -> tuple[int, ...]:
+    """Numbers of hidden units from "500" or "1024,512"; none from "0"."""
+    try:
+        widths = tuple(int(width) for width in text.split(",") if int(width) != 0)
+    except ValueError:
+        widths = (-1,)
+    if min(widths, default=1) < 1:
+        raise ValueError(f"--hidden is {text!r}: give numbers of hidden units, such as 500 or 1024,512.")
+    return widths
+
+
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the course network at several learning rates.")
     parser.add_argument("--data", default="auto", metavar=SOURCES, help="what to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="chooses classes and weights (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=CLASSES, help="how many, without a file (default: %(default)s)")
+    parser.add_argument("--hidden", default=HIDDEN, help="hidden units; 1024,512 is two layers (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="(default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help="(default: %(default)s)")
     parser.add_argument("--lrs", default=LEARNING_RATES, help="rates, or a grid as 1e-3:1:log7 (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for plot and table (default: %(default)s)")

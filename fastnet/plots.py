@@ -233,7 +233,7 @@ def weights(model: Any, *, n: int = 40, shape: tuple[int, int, int] | None = Non
                          f"layers[0] is {model.layers[0]!r}.")
     W = np.asarray(W, np.float64)
     if W.ndim == 2:
-        W = W.reshape(len(W), *_image_shape("plots.weights", W.shape[1], shape))
+        W = W.reshape(len(W), *image_shape("plots.weights", W.shape[1], shape))
     if W.shape[1] not in (1, 3):
         W = W.mean(axis=1, keepdims=True)
     flat = W.reshape(len(W), -1)
@@ -250,6 +250,20 @@ def wilson(right: int, total: int) -> tuple[float, float]:
     middle = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     return middle - half, middle + half
+
+
+def image_shape(who: str, width: int, shape: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
+    """Channels, rows and columns of an image of `width` values: as given, or those of a square one."""
+    if shape is not None:
+        if len(shape) != 3 or math.prod(shape) != width:
+            raise ValueError(f"{who}: shape must be (channels, rows, columns) with a product of {width}, the values per "
+                             f"sample; got {shape}.")
+        return shape
+    for channels in (1, 3):
+        side = math.isqrt(width // channels)
+        if channels * side * side == width:
+            return channels, side, side
+    raise ValueError(f"{who}: {width} values per sample are no square image. Give shape=(channels, rows, columns).")
 
 
 def looks_like_images(width: int) -> bool:
@@ -279,24 +293,11 @@ def _classes(who: str, labels: Any, predicted: Any, names: Any) -> tuple[np.ndar
     return labels, predicted, [str(name) for name in names]
 
 
-def _image_shape(who: str, width: int, shape: tuple[int, int, int] | None) -> tuple[int, int, int]:
-    if shape is not None:
-        if len(shape) != 3 or math.prod(shape) != width:
-            raise ValueError(f"{who}: shape must be (channels, rows, columns) with a product of {width}, the values per "
-                             f"sample; got {shape}.")
-        return shape
-    for channels in (1, 3):
-        side = math.isqrt(width // channels)
-        if channels * side * side == width:
-            return channels, side, side
-    raise ValueError(f"{who}: {width} values per sample are no square image. Give shape=(channels, rows, columns).")
-
-
 def _pixels(who: str, x: npt.ArrayLike, shape: tuple[int, int, int] | None) -> np.ndarray:
     """Images as Matplotlib wants them: (n, rows, columns, channels) within 0 .. 1."""
     array = _checks.numbers(who, "x", x)
     if array.ndim == 2:
-        array = array.reshape(len(array), *_image_shape(who, array.shape[1], shape))
+        array = array.reshape(len(array), *image_shape(who, array.shape[1], shape))
     if array.ndim != 4 or array.shape[1] not in (1, 3):
         raise ValueError(f"{who}: x must have shape (n, d) or (n, channels, rows, columns) with 1 or 3 channels, got "
                          f"{np.shape(x)}.")

@@ -49,6 +49,19 @@ def test_mirrored_flips_left_and_right():
     assert np.array_equal(flipped, planes[:, :, ::-1])
 
 
+def test_mirrored_takes_any_square_image():
+    image = np.arange(784.0).reshape(1, 784)
+    assert np.array_equal(better_cifar.mirrored(image).reshape(28, 28), image.reshape(28, 28)[:, ::-1])
+    with pytest.raises(ValueError, match="10 values per sample are no square image"):
+        better_cifar.mirrored(np.zeros((1, 10)))
+
+
+def test_the_size_may_be_given(run):
+    printed, _ = run("--seeds", "2", "--epochs", "1", "--hidden", "12,6", "--batch-size", "16")
+    assert "choosing" not in printed.err
+    assert "Course network" in printed.out
+
+
 @pytest.mark.parametrize("n, quantile", [(10, 2.2622), (20, 2.0930), (30, 2.0452)])
 def test_interval_is_student_s(n, quantile):
     values = np.random.default_rng(n).normal(size=n)

@@ -3,6 +3,7 @@ import re
 import warnings
 
 import matplotlib.figure
+import numpy as np
 import pytest
 import scripts
 
@@ -43,7 +44,45 @@ def test_plot_names_the_data_and_the_diverged_rate(run, monkeypatch):
     (figure,) = figures
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert any("three" in text.get_text() for text in figure.texts)
-    assert legend == ["0.01", "0.1", "0.3", "10, diverged"]
+    assert [re.sub("epoch .*", "epoch", entry) for entry in legend] == ["0.01", "0.1", "0.3", "10: diverged in epoch"]
+
+
+def test_the_whole_of_every_curve_and_every_accuracy_is_seen(run, monkeypatch):
+    figures = []
+    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", lambda figure, *_, **__: figures.append(figure))
+    _, out = run("--epochs", "4", "--lrs", "0.0001,0.01,0.1,10")
+    left, right = figures[0].axes
+    low, high = left.get_ylim()
+    slowest = left.lines[0].get_ydata()
+    assert len(slowest) == 4
+    assert low <= slowest.min() and slowest.max() < high
+    written = dict(map(float, line.split(",")) for line in (out / "acc_results.csv").read_text().splitlines())
+    drawn = {line.get_label(): dict(line.get_xydata()) for line in right.lines}
+    assert drawn["test accuracy, diverged"] == pytest.approx({10: written[10]}, abs=1e-4)
+    assert drawn["test accuracy"] == pytest.approx({lr: written[lr] for lr in (0.0001, 0.01, 0.1)}, abs=1e-4)
+    assert right.get_ylim() == (0, 1)
+    least, most = right.get_xlim()
+    assert least < 0.0001 and most > 10
+    chance = next(line for line in right.lines if line.get_label() == "chance, 0.333")
+    assert set(chance.get_ydata()) == {1 / 3}
+
+
+def test_other_networks_and_data_of_another_width(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    labels = np.arange(40) % 2
+    x = rng.integers(0, 200, (40, 784), dtype=np.uint8) + (50 * labels[:, None]).astype(np.uint8)
+    np.savez(tmp_path / "mnist.npz", x_train=x, y_train=labels, x_test=x, y_test=labels)
+    options = ["--data", str(tmp_path / "mnist.npz"), "--out", str(tmp_path), "--epochs", "1", "--lrs", "0.01"]
+    losses = set()
+    for more in ([], ["--hidden", "16,8"], ["--hidden", "0"], ["--batch-size", "7"]):
+        assert run_cifar100.main([*options, *more]) == 0
+        losses.add(re.search(r"^0\.01 +(\d\.\d{4}) ", capsys.readouterr().out, re.MULTILINE)[1])
+    assert len(losses) == 4
+
+
+def test_how_many_classes(run):
+    printed, _ = run("--data", "synthetic", "--classes", "3", "--hidden", "4", "--epochs", "1", "--lrs", "0.1")
+    assert "of figure 0, figure 1, figure 2\n" in printed.out
 
 
 def test_every_rate_starts_from_the_same_weights(run):
@@ -75,6 +114,10 @@ def test_auto_without_cifar100_says_that_images_are_synthetic(run, tmp_path, mon
     (["--data", "mnist"], "data must be one of auto|cifar100|synthetic|PATH.npz, got 'mnist'"),
     (["--lrs", "0.1,-1"], "a learning rate must be finite and above 0, got '-1'"),
     (["--epochs", "0"], "epochs must be at least 1, got 0"),
+    (["--hidden", "many"], "--hidden is 'many': give numbers of hidden units"),
+    (["--hidden", "5,-1"], "--hidden is '5,-1': give numbers of hidden units"),
+    (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+    (["--data", "synthetic", "--classes", "1"], "n_classes must lie between 2 and 100, got 1"),
     (["--dtype", "int8"], "dtype must be float32 or float64"),
 ])
 def test_mistakes(run, options, message):
