@@ -10,8 +10,8 @@ What is tried, one step on top of the other:
 
 The choice in step 1 never sees a test image, and 2 to 4 were settled on held-back training images too; the test images
 are used once, at the end. Everything is done for several seeds, and the difference to the course's network with the same
-seed is what counts: its mean and 95% interval. That interval is about the seeds, on these test images; on 500 others of the
-same classes either accuracy could be some 0.02 higher or lower.
+seed is what counts: its mean and 95% interval (Student's t). That interval is about the seeds, on these test images;
+on 500 others of the same classes either accuracy could be some 0.02 higher or lower.
 
 Writes results/better_cifar.csv (a line a seed) and results/better_cifar.png.
 """
@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet._student import interval
 from fastnet.dataset import SOURCES, load
 from fastnet.plots import image_shape
 from run_cifar100 import hidden_layers
@@ -104,15 +105,6 @@ def accuracies(data, hidden: tuple[int, ...], seed: int, epochs: int, batch_size
             score(plain(hidden, x, y, seed, epochs, batch_size).predict_proba(x_test)),
             score(falling(hidden, x, y, seed, epochs, batch_size).predict_proba(x_test)),
             score(p[0]), score(np.sum(p, axis=0))]
-
-
-def interval(values: np.ndarray) -> tuple[float, float, float]:
-    """Mean and 95% interval of Student's t (its quantile by Abramowitz and Stegun 26.7.5, good to 0.001 from 9 on)."""
-    freedom, z = len(values) - 1, statistics.NormalDist().inv_cdf(0.975)
-    t = (z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-         + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * freedom**3))
-    half = t * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean()), float(values.mean() - half), float(values.mean() + half)
 
 
 def draw(scores: np.ndarray, name: str, hidden: tuple[int, ...]) -> Figure:

@@ -17,11 +17,14 @@ import numpy.typing as npt
 from fastnet import _dtypes, _foreign
 
 NUMERIC = "biuf"  # kinds of dtype that are real numbers
+SOFT_LABEL_ERROR = 1e-3  # how far from 1 a row of soft labels may sum: float16 rounds so
 
 
 def whole_number(who: object, name: str, value: Any, why: str) -> int:
     """``value`` as an int that is at least 1."""
     try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{who}: {name} must be a whole number, got {value!r} ({type(value).__name__}).") from None
@@ -38,12 +41,26 @@ def odd_number(who: object, name: str, value: Any, why: str) -> int:
     return number
 
 
-def rate(who: object, value: Any, name: str = "the learning rate") -> float:
-    """``value`` as a finite float that is at least 0."""
+def real(who: object, name: str, value: Any) -> float:
+    """``value`` as a float: a number, not a string or a truth value that could be read as one."""
     try:
-        number = float(value)
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError
+        return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{who}: {name} must be a number, got {value!r} ({type(value).__name__}).") from None
+
+
+def truth(who: object, name: str, value: Any) -> bool:
+    """``value`` as a bool: True or False, or 1 or 0."""
+    if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{who}: {name} must be True or False, got {value!r} ({type(value).__name__}).")
+
+
+def rate(who: object, value: Any, name: str = "the learning rate") -> float:
+    """``value`` as a finite float that is at least 0."""
+    number = real(who, name, value)
     if not (math.isfinite(number) and number >= 0):
         hint = " Try 0.1." if name == "the learning rate" else " 0 switches it off."
         raise ValueError(f"{who}: {name} must be finite and not negative, got {number}.{hint}")
@@ -81,6 +98,9 @@ def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
     """``value`` as an array of real numbers, itself if it is an array."""
     if value is None:
         raise TypeError(f"{who}: {name} must be an array, got None.")
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise TypeError(f"{who}: {name} must be an array without gaps, got a masked array with {np.ma.count_masked(value)} "
+                        f"values masked. Fill them, for instance with {name}.filled(0), or drop those samples.")
     try:
         array = np.asarray(_foreign.plain(who, name, value))
     except ValueError as error:  # NumPy's words for a ragged list
@@ -92,6 +112,8 @@ def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
             "O": "Objects are usually rows of different lengths or a table with text columns: "
                  f"give {name} as numbers, for instance with np.array(..., dtype=float).",
             "c": "Take its real part or its absolute value first.",
+            **(dict.fromkeys("US", f"Number the labels: np.unique({name}, return_inverse=True)[1].")
+               if name in ("labels", "y", "t") else {}),
         }.get(array.dtype.kind, "Convert it to numbers first.")
         raise TypeError(f"{who}: {name} must hold real numbers, got dtype {array.dtype}. {hint}")
     return array
@@ -140,7 +162,7 @@ def rows(who: object, name: str, array: np.ndarray, width: int | None = None) ->
     if array.ndim != 2:
         hint = (
             f" One sample is a row: {name}.reshape(1, -1)." if array.ndim == 1
-            else f" Flatten each sample: {name}.reshape(len({name}), -1)." if array.ndim > 2
+            else f" Flatten each sample: {name}{flattened(name, array.shape)}." if array.ndim > 2
             else ""
         )
         raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{hint}")
@@ -196,6 +218,12 @@ def _unknown_as_words(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('?' if side is None else str(side) for side in shape)}{',' if len(shape) == 1 else ''})"
 
 
+def flattened(name: str, shape: tuple[int, ...]) -> str:
+    """The calls that make a row of each sample. Of an image with its channels last, they come first, as in CIFAR's rows."""
+    last = len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)
+    return f"{'.transpose(0, 3, 1, 2)' if last else ''}.reshape(len({name}), -1)"
+
+
 def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> np.ndarray:
     """A gradient: of the shape of what it belongs to."""
     if array.shape != shape:
@@ -240,7 +268,11 @@ def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np
     """Class numbers from 0, and how many classes there are."""
     array = numbers(who, "labels", value)
     if array.ndim != 1:
-        raise ValueError(f"{who}: labels must have shape (n,), got {array.shape}. Flatten them: labels.ravel().")
+        hint = "Flatten them: labels.ravel()."
+        if array.ndim == 2 and array.shape[1] > 1:
+            one_hot = np.all((array == 0) | (array == 1)) and np.all(array.sum(axis=1) == 1)
+            hint = "They are one-hot already." if one_hot else "Give one class number per sample."
+        raise ValueError(f"{who}: labels must have shape (n,), got {array.shape}. {hint}")
     nonempty(who, "labels", array)
     if array.dtype.kind == "f":
         raise TypeError(f"{who}: labels must be whole numbers, got dtype {array.dtype}. Try labels.astype(int).")
@@ -281,7 +313,24 @@ def samples_and_targets(
     t = targets(who, "y", y, (len(x), model.output_width()), np.dtype(model.dtype or np.float64))
     finite(who, "x", x)
     finite(who, "y", t)
+    if model.compares_classes():
+        probabilities(who, "y", t)
     return x, t
+
+
+def probabilities(who: object, name: str, t: np.ndarray) -> None:
+    """Targets of a cross-entropy: each row one-hot, or soft labels."""
+    total = t.sum(axis=1)
+    wrong = (np.abs(total - 1) > SOFT_LABEL_ERROR) | (t < 0).any(axis=1)
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        hint = "Of class numbers: fastnet.one_hot(labels)."
+        if np.all(np.abs(t) == 1) and np.all((t > 0).sum(axis=1) == 1):
+            hint = f"Here -1 seems to stand for 0: ({name} + 1) / 2."
+        elif np.all(t >= 0) and total[i] > 0 and np.allclose(total, total[i], rtol=1e-3):
+            hint = f"All rows sum to {total[i]:g}: divide {name} by it; a larger learning rate does what it would have done."
+        raise ValueError(f"{who}: {name} must be one-hot, or soft labels: rows that sum to 1, none negative, since the loss "
+                         f"is a cross-entropy. {name}[{i}] is {np.array2string(t[i], threshold=8, precision=4)}. {hint}")
 
 
 def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
@@ -302,10 +351,7 @@ def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
 
 def fraction(who: object, name: str, value: Any) -> float:
     """``value`` as a float, at least 0 and below 1."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{who}: {name} must be a number, got {value!r} ({type(value).__name__}).") from None
+    number = real(who, name, value)
     if not 0 <= number < 1:
         raise ValueError(f"{who}: {name} must be at least 0 and below 1, got {number}. 0 switches it off.")
     return number
@@ -337,23 +383,19 @@ def pair(who: object, name: str, value: Any) -> tuple[Any, Any]:
 
 
 def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
-    """Data for a model, one sample a row, in its dtype and of the width its first layer takes."""
-    from fastnet.full import FullLayer  # which imports this module
-
-    array = numbers(who, "x", x)
-    first = model.layers[0]
-    if isinstance(first, FullLayer):  # of other layers n_i may be anything, a number of channels for one
-        rows(who, "x", array, first.n_i)
-    elif array.ndim < 2:
-        raise ValueError(f"{who}: x must have shape (n, ...), one sample a row, got {array.shape}.")
-    nonempty(who, "x", array)
-    return floats(who, "x", array, model.dtype)
+    """Data for a model, one sample a row, in its dtype and of the width it takes."""
+    return floats(who, "x", batch(who, model, x), model.dtype)
 
 
 def batch(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
-    """Data to predict, one sample a row, still in its own dtype; it may be larger than memory."""
+    """Data for a model, one sample a row, of the width it takes, still in its own dtype; it may be larger than memory."""
     array = numbers(who, "x", x)
-    samples(who, model, array[:1] if array.ndim else array)
+    width = model.input_width()
+    if width is not None:
+        rows(who, "x", array, width)
+    elif array.ndim < 2:
+        raise ValueError(f"{who}: x must have shape (n, ...), one sample a row, got {array.shape}.")
+    nonempty(who, "x", array)
     return array
 
 
@@ -443,6 +485,16 @@ def _interface(who: object, name: str, layer: Any) -> None:
                 f"{who}: {name} is {layer!r}, which has no method {method}. A layer has forward and backward, "
                 "and update_param if it learns."
             )
+
+
+def width_given(who: object, shape: tuple[int | None, ...] | None, width: int) -> None:
+    """The shape of a sample that a fully connected layer is given: ``width`` values in a row, or not known."""
+    if shape is None or shape in ((width,), (None,)):
+        return
+    if len(shape) == 1:
+        raise ValueError(f"{who} takes {width} values per sample, but is given {shape[0]}.")
+    raise ValueError(f"{who} takes a row of {width} values per sample, but is given {_unknown_as_words(shape)}. Put a "
+                     "FlattenLayer() before it.")
 
 
 def width_before(who: object, i: int, layer: Any, width: int | None, source: int | None) -> None:

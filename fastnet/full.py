@@ -88,6 +88,11 @@ class FullLayer:
     def w_grad(self, value: npt.ArrayLike | None) -> None:
         self.W_grad = value
 
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
+        """Shape of a sample's output, (n_o,), for one of its input, (n_i,) or not known yet."""
+        _checks.width_given(self, shape, self.n_i)
+        return (self.n_o,)
+
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
         """Compute x Wᵀ + b, and remember x.
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
-Shape = tuple[int, ...]  # of one sample, without the axis of samples
+Shape = tuple[int | None, ...]  # of one sample, without the axis of samples; None where a side is not known
 _Class = TypeVar("_Class", bound=type)
 
 _BIAS = re.compile(r"(b|bias)(\d+|_\w*)?", re.IGNORECASE)  # b, b1, b_out, bias, bias_2; but not beta or basis
@@ -123,12 +123,19 @@ def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
     """Shape of a sample's output for the shape of its input; None if that is not known.
 
     A layer's ``output_shape`` is believed only as long as its ``forward`` is the one it was written for: not if a
-    subclass or an instance has another.
+    subclass or an instance has another. Layers that are not fastnet's are asked only where the input's shape is known.
     """
     method = getattr(layer, "output_shape", None)
     if not callable(method) or not _written_together(layer, "output_shape", "forward"):
         return None
-    return method(shape)
+    if not any(klass in _DEFINITIONS for klass in type(layer).__mro__) and (shape is None or None in shape):
+        return None
+    try:
+        given = method(shape)
+    except TypeError:  # it wants other arguments: a method of the same name for another purpose
+        return None
+    whole = isinstance(given, (tuple, list)) and all(n is None or isinstance(n, (int, np.integer)) for n in given)
+    return tuple(given) if whole else None
 
 
 def shielded(x: Any, layer: Any) -> Any:

@@ -33,6 +33,10 @@ class ReluLayer:
     def __init__(self) -> None:
         self.y = None
 
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
+        """Shape of a sample's output: that of its input."""
+        return shape
+
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
         """Set everything that is not positive to 0, and remember the result.
 

@@ -10,10 +10,9 @@ import numpy.typing as npt
 
 from fastnet import _checks, _dtypes, _editions, training
 from fastnet._state import unchanged_on_error
+from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.full import FullLayer
-from fastnet.layer import known, parameters, shielded, updater
-from fastnet.relu import ReluLayer
-from fastnet.softmax import SoftMaxLayer
+from fastnet.layer import Shape, foreign, inherits, known, output_shape, parameters, shielded, updater
 from fastnet.training import EpochReport, Evaluation, History, Plan, scoring
 
 
@@ -39,7 +38,7 @@ class Sequential:
     Examples
     --------
     >>> import numpy as np
-    >>> from fastnet import CrossEntropyLayer, one_hot
+    >>> from fastnet import CrossEntropyLayer, SoftMaxLayer, one_hot
     >>> model = Sequential((FullLayer(2, 2, rng=0), SoftMaxLayer()), loss=CrossEntropyLayer())
     >>> x = np.array([[-1.0, 0.5], [1.0, 0.5]])
     >>> losses = model.fit(x, one_hot([0, 1]), epochs=20, lr=1.0)
@@ -62,22 +61,45 @@ class Sequential:
         biases = [layer.b for layer in self.layers if isinstance(layer, FullLayer)]
         return _dtypes.result_dtype(*weights, *biases) if weights else None
 
+    def input_width(self) -> int | None:
+        """Number of values per sample that the model takes, None if code that is not fastnet's decides that."""
+        first = self.layers[0]
+        if isinstance(first, FullLayer) and inherits(first, FullLayer, "forward") and inherits(self, Sequential, "forward"):
+            return first.n_i
+        return None
+
     def output_width(self) -> int | None:
-        """Number of values the last layer gives per sample, None if a layer of unknown kind decides that.
+        """Number of values the last layer gives per sample, None if code that is not fastnet's decides that.
 
         Raises
         ------
         ValueError
-            If a fully connected layer does not take what the layers before it give.
+            If a layer does not take what the layers before it give.
         """
-        width = source = None
+        shape = self._shapes()[-1][1]
+        return shape[0] if shape is not None and len(shape) == 1 and inherits(self, Sequential, "forward") else None
+
+    def compares_classes(self) -> bool:
+        """Whether the loss is fastnet's cross-entropy, which compares probabilities of classes."""
+        return isinstance(self.loss, CrossEntropyLayer) and not foreign(self.loss)
+
+    def _shapes(self) -> list[tuple[Shape | None, Shape | None]]:
+        """Shape of a sample before and after each layer, as far as it is known."""
+        shapes: list[tuple[Shape | None, Shape | None]] = []
+        shape: Shape | None = None
+        source = None
         for i, layer in enumerate(self.layers):
-            if isinstance(layer, FullLayer):
-                _checks.width_before("Sequential", i, layer, width, source)
-                width, source = layer.n_o, i
-            elif not isinstance(layer, (ReluLayer, SoftMaxLayer)):
-                width = None
-        return width
+            before = shape
+            if isinstance(layer, FullLayer) and inherits(layer, FullLayer, "forward"):
+                before = (layer.n_i,)
+                _checks.width_before("Sequential", i, layer, shape[0] if shape and len(shape) == 1 else None, source)
+            try:
+                shape = output_shape(layer, shape)
+            except ValueError as error:
+                raise ValueError(f"Sequential: layers[{i}], {error}") from None
+            shapes.append((before, shape))
+            source = i if shape is not before else source
+        return shapes
 
     def forward(self, x: npt.ArrayLike, target: npt.ArrayLike | None = None) -> Any:
         """Pass x through all layers, and through the loss if there is a target.
@@ -375,18 +397,10 @@ class Sequential:
     def summary(self) -> str:
         """Return a table of the layers: what goes in and out, and how many parameters are learned."""
         rows: list[tuple[str, ...]] = []
-        before: int | None = None
-        width: int | None = None
         total = 0
-        for i, layer in enumerate(self.layers):
-            if isinstance(layer, FullLayer):
-                before, width = layer.n_i, layer.n_o
-            elif isinstance(layer, (ReluLayer, SoftMaxLayer)):
-                before = width
-            else:
-                before = width = None
-            count = sum(getattr(layer, name).size for name in parameters(layer))
-            rows.append((str(i), type(layer).__name__, _shape(before), _shape(width), f"{count:,}"))
+        for i, (layer, (before, after)) in enumerate(zip(self.layers, self._shapes(), strict=True)):
+            count = sum(np.size(getattr(layer, name)) for name in parameters(layer))
+            rows.append((str(i), type(layer).__name__, _shape(before), _shape(after), f"{count:,}"))
             total += count
         dtype = "" if self.dtype is None else f" of {self.dtype}"
         table = _table(("", "layer", "input", "output", "parameters"), rows)
@@ -397,8 +411,8 @@ class Sequential:
         return f"{type(self).__name__}([\n{layers},\n], loss={self.loss!r})"
 
 
-def _shape(width: int | None) -> str:
-    return "(n, ...)" if width is None else f"(n, {width})"
+def _shape(shape: Shape | None) -> str:
+    return "(n, ...)" if shape is None else f"(n, {', '.join('?' if n is None else str(n) for n in shape)})"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

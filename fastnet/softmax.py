@@ -32,6 +32,10 @@ class SoftMaxLayer:
     def __init__(self) -> None:
         self.y = None
 
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
+        """Shape of a sample's output: that of its input."""
+        return shape
+
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
         """Compute exp(x) / sum(exp(x)) of each row, however large x is, and remember it.
 

@@ -62,14 +62,6 @@ def test_the_size_may_be_given(run):
     assert "Course network" in printed.out
 
 
-@pytest.mark.parametrize("n, quantile", [(10, 2.2622), (20, 2.0930), (30, 2.0452)])
-def test_interval_is_student_s(n, quantile):
-    values = np.random.default_rng(n).normal(size=n)
-    mean, low, high = better_cifar.interval(values)
-    assert mean == pytest.approx(values.mean())
-    assert (high - low) / 2 == pytest.approx(quantile * values.std(ddof=1) / np.sqrt(n), rel=1e-3)
-
-
 @pytest.mark.parametrize("options, message", [
     (["--seeds", "1"], "--seeds is 1: an interval takes at least 2"),
     (["--epochs", "0"], "epochs must be at least 1, got 0"),

@@ -1,6 +1,7 @@
 """What holds for every public call: kinds of input, what importing costs, and where our kernels are found."""
 import doctest
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -153,3 +154,78 @@ def test_importing_fastnet_imports_no_numba():
     assert result.stdout == "set()\n", result.stderr
     result = run("import fastnet; fastnet.nonsense")
     assert "AttributeError: module 'fastnet' has no attribute 'nonsense'" in result.stderr
+
+
+# --- options and data that could be read as something else ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"lr": "0.1"}, "the learning rate must be a number, got '0.1' (str)"),
+    ({"lr": ["0.1", 0.1]}, "the learning rate must be a number, got '0.1' (str)"),
+    ({"lr": True}, "the learning rate must be a number, got True (bool)"),
+    ({"lr": {0: 0.1, 1: 0.01}}, "the learning rate must be a number, got {0: 0.1, 1: 0.01} (dict)"),
+    ({"epochs": True}, "epochs must be a whole number, got True (bool)"),
+    ({"early_stop": True}, "early_stop must be a whole number, got True (bool)"),
+    ({"momentum": "0.9"}, "momentum must be a number, got '0.9' (str)"),
+    ({"weight_decay": "1e-3"}, "weight_decay must be a number, got '1e-3' (str)"),
+    ({"shuffle": "no"}, "shuffle must be True or False, got 'no' (str)"),
+    ({"progress": "no"}, "progress must be True or False, got 'no' (str)"),
+    ({"rng": "nonsense"}, "rng must be a generator or a seed, got 'nonsense'"),
+])
+def test_options_of_the_wrong_kind(options, message):
+    model, x, t = course_model(), np.ones((4, 6)), np.eye(3)[[0, 1, 2, 0]]
+    with refuses(TypeError, re.escape(f"Sequential.fit: {message}"), model):
+        model.fit(x, t, **{"epochs": 2, "lr": 0.1, **options})
+
+
+@pytest.mark.parametrize(("targets", "message"), [
+    (2 * np.eye(3)[[0, 1, 2, 0]] - 1, "y[0] is [ 1. -1. -1.]. Here -1 seems to stand for 0: (y + 1) / 2."),
+    (5 * np.eye(3)[[0, 1, 2, 0]], "y[0] is [5. 0. 0.]. All rows sum to 5: divide y by it"),
+    ([[0.5, 0.5, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]], "y[2] is [0. 0. 0.]. Of class numbers: fastnet.one_hot(labels)."),
+    ([[0.5, 0.5, 0], [1, 0, 0], [0.6, 0.6, -0.2], [0, 1, 0]], "y[2] is [ 0.6  0.6 -0.2]"),
+])
+def test_targets_of_a_cross_entropy_are_probabilities(targets, message):
+    model, x, t = course_model(), np.ones((4, 6)), np.eye(3)[[0, 1, 2, 0]]
+    with refuses(ValueError, re.escape("must be one-hot, or soft labels") + ".*" + re.escape(message), model):
+        model.fit(x, targets, 1, 0.1)
+    with refuses(ValueError, re.escape(message), model):
+        model.fit(x, t, 1, 0.1, validation=(x, targets))
+    with refuses(ValueError, re.escape(message), model):
+        model.evaluate(x, targets)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, bool, np.int8])
+def test_soft_and_hard_labels_of_any_dtype(dtype):
+    t = np.eye(3)[[0, 1, 2, 0]] if np.dtype(dtype).kind != "f" else np.full((4, 3), 1 / 3)
+    assert np.isfinite(course_model().fit(np.ones((4, 6)), t.astype(dtype), 1, 0.1)[0])
+
+
+def test_hints_keep_data_whole():
+    model, t = course_model(), np.eye(3)[[0, 1, 2, 0]]
+    with pytest.raises(ValueError, match=re.escape("Sequential.predict: x must have shape (n, 6), a row per sample, got "
+                                                   "(6, 4). It looks transposed: use .T.")):
+        model.predict(np.ones((6, 4)))
+    with pytest.raises(ValueError, match=r"x\.transpose\(0, 3, 1, 2\)\.reshape\(len\(x\), -1\)"):
+        model.predict(np.ones((4, 2, 2, 3)))
+    with pytest.raises(ValueError, match=r"each sample: x\.reshape\(len\(x\), -1\)"):
+        model.predict(np.ones((4, 3, 2, 2)))
+    with pytest.raises(ValueError, match=r"got \(4, 3\)\. They are one-hot already"):
+        fastnet.one_hot(t)
+    with pytest.raises(ValueError, match=r"got \(4, 1\)\. Flatten them: labels\.ravel\(\)"):
+        fastnet.one_hot([[0], [1], [2], [0]])
+    for labels in (["cat", "dog"], np.array(["cat", "dog"])):
+        with pytest.raises(TypeError, match=r"np\.unique\(labels, return_inverse=True\)\[1\]"):
+            fastnet.one_hot(labels)
+
+
+def test_masked_values_are_not_taken_for_values():
+    model, x, t = course_model(), np.ma.masked_greater(np.arange(24.0).reshape(4, 6), 21), np.eye(3)[[0, 1, 2, 0]]
+    with refuses(TypeError, r"x must be an array without gaps, got a masked array with 2 values masked", model):
+        model.fit(x, t, 1, 0.1)
+    with refuses(TypeError, r"y must be an array without gaps", model):
+        model.fit(x.filled(0), np.ma.masked_equal(t, 0), 1, 0.1)
+    assert model.predict(np.ma.array(x.filled(0))).shape == (4,)
+
+
+def course_model():
+    return fastnet.Sequential((fastnet.FullLayer(6, 3, rng=0), fastnet.SoftMaxLayer()), fastnet.CrossEntropyLayer())

@@ -219,8 +219,9 @@ def test_a_modified_file_is_a_warning_each_time(small_files, folder):
     cifar_files.write(folder, small_files)
     for _ in ("from the files", "from the cache"):
         with pytest.warns(UserWarning, match="test in .* differ from the published CIFAR-100") as record:
-            cifar100(1, root=folder)
+            data = cifar100(1, root=folder)
         assert record[0].filename == __file__
+        assert data.name == "Not the published CIFAR-100, 5 classes (seed 1)"
 
 
 class Malicious:
@@ -293,7 +294,7 @@ def change(**changes):
             change(fine_labels=[0] * 599),
             r"fine_labels must be 600 whole numbers .* got int64 of shape \(599,\)",
         ),
-        ("train", change(fine_labels=[100] * 600), "between 0 and 99"),
+        ("train", change(fine_labels=[0] + [100] * 599), "between 0 and 99, got 0 to 100"),
         ("train", change(fine_labels=[[0]] * 599 + [[0, 1]]), "fine_labels must be 600 whole numbers"),
         ("train", lambda c: c.update(labels=c.pop("fine_labels")), "CIFAR-10 has other files"),
         ("meta", change(fine_label_names=["one"]), "fine_label_names must be 100 names, got 1 entries"),
@@ -401,6 +402,8 @@ def test_from_npz(arrays, tmp_path):
          r"Flatten each image: x.transpose\(0, 3, 1, 2\).reshape\(len\(x\), -1\)"),
         ({"x_test": np.zeros((3, 28, 28), np.uint8)}, r"Flatten each image: x.reshape\(len\(x\), -1\)"),
         ({"x_test": np.zeros((3, 784), np.uint8)}, "x_train has 3072 values per sample, x_test has 784"),
+        ({"y_train": np.array([[0], [1], [2], [0], [1], [2]])}, r"Flatten them: y\.ravel\(\)"),
+        ({"y_train": np.array(["cat", "dog"] * 3)}, r"names, y = np\.unique\(y, return_inverse=True\)"),
         (
             {"x_test": np.zeros((0, 3072), np.uint8)},
             r"x_test must be uint8 of shape \(n, d\), got uint8 of shape \(0,",

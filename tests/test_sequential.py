@@ -173,7 +173,7 @@ def test_layers_of_a_user_s_own():
     losses = model.fit(x, t, epochs=20, lr=0.1, batch_size=5)
     assert losses[-1] < losses[0]
     assert not np.array_equal(model.layers[1].s, factors)
-    assert "1  Scale         (n, ...)  (n, ...)           6" in model.summary()
+    assert "1  Scale         (n, 6)    (n, ...)           6" in model.summary()
 
 
 class Interrupt(ReluLayer):

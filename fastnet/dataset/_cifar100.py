@@ -69,7 +69,8 @@ def cifar100(
     chosen = _chosen(seed, n_classes, replace)
     train, test, cifar = _subset(_places.find(root), chosen)
     names = [cifar.class_names[label] for label in chosen]
-    data = _data.from_pixels(train, test, names, f"CIFAR-100, {len(chosen)} classes (seed {seed})", type_)
+    title = "Not the published CIFAR-100" if cifar.modified else "CIFAR-100"
+    data = _data.from_pixels(train, test, names, f"{title}, {len(chosen)} classes (seed {seed})", type_)
     return data.as_images() if images else data
 
 

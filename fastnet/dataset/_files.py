@@ -92,9 +92,11 @@ def _checked_images(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
         labels = np.asarray(labels)
     except ValueError:
         labels = np.empty(0, object)
-    if labels.shape != (n,) or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= N_CLASSES:
+    whole = labels.shape == (n,) and labels.dtype.kind in "iu"
+    if not whole or labels.min() < 0 or labels.max() >= N_CLASSES:
+        given = f"{labels.min()} to {labels.max()}" if whole else _kind(labels)
         raise ValueError(
-            f"{path}: fine_labels must be {n} whole numbers between 0 and {N_CLASSES - 1}, got {_kind(labels)}. "
+            f"{path}: fine_labels must be {n} whole numbers between 0 and {N_CLASSES - 1}, got {given}. "
             "Get the file anew."
         )
     return pixels, labels

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from fastnet import _checks
 from fastnet.dataset import _data
 from fastnet.dataset._data import Data
 
@@ -69,14 +70,18 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
     if x.dtype != np.uint8 or x.ndim != 2 or x.size == 0:
         hint = " Pixels are kept as bytes, 0 .. 255; they are scaled on loading." if x.dtype.kind == "f" else ""
-        channels_last = x.ndim == 4 and x.shape[3] == 3
-        order = ".transpose(0, 3, 1, 2)" if channels_last else ""
-        hint = f" Flatten each image: x{order}.reshape(len(x), -1)." if x.ndim > 2 else hint
+        hint = f" Flatten each image: x{_checks.flattened('x', x.shape)}." if x.ndim > 2 else hint
         raise ValueError(
             f"{path}: x_{part} must be uint8 of shape (n, d), got {x.dtype} of shape {x.shape}.{hint}"
         )
     if y.dtype.kind not in "iu" or y.shape != (len(x),):
-        hint = " Make labels of one-hot rows: y.argmax(axis=1)." if y.ndim == 2 and len(y) == len(x) else ""
+        hint = ""
+        if y.size == len(x) and y.ndim > 1:
+            hint = " Flatten them: y.ravel()."
+        elif y.ndim == 2 and len(y) == len(x):
+            hint = " Make labels of one-hot rows: y.argmax(axis=1)."
+        elif y.dtype.kind in "US":
+            hint = " Number them: names, y = np.unique(y, return_inverse=True)."
         raise ValueError(
             f"{path}: y_{part} must be whole numbers of shape ({len(x)},), one for each image, "
             f"got {y.dtype} of shape {y.shape}.{hint}"

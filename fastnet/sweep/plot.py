@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import _checks
+from fastnet._student import quantile
 from fastnet.sweep.result import Score, SweepResult
 
 _IN_LEGEND = 8  # more rates than this are told apart by a colour bar
@@ -14,8 +15,6 @@ _RED = "#d55e00"  # vermilion, which stands out from the colour map for every ki
 _METRICS = {"val_accuracy": ("validation accuracy", "#0072b2", "o"), "test_accuracy": ("test accuracy", "#e69f00", "s"),
             "loss": ("training loss", "black", "o"), "val_loss": ("validation loss", "#0072b2", "o"),
             "test_loss": ("test loss", "#e69f00", "s")}
-# of Student's t distribution, 97.5%, for 1, 2, ... degrees of freedom
-_T = (12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120)
 
 
 def draw(result: SweepResult, metric: str | None = None) -> Any:
@@ -114,6 +113,4 @@ def _against_rate(axes: Any, result: SweepResult, name: str, metrics: list[str])
 
 def _interval(score: Score) -> float:
     """Half the 95% confidence interval of the mean."""
-    if score.seeds < 2:
-        return 0.0
-    return score.error * (_T[score.seeds - 2] if score.seeds - 2 < len(_T) else 1.96 + 2.5 / (score.seeds - 1))
+    return score.error * quantile(score.seeds - 1) if score.seeds > 1 else 0.0

@@ -43,10 +43,12 @@ def fit(
     batch_size = _checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
     _checks.choice(who, "engine", engine, ("auto", *ENGINES))
     _checks.choice(who, "on_divergence", on_divergence, ("stop", "raise", "ignore"))
+    shuffle, generator = _checks.truth(who, "shuffle", shuffle), _checks.generator(who, rng)
     options = Options(
         epochs=epochs, lr=_checks.schedule(who, lr, epochs), batch_size=batch_size,
-        validation=_validation(who, model, validation), rng=_generator(who, rng) if shuffle else None,
-        progress=sys.stderr is not None and sys.stderr.isatty() if progress is None else bool(progress),
+        validation=_validation(who, model, validation), rng=_of_orders(generator) if shuffle else None,
+        progress=sys.stderr is not None and sys.stderr.isatty() if progress is None
+        else _checks.truth(who, "progress", progress),
         callbacks=_checks.callbacks(who, callbacks), momentum=_checks.fraction(who, "momentum", momentum),
         decay=_checks.rate(who, weight_decay, "weight_decay"),
         early_stop=None if early_stop is None else _checks.whole_number(
@@ -72,6 +74,7 @@ def explain(
     _checks.choice(who, "engine", engine, ("auto", *ENGINES))
     epochs = _checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
     batch_size = _checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
+    shuffle = _checks.truth(who, "shuffle", shuffle)
     _check_weights(model)
     to_score = _validation(who, model, validation)
     x, _ = _checks.samples_and_targets(who, model, x, y, on_disk=True)
@@ -108,7 +111,6 @@ def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[
     return _checks.samples_and_targets(who, model, x, y)
 
 
-def _generator(who: str, rng: Any) -> Any:
-    if rng is None:
-        return np.random.default_rng(np.random.randint(2**31))  # so that np.random.seed decides, as for the weights
-    return np.random.default_rng(_checks.generator(who, rng)) if isinstance(rng, int) else _checks.generator(who, rng)
+def _of_orders(rng: Any) -> Any:
+    """The generator of the epochs' orders: the one given, or one that NumPy's global state decides, as for the weights."""
+    return np.random.default_rng(np.random.randint(2**31)) if rng is np.random else rng

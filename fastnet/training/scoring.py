@@ -13,7 +13,6 @@ from fastnet.training.eligibility import why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
 
 _CHUNK = 4096  # rows that go through the layers at once when there is nothing to learn
-_SUM = 1e-3  # how far from 1 a row of soft labels may be: float16 rounds so
 
 
 def score(engine: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
@@ -46,7 +45,8 @@ def accuracy(y: np.ndarray, t: np.ndarray) -> float:
 
 def is_classes(t: np.ndarray) -> bool:
     """Whether targets are one-hot or soft labels: two classes at least, and rows of probabilities."""
-    return t.ndim == 2 and t.shape[1] > 1 and bool(np.all(t >= 0)) and bool(np.all(np.abs(t.sum(axis=1) - 1) <= _SUM))
+    return (t.ndim == 2 and t.shape[1] > 1 and bool(np.all(t >= 0))
+            and bool(np.all(np.abs(t.sum(axis=1) - 1) <= _checks.SOFT_LABEL_ERROR)))
 
 
 def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:

@@ -1,0 +1,33 @@
+"""Student's t beside SciPy's, and one interval wherever fastnet prints one."""
+import pytest
+from scipy import stats
+
+import better_cifar
+from fastnet import _student
+from fastnet.sweep import plot
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99, 0.9999])
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 29, 100, 1001])
+def test_quantile_is_scipy_s(freedom, confidence):
+    assert _student.quantile(freedom, confidence) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom), rel=1e-11)
+
+
+@pytest.mark.parametrize("n", [2, 3, 10, 30])
+def test_interval_is_scipy_s(n, rng):
+    values = rng.normal(size=n)
+    mean, low, high = _student.interval(values)
+    assert mean == pytest.approx(values.mean())
+    expected = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
+    assert (low, high) == pytest.approx(expected, rel=1e-11)
+
+
+def test_it_is_used_everywhere():
+    assert better_cifar.interval is _student.interval
+    assert plot.quantile is _student.quantile
+
+
+@pytest.mark.parametrize(("freedom", "confidence"), [(0, 0.95), (3, 1.0), (3, 0.0)])
+def test_what_has_no_quantile(freedom, confidence):
+    with pytest.raises(ValueError, match="at least 1 degree of freedom and a confidence between 0 and 1"):
+        _student.quantile(freedom, confidence)
