@@ -147,7 +147,7 @@ def _write(a: argparse.Namespace, model: Sequential, data: Any, test: Any, secon
     (a.out / "report.html").write_text(page(
         f"{data.name}: {'-'.join(map(str, (x.shape[1], *a.hidden, len(names))))}",
         f"{history.epochs} epochs at learning rate {a.lr:g}, batch size {a.batch_size}: {history.stopped}.",
-        {"test accuracy": f"{right / len(labels):.3f}", "95% interval": f"{low:.3f} – {high:.3f}",
+        {"test accuracy": f"{right / len(labels):.3f}", "95% interval": f"{low:.3f} to {high:.3f}",
          "last training loss": f"{history.losses[-1]:.4g}", "training time": f"{seconds:.2f} s"},
         [(heading, text, pictures[name]) for name, heading, text, _ in drawn], _facts(a, model)), encoding="utf-8")
     return ["report.html", "train.csv", *written]

@@ -31,6 +31,9 @@ def subcommand(declare: Subcommand) -> Subcommand:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
+    from fastnet._system import print_what_can_be_shown
+
+    print_what_can_be_shown()
     parser = argparse.ArgumentParser(prog="fastnet", description="The course's neural network, on compiled kernels.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -144,9 +147,9 @@ def _declare_warmup(commands: Any) -> None:
 def _warmup(_: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastnet._machine import warm_up
+    from fastnet._machine import WARM_UP, warm_up
 
-    with tqdm(warm_up(), total=6, unit="part", desc="compiling") as bar:
+    with tqdm(warm_up(), total=len(WARM_UP), unit="part", desc="compiling") as bar:
         for part in bar:
             bar.set_postfix_str(part)
     return _cache(argparse.Namespace(clear=False))
@@ -162,17 +165,19 @@ def _doctor(_: argparse.Namespace) -> int:
     import numpy as np
 
     from fastnet import _machine
+    from fastnet._peak import fma_peak
 
     for name, value in _machine.facts().items():
         print(f"{name:8s} {value}")
     odd: list[str] = []
     for dtype in (np.float32, np.float64):
-        peak = _machine.fma_peak(dtype)
-        print(f"\n{np.dtype(dtype).name}: multiply-adds at {peak:.0f} GFLOP/s on all threads; products, now:")
-        rates = _machine.product_rates(dtype, peak)
-        for rate in rates:
-            print(f"  {rate.what:36s} {rate.gflops:6.0f} GFLOP/s  {rate.share:4.0%} of peak")
-        odd += [line for line in _machine.advice(rates) if line not in odd]
+        peak, products = fma_peak(dtype), _machine.products(dtype)
+        busy = _machine.busy(peak, products)
+        print(f"\n{np.dtype(dtype).name}: multiply-adds at {peak.best / 1e9:.0f} GFLOP/s on all threads; products, now:")
+        for product in products:
+            share = "machine busy" if busy else f"{product.share(peak):4.0%} of peak"
+            print(f"  {product.what:36s} {product.rate.best / 1e9:6.0f} GFLOP/s  {share}")
+        odd += [line for line in _machine.advice(peak, products) if line not in odd]
     print("\n" + ("\n".join(f"! {line}" for line in odd) or "Nothing odd."))
     return 0
 

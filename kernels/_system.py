@@ -1,14 +1,119 @@
-"""What kernels ask the operating system: which folders can be trusted with code that is run.
+"""What kernels ask the operating system: cores that may be used, and folders that can be trusted with code that is run.
 
 :mod:`fastnet._system` has all other questions. These stand here because kernels import nothing of fastnet but
 ``fastnet.kernels``.
 """
 import contextlib
+import ctypes
+import math
 import os
 import stat
+import struct
+import sys
+from collections.abc import Collection
 from pathlib import Path
 
 _MAX_LINKS = 40
+
+# --- cores ----------------------------------------------------------------------------------------------------------
+
+
+def available_cores() -> int:
+    """Cores that this process may use: its affinity, hyper-threads counted once, within its control group.
+
+    Of a CPU with fast and slow cores, the fast ones: kernels share work out evenly, so that one slow core would keep all
+    others waiting.
+    """
+    if sys.platform == "darwin":
+        cores = _mac_cores()
+    elif sys.platform == "win32":
+        cores = _windows_cores()
+    else:
+        cores = _linux_cores()
+    limit = _cgroup_cpus()
+    return max(1, cores if math.isinf(limit) else min(cores, int(limit + 0.5)))
+
+
+def _allowed_cpus() -> Collection[int]:
+    """Logical CPUs that this process may run on; all, where the system does not say or a sandbox forbids to ask."""
+    if hasattr(os, "sched_getaffinity"):
+        with contextlib.suppress(OSError):
+            return os.sched_getaffinity(0)
+    return range(os.cpu_count() or 1)
+
+
+def _linux_cores(devices: Path = Path("/sys/devices")) -> int:
+    cpus = _allowed_cpus()
+    with contextlib.suppress(OSError, ValueError):  # there is such a list only where there are slow cores as well
+        cpus = _cpu_list((devices / "cpu_core" / "cpus").read_text()).intersection(cpus) or cpus
+    try:
+        return len({(devices / f"system/cpu/cpu{cpu}/topology/thread_siblings_list").read_text() for cpu in cpus})
+    except OSError:
+        return len(cpus)
+
+
+def _cpu_list(text: str) -> set[int]:
+    """The numbers in a list such as 0-3,8,10-11."""
+    ranges = [part.split("-") for part in text.strip().split(",")]
+    return {cpu for part in ranges for cpu in range(int(part[0]), int(part[-1]) + 1)}
+
+
+def _mac_cores() -> int:
+    for name in ("hw.perflevel0.physicalcpu", "hw.physicalcpu"):  # the first is of Apple's own CPUs: their fast cores
+        if cores := mac_number(name):
+            return cores
+    return os.cpu_count() or 1
+
+
+def mac_number(name: str) -> int:
+    """A whole number that macOS's sysctl has under a name; 0 where it has none."""
+    value, size = ctypes.c_int64(0), ctypes.c_size_t(8)  # little-endian: right for 4-byte numbers, too
+    with contextlib.suppress(OSError, AttributeError):
+        sysctl = ctypes.CDLL(None).sysctlbyname
+        if sysctl(name.encode(), ctypes.byref(value), ctypes.byref(size), None, ctypes.c_size_t(0)) == 0:
+            return value.value
+    return 0
+
+
+def _windows_cores() -> int:
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined, unused-ignore]
+        size = ctypes.c_uint32(0)
+        kernel.GetLogicalProcessorInformationEx(0, None, ctypes.byref(size))  # 0: cores; tells how long the answer is
+        answer = ctypes.create_string_buffer(size.value)
+        allowed, existing = ctypes.c_size_t(0), ctypes.c_size_t(0)
+        kernel.GetCurrentProcess.restype = ctypes.c_void_p
+        process = ctypes.c_void_p(kernel.GetCurrentProcess())
+        if (kernel.GetLogicalProcessorInformationEx(0, answer, ctypes.byref(size))
+                and kernel.GetProcessAffinityMask(process, ctypes.byref(allowed), ctypes.byref(existing))):
+            return _fast_cores(answer.raw[:size.value], allowed.value or ~0) or os.cpu_count() or 1
+    return os.cpu_count() or 1
+
+
+def _fast_cores(records: bytes, allowed: int) -> int:
+    """Cores of the highest class in Windows's answer (SYSTEM_LOGICAL_PROCESSOR_INFORMATION_EX) with a CPU in a mask."""
+    classes, start = [], 0
+    while start < len(records):
+        size, efficiency, mask = (struct.unpack_from(kind, records, start + place)[0]
+                                  for kind, place in (("<I", 4), ("<B", 9), ("<Q", 32)))
+        if mask & allowed:
+            classes.append(efficiency)
+        start += size
+    return classes.count(max(classes, default=0))
+
+
+def _cgroup_cpus(group: Path = Path("/sys/fs/cgroup")) -> float:
+    """CPUs that the control group allows, infinity where there is no limit."""
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = (group / "cpu.max").read_text().split()
+        return math.inf if quota == "max" else int(quota) / int(period)
+    with contextlib.suppress(OSError, ValueError):
+        quota_us = int((group / "cpu/cpu.cfs_quota_us").read_text())
+        return quota_us / int((group / "cpu/cpu.cfs_period_us").read_text()) if quota_us > 0 else math.inf
+    return math.inf
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
 
 
 class UntrustedFolderError(PermissionError):

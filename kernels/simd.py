@@ -18,26 +18,24 @@ at module level: an intrinsic made inside a function would get a new cache key i
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 from numba import types
-from numba.core import cgutils, config
+from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 _ADDRESS = ir.IntType(64)
 
 
-def _vector_bits() -> int:
-    """Width of the vector registers that LLVM uses on the CPU Numba compiles for: 512, 256 or 128.
+def _target() -> tuple[str, str, str]:
+    """Triple, CPU and features that Numba compiles for: the host's, but for NUMBA_CPU_NAME, _FEATURES and ENABLE_AVX."""
+    return cpu_target.target_context.codegen().magic_tuple()
 
-    LLVM itself is asked, by compiling one 16-lane addition and looking at the registers, so that a CPU named in
-    NUMBA_CPU_NAME counts as what it is.
+
+def _vector_bits(triple: str, cpu: str, features: str) -> int:
+    """Width of the vector registers that LLVM uses for a target: 512, 256 or 128.
+
+    LLVM itself is asked, by compiling one 16-lane addition and looking at the registers.
     """
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    native = config.CPU_NAME in (None, "", "host")
-    cpu = llvm.get_host_cpu_name() if native else config.CPU_NAME
-    features = config.CPU_FEATURES
-    if features is None:
-        features = llvm.get_host_cpu_features().flatten() if native else ""
-    machine = llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features)
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
     probe = llvm.parse_assembly("""
         define <16 x float> @probe(<16 x float> %a, <16 x float> %b) {
             %c = fadd <16 x float> %a, %b
@@ -47,9 +45,10 @@ def _vector_bits() -> int:
     return 512 if "zmm" in code else 256 if "ymm" in code else 128
 
 
-VECTOR_BITS = _vector_bits()
+TARGET = _target()
+VECTOR_BITS = _vector_bits(*TARGET)
 VECTOR_BYTES = VECTOR_BITS // 8
-_ARM = llvm.get_process_triple().startswith(("aarch64", "arm64"))
+_ARM = TARGET[0].startswith(("aarch64", "arm64"))
 
 # Accumulators of one tile, rows x vecs, chosen so that they, one row of B and one element of A fit the register file:
 # 32 registers with AVX-512 and on Arm, 16 otherwise. kernels/README.md has the measurements.

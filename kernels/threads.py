@@ -17,12 +17,12 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from fastnet.kernels import _waiting
 from fastnet.kernels._jit import jit
+from fastnet.kernels._system import available_cores
 from fastnet.kernels._waiting import GET_AFFINITY, GET_CPU, SET_AFFINITY, wait_until, wake
 from fastnet.kernels.simd import atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
 from numba import types
@@ -30,22 +30,24 @@ from numba import types
 SCRATCH_BYTES = 1 << 20
 _MOST = 1024  # threads
 
+_LINE_BYTES = 128  # a cache line, of Apple's CPUs; 64 on others, many of which fetch them in pairs
+
 # `sync`, int64, belongs to one call: a few values, each on a cache line of its own
-_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, _SYNC_SIZE = 0, 16, 17, 24, 32, 40
+_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, _SYNC_SIZE = 0, 16, 17, 32, 48, 64
 _ABORT = 1 << 30  # added to _ARRIVED, ends all waiting at barriers
 _STARTED, _ENDED = 1, 2  # values of _STATE
 
 # The board, int64, belongs to the process, and places 8 to 15 to `_waiting`
-_BUSY = 0
-_SHARE, _WORKERS = 16, 17
-_FUNCTION, _JOB, _THREADS, _SYNC = 24, 25, 26, 27  # of the call that the workers are in; function 0: Python knows it
-_OWN_SYNC = 32  # for calls of compiled code
-_MASK, _MASK_BYTES = 80, 128  # of CPUs
-_WORKER, _WORKER_SIZE = 96, 8  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
+_SHARE, _WORKERS = 0, 1
+_BUSY = 16
+_FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # of the call that the workers are in; function 0: Python knows it
+_OWN_SYNC = 48  # for calls of compiled code
+_MASK, _MASK_BYTES = 112, 128  # of CPUs
+_WORKER, _WORKER_SIZE = 128, 16  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
 _TICKET, _AVOIDS, _ID = 0, 2, 3
 
 # A caller's block: a sync of its own, the address of the board, and behind it, where `scratch` points, the scratch
-_HEADER = 384
+_HEADER = 640
 
 
 # --- in compiled code: sync and board as addresses ------------------------------------------------------------------
@@ -219,32 +221,6 @@ def _abort(board, sync, others):
 # --- how many ---------------------------------------------------------------------------------------------------------
 
 
-def _cgroup_cpus() -> float:
-    """CPUs that the control group allows, infinity where there is no limit."""
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return float("inf") if quota == "max" else int(quota) / int(period)
-    with contextlib.suppress(OSError, ValueError):
-        quota = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text())
-        period = int(Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text())
-        return quota / period if quota > 0 else float("inf")
-    return float("inf")
-
-
-def available_cores() -> int:
-    """Cores that this process may use: its affinity, hyper-threads counted once, within its control group."""
-    if hasattr(os, "sched_getaffinity"):
-        cpus = os.sched_getaffinity(0)
-        siblings = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
-        try:
-            cores = len({Path(siblings.format(cpu)).read_text() for cpu in cpus})
-        except OSError:
-            cores = len(cpus)
-    else:
-        cores = os.cpu_count() or 1
-    return max(1, min(cores, int(_cgroup_cpus() + 0.5) if _cgroup_cpus() != float("inf") else cores))
-
-
 def _threads_at_start() -> int:
     text = os.environ.get("FASTNET_NUM_THREADS", "").strip()
     if not text:
@@ -277,7 +253,7 @@ def set_num_threads(threads: int | None) -> None:
     whole = hasattr(threads, "__index__") and not isinstance(threads, bool)
     if not whole or operator.index(threads) < 1:
         raise ValueError(f"set_num_threads got {threads!r}: expected a whole number, 1 or more, or None.")
-    _pool.limit = operator.index(threads)
+    _pool.limit, _pool.most = operator.index(threads), _MOST
     _pool.share()
 
 
@@ -322,6 +298,7 @@ class _Pool:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.most = _MOST  # fewer once the system has no more
         self.callers = 0
         self.workers: list[threading.Thread] = []
         self.lock = threading.Lock()  # of a call from Python
@@ -333,7 +310,7 @@ class _Pool:
 
     def share(self) -> int:
         """Threads for one call: callers inside `region` divide the cores among them."""
-        share = min(_MOST, max(1, self.limit // max(1, self.callers)))
+        share = min(self.most, max(1, self.limit // max(1, self.callers)))
         _board[_SHARE] = share
         return share
 
@@ -342,7 +319,7 @@ class _Pool:
         return self.lock.locked() or bool(_board[_BUSY])
 
     def start(self, workers: int) -> None:
-        """Have at least so many workers."""
+        """Have at least so many workers, or those that the system lets us have."""
         if len(self.workers) >= workers:
             return
         with self.count:
@@ -353,7 +330,12 @@ class _Pool:
                 _board[_WORKER + number * _WORKER_SIZE + _AVOIDS] = -1
                 ready = threading.Event()
                 thread = threading.Thread(target=self._work, args=(number, ready), daemon=True, name="fastnet-kernel")
-                thread.start()
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads to be had: those there are do the work
+                    self.most = number + 1
+                    self.share()
+                    return
                 ready.wait()
                 self.workers.append(thread)
                 _board[_WORKERS] = len(self.workers)
@@ -383,8 +365,8 @@ def _address(a: np.ndarray) -> int:
 
 def _aligned(size: int) -> tuple[np.ndarray, int]:
     """Memory of so many bytes on a cache line's boundary: what keeps it, and its address."""
-    buffer = np.zeros(size + 64, np.uint8)
-    return buffer, -(-_address(buffer) // 64) * 64
+    buffer = np.zeros(size + _LINE_BYTES, np.uint8)
+    return buffer, -(-_address(buffer) // _LINE_BYTES) * _LINE_BYTES
 
 
 _board_buffer, _board_address = _aligned(8 * (_WORKER + _MOST * _WORKER_SIZE))
@@ -451,8 +433,9 @@ def run(kernel: Callable, *args, threads: int | None = None) -> None:
 
 
 def _run_together(pool: _Pool, call: _Call) -> None:
+    pool.start(call.threads - 1)
+    call = call._replace(threads=min(call.threads, pool.most))
     others, sync = call.threads - 1, _address(call.sync)
-    pool.start(others)
     pool.call = call
     try:
         if not _start_python(_board_address, sync, call.threads):

@@ -89,7 +89,7 @@ def stored_run(day, seconds):
             "gflops": 1e-3 / seconds, "gbs": 1e-5 / seconds, "share": 0.5, "limit": "fma", "error": 1e-7,
             "against": {"numpy": {"seconds": 2 * seconds, "ratio": 2.0, "low": 1.9, "high": 2.2, "error": 1e-7}}}
     limits = {"fma_peak": {"float32": 2e11, "float64": 1e11}, "copy_bandwidth": {"cache": 2e11, "memory": 3e10},
-              "reference_seconds": 1e-3}
+              "reference_seconds": 1e-3, "busy": "the machine is busy" if day == 2 else ""}
     fingerprint = {"cpu": "a CPU", "threads": 2, "numpy": "2.4"}
     return {"datetime": f"2026-01-{day:02}T00:00:00", "commit_info": {"id": "0123456789ab", "dirty": True},
             "machine_info": {"limits": limits, "fingerprint": fingerprint},
@@ -107,6 +107,7 @@ def test_the_report_stands_alone(tmp_path):
     assert html.count("<svg") == html.count("</svg>") >= 4
     assert "3x4x5 &lt;b&gt;" in html and "<b>" not in html
     assert "numpy: 2x, 95 % interval 1.9 to 2.2" in html
+    assert "the machine is busy: limits and speeds are lower" in html
     assert "a CPU" in html and "with changes" in html and "prefers-color-scheme: dark" in html
 
 

@@ -135,7 +135,7 @@ def test_pandas(result):
 def test_repr_and_html(result):
     lines = repr(result).splitlines()
     assert lines[0] == "SweepResult: 3 rates x 2 seeds, 4 epochs; 2 diverged"
-    assert "±" in lines[2] and sum("<- suggested" in line for line in lines) == 1 and "2 of 2" in lines[-1]
+    assert "+-" in lines[2] and sum("<- suggested" in line for line in lines) == 1 and "2 of 2" in lines[-1]
     assert result._repr_html_().count("<tr>") == 4
     assert "2 of 4 trials finished" in repr(made_up([[0.5], [0.5], [None], [None]]))
     assert "&lt;b&gt;" in made_up([[[0.5]] * 4] * 2, names=("<b>", "c"))._repr_html_()

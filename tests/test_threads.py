@@ -115,7 +115,7 @@ def test_scratch_is_private_and_aligned():
     run(note)
     assert len(addresses) == 8
     assert len(set(addresses)) == 4
-    assert all(address % 64 == 0 for address in addresses)
+    assert all(address % 128 == 0 for address in addresses)
     assert min(np.diff(sorted(set(addresses)))) >= threads.SCRATCH_BYTES
 
 
@@ -247,6 +247,36 @@ def test_set_num_threads():
     assert threads.get_num_threads() == 2
     threads.set_num_threads(None)
     assert threads.get_num_threads() == threads.available_cores()
+
+
+def test_no_more_threads_to_be_had():
+    """Calls run on those there are, and on more when the number is set again and the system has more."""
+    program("""
+        start, allowed = threading.Thread.start, 0
+
+        def refuse(thread):
+            global allowed
+            if not allowed:
+                raise RuntimeError("can't start new thread")
+            allowed -= 1
+            start(thread)
+
+        def who(thread, threads, sync, scratch, seen):
+            seen[thread] = threads
+
+        threading.Thread.start = refuse
+        for more, count in ((0, 1), (2, 3), (0, 3), (1, 4)):
+            allowed = more
+            threads.set_num_threads(4)
+            for _ in range(2):
+                seen = np.zeros(9, np.int64)
+                threads.run(who, seen)
+                assert seen.tolist() == [count] * count + [0] * (9 - count), seen
+            threads.start_workers()
+            assert threads._board[threads._SHARE] == count  # so that run_compiled asks for no more
+            assert threads.get_num_threads() == 4
+            product()
+    """)
 
 
 def test_callers_of_a_region_share_the_threads():

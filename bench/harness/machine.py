@@ -7,8 +7,6 @@ import importlib.metadata
 import os
 import platform
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,75 +14,29 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-from fastnet.kernels._jit import jit
-from fastnet.kernels.simd import MR, NV, VECTOR_BITS, copy_vector, lanes, micro_kernel, store
-from fastnet.kernels.threads import available_cores, get_num_threads, run
+from fastnet.kernels._system import available_cores
+from fastnet.kernels.simd import VECTOR_BITS
+from fastnet.kernels.threads import get_num_threads
+
+from fastnet import _peak
 
 PEERS = ("torch", "jax", "scikit-learn")
-_PANEL_K = 128  # panels of this length and one tile's size stay in the L1 cache
-_PANEL_B, _PANEL_C = 1 << 15, 1 << 17  # where they lie in a thread's scratch, in bytes
-_SECONDS = 0.02  # one timing
-_TIMINGS = 12
-_REST = 0.05  # seconds between timings: a neighbour who comes for a moment must not be in all of them
 _REFERENCE = (512, 512, 512)
 
 
-@jit
-def _tiles(thread, threads, sync, scratch, repeats, k, zero):
-    """The micro-kernel on panels that stay in the L1 cache: the most that products can reach."""
-    width = lanes(zero)
-    panel_b, c = scratch + _PANEL_B, scratch + _PANEL_C
-    for byte in range(0, _PANEL_C, VECTOR_BITS // 8 // width):
-        store(scratch + byte, zero + 1)
-    for _ in range(repeats):
-        micro_kernel(MR, NV, scratch, k, 1, panel_b, width, (k + 1) * width, c, NV * width, width, width, k, zero + 1, zero,
-             0, 0)
-
-
-@jit
-def _copy(thread, threads, sync, scratch, to, source, vectors, repeats, zero):
-    """Copy vectors, this thread's share of them."""
-    size = VECTOR_BITS // 8
-    for _ in range(repeats):
-        for vector in range(vectors * thread // threads, vectors * (thread + 1) // threads):
-            copy_vector(to + vector * size, source + vector * size, zero)
-
-
-def _best_rate(work: float, function: Callable[[int], object]) -> float:
-    """The highest work per second of several timings; function(repeats) does repeats * work."""
-    function(1)
-    repeats, seconds = 1, 0.0
-    while seconds < _SECONDS / 4:
-        repeats *= 4
-        seconds = _timed(function, repeats)
-    repeats = max(1, round(repeats * _SECONDS / seconds))
-    best = float("inf")
-    for _ in range(_TIMINGS):
-        time.sleep(_REST)
-        best = min(best, _timed(function, repeats))
-    return repeats * work / best
-
-
-def _timed(function: Callable[[int], object], repeats: int) -> float:
-    started = time.perf_counter()
-    function(repeats)
-    return time.perf_counter() - started
-
-
 @functools.cache
+def _peak_rate(dtype: str) -> _peak.Rate:
+    return _peak.fma_peak(dtype)
+
+
 def fma_peak(dtype: str) -> float:
     """FLOP/s of the micro-kernel alone, on all threads."""
-    zero = np.dtype(dtype).type(0)
-    width = VECTOR_BITS // 8 // zero.itemsize
-    flops = 2 * MR * NV * width * _PANEL_K * get_num_threads()
-    return _best_rate(flops, lambda repeats: run(_tiles, repeats, _PANEL_K, zero))
+    return _peak_rate(dtype).best
 
 
 @functools.cache
 def _copy_rate(size: int) -> float:
-    source, to = np.ones((2, size // 8))
-    vectors = size // (VECTOR_BITS // 8)
-    return _best_rate(2 * size, lambda repeats: run(_copy, to.ctypes.data, source.ctypes.data, vectors, repeats, 0.0))
+    return _peak.copy_rate(size).best
 
 
 def copy_bandwidth(nbytes: float) -> float:
@@ -98,13 +50,14 @@ def reference_seconds() -> float:
     m, n, k = _REFERENCE
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n)))
-    return 1 / _best_rate(1, lambda repeats: [a @ b for _ in range(repeats)])
+    return 1 / _peak.measure(1, lambda repeats: [a @ b for _ in range(repeats)], get_num_threads()).best
 
 
 def limits() -> dict[str, Any]:
-    """The machine's limits in this session: FLOP/s and bytes/s, and the reference product's seconds."""
+    """The machine's limits in this session: FLOP/s, bytes/s, the reference product's seconds; and whether it was busy."""
     return {
         "fma_peak": {dtype: fma_peak(dtype) for dtype in ("float32", "float64")},
+        "busy": _peak_rate("float32").busy or _peak_rate("float64").busy,
         "copy_bandwidth": {"cache": copy_bandwidth(1 << 18), "memory": copy_bandwidth(1 << 28)},
         "reference_seconds": reference_seconds(),
     }

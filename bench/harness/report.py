@@ -193,6 +193,8 @@ def _machine(run: Run) -> str:
     facts |= {f"FMA peak, {name}": f"{peak / 1e9:.0f} GFLOP/s" for name, peak in limits["fma_peak"].items()}
     facts |= {f"copy, {name}": f"{rate / 1e9:.0f} GB/s read and written"
               for name, rate in limits["copy_bandwidth"].items()}
+    if limits.get("busy"):  # not in runs stored before it was looked at
+        facts["busy"] = f"{limits['busy']}: limits and speeds are lower than what it can do"
     facts["reference product"] = table.seconds(limits["reference_seconds"])
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
     return f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'

@@ -8,20 +8,15 @@ A row shows the peak of the whole process, and in brackets what of it came after
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import sys
 
 import numpy as np
 
 from bench.bench_fit import JOBS, RATE, Job
 from bench.harness import peers
+from fastnet._system import peak_memory
 
 CONTENDERS = {"fastnet": peers.fastnet_fit, "torch": peers.torch_fit}
-
-
-def resident() -> float:
-    """Bytes, the most so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.0 if sys.platform == "darwin" else 1024.0)
 
 
 def train(name: str, job: Job) -> tuple[float, float]:
@@ -29,9 +24,9 @@ def train(name: str, job: Job) -> tuple[float, float]:
     fit = CONTENDERS[name]
     fit(*peers.workload(20, job.widths, job.dtype), 2, RATE, 8)  # imports, and compiles or loads kernels
     x, t, weights = peers.workload(job.n, job.widths, job.dtype)
-    before = resident()
+    before = peak_memory()
     fit(x, t, weights, job.epochs, RATE, job.batch_size)
-    return before, resident()
+    return before, peak_memory()
 
 
 def main(names: list[str]) -> None:

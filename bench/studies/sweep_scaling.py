@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from fastnet.kernels.threads import get_num_threads
 
 from bench.harness import peers
+from fastnet import _system
 from fastnet.sweep import lr_sweep
 from fastnet.training.gram import gram_matrix
 
@@ -61,10 +61,8 @@ def peak_memory(count: int, epochs: int) -> float:
 
 
 def _sweep_alone(count: int, epochs: int) -> float:
-    import resource  # not on Windows
-
     sweep(count, epochs, *peers.workload(N, WIDTHS, np.float32))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return _system.peak_memory()
 
 
 def draw(trials: dict[int, float], others: dict[str, float], epochs: int, path: Path) -> None:
@@ -105,8 +103,7 @@ def main() -> None:
         print(f"{count:5d}   {1e3 * seconds:10.1f}   {1e3 * others['G'] / count:7.1f}   {ratios}")
     print(f"G alone {1e3 * others['G']:.0f} ms; single fits: "
           + ", ".join(f"{name} {1e3 * seconds:.0f} ms" for name, seconds in others.items() if name != "G"))
-    if sys.platform != "win32":
-        print(f"peak resident memory of {max(trials)} rates: {peak_memory(max(trials), options.epochs) / 1e6:.0f} MB")
+    print(f"peak resident memory of {max(trials)} rates: {peak_memory(max(trials), options.epochs) / 1e6:.0f} MB")
     draw(trials, others, options.epochs, options.out)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnet._system import lock_file, unlock_file
 from fastnet.layer import parameters
 from fastnet.sequential import Sequential
 from fastnet.sweep.spec import Spec, Trial
@@ -128,7 +129,14 @@ class Journal:
         os.replace(beside, self.path)
 
     def close(self) -> None:
-        """Let others open the file."""
+        """Let others open the file, also where a child that was just made by fork has it open still."""
+        if self._file >= 0:
+            with contextlib.suppress(OSError):  # of a journal that could not be locked
+                unlock_file(self._file)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Close the file alone: a child's, which must not unlock what its parent has locked."""
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
@@ -193,26 +201,18 @@ class Journal:
 _open_journals: weakref.WeakSet[Journal] = weakref.WeakSet()
 
 
-def _close_all() -> None:
+def _let_all_go() -> None:
     for journal in list(_open_journals):
-        journal.close()
+        journal.let_go()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_close_all)
+    os.register_at_fork(after_in_child=_let_all_go)
 
 
 def _lock(file: int, path: Path) -> None:
     try:
-        try:
-            import fcntl
-        except ImportError:
-            import msvcrt
-
-            os.lseek(file, 1 << 30, os.SEEK_SET)  # a byte that nobody reads
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except OSError:
         raise RuntimeError(f"lr_sweep: another sweep is writing to {path}. Wait until it has ended, or resume from another "
                            "file.") from None

@@ -341,7 +341,7 @@ def _row(record: Record) -> dict[str, Any]:
 def _text(score: Score) -> str:
     if math.isnan(score.mean):
         return "-"
-    return f"{score.mean:.4g}" + (f" ± {score.error:.2g}" if score.seeds > 1 else "")
+    return f"{score.mean:.4g}" + (f" +- {score.error:.2g}" if score.seeds > 1 else "")
 
 
 def _finite(value: Any) -> Any:

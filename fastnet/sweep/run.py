@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet._system import available_memory, deferred_interrupt
 from fastnet.kernels.threads import get_num_threads
 from fastnet.sequential import Sequential
 from fastnet.sweep import grid
@@ -23,8 +24,7 @@ from fastnet.sweep.shared import Shared, Start
 from fastnet.sweep.spec import Builders, Spec, Trial
 from fastnet.sweep.trial import Record
 from fastnet.training import labelled
-from fastnet.training.loop import deferred_interrupt
-from fastnet.training.plan import ENGINES, Plan, available_memory, plan
+from fastnet.training.plan import ENGINES, Plan, plan
 
 _WAIT = 0.1  # seconds between looks for Ctrl-C
 _RETRIES = 3  # of a trial whose place lost its data

@@ -2,9 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnet._system import deferred_interrupt
 from fastnet._warn import warn
 from fastnet.kernels.threads import region
 from fastnet.training.history import EpochReport, History
@@ -143,54 +142,6 @@ def _reason_to_stop(report: EpochReport, options: Options, history: History) -> 
             what = "validation loss" if history.val_losses else "loss"
             return f"early stop: no better {what} for {options.early_stop} epochs"
     return ""
-
-
-class Interrupt:
-    """Ctrl-C, remembered until a call of this object: at a place where the engine's state is whole."""
-
-    def __init__(self, handler: Callable[[int, Any], Any]) -> None:
-        self.handler = handler  # of before; Python's own raises KeyboardInterrupt
-        self.pressed = False
-        self.waits = True
-
-    def __call__(self) -> None:
-        """Do now what Ctrl-C asked for, if it was pressed."""
-        if self.pressed:
-            self.pressed = False
-            self.handler(signal.SIGINT, None)
-
-    @contextlib.contextmanager
-    def at_once(self) -> Iterator[None]:
-        """While the user's own code runs, nothing waits."""
-        self()
-        self.waits = False
-        try:
-            yield
-        finally:
-            self.waits = True
-
-    def note(self, number: int, frame: Any) -> None:
-        """The handler of the signal."""
-        if self.waits:
-            self.pressed = True
-        else:
-            self.handler(number, frame)
-
-
-@contextlib.contextmanager
-def deferred_interrupt() -> Iterator[Interrupt]:
-    """Have Ctrl-C wait for calls of the object yielded, and for the end at the latest."""
-    before = signal.getsignal(signal.SIGINT)
-    interrupt = Interrupt(before if callable(before) else signal.default_int_handler)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield interrupt  # no signal comes here, or none that Python sees
-        return
-    signal.signal(signal.SIGINT, interrupt.note)
-    try:
-        yield interrupt
-    finally:
-        signal.signal(signal.SIGINT, before)
-    interrupt()
 
 
 @contextlib.contextmanager

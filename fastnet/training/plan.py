@@ -5,14 +5,13 @@ the same fit chooses the same engine, and gives the same bits, every time on a m
 """
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastnet._system import available_memory
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
 from fastnet.training.eligibility import why_not_compiled
@@ -213,22 +212,6 @@ def _layers(model: Any, x: np.ndarray, epochs: int, batch_size: int, momentum: b
     memory = itemsize * ((3 + 2 * momentum) * weights + 2 * max((n_i * n_o for n_i, n_o in sizes), default=0)
                          + 2 * batch_size * (x[:1].size + 2 * sum(n_o for _, n_o in sizes)))
     return Estimate("layers", 0, flops, moved, memory, seconds)
-
-
-def available_memory() -> float:
-    """Bytes that this process can still use, within its control group; a guess of 4 GB where the system does not tell."""
-    found = []
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        found.append(1024.0 * _number("/proc/meminfo", "MemAvailable:"))
-    with contextlib.suppress(OSError, ValueError, StopIteration):
-        group = "/sys/fs/cgroup/memory."
-        found.append(_number(group + "max") - _number(group + "current") + _number(group + "stat", "inactive_file"))
-    return max(0.0, min(found, default=4e9))
-
-
-def _number(path: str, name: str = "") -> float:
-    """A file's number, or the one that follows a name at the beginning of a line."""
-    return next(float(line[len(name):].split()[0]) for line in Path(path).read_text().splitlines() if line.startswith(name))
 
 
 def _seconds(value: float) -> str:
