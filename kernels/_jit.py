@@ -1,9 +1,12 @@
 """The one place that decides how kernels are compiled; `_cache` decides where the compiled code is kept."""
+import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from fastnet.kernels._cache import CACHE, KernelCache
-from numba import config, njit, types
+from numba import config, from_dtype, njit, types
+from numba.core.ccallback import CFunc
 
 if vars(config)["DISABLE_JIT"]:
     raise ImportError("fastnet's kernels are compiled by Numba, which NUMBA_DISABLE_JIT has turned off here: unset it, or "
@@ -33,3 +36,36 @@ jit = _compiler(FASTMATH)
 
 # For arithmetic whose order is its meaning (an argument reduced in two parts): fused, but never reordered.
 jit_exact = _compiler({"contract"})
+
+
+class OpKernel:
+    """A function that a compiled step calls by its address, see `op_kernel`."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+        self._compiled: dict[types.Type, CFunc] = {}
+        self._compiling = threading.Lock()
+
+    def address(self, dtype: np.dtype) -> int:
+        """Where the version for elements of `dtype` is; compiled, or taken from the cache, when it is first asked for."""
+        element = from_dtype(dtype)
+        with self._compiling:
+            if element not in self._compiled:
+                arguments = (*[types.int64] * 4, element)
+                compiled = CFunc(self.function, (arguments, types.void), {},
+                                 {"nopython": True, "error_model": "numpy", "fastmath": FASTMATH})
+                if CACHE is not None:
+                    compiled._cache = KernelCache(self.function, CACHE)
+                compiled.compile()
+                self._compiled[element] = compiled
+            return self._compiled[element].address
+
+
+def op_kernel(function: Callable) -> OpKernel:
+    """A decorator for ``kernel(op, context, start, stop, one)``, an op of a compiled step that is called by address.
+
+    `op` and `context` are addresses (`structs.op_at`, `structs.context_at`), start:stop the samples of the batch that are
+    the thread's, and the type of `one` is that of the elements. It compiles when a network first needs it, and the
+    interpreter of steps need not know it.
+    """
+    return OpKernel(function)

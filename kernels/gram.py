@@ -13,51 +13,63 @@ scales, and V_0 the velocity at the start,
     W = w_w W_0 + w_v V_0 - d_scale D.T X       d_scale gathers the factors (1 - lr decay), so that D need not be scaled
     V = v_w W_0 + v_v V_0 + E.T X               the velocity, if there is momentum (d_scale is then 1)
 
-X need not be all the data: fastnet/training/windows.py takes some hundred rows at a time, and forms W after each of these
-windows. D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
+X need not be all the data: fastnet/training/first.py also takes some hundred rows at a time, and forms W after each of
+these windows. D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
 """
+from typing import NamedTuple
+
+import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import macro_kernel, partition
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
-from fastnet.kernels.structs import Mat
+from fastnet.kernels.structs import Mat, vector_at
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
 
 W_W, W_V, V_W, V_V, D_SCALE = range(5)  # places in `Gram.scales`
-_N_OUT, _LD, _B, _H, _DA = 1, 2, 4, 6, 7  # columns of the table in kernels/fused.py
+
+
+class Gram(NamedTuple):
+    """The first layer's state in Gram space; empty where it is trained as the others are."""
+
+    a0: np.ndarray  # (n, n_o): X W_0.T
+    av: np.ndarray  # (n, n_o): X V_0.T; empty if the velocity starts from 0
+    d: np.ndarray  # (vectors, n, LANES)
+    e: np.ndarray  # as d; empty without momentum
+    scales: np.ndarray  # float64 (5,)
+    visited: int  # rows of D, from the top, that may not be 0 before this call
 
 
 @jit
-def gram_first(thread, threads, scratch, net, data, gram, g, g_row, first, n, known, scales):
-    """H_0 = relu(w_w A_0[B] + w_v A_V[B] - d_scale G[B] D + b_0), this thread's columns.
+def gram_first(team, op, gram, data, batch, scales, one):
+    """H_0 = relu(w_w A_0[B] + w_v A_V[B] - d_scale G[B] D + b_0), this thread's range of the columns.
 
     Only the first `known` rows of D can be other than 0: in the first epoch this halves the work.
     """
-    table, params, work, a0, av, d = net.table, net.params, net.work, gram.a0, gram.av, gram.d
-    one = a0.dtype.type(1)
+    a0, av, d, n = gram.a0, gram.av, gram.d, batch.n
     width = lanes(one)
     size = VECTOR_BYTES // width
-    n_out, ld = table[0, _N_OUT], table[0, _LD]
-    j0, j1 = partition(n_out, width, thread, threads), partition(n_out, width, thread + 1, threads)
+    known = len(a0) if data.gathered else max(gram.visited, batch.first)
+    j0, j1 = partition(op.n, width, team.thread, team.threads), partition(op.n, width, team.thread + 1, team.threads)
     of_w, of_v = cast_like(scales[W_W], one), cast_like(scales[W_V], one)
     for i in range(n):
-        row = work[table[0, _H] + i * ld:table[0, _H] + (i + 1) * ld]
-        sample = data.order[first + i]
+        row = vector_at(op.c.at + i * op.c.row * size, op.n, one)
+        sample = data.order[batch.first + i]
         for j in range(j0, j1):
             row[j] = of_w * a0[sample, j]
         if av.size > 0:
             for j in range(j0, j1):
                 row[j] += of_v * av[sample, j]
-    macro_kernel(scratch, Mat(work.ctypes.data + (table[0, _H] + j0) * size, ld, 1, width), Mat(g, g_row, 1, 0),
-         Mat(d.ctypes.data + j0 * d.shape[1] * size, 0, 0, d.shape[1] * width), n, j1 - j0, known,
-         cast_like(-scales[D_SCALE], one), one, params.ctypes.data + (table[0, _B] + j0) * size, int(len(table) > 1))
+    macro_kernel(team.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(batch.at, batch.row, 1, 0),
+                 Mat(d.ctypes.data + j0 * d.shape[1] * size, width, 1, d.shape[1] * width), n, j1 - j0, known,
+                 cast_like(-scales[D_SCALE], one), one, op.bias + j0 * size, op.relu)
 
 
 @jit
-def gram_scales(scales, rates):
+def gram_scales(scales, hyper):
     """The five scales after one more step; float64, as they are products of thousands of numbers near 1."""
     w_w, w_v, v_w, v_v, d_scale = scales
-    lr, momentum, decay = rates
+    lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
     if momentum == 0:
         shrink = 1.0 - lr * decay
         return w_w * shrink, w_v, v_w, v_v, d_scale * shrink
@@ -66,22 +78,22 @@ def gram_scales(scales, rates):
 
 
 @jit
-def gram_update(thread, threads, net, data, gram, first, n, scales, rates):
-    """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. This thread's columns.
+def gram_update(team, op, gram, data, batch, scales, hyper):
+    """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. A range of the columns.
 
     Returns the scales: d_scale is 1 again once it was so small that D had to be multiplied by it.
     """
-    table, work, order, d, e = net.table, net.work, data.order, gram.d, gram.e
+    order, d, e, n = data.order, gram.d, gram.e, batch.n
     w_w, w_v, v_w, v_v, d_scale = scales
-    lr, momentum, decay = rates
+    lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
     width = lanes(lr)
-    ld = table[0, _LD]
-    v1 = (partition(table[0, _N_OUT], width, thread + 1, threads) + width - 1) // width
+    size = VECTOR_BYTES // width
+    v1 = (partition(op.n, width, team.thread + 1, team.threads) + width - 1) // width
     rescale, factor = abs(d_scale) < _LEAST_SCALE, cast_like(d_scale, lr)
     if rescale:
         d_scale = 1.0
     step = cast_like(lr / d_scale if momentum == 0 else 1.0, lr)
-    for v in range(partition(table[0, _N_OUT], width, thread, threads) // width, v1):
+    for v in range(partition(op.n, width, team.thread, team.threads) // width, v1):
         to = d[v] if momentum == 0 else e[v]
         if rescale:
             for i in range(d.shape[1]):
@@ -92,9 +104,9 @@ def gram_update(thread, threads, net, data, gram, first, n, scales, rates):
                 for lane in range(width):
                     to[i, lane] = momentum * to[i, lane] - decay * d[v, i, lane]
         for i in range(n):
-            dz = work[table[0, _DA] + i * ld + v * width:table[0, _DA] + i * ld + (v + 1) * width]
-            for lane in range(min(width, table[0, _N_OUT] - v * width)):
-                to[order[first + i], lane] += step * dz[lane]
+            dz = vector_at(op.b.at + (i * op.b.row + v * width) * size, width, lr)
+            for lane in range(min(width, op.n - v * width)):
+                to[order[batch.first + i], lane] += step * dz[lane]
         if momentum != 0:
             for i in range(d.shape[1]):
                 for lane in range(width):

@@ -1,0 +1,151 @@
+"""The compiled training step: a short program of ops, run for one mini-batch after the other.
+
+Layers make the ops (``fastnet/training/lowering.py``), a planner marks where threads must wait for each other, and `train`
+runs them; it is compiled once for each dtype and serves every network. For fully connected layers with ReLU (`l` counts
+them from 0, H_l is the output of layer l after ReLU, A_l what stands before it) a step has three phases, with a barrier
+after the first and the second:
+
+======= =========================================================================== ==============================
+phase   what                                                                        a thread's range
+======= =========================================================================== ==============================
+first   H_0 = relu(X_B W_0.T + b_0)                                          (3.7)  columns: hidden units
+samples H_l for l > 0, softmax, loss, dA_last = (p - t) / n            (3.14-3.19)  rows: samples of the batch
+        dA_l = (dA_{l+1} W_{l+1}) where H_l > 0                              (3.9)
+update  W_l -= lr dA_l.T H_{l-1}, b_l -= lr (column sums of dA_l)  (3.9-3.11)       columns of W_l
+======= =========================================================================== ==============================
+
+A thread's columns of H_0 are its columns of W_0 and W_1, so that no barrier is needed between `update` and the next
+`first`. The weights are kept transposed and in vector columns (see gemm.py) during the whole fit: `first` reads them as they
+are, `update` writes straight into them. The gradient of the input is not computed unless somebody needs it.
+
+The first layer can also be trained in Gram space, where its weights are never formed: see gram.py.
+"""
+import numpy as np
+from fastnet.kernels._jit import jit
+from fastnet.kernels.gemm import partition
+from fastnet.kernels.gram import gram_first, gram_scales, gram_update
+from fastnet.kernels.ops import (
+    bias_corrected,
+    dense,
+    gather,
+    input_of,
+    mask,
+    mean_loss,
+    softmax_cross_entropy,
+    update,
+    update_bias,
+)
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.structs import (
+    ADAM,
+    CALL,
+    CONTEXT,
+    DENSE,
+    GATHER,
+    GRAM_FIRST,
+    GRAM_UPDATE,
+    MASK,
+    MEAN_LOSS,
+    SAMPLES,
+    SOFTMAX_CROSS_ENTROPY,
+    UPDATE,
+    UPDATE_BIAS,
+    Batch,
+    Team,
+    call_op,
+)
+from fastnet.kernels.threads import barrier
+
+
+@jit
+def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, start, stop, losses):
+    """Run the ops for rows start:stop of the order, batch after batch, and write each batch's loss (float64).
+
+    Parameters
+    ----------
+    thread, threads, sync, scratch
+        See ``threads.run``.
+    ops : array of OP
+    data : Data
+    gram : Gram
+    hyper : Hyperparameters
+        Their dtype is that of all matrices.
+    batch_size, start, stop : int
+    losses : ndarray of float64, a number for each batch
+        Overwritten, if there is an op MEAN_LOSS.
+    """
+    team, one = Team(thread, threads, sync, scratch), cast_like(1, hyper.lr)
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    scales = gram.scales[0], gram.scales[1], gram.scales[2], gram.scales[3], gram.scales[4]
+    context = np.zeros(1, CONTEXT)
+    context[0].thread, context[0].threads, context[0].scratch = thread, threads, scratch
+    context[0].targets, context[0].targets_row = data.targets.ctypes.data, data.targets.shape[1]
+    for first in range(start, stop, batch_size):
+        n = min(batch_size, stop - first)
+        batch = Batch(data.source + first * data.source_row * size, data.source_row, first, n)
+        if data.gathered:
+            batch = Batch(data.rows, data.rows_row, first, n)
+        context[0].n, context[0].batch, context[0].batch_row = n, batch.at, batch.row
+        context[0].order = data.order.ctypes.data + 8 * first
+        steps = (first - start) // batch_size
+        now = bias_corrected(hyper, steps + 1) if hyper.optimizer == ADAM else hyper
+        number = 0
+        while number < len(ops):
+            op = ops[number]
+            kind = op.kind
+            if op.wait:
+                barrier(sync, threads)
+            if op.split == SAMPLES:
+                run_samples(team, ops, number, context, data, batch, one)
+                number = op.last
+                continue
+            if kind == GATHER:
+                gather(team, op, data, batch, one)
+            elif kind == DENSE:
+                dense(scratch, op, input_of(op, batch), 0, n, partition(op.n, width, thread, threads),
+                      partition(op.n, width, thread + 1, threads), one)
+            elif kind == MEAN_LOSS:
+                if thread == 0:
+                    losses[steps] = mean_loss(op, n)
+            elif kind == UPDATE:
+                update(team, op, input_of(op, batch), n, now)
+            elif kind == UPDATE_BIAS:
+                update_bias(team, op, n, now)
+            elif kind == GRAM_FIRST:
+                gram_first(team, op, gram, data, batch, scales, one)
+            elif kind == GRAM_UPDATE:
+                scales = gram_update(team, op, gram, data, batch, gram_scales(scales, hyper), hyper)
+            elif kind == CALL:
+                call_op(op.kernel, ops.ctypes.data + number * ops.itemsize, context.ctypes.data, 0, n, one)
+            number += 1
+    barrier(sync, threads)
+    if thread == 0:
+        gram.scales[:] = scales
+
+
+@jit
+def run_samples(team, ops, number, context, data, batch, one):
+    """The ops from `number` to the last of its run, on this thread's samples.
+
+    With `OP.block` that many samples at a time go through all of them, so that what they pass on stays in the cache. Blocks
+    are the same for any number of threads, and `CONTEXT.block` says which one is at work.
+    """
+    block, last = ops[number].block, ops[number].last
+    blocks = (batch.n + block - 1) // block if block > 0 else batch.n
+    begin, end = partition(blocks, 1, team.thread, team.threads), partition(blocks, 1, team.thread + 1, team.threads)
+    step = 1 if block > 0 else max(1, end - begin)
+    for at in range(begin, end, step):
+        i0, i1 = (at * block, min(batch.n, (at + 1) * block)) if block > 0 else (begin, end)
+        context[0].block = at
+        for q in range(number, last):
+            op = ops[q]
+            kind = op.kind
+            if kind == DENSE:
+                dense(team.scratch, op, input_of(op, batch), i0, i1, 0, op.n, one)
+            elif kind == MASK:
+                mask(op, i0, i1, one)
+            elif kind == SOFTMAX_CROSS_ENTROPY:
+                softmax_cross_entropy(op, data, batch, i0, i1, one)
+            elif kind == CALL:
+                call_op(op.kernel, ops.ctypes.data + q * ops.itemsize, context.ctypes.data, i0, i1, one)
