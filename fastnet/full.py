@@ -1,7 +1,7 @@
 """The fully connected layer."""
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -159,6 +159,42 @@ class FullLayer:
     def update_params(self, lr: float) -> None:
         """The chapter's other name of ``update_param``."""
         self.update_param(lr)
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.training.lowering`."""
+        if x is net.input and net.first is not None:
+            return net.first.lower(net, x)
+        W = net.parameter(self, "W", (self.n_o, self.n_i), decays=True)
+        b = net.parameter(self, "b", (1, self.n_o))
+        y = net.buffer(self.n_o)
+        # The data are read by all threads, each for its own outputs, so that their weights stay in its own cache; behind
+        # the first layer each thread keeps to its own samples.
+        by_outputs = x is net.input and not net.forward_only
+        split, of_x, of_y = (OUTPUTS, ALL, COLUMNS) if by_outputs else (SAMPLES, ROWS, ROWS)
+        of_W = COLUMNS if by_outputs else ALL
+        net.forward(DENSE, split=split, reads={x: of_x, W: of_W, b: of_W}, writes={y: of_y},
+                    c=y.mat, a=x.mat, b=W.mat, bias=b.place, n=self.n_o, k=self.n_i)
+        products = 3 if net.needs_gradient(x) else 2
+        net.cost.add(operations=2 * products * self.n_i * self.n_o, products=self.n_i * self.n_o,
+                     parameter_traffic=(6 if products == 3 else 3) * self.n_i * self.n_o)
+
+        def backward(dy: Buffer) -> Buffer | None:
+            dx, copy = None, None
+            if net.needs_gradient(x):
+                dx, copy = net.buffer_like(x), net.copy_for_backward(W)
+                net.backward(DENSE, reads={dy: ROWS, copy: ALL}, writes={dx: ROWS},
+                             c=dx.mat, a=dy.mat, b=copy, n=self.n_i, k=self.n_o)
+            part = COLUMNS if by_outputs else INPUTS
+            net.update(UPDATE, split=OUTPUTS if by_outputs else INPUTS,
+                       reads={x: ALL, dy: COLUMNS} if by_outputs else {x: COLUMNS, dy: ALL},
+                       writes={W: part} if copy is None else {W: part, copy: part},
+                       c=W.mat, a=x.mat, b=dy.mat, aux=net.gradient_of(W), packed=0 if copy is None else copy.place,
+                       decays=1, n=self.n_o, k=self.n_i, rank=int(by_outputs))
+            net.update_bias(b, dy)
+            return dx
+
+        net.on_backward(backward)
+        return y
 
     def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
         dtype = self.dtype

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import macro_kernel, pack_columns, pack_copy, partition, tile_loop
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes, load, store
 from fastnet.kernels.softmax import softmax_rows
 from fastnet.kernels.structs import ADAM, OUTPUTS, SGD, Hyperparameters, Mat, mat, rows_at, vector_at
 
@@ -48,10 +48,13 @@ def mask(op, i0, i1, one):
     """C = 0 wherever A is not above 0: the way back through ReLU (3.14), from its output A."""
     width = lanes(one)
     size = VECTOR_BYTES // width
-    c, a, row = op.c.at, op.a.at, op.c.row
-    # not a loop over elements: half of its branches would be guessed wrong
-    for i in range(i0 * row, i1 * row, width):
-        keep_positive(c + i * size, a + i * size, one - one)
+    c, a, begin, end, zero = op.c.at, op.a.at, i0 * op.c.row, i1 * op.c.row, one - one
+    whole = begin + (end - begin) // width * width
+    for i in range(begin, whole, width):  # not a loop over elements: half of its branches would be guessed wrong
+        keep_positive(c + i * size, a + i * size, zero)
+    for i in range(whole, end):  # rows without padding
+        if not load(a + i * size, zero) > zero:
+            store(c + i * size, zero)
 
 
 @jit
@@ -128,7 +131,7 @@ def update(team, op, a, n, hyper):
             column = v * inputs * width * size
             descend(weights.at + column, op.aux + offset + column, (i1 - i0) * width, decay, hyper)
     if op.packed != 0:
-        for j in range(0, outputs, width):
+        for j in range(j0, j1, width):
             pack_columns(op.packed + (i0 * outputs + j * width) * size, outputs * width,
                          Mat(op.c.at + (j * inputs + i0 * width) * size, 1, width, 0), min(width, outputs - j), i1 - i0, one)
 

@@ -75,8 +75,8 @@ SGD, MOMENTUM, ADAM = range(3)
 # Kinds of ops. The numbers are the interpreter's business alone; CALL runs the function at `OP.kernel`.
 CALL, GATHER, DENSE, MASK, SOFTMAX_CROSS_ENTROPY, MEAN_LOSS, UPDATE, UPDATE_BIAS, GRAM_FIRST, GRAM_UPDATE = range(10)
 
-# How an op is shared out among the threads
-SAMPLES, OUTPUTS, INPUTS, ONE = range(4)
+# How an op is shared out among the threads: by the samples of the batch, by outputs or inputs of the layer, or as it likes
+SAMPLES, OUTPUTS, INPUTS, TEAM = range(4)
 
 _MAT = np.dtype([("at", "i8"), ("row", "i8"), ("col", "i8"), ("vec", "i8")])
 

@@ -1,0 +1,352 @@
+"""How a compiled fit trains a fully connected first layer: with its weights as they are, or in Gram space.
+
+======== ============ ================================================================================================
+engine   way          what
+======== ============ ================================================================================================
+fused    `Plain`      the layer's ops are those of any other; the source of the data is X
+gram     `Gram`       its weights are formed at the end alone; the source of the data is G = X X.T (n, n)
+windows  `Windowed`   the same for some hundred rows at a time; the source of the data is their Gram matrix
+======== ============ ================================================================================================
+
+The mathematics is in ``fastnet/kernels/gram.py``. A way says how the first layer lowers, what the source of the data is, call
+by call, and what the layer's weights are.
+"""
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnet.kernels import gram as kernel
+from fastnet.kernels.gemm import Packed, matmul, syrk, vector_lanes
+from fastnet.kernels.structs import GRAM_FIRST, GRAM_UPDATE, TEAM
+from fastnet.training.lowering import ALL, COLUMNS, Buffer, Lowering
+
+WINDOW = 256  # rows of a window: fewer move the weights more often, more cost a larger Gram matrix
+START = (1.0, 0.0, 0.0, 1.0, 1.0)  # the scales while W is W_0 and V is V_0
+
+_CHUNK_WORK = 40e9  # operations in one call, some fractions of a second: Ctrl-C is heard between calls
+_CONVERTED_BYTES = 1 << 26  # rows of another dtype are converted so many at a time, if they lie on disk
+
+
+class Source(NamedTuple):
+    """What one call of the compiled step reads."""
+
+    rows: np.ndarray  # (m, columns), of the network's dtype, rows contiguous
+    row_at: int  # place in the order of the first of them
+    targets: np.ndarray
+    order: np.ndarray
+    gathered: bool  # whether `order` says anything
+    first: int  # the call trains on places first:last of the order
+    last: int
+    gram: kernel.Gram
+
+
+def no_gram(dtype: np.dtype) -> kernel.Gram:
+    """The state of a first layer that is not in Gram space."""
+    rows, columns = np.empty((0, 0), dtype), np.empty((0, 0, 0), dtype)
+    return kernel.Gram(rows, rows, columns, columns, np.ones(5), 0)
+
+
+class Plain:
+    """The first layer as it is: its ops are those of every other.
+
+    Parameters
+    ----------
+    x : ndarray, shape (n, columns)
+        In the network's dtype, or on disk in any.
+    dtype : dtype
+    batch_size : int
+    """
+
+    name = "fused"
+
+    def __init__(self, x: np.ndarray, dtype: np.dtype, batch_size: int) -> None:
+        self.x, self.dtype, self.batch_size = x, dtype, batch_size
+        self.gram = no_gram(dtype)
+
+    @property
+    def columns(self) -> int:
+        """Of the source's rows."""
+        return self.x.shape[1]
+
+    def chunk(self, work: float) -> int:
+        """Rows that one call trains on, with `work` multiply-adds in a step: whole batches."""
+        rows = _CHUNK_WORK * self.batch_size // (6 * max(1.0, work))
+        if not self.direct:
+            rows = min(rows, _CONVERTED_BYTES // max(1, self.columns * self.dtype.itemsize))
+        return max(1, int(rows) // self.batch_size) * self.batch_size
+
+    @property
+    def direct(self) -> bool:
+        """Whether the kernel can read the rows of x where they lie."""
+        return self.x.dtype == self.dtype and readable_rows(self.x)
+
+    def sources(self, targets: np.ndarray, order: np.ndarray | None, start: int, stop: int, chunk: int) -> Iterator[Source]:
+        """What is read by the calls that train on places start:stop of the order (None: the rows as they are)."""
+        rows = np.arange(len(self.x)) if order is None else order
+        for first in range(start, stop, chunk):
+            last = min(stop, first + chunk)
+            if self.direct:
+                yield Source(self.x, 0, targets, rows, order is not None, first, last, self.gram)
+            else:
+                x = self.x[first:last] if order is None else self.x[order[first:last]]
+                yield Source(np.ascontiguousarray(x, self.dtype), first, targets, rows, False, first, last, self.gram)
+
+    def save(self) -> Any:
+        """Nothing: the weights are in the engine's arenas."""
+
+    def restore(self, saved: Any) -> None:
+        """Nothing, as for `save`."""
+
+
+class RowSpace:
+    """What both ways in Gram space share: W and V in terms of rows of X.
+
+    Parameters
+    ----------
+    layer : FullLayer
+    dtype : dtype
+    momentum : bool
+        Whether there is a velocity.
+    rows : ndarray, shape (m, n_i)
+        All of x, or a window of it.
+    g, a0 : ndarray, shape (m, m) and (m, n_o)
+        The products of those rows with each other, and with W_0.T.
+    """
+
+    name = ""
+
+    def __init__(self, layer: Any, dtype: np.dtype, momentum: bool, rows: np.ndarray, g: np.ndarray,
+                 a0: np.ndarray) -> None:
+        self.layer, self.dtype, self.rows, self.g, self.a0 = layer, dtype, rows, g, a0
+        width = vector_lanes(dtype)
+        self.w0 = np.asarray(layer.W, dtype)
+        self.v0 = self.av = np.empty((0, 0), dtype)  # of a velocity that starts from 0
+        columns = (-(-layer.n_o // width), len(g), width)
+        self.d = np.zeros(columns, dtype)
+        self.e = np.zeros(columns if momentum else (0, 0, 0), dtype)
+        self.scales = np.array(START)
+        self.visited = 0  # rows of D, from the top, that may not be 0
+
+    @property
+    def columns(self) -> int:
+        """Of the source's rows."""
+        return len(self.g)
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """The layer's ops: no weights, only the bias and D."""
+        n_o = self.layer.n_o
+        b, y = net.parameter(self.layer, "b", (1, n_o)), net.buffer(n_o)
+        net.cost.products += self.columns * n_o
+        net.forward(GRAM_FIRST, split=TEAM, reads={x: ALL, b: COLUMNS, "D": COLUMNS}, writes={y: COLUMNS},
+                    c=y.mat, bias=b.place, n=n_o)
+
+        def backward(dy: Buffer) -> None:
+            net.update(GRAM_UPDATE, split=TEAM, reads={dy: COLUMNS}, writes={"D": COLUMNS}, b=dy.mat, n=n_o, rank=1)
+            net.update_bias(b, dy)
+
+        net.on_backward(backward)
+        return y
+
+    @property
+    def state(self) -> kernel.Gram:
+        """What the kernel works on."""
+        return kernel.Gram(self.a0, self.av, self.d, self.e, self.scales, self.visited)
+
+    def weights(self) -> np.ndarray:
+        """W, a new array."""
+        return self._combined(self.d, self.scales[kernel.W_W], self.scales[kernel.W_V], -self.scales[kernel.D_SCALE])
+
+    def velocity(self) -> np.ndarray:
+        """V, a new array."""
+        return self._combined(self.e, self.scales[kernel.V_W], self.scales[kernel.V_V], 1.0)
+
+    def _combined(self, columns: np.ndarray, of_w0: float, of_v0: float, of_rows: float) -> np.ndarray:
+        """of_w0 W_0 + of_v0 V_0 + of_rows D.T X."""
+        n, n_o = len(self.rows), self.layer.n_o
+        d = columns.transpose(1, 0, 2).reshape(columns.shape[1], -1)[:n, :n_o]
+        W = self.w0.copy() if of_w0 == 1 else self.dtype.type(of_w0) * self.w0
+        if self.v0.size and of_v0 != 0:
+            W += self.dtype.type(of_v0) * self.v0
+        matmul(W, d.T, self.rows, alpha=of_rows, beta=1.0)
+        return W
+
+    def save(self) -> Any:
+        """What `restore` needs to go back to this state."""
+        return self.d.copy(), self.e.copy(), self.scales.copy(), self.visited
+
+    def restore(self, saved: Any) -> None:
+        """Go back to the state that was saved."""
+        self.d[:], self.e[:], self.scales[:], self.visited = saved
+
+
+class Gram(RowSpace):
+    """X W_0.T and X X.T are made at the start, W at the end.
+
+    Parameters
+    ----------
+    layer, dtype, momentum
+        See `RowSpace`.
+    x : ndarray, shape (n, n_i)
+        In the network's dtype.
+    g : ndarray, shape (n, n), optional
+        X X.T as `gram_matrix` makes it, to be shared by all models trained on the same x.
+    a0 : ndarray, shape (n, n_o), optional
+        X W_0.T, to be shared by all models that start from the same weights.
+    products : dict, optional
+        For other data X' to evaluate, id(X'): (X', X' W_0.T, X' X.T), to be shared by the same models.
+    """
+
+    name = "gram"
+
+    def __init__(self, layer: Any, dtype: np.dtype, momentum: bool, x: np.ndarray, batch_size: int, *,
+                 g: np.ndarray | None = None, a0: np.ndarray | None = None,
+                 products: dict[int, Any] | None = None) -> None:
+        super().__init__(layer, dtype, momentum, x, gram_matrix(x) if g is None else g,
+                         first_outputs(x, np.asarray(layer.W, dtype)) if a0 is None else a0)
+        self.batch_size = batch_size
+        self._products: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {} if products is None else products
+
+    def chunk(self, work: float) -> int:
+        """As of `Plain`."""
+        return max(1, int(_CHUNK_WORK // (6 * max(1.0, work)))) * self.batch_size
+
+    def sources(self, targets: np.ndarray, order: np.ndarray | None, start: int, stop: int, chunk: int) -> Iterator[Source]:
+        """As of `Plain`, but that the rows are those of G."""
+        rows = np.arange(len(self.rows)) if order is None else order
+        for first in range(start, stop, chunk):
+            last = min(stop, first + chunk)
+            yield Source(self.g, 0, targets, rows, order is not None, first, last, self.state)
+        self.visited = max(self.visited, stop if order is None else len(self.rows))
+
+    def output(self, x: np.ndarray, rows: slice, out: np.ndarray, bias: np.ndarray, relu: bool) -> None:
+        """relu(w_w X' W_0.T - d_scale (X' X.T) D + b) for some rows of other data: two products are made once for all."""
+        if id(x) not in self._products:  # the entry holds x, so that its id stays its own
+            other = np.asarray(x, self.dtype)
+            with_w0, with_x = np.empty((len(x), len(self.w0)), self.dtype), np.empty((len(x), len(self.rows)), self.dtype)
+            matmul(with_w0, other, self.w0.T)
+            matmul(with_x, other, self.rows.T)
+            self._products[id(x)] = x, with_w0, with_x
+        _, with_w0, with_x = self._products[id(x)]
+        out[...] = self.dtype.type(self.scales[kernel.W_W]) * with_w0[rows]
+        matmul(out, with_x[rows], Packed(self.d, (len(self.rows), out.shape[1])), alpha=-self.scales[kernel.D_SCALE],
+               beta=1.0, bias=bias, relu=relu)
+
+
+class Windowed(RowSpace):
+    """As `Gram`, for rows of any number, in memory or on disk; the weights are formed after each window.
+
+    A mini-batch of 8 rows reads and writes all weights of the first layer for 8 rows' worth of work, so memory decides
+    how long it takes. Within a window the weights are not touched: A_0 = X W.T at its start and W -= D.T X at its end are
+    products of some hundred rows, which run at FMA peak, and X X.T of so few rows costs little.
+    """
+
+    name = "windows"
+
+    def __init__(self, layer: Any, dtype: np.dtype, momentum: bool, x: np.ndarray, batch_size: int) -> None:
+        self.x, self.batch_size = x, batch_size
+        self.size = min(window_rows(batch_size), len(x))
+        outputs = np.empty((self.size, layer.n_o), dtype)
+        super().__init__(layer, dtype, momentum, x[:0], gram_buffer(self.size, dtype), outputs)
+        self.opened = 0  # where in the order the window starts whose rows are `rows`
+        if momentum:
+            self.v0, self.av = np.zeros_like(self.w0), np.empty_like(outputs)
+
+    def chunk(self, work: float) -> int:
+        """A call never trains on more than a window."""
+        return self.size
+
+    def sources(self, targets: np.ndarray, order: np.ndarray | None, start: int, stop: int, chunk: int) -> Iterator[Source]:
+        """As of `Plain`: a window at a time, or what is left of one."""
+        first = start
+        while first < stop:
+            self._close_if_done()
+            if not len(self.rows):
+                self._open(order, first)
+            opened, n = self.opened, len(self.rows)
+            last = min(stop, opened + n)
+            t = targets[opened:opened + n] if order is None else targets[order[opened:opened + n]]
+            yield Source(self.g, 0, t, np.arange(n), False, first - opened, last - opened, self.state)
+            self.visited = last - opened
+            first = last
+
+    def _open(self, order: np.ndarray | None, first: int) -> None:
+        """A window from this place in the order on."""
+        last = min(first + self.size, len(self.x))
+        rows = self.x[first:last] if order is None else self.x[order[first:last]]
+        if not (self.x.dtype == self.dtype and readable_rows(self.x)) or order is not None:
+            rows = np.ascontiguousarray(rows, self.dtype)
+        matmul(self.a0[:len(rows)], rows, self.w0.T)
+        if self.v0.size:
+            matmul(self.av[:len(rows)], rows, self.v0.T)
+        syrk(self.g[:len(rows), :len(rows)], rows)
+        self.rows, self.opened = rows, first
+
+    def _close_if_done(self) -> None:
+        """Form the weights that a window ends with; not before they are needed, as after the last one they may not be."""
+        if not len(self.rows) or self.visited < len(self.rows):
+            return
+        W = super().weights()
+        if self.v0.size:
+            self.v0 = super().velocity()
+        self.w0 = W
+        self._clear()
+
+    def _clear(self) -> None:
+        self.rows, self.opened, self.visited = self.x[:0], 0, 0
+        self.d[:], self.e[:], self.scales[:] = 0, 0, START
+
+    def weights(self) -> np.ndarray:
+        self._close_if_done()
+        return super().weights() if len(self.rows) else self.w0.copy()
+
+    def velocity(self) -> np.ndarray:
+        self._close_if_done()
+        return super().velocity() if len(self.rows) else self.v0.copy()
+
+    def save(self) -> Any:
+        """As it is between two epochs, when no window is half done."""
+        self._close_if_done()
+        return self.w0, self.v0  # new ones are made in time
+
+    def restore(self, saved: Any) -> None:
+        self.w0, self.v0 = saved
+        self._clear()
+
+    def output(self, x: np.ndarray, rows: slice, out: np.ndarray, bias: np.ndarray, relu: bool) -> None:
+        """relu(X' W.T + b) for some rows of other data."""
+        if rows.start == 0:
+            self._now = self.weights()
+        matmul(out, np.asarray(x[rows], self.dtype), self._now.T, bias=bias, relu=relu)
+
+
+def readable_rows(x: np.ndarray) -> bool:
+    """Whether a kernel can read rows of its dtype: neighbours, each where elements of its size can be."""
+    return x.flags.aligned and x.strides[1] == x.itemsize and x.strides[0] % x.itemsize == 0
+
+
+def gram_matrix(x: np.ndarray) -> np.ndarray:
+    """X X.T (n, n)."""
+    g = gram_buffer(len(x), x.dtype)
+    syrk(g, x)
+    return g
+
+
+def gram_buffer(n: int, dtype: np.dtype) -> np.ndarray:
+    """Room for n x n numbers, the rows so far apart that they do not evict each other from the L1 cache."""
+    row = n + (vector_lanes(dtype) if n * dtype.itemsize % 1024 == 0 else 0)
+    return np.empty((n, row), dtype)[:, :n]
+
+
+def first_outputs(x: np.ndarray, W: np.ndarray) -> np.ndarray:
+    """X W.T (n, n_o)."""
+    a0 = np.empty((len(x), len(W)), x.dtype)
+    matmul(a0, x, W.T)
+    return a0
+
+
+def window_rows(batch_size: int) -> int:
+    """Rows of a window: whole mini-batches, one at least."""
+    return max(1, round(WINDOW / batch_size)) * batch_size
