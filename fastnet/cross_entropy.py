@@ -7,7 +7,10 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet._state import FloatArray
 from fastnet.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
+from fastnet.kernels.structs import SOFTMAX_CROSS_ENTROPY
 from fastnet.layer import known
+from fastnet.lowering import ROWS, Buffer, Lowering, Unsupported
+from fastnet.softmax import SoftMaxLayer
 
 
 @known
@@ -82,6 +85,15 @@ class CrossEntropyLayer:
 
     def update_params(self, lr: float) -> None:
         """Do nothing: the layer has no parameters."""
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """Add the softmax before it, the loss, and the gradient of the scores to a compiled step."""
+        if not net.layers or type(net.layers[-1]) is not SoftMaxLayer:
+            raise Unsupported("the compiled engines know CrossEntropyLayer behind SoftMaxLayer only")
+        dx, losses = net.buffer_like(x), net.losses()
+        net.forward(SOFTMAX_CROSS_ENTROPY, reads={}, writes={x: ROWS, dx: ROWS, losses: ROWS},
+                    c=dx.mat, a=x.mat, aux=losses, n=x.columns)
+        return dx
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

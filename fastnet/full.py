@@ -1,7 +1,7 @@
 """The fully connected layer."""
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +10,10 @@ from fastnet import _checks, _dtypes
 from fastnet._state import FloatArray
 from fastnet.kernels import full as kernels
 from fastnet.kernels.sgd import sgd_update
+from fastnet.kernels.structs import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
 from fastnet.layer import known
+from fastnet.lowering import ALL, COLUMNS, ROWS, Buffer, Lowering
+from fastnet.lowering import INPUTS as OF_INPUTS
 
 
 @known
@@ -161,7 +164,7 @@ class FullLayer:
         self.update_param(lr)
 
     def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.training.lowering`."""
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
         if x is net.input and net.first is not None:
             return net.first.lower(net, x)
         W = net.parameter(self, "W", (self.n_o, self.n_i), decays=True)
@@ -184,7 +187,7 @@ class FullLayer:
                 dx, copy = net.buffer_like(x), net.copy_for_backward(W)
                 net.backward(DENSE, reads={dy: ROWS, copy: ALL}, writes={dx: ROWS},
                              c=dx.mat, a=dy.mat, b=copy, n=self.n_i, k=self.n_o)
-            part = COLUMNS if by_outputs else INPUTS
+            part = COLUMNS if by_outputs else OF_INPUTS
             net.update(UPDATE, split=OUTPUTS if by_outputs else INPUTS,
                        reads={x: ALL, dy: COLUMNS} if by_outputs else {x: COLUMNS, dy: ALL},
                        writes={W: part} if copy is None else {W: part, copy: part},

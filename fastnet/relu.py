@@ -6,8 +6,10 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet._state import FloatArray
-from fastnet.kernels.relu import relu_backward, relu_forward
+from fastnet.kernels.relu import relu_backward, relu_forward, relu_op
+from fastnet.kernels.structs import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.layer import known
+from fastnet.lowering import ROWS, Buffer, Lowering
 
 
 @known
@@ -81,6 +83,22 @@ class ReluLayer:
 
     def update_params(self, lr: float) -> None:
         """Do nothing: the layer has no parameters."""
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
+        y, product = x, net.writer_of(x, DENSE, GRAM_FIRST)
+        if product is not None:
+            product["relu"] = 1  # at the end of the product, before its result leaves the registers
+        else:
+            y = net.buffer(x.columns)
+            net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=relu_op, c=y.mat, a=x.mat, n=x.columns)
+
+        def backward(dy: Buffer) -> Buffer:
+            net.backward(MASK, reads={y: ROWS}, writes={dy: ROWS}, c=dy.mat, a=y.mat, n=x.columns)
+            return dy
+
+        net.on_backward(backward)
+        return y
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

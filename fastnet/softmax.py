@@ -8,6 +8,7 @@ from fastnet import _checks
 from fastnet._state import FloatArray
 from fastnet.kernels.softmax import softmax_backward, softmax_forward
 from fastnet.layer import known
+from fastnet.lowering import Buffer, Lowering, Unsupported
 
 
 @known
@@ -78,6 +79,13 @@ class SoftMaxLayer:
 
     def update_params(self, lr: float) -> None:
         """Do nothing: the layer has no parameters."""
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`; in training, the loss does its work."""
+        if net.layer != len(net.layers) - 1:
+            raise Unsupported("the compiled engines know SoftMaxLayer as the last layer only")
+        net.on_output = softmax_forward
+        return x
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.gemm import macro_kernel, pack_columns, pack_copy, partition, tile_loop
 from fastnet.kernels.fused_gram import gram_first, gram_scales, gram_update
+from fastnet.kernels.gemm import macro_kernel, pack_columns, pack_copy, partition, tile_loop
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes
 from fastnet.kernels.softmax import softmax_rows
 from fastnet.kernels.structs import Mat

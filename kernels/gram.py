@@ -19,7 +19,7 @@ these windows. D and E are kept in vector columns [vector][sample][lane], the fo
 from typing import NamedTuple
 
 import numpy as np
-from fastnet.kernels._jit import jit
+from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels.gemm import macro_kernel, partition
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from fastnet.kernels.structs import Mat, vector_at
@@ -65,7 +65,7 @@ def gram_first(team, op, gram, data, batch, scales, one):
                  cast_like(-scales[D_SCALE], one), one, op.bias + j0 * size, op.relu)
 
 
-@jit
+@jit_exact
 def gram_scales(scales, hyper):
     """The five scales after one more step; float64, as they are products of thousands of numbers near 1."""
     w_w, w_v, v_w, v_v, d_scale = scales
@@ -73,7 +73,8 @@ def gram_scales(scales, hyper):
     if momentum == 0:
         shrink = 1.0 - lr * decay
         return w_w * shrink, w_v, v_w, v_v, d_scale * shrink
-    v_w, v_v = momentum * v_w + decay * w_w, momentum * v_v + decay * w_v
+    v_w = momentum * v_w + decay * w_w
+    v_v = momentum * v_v + decay * w_v
     return w_w - lr * v_w, w_v - lr * v_v, v_w, v_v, d_scale
 
 

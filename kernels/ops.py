@@ -5,7 +5,7 @@ Each computes this thread's part of one record of `structs.OP` for one mini-batc
 import math
 
 import numpy as np
-from fastnet.kernels._jit import jit
+from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels.gemm import macro_kernel, pack_columns, pack_copy, partition, tile_loop
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes, load, store
 from fastnet.kernels.softmax import softmax_rows
@@ -96,7 +96,12 @@ def mean_loss(op, n):
     total = 0.0
     for i in range(n):
         total += losses[i]
-    return total / n
+    return _quotient(total, n)
+
+
+@jit_exact
+def _quotient(a, b):
+    return a / b  # rounded once: not a times the reciprocal of b, which LLVM has at hand
 
 
 @jit
@@ -126,10 +131,11 @@ def update(team, op, a, n, hyper):
         macro_kernel(team.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0)
     else:
         keep = hyper.momentum if hyper.optimizer != ADAM else one - one
-        macro_kernel(team.scratch, Mat(op.aux + offset, width, 1, inputs * width), h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0)
+        gradient = Mat(op.aux + offset, width, 1, inputs * width)
+        macro_kernel(team.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0)
         for v in range((j1 - j0 + width - 1) // width):
             column = v * inputs * width * size
-            descend(weights.at + column, op.aux + offset + column, (i1 - i0) * width, decay, hyper)
+            descend(weights.at + column, gradient.at + column, (i1 - i0) * width, decay, hyper)
     if op.packed != 0:
         for j in range(j0, j1, width):
             pack_columns(op.packed + (i0 * outputs + j * width) * size, outputs * width,

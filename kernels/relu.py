@@ -1,7 +1,8 @@
 """The rectified linear unit and its mask (3.14)."""
 import numpy as np
-from fastnet.kernels._jit import jit
+from fastnet.kernels._jit import jit, op_kernel
 from fastnet.kernels._layout import flat, plain
+from fastnet.kernels.structs import op_at, rows_of
 
 
 def relu_forward(y: np.ndarray, x: np.ndarray) -> None:
@@ -36,3 +37,10 @@ def _backward(dx, dy, y):
     zero = y.dtype.type(0)
     for i in range(y.size):
         dx[i] = dy[i] if y[i] > zero else dy[i] - dy[i]  # a difference, as 0 (-1) is -0
+
+
+@op_kernel
+def relu_op(op, context, start, stop, one):
+    """C = A where A > 0, else 0 (3.14), for samples start:stop of a compiled step; rows lie as those of C."""
+    o = op_at(op)
+    _forward(rows_of(o.c, start, stop, one), rows_of(o.a, start, stop, one))

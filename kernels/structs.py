@@ -1,13 +1,14 @@
 """The typed records that kernels pass to each other, in place of long rows of integers.
 
 A compiled training step is a short program: an array of `OP` records that `step.train` runs in order. Layers make them, see
-``fastnet/training/lowering.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
+``fastnet/lowering.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
 """
 from typing import NamedTuple
 
 import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels._jit import jit
+from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import carray, from_dtype, types
 from numba.extending import intrinsic
 
@@ -175,3 +176,9 @@ def vector_at(address, size, like):
 def rows_at(address, rows, columns, like):
     """The C-contiguous array (rows, columns) of elements of the type of `like` at an address."""
     return carray(_pointer(address, like), (rows, columns))
+
+
+@jit
+def rows_of(record, start, stop, one):
+    """Rows start:stop of a matrix of an op as one flat array, with the room between them."""
+    return vector_at(record.at + start * record.row * (VECTOR_BYTES // lanes(one)), (stop - start) * record.row, one)

@@ -9,8 +9,8 @@ import numpy as np
 from fastnet.kernels import step
 from fastnet.kernels.structs import ADAM, MOMENTUM, SGD, Data, Hyperparameters
 from fastnet.kernels.threads import run
+from fastnet.lowering import DATA, LOSSES, MOMENTS, STATE, WORK, Lowering, Slot, assemble, spread
 from fastnet.training.first import Gram, Plain, RowSpace, Source, Windowed, no_gram
-from fastnet.training.lowering import DATA, LOSSES, MOMENTS, STATE, WORK, Lowering, Slot, assemble, spread
 
 WAYS: dict[str, Any] = {way.name: way for way in (Plain, Gram, Windowed)}
 
@@ -206,6 +206,8 @@ class Predictor:
                 self._first_output(x, rows)
             self._run(batch, n)
             out[rows] = found[:n]
+        if self.net.on_output is not None:
+            self.net.on_output(out, out)
         return out
 
     def _first_output(self, x: np.ndarray, rows: slice) -> None:

@@ -8,8 +8,8 @@ gram     `Gram`       its weights are formed at the end alone; the source of the
 windows  `Windowed`   the same for some hundred rows at a time; the source of the data is their Gram matrix
 ======== ============ ================================================================================================
 
-The mathematics is in ``fastnet/kernels/gram.py``. A way says how the first layer lowers, what the source of the data is, call
-by call, and what the layer's weights are.
+The mathematics is in ``fastnet/kernels/gram.py``. A way says how the first layer lowers, what the source of the data is,
+call by call, and what the layer's weights are.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import numpy as np
 from fastnet.kernels import gram as kernel
 from fastnet.kernels.gemm import Packed, matmul, syrk, vector_lanes
 from fastnet.kernels.structs import GRAM_FIRST, GRAM_UPDATE, TEAM
-from fastnet.training.lowering import ALL, COLUMNS, Buffer, Lowering
+from fastnet.lowering import ALL, COLUMNS, Buffer, Lowering
 
 WINDOW = 256  # rows of a window: fewer move the weights more often, more cost a larger Gram matrix
 START = (1.0, 0.0, 0.0, 1.0, 1.0)  # the scales while W is W_0 and V is V_0

@@ -1,7 +1,7 @@
 """Layers lower to ops: from a network to the program that `fastnet.kernels.step.train` runs for every mini-batch.
 
-Each of fastnet's layers has a method ``lower(net, x)``. It gets a `Lowering` and the `Buffer` of its input, asks for room for
-its output, its parameters and what else it needs, adds ops to the way forward, registers a function that adds those of the
+Each of fastnet's layers has a method ``lower(net, x)``. It gets a `Lowering` and the `Buffer` of its input, asks for room
+for its output, its parameters and what else it needs, adds ops to the way forward, registers a function that adds those of the
 way back, and returns the buffer of its output. The loss does the same at the end and returns the buffer of the gradient. ::
 
     def lower(self, net, x):                                   # of a layer y = f(x) without parameters
@@ -29,7 +29,7 @@ import numpy as np
 
 from fastnet.kernels._jit import OpKernel
 from fastnet.kernels.gemm import pack, vector_lanes
-from fastnet.kernels.structs import GATHER, OP, SAMPLES, TEAM, UPDATE_BIAS
+from fastnet.kernels.structs import GATHER, MEAN_LOSS, OP, SAMPLES, TEAM, UPDATE_BIAS
 
 ALL = "all"
 ROWS, COLUMNS, INPUTS, ONE = "rows", "columns", "inputs", "one"
@@ -148,7 +148,11 @@ class Cost:
     parameters: float = 0.0  # elements
     outputs: float = 0.0  # elements of all buffers, for a sample
     parameter_traffic: float = 0.0  # elements read and written in a step, whatever the batch size
-    traffic: float = 0.0  # elements read and written for a sample
+
+    def add(self, **amounts: float) -> None:
+        """Add to some of the amounts."""
+        for name, amount in amounts.items():
+            setattr(self, name, getattr(self, name) + amount)
 
 
 class Lowering:
@@ -181,6 +185,7 @@ class Lowering:
         self.cost = Cost()
         self.layer = 0  # number of the layer that is lowered now
         self.input: Buffer | None = None
+        self.on_output: Callable[[np.ndarray, np.ndarray], None] | None = None  # last of all, when predicting: (y, x)
         self._forward: list[dict[str, Any]] = []
         self._backward: list[dict[str, Any]] = []
         self._updates: list[dict[str, Any]] = []
@@ -194,6 +199,17 @@ class Lowering:
         row = columns if at_end else spread(columns, self.lanes, self.dtype.itemsize)
         self.cost.outputs += columns
         return Buffer(self.reserve(WORK, -(-self.rows * row // self.lanes) * self.lanes), columns, row, self.lanes)
+
+    def buffer_like(self, x: Buffer) -> Buffer:
+        """Room for the gradient of a buffer, laid out as that is."""
+        self.cost.outputs += x.columns
+        return Buffer(self.reserve(WORK, -(-self.rows * x.row // self.lanes) * self.lanes), x.columns, x.row, self.lanes)
+
+    def losses(self) -> Place:
+        """Room for each row's loss (float64); their mean becomes the mini-batch's."""
+        place = self.reserve(LOSSES, self.rows)
+        self.update(MEAN_LOSS, split=TEAM, reads={place: ONE}, aux=place, rank=-1)
+        return place
 
     def reserve(self, arena: str, size: int) -> Place:
         """Room for so many elements."""
@@ -249,10 +265,10 @@ class Lowering:
         """Where the optimiser keeps the parameter's velocity or gradient; 0 without one."""
         return Place(MOMENTS, slot.place.offset) if self.moments else 0
 
-    def writer_of(self, x: Buffer) -> dict[str, Any] | None:
-        """The last op of the way forward, if it wrote `x` and nothing else happened since."""
+    def writer_of(self, x: Buffer, *kinds: int) -> dict[str, Any] | None:
+        """The last op of the way forward, if it wrote `x` and is of one of these kinds: it may be asked for more."""
         last = self._forward[-1] if self._forward else None
-        return last if last is not None and x in last["writes"] else None
+        return last if last is not None and x in last["writes"] and last["kind"] in kinds else None
 
     # --- the program --------------------------------------------------------------------------------------------------
 
