@@ -167,8 +167,8 @@ class FullLayer:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
         if x is net.input and net.first is not None:
             return net.first.lower(net, x)
-        W = net.parameter(self, "W", (self.n_o, self.n_i), decays=True)
-        b = net.parameter(self, "b", (1, self.n_o))
+        W = net.parameter("W", (self.n_o, self.n_i))
+        b = net.parameter("b", (1, self.n_o), vector=True)
         y = net.buffer(self.n_o)
         # The data are read by all threads, each for its own outputs, so that their weights stay in its own cache; behind
         # the first layer each thread keeps to its own samples.

@@ -1,8 +1,8 @@
 """Layers lower to ops: from a network to the program that `fastnet.kernels.step.train` runs for every mini-batch.
 
 Each of fastnet's layers has a method ``lower(net, x)``. It gets a `Lowering` and the `Buffer` of its input, asks for room
-for its output, its parameters and what else it needs, adds ops to the way forward, registers a function that adds those of the
-way back, and returns the buffer of its output. The loss does the same at the end and returns the buffer of the gradient. ::
+for its output, its parameters and what else it needs, adds ops to the way forward, registers a function that adds those
+of the way back, and returns the buffer of its output. The loss does the same at the end and returns the gradient's buffer. ::
 
     def lower(self, net, x):                                   # of a layer y = f(x) without parameters
         y = net.buffer(x.columns)
@@ -89,13 +89,13 @@ class Slot:
     place: Place
     shape: tuple[int, ...]
     lanes: int
-    decays: bool = False
+    vector: bool = False
     copy: list[Place] = field(default_factory=list)
     packing: Any = None  # of other parameters: an object with `size(shape)`, `pack(array, flat)`, `unpack(flat, shape)`
 
     @property
     def is_matrix(self) -> bool:
-        return self.packing is None and self.shape[0] != 1
+        return self.packing is None and not self.vector
 
     @property
     def size(self) -> int:
@@ -217,10 +217,9 @@ class Lowering:
         self.sizes[arena] += -(-size // self.lanes) * self.lanes if arena != LOSSES else size
         return place
 
-    def parameter(self, layer: Any, name: str, shape: tuple[int, ...], *, decays: bool = False,
-                  packing: Any = None) -> Slot:
+    def parameter(self, name: str, shape: tuple[int, ...], *, vector: bool = False, packing: Any = None) -> Slot:
         """A parameter of the layer that is lowered now."""
-        slot = Slot(self.layer, name, Place(STATE, self.sizes[STATE]), shape, self.lanes, decays, packing=packing)
+        slot = Slot(self.layer, name, Place(STATE, self.sizes[STATE]), shape, self.lanes, vector, packing=packing)
         self.reserve(STATE, slot.size)
         self.slots.append(slot)
         self.cost.parameters += float(np.prod(shape))

@@ -45,7 +45,7 @@ def dense(scratch, op, a, i0, i1, j0, j1, one):
 
 @jit
 def mask(op, i0, i1, one):
-    """C = 0 wherever A is not above 0: the way back through ReLU (3.14), from its output A."""
+    """C = 0 C wherever A is not above 0: the way back through ReLU (3.14), from its output A."""
     width = lanes(one)
     size = VECTOR_BYTES // width
     c, a, begin, end, zero = op.c.at, op.a.at, i0 * op.c.row, i1 * op.c.row, one - one
@@ -54,7 +54,8 @@ def mask(op, i0, i1, one):
         keep_positive(c + i * size, a + i * size, zero)
     for i in range(whole, end):  # rows without padding
         if not load(a + i * size, zero) > zero:
-            store(c + i * size, zero)
+            value = load(c + i * size, zero)
+            store(c + i * size, value - value)
 
 
 @jit
@@ -70,23 +71,33 @@ def softmax_cross_entropy(op, data, batch, i0, i1, one):
     scale = cast_like(1 / batch.n, one)
     for i in range(rows):
         t = data.targets[data.order[batch.first + i0 + i]]
-        loss, total, finite = 0.0, zero, True
+        loss, total, lost = 0.0, zero, False
         for j in range(classes):
             total += t[j]
             if t[j] != 0:
                 loss -= t[j] * math.log(p[i, j])
-                finite = finite and math.isfinite(t[j] / p[i, j] / count)
-        for j in range(classes):
-            dz[i, j] = (p[i, j] * total - t[j]) * scale
-        if not finite:  # a probability of 0 does not cancel: as softmax's derivative (3.17) has it, term by term
-            dot = zero
+                lost |= math.isinf(t[j] / p[i, j])
+        if lost:
+            _gradient_of_lost(dz[i], p[i], t, count)
+        else:
             for j in range(classes):
-                if t[j] != 0:
-                    dot -= t[j] / p[i, j] / count * p[i, j]
-            for j in range(classes):
-                dp = zero if t[j] == 0 else -t[j] / p[i, j] / count
-                dz[i, j] = p[i, j] * (dp - dot)
+                dz[i, j] = (p[i, j] * total - t[j]) * scale
         losses[i] = loss
+
+
+@jit
+def _gradient_of_lost(dz, p, t, n):
+    """dz of a sample whose true class has no probability, or so little that t / p overflows: NaN, as the layers find it.
+
+    The layers' way, dp = -t / p / n (3.19) and dz = p (dp - sum(dp p)) (3.17), where p does not cancel.
+    """
+    zero = p[0] - p[0]
+    dot = zero
+    for j in range(p.size):
+        if t[j] != 0:
+            dot += -t[j] / p[j] / n * p[j]
+    for j in range(p.size):
+        dz[j] = p[j] * ((-t[j] / p[j] / n if t[j] != 0 else zero) - dot)
 
 
 @jit

@@ -138,7 +138,7 @@ class RowSpace:
     def lower(self, net: Lowering, x: Buffer) -> Buffer:
         """The layer's ops: no weights, only the bias and D."""
         n_o = self.layer.n_o
-        b, y = net.parameter(self.layer, "b", (1, n_o)), net.buffer(n_o)
+        b, y = net.parameter("b", (1, n_o), vector=True), net.buffer(n_o)
         net.cost.products += self.columns * n_o
         net.forward(GRAM_FIRST, split=TEAM, reads={x: ALL, b: COLUMNS, "D": COLUMNS}, writes={y: COLUMNS},
                     c=y.mat, bias=b.place, n=n_o)
