@@ -4,7 +4,7 @@ import pytest
 
 from bench.harness import peers
 from bench.harness.race import sizes
-from fastnet.training.gram import gram_matrix
+from fastnet.training.first import gram_matrix
 
 
 @pytest.mark.parametrize("shape", sizes((640, 3072), (2500, 3072), tiny=(5, 7)), ids=str)

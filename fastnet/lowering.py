@@ -2,7 +2,7 @@
 
 Each of fastnet's layers has a method ``lower(net, x)``. It gets a `Lowering` and the `Buffer` of its input, asks for room
 for its output, its parameters and what else it needs, adds ops to the way forward, registers a function that adds those
-of the way back, and returns the buffer of its output. The loss does the same at the end and returns the gradient's buffer. ::
+of the way back, and returns the buffer of its output. The loss does the same last and returns that of the gradient. ::
 
     def lower(self, net, x):                                   # of a layer y = f(x) without parameters
         y = net.buffer(x.columns)

@@ -462,7 +462,7 @@ def test_ctrl_c_leaves_the_last_complete_epoch(engine, last):
 @pytest.mark.parametrize("handler", ["default", "own"])
 def test_ctrl_c_at_any_moment(engine, handler, monkeypatch):
     """From a timer, with epochs of many short calls, also where a handler of the user's raises at once."""
-    monkeypatch.setattr("fastnet.training.fused._CHUNK_WORK", 6 * 8 * (40 * 30 + 30 * 3) * 5)
+    monkeypatch.setattr("fastnet.training.first._CHUNK_WORK", 6 * 8 * (40 * 30 + 30 * 3) * 5)
     model, x, t = problem(widths=(40, 30, 3), n=203)
     start = parameters(model)
     model.fit(x, t, 1, 0.05, 8, engine=engine)

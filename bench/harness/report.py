@@ -15,7 +15,7 @@ from bench.harness import charts, table
 from bench.harness.charts import Bar, Point
 
 STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-HISTORY = ("fit", "sweep", "gemm", "gram", "fused")  # kernels whose history is drawn
+HISTORY = ("fit", "sweep", "gemm", "gram", "step")  # kernels whose history is drawn
 RUNS = 30  # the latest of them
 
 Run = dict[str, Any]  # a file of pytest-benchmark's

@@ -22,8 +22,7 @@ from fastnet.kernels.threads import barrier, run
 
 from bench.bench_fit import JOBS, RATE, Job
 from bench.harness import machine, peers
-from fastnet.training.gram import first_outputs, gram_matrix
-from fastnet.training.windows import window_rows
+from fastnet.training.first import first_outputs, gram_matrix, window_rows
 
 ROUNDS = 7
 HEAD = ("job", "engine", "GFLOP", "GB", "floor", "of the time", "products alone", "above their floor", "the rest")

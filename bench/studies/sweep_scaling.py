@@ -21,7 +21,7 @@ from fastnet.kernels.threads import get_num_threads
 from bench.harness import peers
 from fastnet import _system
 from fastnet.sweep import lr_sweep
-from fastnet.training.gram import gram_matrix
+from fastnet.training.first import gram_matrix
 
 N, WIDTHS, BATCH = 2500, (3072, 500, 5), 128
 

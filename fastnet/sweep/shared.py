@@ -9,7 +9,8 @@ import numpy as np
 
 from fastnet.sequential import Sequential
 from fastnet.sweep.spec import Spec
-from fastnet.training.gram import GramSpace, first_outputs, gram_matrix
+from fastnet.training.engine import Engine
+from fastnet.training.first import first_outputs, gram_matrix
 from fastnet.training.layerwise import Layerwise
 from fastnet.training.plan import ENGINES
 
@@ -71,7 +72,7 @@ class Start:
             return Layerwise(copy.deepcopy(self.model), *common)
         if self.engine_name == "gram":
             a0, products = self._first_outputs(shared)
-            return GramSpace(self.model, *common, g=shared.g, a0=a0, products=products)
+            return Engine(self.model, *common, way="gram", g=shared.g, a0=a0, products=products)
         return ENGINES[self.engine_name](self.model, *common)
 
     def _first_outputs(self, shared: Shared) -> tuple[np.ndarray, dict[int, Any]]:

@@ -49,7 +49,7 @@ def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial,
         with region(), np.errstate(all="ignore"):
             between()
             engine = start.engine(shared, spec)
-            engine.between = between
+            engine.check_interrupt = between
             status, losses, scores = _train(engine, shared, spec, trial)
             test = None if shared.test is None else score(engine, *shared.test)
     except _Stopped:
@@ -74,5 +74,5 @@ def _train(engine, shared: Shared, spec: Spec, trial: Trial) -> tuple[str, list[
             scores.append(score(engine, *shared.validation))
         if not losses[-1] <= limit or not np.isfinite(losses[-1]):
             return "diverged", losses, scores
-        engine.between()
+        engine.check_interrupt()
     return "done", losses, scores

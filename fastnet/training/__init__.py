@@ -4,9 +4,8 @@
 ``plan``           estimates what each engine would take, and chooses
 ``loop``           epochs: order of the data, rates, validation, callbacks, early ends; the same for all
 ``layerwise``      the reference engine, for any layers
-``fused``          compiled steps for FullLayer / ReluLayer / SoftMaxLayer with cross-entropy
-``gram``           the same with the first layer in Gram space
-``windows``        the same in windows of some hundred rows: for small mini-batches
+``engine``         the compiled engine, for layers that lower to ops (:mod:`fastnet.lowering`)
+``first``          how it trains the first layer: with its weights, in Gram space, or in windows of some hundred rows
 =================  =====================================================================================
 """
 from __future__ import annotations
@@ -22,7 +21,7 @@ from fastnet import _checks
 from fastnet.cross_entropy import one_hot
 from fastnet.full import FullLayer
 from fastnet.training import scoring
-from fastnet.training.fused import readable_rows
+from fastnet.training.first import readable_rows
 from fastnet.training.history import EpochReport, Evaluation, History
 from fastnet.training.loop import Options, train
 from fastnet.training.plan import ENGINES, Plan, plan

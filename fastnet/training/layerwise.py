@@ -22,14 +22,10 @@ class Descent:
     """
 
     def __init__(self, model: Any, momentum: float, decay: float,
-                 velocities: list[tuple[np.ndarray, np.ndarray]] | None = None) -> None:
+                 velocities: dict[tuple[int, str], np.ndarray] | None = None) -> None:
         self.model, self.momentum, self.decay = model, momentum, decay
-        self.velocity: dict[tuple[int, str], np.ndarray] = {}  # by the layer's first place and the parameter's name
+        self.velocity = dict(velocities or {})  # by the layer's first place and the parameter's name
         self.first_step = velocities is None
-        if velocities:
-            learning = [i for i, layer in enumerate(model.layers) if hasattr(layer, "W")]
-            for i, (of_w, of_b) in zip(learning, velocities, strict=True):
-                self.velocity[i, "W"], self.velocity[i, "b"] = of_w, of_b
 
     def step(self, lr: float) -> None:
         """Update every layer's parameters."""
@@ -94,7 +90,7 @@ def _unannounced(layers: Any) -> dict[int, dict[str, np.ndarray]]:
 
 
 class Layerwise:
-    """Trains the model's layers themselves; see `fastnet.training.fused.Fused` for the methods."""
+    """Trains the model's layers themselves; see `fastnet.training.engine.Engine` for the methods."""
 
     name = "layers"
     in_one_call = False
@@ -103,7 +99,7 @@ class Layerwise:
                  decay: float = 0.0) -> None:
         self.model, self.x, self.t, self.batch_size = model, x, t, min(batch_size, len(x))
         self.descent = Descent(model, momentum, decay)
-        self.between: Callable[[], None] = lambda: None
+        self.check_interrupt: Callable[[], None] = lambda: None
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int) -> np.ndarray:
         losses = []
@@ -112,7 +108,7 @@ class Layerwise:
             rows = slice(first, last) if order is None else order[first:last]
             losses.append(forward_backward(self.model, self.x, self.t, rows))
             self.descent.step(lr)
-            self.between()
+            self.check_interrupt()
         return np.array(losses, dtype=float)
 
     def save(self) -> Any:

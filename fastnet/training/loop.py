@@ -43,7 +43,7 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: Options, plan: Plan
     with region(), deferred_interrupt() as interrupt:
         engine = make_engine(plan.chosen, model, x, t, options)
         history.engine, history.why = engine.name, plan.why
-        engine.between = interrupt
+        engine.check_interrupt = interrupt
         with _progress_bar(options) as bar:
             _epochs(model, engine, x, t, options, history, losses, bar, interrupt)
     return losses

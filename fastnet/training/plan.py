@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,9 @@ from fastnet._system import available_memory
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
 from fastnet.training.eligibility import why_not_compiled
-from fastnet.training.fused import Fused
-from fastnet.training.gram import GramSpace
+from fastnet.training.engine import WAYS, Engine
+from fastnet.training.first import window_rows
 from fastnet.training.layerwise import Layerwise
-from fastnet.training.windows import Windows, window_rows
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
@@ -60,8 +60,7 @@ class Plan:
         return "\n".join([*lines, f"-> {self.chosen}: {self.why} ({self.threads} threads)"])
 
 
-ENGINES: dict[str, Callable[..., Any]] = {"layers": Layerwise, "fused": Fused, "gram": GramSpace,
-                                          "windows": Windows}
+ENGINES: dict[str, Callable[..., Any]] = {"layers": Layerwise, **{way: partial(Engine, way=way) for way in WAYS}}
 
 
 def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str = "auto", shuffle: bool = False,

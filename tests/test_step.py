@@ -5,8 +5,10 @@ from fastnet.kernels import threads
 from fastnet.kernels.gemm import vector_lanes
 from numpy_loop import assert_same_training, clusters, network, numpy_fit, parameters
 
-from fastnet.training import fused
-from fastnet.training.fused import Fused
+from fastnet.lowering import ALL, COLUMNS, ONE, ROWS, place_barriers
+from fastnet.training import engine as engines
+from fastnet.training import first
+from fastnet.training.engine import Engine
 
 RELATIVE = {np.dtype(np.float32): 1e-5, np.dtype(np.float64): 1e-11}
 
@@ -18,7 +20,7 @@ def threads_put_back():
     threads.set_num_threads(before)
 
 
-def steps(model, x, t, batch_size, epochs=2, lr=0.3, momentum=0.0, decay=0.0, engine=Fused):
+def steps(model, x, t, batch_size, epochs=2, lr=0.3, momentum=0.0, decay=0.0, engine=Engine):
     """The engine alone, without the loop around it; the losses of all batches."""
     trainer = engine(model, x, t, batch_size, momentum, decay)
     losses = np.concatenate([trainer.epoch(lr, None, len(x)) for _ in range(epochs)])
@@ -54,7 +56,7 @@ def test_momentum_and_decay(widths, momentum, decay, dtype):
 
 
 def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
-    monkeypatch.setattr(fused, "_SMALL_STEP", 0)  # even small steps on all threads
+    monkeypatch.setattr(engines, "_SMALL_STEP", 0)  # even small steps on all threads
     for widths, n, batch_size in (([33, 70, 40, 5], 50, 16), ([300, 129, 3], 41, 41), ([17, 5], 30, 1)):
         x, t = (a.astype(dtype) for a in clusters(n, widths[0], widths[-1]))
         results = []
@@ -108,7 +110,7 @@ def test_data_on_disk_in_chunks(kept_as, order, shuffle, dtype, tmp_path, monkey
     disk.flush()
     before = (tmp_path / "x").read_bytes()
     disk = np.memmap(tmp_path / "x", dtype=kept_as, mode="r", shape=x.shape, order=order)
-    monkeypatch.setattr(fused, "_CONVERTED_BYTES", 15 * 30 * dtype.itemsize)
+    monkeypatch.setattr(first, "_CONVERTED_BYTES", 15 * 30 * dtype.itemsize)
     model, plain = network([30, 20, 3], dtype), network([30, 20, 3], dtype)
     options = {"epochs": 3, "lr": 0.05, "batch_size": 7, "shuffle": shuffle, "rng": 1}
     losses = model.fit(disk, t, engine="fused", **options)
@@ -126,7 +128,7 @@ def test_data_on_disk_are_not_read_at_once(order, dtype, tmp_path, monkeypatch):
     disk = np.memmap(tmp_path / "x", dtype=np.uint8 if order == "C" else dtype, mode="w+", shape=(n, n_i), order=order)
     disk[:, :] = np.random.default_rng(0).integers(0, 2, (1, n_i))
     t = np.eye(2)[np.arange(n) % 2]
-    monkeypatch.setattr(fused, "_CONVERTED_BYTES", 1 << 17)
+    monkeypatch.setattr(first, "_CONVERTED_BYTES", 1 << 17)
     model = network([n_i, 4, 2], dtype)
     model.fit(disk, t, epochs=1, lr=1e-4, batch_size=20, engine="fused")
     tracemalloc.start()
@@ -143,8 +145,8 @@ def test_data_on_disk_are_not_read_at_once(order, dtype, tmp_path, monkeypatch):
 def test_an_epoch_in_several_calls_gives_the_same_bits(engine, shuffle, momentum, dtype, monkeypatch):
     x, t = clusters(45, 30, 3)
     results = []
-    for work in (fused._CHUNK_WORK, 1, 6 * 15 * (30 * 20 + 20 * 3)):
-        monkeypatch.setattr(fused, "_CHUNK_WORK", work)
+    for work in (first._CHUNK_WORK, 1, 6 * 15 * (30 * 20 + 20 * 3)):
+        monkeypatch.setattr(first, "_CHUNK_WORK", work)
         model = network([30, 20, 3], dtype)
         losses = model.fit(x, t, epochs=3, lr=0.1, batch_size=7, shuffle=shuffle, rng=1, engine=engine,
                            momentum=momentum, weight_decay=0.01)
@@ -157,21 +159,27 @@ def test_packed_copies_follow_the_weights(dtype):
     widths = [10, 33, 18, 7]
     x, t = clusters(20, 10, 7)
     model = network(widths, dtype)
-    engine = Fused(model, x.astype(dtype), t, 6, 0.0, 0.0)
+    engine = Engine(model, x.astype(dtype), t, 6, 0.0, 0.0)
     width = vector_lanes(dtype)
     for _ in range(2):
         engine.write()
-        for number, layer in enumerate(engine.layers):
-            if number > 0:
-                back = engine._back(number).reshape(-1, layer.n_o, width).transpose(1, 0, 2).reshape(layer.n_o, -1)
+        copies = 0
+        for slot in engine.net.slots:
+            layer = model.layers[slot.layer]
+            for place in slot.copy:
+                size = layer.n_o * -(-layer.n_i // width) * width
+                flat = engine._arenas["work"][place.offset:place.offset + size]
+                back = flat.reshape(-1, layer.n_o, width).transpose(1, 0, 2).reshape(layer.n_o, -1)
                 assert np.array_equal(back[:, :layer.n_i], layer.W)
+                copies += 1
+        assert copies == len(widths) - 2
         engine.epoch(0.5, None, len(x))
 
 
 def test_save_and_restore(dtype):
     x, t = clusters(30, 12, 3)
     for momentum in (0.0, 0.9):
-        engine = Fused(network([12, 20, 3], dtype), x.astype(dtype), t, 8, momentum, 0.01)
+        engine = Engine(network([12, 20, 3], dtype), x.astype(dtype), t, 8, momentum, 0.01)
         engine.epoch(0.1, None, 30)
         saved = engine.save()
         first = engine.epoch(0.1, None, 30)
@@ -198,3 +206,28 @@ def test_overflow_and_nan_are_seen(dtype):
     model = network([9, 5, 3], dtype)
     losses = model.fit(1e4 * x, t, epochs=3, lr=1e6, batch_size=5, engine="fused", on_divergence="ignore")
     assert not np.isfinite(losses[-1])
+
+
+def test_barriers_stand_where_threads_meet():
+    """Not between two ops on the same samples or the same columns, nor between two readers; also round the end."""
+    def op(reads=(), writes=()):
+        return {"reads": dict(reads), "writes": dict(writes)}
+
+    def waits(*ops):
+        return [o["wait"] for o in place_barriers(list(ops))]
+
+    assert waits(op(writes={"h": ROWS}.items()), op({"h": ROWS}.items(), {"y": ROWS}.items())) == [0, 0]
+    assert waits(op(writes={"h": COLUMNS}.items()), op({"h": ROWS}.items())) == [1, 1]  # and before it is written again
+    assert waits(op({"x": ALL}.items()), op({"x": ROWS}.items()), op({"x": ONE}.items())) == [0, 0, 0]
+    assert waits(op(writes={"x": ALL}.items())) == [1]  # all threads write all of it
+
+
+@pytest.mark.parametrize(("gathered", "expected"), [(False, [0, 1, 1]), (True, [1, 1, 1, 1])])
+def test_the_course_network_waits_twice_a_step(gathered, expected, dtype):
+    """After the first layer and before the updates; with gathered rows also after these, and at the end of the step."""
+    x, t = clusters(20, 30, 5)
+    engine = Engine(network([30, 20, 5], dtype), x.astype(dtype), t, 8)
+    waits = engine._program(gathered)["wait"]
+    assert waits.sum() == sum(expected)
+    assert waits[0] == expected[0]
+    assert list(waits[:2] if not gathered else waits[:3]) == expected[:2 + gathered]
