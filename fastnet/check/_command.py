@@ -1,0 +1,103 @@
+"""The command line, and the report."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fastnet.check._run import Finding, run
+
+_CHAPTER = {"full": "FullLayer", "relu": "ReluLayer", "softmax": "SoftMaxLayer", "cross_entropy": "CrossEntropyLayer",
+            "sequential": "Sequential"}
+_NEXT = {"conv": "ConvLayer", "maxpool": "MaxPoolLayer", "flatten": "FlattenLayer"}
+_SHOWN = 6  # problems of a layer; more follow from them, as a rule
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m fastnet.check", description="Compare folders of the course's layers with fastnet's.",
+        epilog="Exit code: 0 if everything agrees; 1 if something differs, fails or is missing; 2 if there is nothing to "
+               "compare.",
+    )
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="a folder with full.py, relu.py and so on")
+    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=20.0,
+                        help="how long one call of a layer may take (default: 20)")
+    given = parser.parse_args(argv)
+    codes = []
+    try:
+        for folder in given.folders:
+            codes.append(_check(folder, given.timeout))
+    except KeyboardInterrupt:
+        print("fastnet check: stopped.", file=sys.stderr)
+        return 130
+    return max(codes)
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+def _check(given: Path, timeout: float) -> int:
+    folder = Path(os.path.abspath(given))
+    if not _stems(folder) and _stems(folder / "layers"):
+        folder = folder / "layers"
+    there = _stems(folder)
+    if not there:
+        what = "there is no such folder" if not folder.is_dir() else f"no module of the course in it: {', '.join(_CHAPTER)}"
+        print(f"fastnet check: {given}: {what}", file=sys.stderr)
+        return 2
+    print(f"\n{folder}: each layer beside fastnet's")
+    expected = {**_CHAPTER, **(_NEXT if there & _NEXT.keys() else {})}
+    in_package = _CHAPTER.keys() - there if (folder / "__init__.py").is_file() else set()
+    subjects = [stem for stem in expected if stem in there or stem in in_package]
+    if (folder / "dataset.py").is_file():
+        subjects.append("dataset")
+    findings = run(folder, [*subjects, "training"], timeout)
+    missing = [stem for stem in expected if stem not in subjects]
+    return _report(expected, findings, missing)
+
+
+def _stems(folder: Path) -> set[str]:
+    return {stem for stem in (*_CHAPTER, *_NEXT) if (folder / f"{stem}.py").is_file()}
+
+
+def _report(expected: dict[str, str], findings: dict[str, Finding], missing: list[str]) -> int:
+    rows = {"__init__": "the package", **expected, "dataset": "the data", "training": "a network, trained"}
+    wrong = 0
+    for stem, name in rows.items():
+        finding = findings.get(stem)
+        if stem in missing:
+            verdict = f"MISSING: there is no {stem}.py"
+        elif finding is None or (stem == "__init__" and not finding.problems):
+            continue
+        elif finding.problems:
+            verdict = f"DIFFERS, {_count(finding.problems)}"
+        elif finding.compared:
+            verdict = f"ok, {finding.compared} comparisons"
+        else:
+            verdict = "nothing compared"
+        wrong += stem in missing or bool(finding and finding.problems)
+        print(f"{stem:14s} {name:18s} {verdict}")
+        for line in _lines(finding):
+            print(f"    {line}")
+    print(f"{'Everything agrees.' if not wrong else f'{wrong} of these differ.'}", flush=True)
+    return 1 if wrong else 0
+
+
+def _count(problems: list[str]) -> str:
+    return "in one place" if len(problems) == 1 else f"in {len(problems)} places"
+
+
+def _lines(finding: Finding | None) -> list[str]:
+    if finding is None:
+        return []
+    problems = list(dict.fromkeys(finding.problems))
+    more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+    return [*problems[:_SHOWN], *more, *finding.notes]
