@@ -25,9 +25,9 @@ MISTAKES = {
                       "fit of 20 samples, 4 epochs, lr 0.2, batches of 8, Sequential of 4 of fastnet's layers: the losses of the epochs: 4 of 4 elements differ",
                       "these are the losses of a fit that leaves out the last, smaller batch"),
     "conv.py": ("self.W[:, :, p, q], window)", "self.W[:, :, -1 - p, -1 - q], window)", "ConvLayer(2, 3, 3).forward(x), x (2, 2, 5, 4): the output: 120 of 120"),
-    "maxpool.py": ("largest = windows == y[:, :, :, None, :, None]",
-                   "largest = (windows == y[:, :, :, None, :, None]) & (np.cumsum(np.ones(windows.shape), axis=5) == 1)",
-                   "MaxPoolLayer(2).backward(y_grad), x (2, 3, 4, 6): the gradient of x:", "MaxPoolLayer(2).forward(x), x (1, 2, 5, 7)"),
+    "maxpool.py": ("largest = windows == y[:, :, :, None, :, None]",  # an equal share of the gradient for each of the largest
+                   "largest = windows == y[:, :, :, None, :, None]\n        largest = largest / largest.sum(axis=(3, 5), keepdims=True)",
+                   "MaxPoolLayer(2).backward(y_grad), x (2, 2, 6, 6): the gradient of x:"),
     "flatten.py": (".copy()", "", "FlattenLayer().forward(x): the output is a view of x: a change of one changes the other. Copy it"),
     "dataset.py": ("y] = 1", "y] = 2", "onehot, given an array of shape (4,): the result: 4 of 12 elements differ, most at [0, 2]: 2, expected 1; everywhere 2 times",
                    "cifar100(seed) is not compared: line 51 makes labels other than 0 and 1"),
