@@ -30,7 +30,7 @@ MISTAKES = {
                    "MaxPoolLayer(2).backward(y_grad), x (2, 2, 6, 6): the gradient of x:"),
     "flatten.py": (".copy()", "", "FlattenLayer().forward(x): the output is a view of x: a change of one changes the other. Copy it"),
     "dataset.py": ("y] = 1", "y] = 2", "onehot, given an array of shape (4,): the result: 4 of 12 elements differ, most at [0, 2]: 2, expected 1; everywhere 2 times",
-                   "cifar100(seed) is not compared: line 51 makes labels other than 0 and 1"),
+                   "cifar100(seed) is not compared: line 48 makes labels other than 0 and 1"),
 }
 
 
