@@ -66,6 +66,8 @@ def twice(x):
 }
 
 NAMES = """
+import importlib
+import os
 import pickle
 import fastnet
 import layers
@@ -84,6 +86,11 @@ assert layers.tools.tool() == "own"
 assert {"FullLayer", "OwnDropout", "RATE", "helper", "late"} <= set(layers.__all__) and "Counter" in layers.full.__all__
 assert not hasattr(layers, "np") and not hasattr(layers.full, "nothing")
 assert layers.get_num_threads() == fastnet.get_num_threads() and fastnet.gradcheck is not layers.gradcheck
+
+assert os.path.samefile(layers.__file__, "layers/__init__.py") and os.path.samefile(layers.dataset.__file__, "layers/dataset.py")
+assert layers.full.__file__ == fastnet.full.__file__
+for module in (layers, layers.full, layers.dataset):
+    assert importlib.reload(module) is module and layers.full.FullLayer is fastnet.FullLayer
 
 def fails(statement, *words):
     try:
@@ -171,6 +178,14 @@ def test_a_script_that_never_imports_layers_is_told(course, tmp_path):
     assert note.format(tmp_path / "bare" / "full.py") in run("-m", "fastnet.dropin", "bare/script.py").stderr, "not the course's folder"
     assert "never" not in run("-m", "fastnet.dropin", "quiet.py").stderr
     assert "no test imported 'layers', so none ran on fastnet" in run("-m", "pytest", "-p", "fastnet.dropin", "test").stdout
+
+
+def test_a_script_of_python_2_is_told_so(course):
+    write, run = course
+    write({"old.py": "import numpy\nprint 'loss'\n", "calls.py": "import old\n"})
+    stderr = run("-m", "fastnet.dropin", "old.py", ok=False).stderr
+    assert "old.py is not Python 3 (line 2); those of 2018 are often Python 2" in stderr and "never imported" in stderr
+    assert "not Python 3" not in run("-m", "fastnet.dropin", "calls.py", ok=False).stderr, "it is another file"
 
 
 def test_classes_are_asked_for_on_the_command_line(course):

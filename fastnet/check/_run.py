@@ -149,15 +149,13 @@ def _how_it_ended(code: int) -> str:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The process and those it has started."""
-    try:
+    """The process, if it still runs, and those it has started."""
+    if process.poll() is None:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
-    except (ProcessLookupError, PermissionError):
-        pass
-    process.wait()
+        process.wait()
 
 
 def _environment() -> dict[str, str]:

@@ -41,6 +41,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not getattr(sys.flags, "safe_path", False):
                 sys.path[0] = os.path.dirname(os.path.abspath(given.target))  # until now the current folder
             runpy.run_path(given.target, run_name="__main__")
+    except SyntaxError as error:
+        if error.filename and os.path.abspath(error.filename) == os.path.abspath(given.target):
+            print(f"fastnet.dropin: {given.target} is not Python 3 (line {error.lineno}); those of 2018 are often Python 2: "
+                  "translate it once, with 2to3 or futurize", file=sys.stderr)
+        raise
     finally:
         if not served():
             print(_never_imported(given.target), file=sys.stderr)

@@ -115,8 +115,9 @@ class _PackageLoader(importlib.abc.Loader):
     """Makes the package: a module of its own, so that nothing an import does to it changes fastnet."""
 
     def __init__(self, folders: Sequence[str], finder: _Finder) -> None:
-        files = [os.path.join(folder, "__init__.py") for folder in folders[:1]]
-        self.local = _local.Source(NAME, next(filter(os.path.isfile, files), None), finder.say)
+        init = os.path.join(folders[0], "__init__.py") if folders else ""
+        self.file = init or fastnet.__file__  # where scripts look for what lies beside it
+        self.local = _local.Source(NAME, init if os.path.isfile(init) else None, finder.say)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
         return _Package(spec.name, self.local)
@@ -124,6 +125,7 @@ class _PackageLoader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         extra = [name for name in self.local.names() if name not in COURSE and not name.startswith("_")]
         module.__dict__["__all__"] = list(dict.fromkeys([*fastnet.__all__, *extra]))
+        module.__file__ = self.file
         _act_like_the_courses()
 
 
@@ -178,7 +180,8 @@ class _CourseLoader(importlib.abc.Loader):
             names["cifar100"] = _editions_data.loader(self.local)
         module.__dict__.update(names)
         module.__doc__ = original.__doc__
-        module.__file__ = original.__file__
+        is_data = self.stem == "dataset" and self.local.path
+        module.__file__ = self.local.path if is_data else original.__file__
         extra = [name for name in self.local.defined() if name not in names and not name.startswith("_")]
         module.__dict__["__all__"] = [*names, *extra]
         _act_like_the_courses()
