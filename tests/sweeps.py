@@ -52,4 +52,10 @@ def without_times(path):
     lines = [json.loads(line) for line in path.read_text().splitlines()]
     for line in lines:
         line.pop("seconds", None)
+        line.pop("check")
     return lines
+
+
+def trial_lines(path):
+    """The lines of trials, as `without_times` gives them."""
+    return [line for line in without_times(path) if "trial" in line]

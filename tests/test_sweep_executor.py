@@ -2,6 +2,7 @@
 import concurrent.futures as cf
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
@@ -11,7 +12,9 @@ import pytest
 from fastnet.kernels.threads import set_num_threads
 
 from fastnet.sweep import SweepError, lr_sweep
-from fastnet.sweep.places import read_mapped, write_mapped
+from fastnet.sweep import cluster as cluster_module
+from fastnet.sweep.cluster import Cluster, LostError
+from fastnet.sweep.executors import read_mapped, write_mapped
 from fastnet.sweep.shared import Shared
 from tests.sweeps import assert_same, data, small
 
@@ -20,6 +23,7 @@ def pool(workers=2):
     return cf.ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
 
+ROUNDS = int(os.environ.get("FASTNET_KILLS", 2))
 ENGINES = ("gram", "windows", "fused", "layers")
 
 
@@ -87,6 +91,10 @@ def test_arrays_are_mapped_as_they_were(tmp_path, n):
 @pytest.fixture(scope="module")
 def cluster():
     distributed = pytest.importorskip("distributed", reason="needs the extra fastnet[dask]")
+    import dask
+
+    # LocalCluster closes the nanny of a worker that has not come back after so long; these come back, and die again
+    dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local, \
             distributed.Client(local) as client:
         yield local, client
@@ -123,10 +131,78 @@ def test_data_are_placed_once(cluster, monkeypatch):
     assert not any(client.has_what().values())  # the cluster forgets them
 
 
+def kill_at(workers, journal, trials, delay):
+    """Kill processes, given by a function, some time after so many trials are finished."""
+    def kill():
+        while not journal.exists() or journal.read_bytes().count(b'{"trial"') < trials:
+            time.sleep(0.0005)
+        time.sleep(delay)
+        for worker in workers():
+            os.kill(worker, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("number", range(ROUNDS))
+def test_all_workers_killed_at_a_random_moment(cluster, tmp_path, number):
+    """Late, results that are finished die with their worker before they are fetched; this must never hang."""
+    local, client = cluster
+    many = dict(lrs="0.001:0.1:log20", epochs=500, seeds=1, validation=None)
+    expected = lr_sweep(**small(**many))
+    while len(client.nthreads()) < 2:
+        time.sleep(0.05)
+    draw = random.Random(number)
+    journal = tmp_path / "sweep.jsonl"
+    killer = kill_at(lambda: [nanny.pid for nanny in list(local.workers.values())], journal, draw.randrange(20),
+                     draw.uniform(0, 0.05))
+    assert_same(lr_sweep(**small(executor=client.get_executor(), resume=journal, **many)), expected)
+    killer.join(10)
+
+
+def test_a_task_that_dask_cancels_ends_its_future(cluster):
+    _, client = cluster
+    runner = Cluster(client.get_executor())
+    with runner.holding(None):
+        future = runner.submit(None, None, None, 1, None, False)
+        for task in list(runner.tasks.values()):
+            task.cancel()
+        with pytest.raises((LostError, AttributeError)):  # or it failed before
+            future.result(timeout=20)
+        assert runner.recovered(LostError()) and not runner.recovered(ValueError())
+
+
+def test_the_patience_promised_is_given(cluster, monkeypatch):
+    _, client = cluster
+    runner = Cluster(client.get_executor())
+    asked = []
+    monkeypatch.setattr(cluster_module, "PATIENCE", 0.5)
+    monkeypatch.setattr(client, "nthreads", lambda: asked.append(1) or {})
+    started = time.monotonic()
+    with pytest.raises(TimeoutError, match=r"has had no worker for 0\.5 s"):
+        runner.put(3)
+    assert len(asked) > 2 and time.monotonic() - started >= 0.5  # it asks the scheduler until the time is over
+    monkeypatch.setattr(client, "nthreads", lambda: {"a worker": 1})
+    failures = iter([OSError("a worker died"), KeyError("tcp://a")])
+    given = []
+
+    def scatter(thing, timeout, **how):
+        given.append(timeout)
+        error = next(failures, None)
+        if error:
+            raise error
+        return "there"
+
+    monkeypatch.setattr(cluster_module, "PATIENCE", 60)
+    monkeypatch.setattr(client, "scatter", scatter)
+    assert runner.put(3) == "there" and len(given) == 3 and min(given) > 55
+
+
 @pytest.mark.parametrize("victims", [1, 2], ids=["one worker", "all workers"])
 def test_a_killed_worker_costs_nothing_but_time(cluster, victims, tmp_path):
     local, client = cluster
-    many = dict(lrs="0.001:0.1:log20", epochs=2000, seeds=1, validation=None)
+    many = dict(lrs="0.001:0.1:log20", epochs=1000, seeds=1, validation=None)
     expected = lr_sweep(**small(**many))
     client.wait_for_workers(2)
 

@@ -10,11 +10,27 @@ import time
 import numpy as np
 import pytest
 
-from fastnet.sweep import SweepError, lr_sweep
-from fastnet.sweep.journal import Journal
-from tests.sweeps import assert_same, build, network, small, without_times
+import fastnet
+from fastnet import CrossEntropyLayer, FullLayer, Sequential, SoftMaxLayer
+from fastnet.sweep import SweepError, SweepResult, lr_sweep
+from fastnet.sweep.journal import Journal, _line
+from fastnet.sweep.session import Session
+from fastnet.sweep.trial import _Run as Run
+from tests.sweeps import assert_same, build, network, small, trial_lines, without_times
 
 KILLS = int(os.environ.get("FASTNET_KILLS", 3))
+
+
+def parsed(line):
+    found = json.loads(line)
+    found.pop("check")
+    return found
+
+
+def head_of(path):
+    head = parsed(path.read_bytes().splitlines()[0])
+    head.pop("fastnet_sweep")
+    return head
 
 
 @pytest.fixture(scope="module")
@@ -26,16 +42,18 @@ def whole(tmp_path_factory):
 
 def test_the_file_has_a_line_for_each_trial(whole):
     result, path = whole
-    head, *trials = without_times(path)
-    assert head["lrs"] == list(result.lrs) and head["epochs"] == 4 and len(trials) == result.finished
-    assert [(t["seed"], t["lr"]) for t in trials] == [(seed, lr) for seed in result.seeds for lr in result.lrs]
+    head, asked, *trials = without_times(path)
+    assert head["fastnet_sweep"] == 2 and head["fastnet"] == fastnet.__version__
+    assert asked["asked"]["lrs"] == list(result.lrs) and asked["asked"]["epochs"] == 4 and len(trials) == result.finished
+    of = [t["trial"] for t in trials]
+    assert [(t["seed"], t["lr"]) for t in of] == [(seed, lr) for seed in result.seeds for lr in result.lrs]
     assert trials[2]["losses"] == ["inf"] or trials[2]["losses"] == ["nan"] or trials[2]["losses"][0] > 10
 
 
 def test_nothing_is_run_twice(whole, monkeypatch):
     result, path = whole
     before = path.read_bytes()
-    monkeypatch.setattr("fastnet.sweep.run._run", lambda *_: pytest.fail("a finished trial ran again"))
+    monkeypatch.setattr("fastnet.sweep.session.Session._run", lambda *_: pytest.fail("a finished trial ran again"))
     again = lr_sweep(**small(resume=path))
     assert_same(again, result)
     np.testing.assert_array_equal(again.seconds, result.seconds)
@@ -60,25 +78,20 @@ def test_cut_anywhere_it_is_completed(whole, tmp_path):
 
 def test_trials_stand_in_order_whichever_finished_first(whole, tmp_path):
     _, path = whole
-    head, *trials = path.read_bytes().splitlines(keepends=True)
+    head, asked, *trials = path.read_bytes().splitlines(keepends=True)
     mixed = tmp_path / "sweep.jsonl"
-    mixed.write_bytes(head + b"".join(trials[1:][::-1]))
+    mixed.write_bytes(head + asked + b"".join(trials[1:][::-1]))
     lr_sweep(**small(resume=mixed))
     assert without_times(mixed) == without_times(path)
     assert not list(tmp_path.glob("*.new"))
 
 
 @pytest.mark.parametrize("change, words", [
-    ({"epochs": 5}, "epochs: 4 in the file, 5 now"),
-    ({"lrs": [0.1]}, r"lrs: \[0.02, 0.3, 10000.0\] in the file, \[0.1\] now"),
-    ({"seeds": 3}, r"seeds: \[0, 1\] in the file, \[0, 1, 2\] now"),
-    ({"batch_size": 8}, "batch_size"),
+    ({"epochs": 3}, "epochs: 4 in the file, 3 now"),
     ({"engine": "layers"}, 'engine: "auto" in the file, "layers" now'),
-    ({"momentum": 0.5}, "momentum"),
     ({"shuffle": True}, "shuffle"),
     ({"diverged_above": np.inf}, 'diverged_above: 10.0 in the file, "inf" now'),
-    ({"build": network(12, 18, 3)}, "network"),
-    ({"build": {"a": build}}, "builders"),
+    ({"build": network(12, 18, 3)}, "network, layer 0, W: "),
     ({"validation": None}, "validation"),
     ({"x": small()["x"] + 1}, "x: .* in the file, .* now"),
     ({"y": small()["y"][::-1]}, "y: "),
@@ -111,9 +124,16 @@ def test_files_that_are_not_ours(tmp_path, content, words):
 def test_a_damaged_line_is_named(whole, tmp_path):
     lines = whole[1].read_bytes().splitlines(keepends=True)
     path = tmp_path / "sweep.jsonl"
-    for damaged in (b"\x00" * 20 + b"\n", b'{"name": ""}\n', b"3\n", b"\n"):
-        path.write_bytes(b"".join([lines[0], damaged, *lines[2:]]))
-        with pytest.raises(ValueError, match=r"line 2 of .* is damaged"):
+    empty = _line({**parsed(lines[3]), "losses": [], "val_losses": [], "val_accuracies": []})
+    foreign = _line({**parsed(lines[3]), "trial": {**parsed(lines[3])["trial"], "lr": 0.7}})
+    short = _line({**parsed(lines[3]), "val_losses": [1.0]})
+    for damaged, words in [(b"\x00" * 20 + b"\n", "its checksum does not match"), (b'{"name": ""}\n', "checksum"),
+                           (b"3\n", "checksum"), (b"\n", "it is blank"), (b"  \n", "it is blank"),
+                           (lines[3].replace(b"0.3", b"0.2"), "its checksum does not match"),
+                           (empty, "it is of a trial that ran no epoch"), (short, "different numbers of epochs"),
+                           (foreign, "no sweep in the file asked for: rate 0.7, seed 0")]:
+        path.write_bytes(b"".join([*lines[:3], damaged, *lines[4:]]))
+        with pytest.raises(ValueError, match=r"line 4 of .* is damaged: .*" + words):
             lr_sweep(**small(resume=path))
 
 
@@ -124,8 +144,7 @@ def test_a_folder_that_is_not_there(tmp_path):
 
 def test_a_second_sweep_on_the_same_file_is_refused(whole, tmp_path):
     _, path = whole
-    mark = json.loads(path.read_text().splitlines()[0])
-    journal = Journal(path, mark)
+    journal = Journal(path, head_of(path))
     try:
         with pytest.raises(RuntimeError, match="another sweep is writing to"):
             lr_sweep(**small(resume=path))
@@ -140,7 +159,7 @@ def test_a_second_sweep_on_the_same_file_is_refused(whole, tmp_path):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_child_does_not_keep_the_file_locked(whole):
     _, path = whole
-    journal = Journal(path, json.loads(path.read_text().splitlines()[0]))
+    journal = Journal(path, head_of(path))
     child = os.fork()
     if child == 0:
         time.sleep(60)
@@ -160,23 +179,24 @@ def test_a_full_disk_leaves_whole_lines(whole, tmp_path, monkeypatch):
 
     def short(file, line):
         calls.append(line)
-        return write(file, line if len(calls) < 4 else line[:10])
+        return write(file, line if len(calls) < 5 else line[:10])
 
     monkeypatch.setattr(os, "write", short)
     with pytest.raises(SweepError, match="could be written"):
         lr_sweep(**small(resume=full))
     monkeypatch.undo()
-    assert full.read_bytes().endswith(b"\n") and len(without_times(full)) == 4 - 1
+    assert full.read_bytes().endswith(b"\n") and len(trial_lines(full)) == 2
     assert_same(lr_sweep(**small(resume=full)), result)
 
 
 def test_the_engine_of_the_file_goes_on(whole, tmp_path):
-    lines = whole[1].read_text().splitlines(keepends=True)
+    head, asked, *_ = whole[1].read_bytes().splitlines(keepends=True)
     path = tmp_path / "sweep.jsonl"
     for engine in ("layers", "fused", "gram", "windows"):
-        path.write_text(lines[0].replace(f'"engines": {json.dumps(whole[0].engines)}', f'"engines": {{"": "{engine}"}}'))
+        grid = parsed(asked)
+        path.write_bytes(head + _line({**grid, "engines": [[setting, engine] for setting, _ in grid["engines"]]}))
         assert lr_sweep(**small(resume=path)).engines == {"": engine}
-        assert {line.get("engine") for line in without_times(path)[1:]} == {engine}
+        assert {line["engine"] for line in trial_lines(path)} == {engine}
 
 
 LONG = "lrs='0.001:0.1:log30', epochs=30, seeds=2"  # 60 trials
@@ -194,8 +214,154 @@ def test_killed_at_a_random_moment_it_resumes_to_the_same_file(tmp_path, number)
     time.sleep(random.Random(-number).uniform(0, 0.005))
     process.kill()
     process.wait()
-    finished = len(killed.read_bytes().splitlines()) - 1
+    finished = killed.read_bytes().count(b'{"trial"')
     lr_sweep(**eval(f"small(resume=killed, {LONG})"))
     lr_sweep(**eval(f"small(resume=undisturbed, {LONG})"))
     assert without_times(killed) == without_times(undisturbed)
     assert 0 <= finished <= 60
+
+
+# --- what a network is -------------------------------------------------------------------------------------------------
+
+
+class Leaky:
+    """A user's layer with an option and no arrays."""
+
+    def __init__(self, slope):
+        self.slope = slope
+
+    def forward(self, x):
+        self.x = x
+        return np.where(x > 0, x, self.slope * x)
+
+    def backward(self, y_grad):
+        return np.where(self.x > 0, y_grad, self.slope * y_grad)
+
+
+def leaky(slope):
+    return lambda rng: Sequential((FullLayer(12, 5, np.float32, rng), Leaky(slope), FullLayer(5, 3, np.float32, rng),
+                                   SoftMaxLayer()), loss=CrossEntropyLayer())
+
+
+@pytest.mark.parametrize("other, words", [
+    (0.5, r"network, layer 1, slope: 0.01 in the file, 0.5 now"),
+    (np.float32(0.25), "slope: 0.01 in the file, 0.25 now"),
+    (lambda x: x, "slope: 0.01 in the file"),
+], ids=str)
+def test_options_of_layers_are_part_of_the_network(tmp_path, other, words):
+    path = tmp_path / "sweep.jsonl"
+    few = dict(lrs=[0.1], seeds=1, epochs=1, resume=path)
+    first = lr_sweep(**small(build=leaky(0.01), **few))
+    assert_same(lr_sweep(**small(build=leaky(0.01), **few)), first)
+    before = path.read_bytes()
+    with pytest.raises(ValueError, match=words):
+        lr_sweep(**small(build=leaky(other), **few))
+    assert path.read_bytes() == before
+
+
+def test_functions_of_layers_are_told_apart_by_their_code(tmp_path):
+    def activated(function):
+        def with_function(rng):
+            layer = Leaky(0.01)
+            layer.activation = function
+            return Sequential((FullLayer(12, 3, np.float32, rng), layer, SoftMaxLayer()), loss=CrossEntropyLayer())
+        return with_function
+
+    few = dict(lrs=[0.1], seeds=1, epochs=1, resume=tmp_path / "sweep.jsonl", validation=None, test=None)
+    lr_sweep(**small(build=activated(lambda x: 2 * x), **few))
+    lr_sweep(**small(build=activated(lambda x: 2 * x), **few))
+    with pytest.raises(ValueError, match="layer 1, activation"):
+        lr_sweep(**small(build=activated(lambda x: 3 * x), **few))
+
+
+def test_another_version_of_the_package_is_refused(whole, monkeypatch):
+    monkeypatch.setattr("fastnet.sweep.fingerprint.__version__", "99.9")
+    with pytest.raises(ValueError, match=r'fastnet: ".*" in the file, "99.9" now'):
+        lr_sweep(**small(resume=whole[1]))
+
+
+# --- more of the same --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [
+    {"seeds": 3}, {"seeds": [5, 1]}, {"lrs": [0.02, 0.1, 0.3, 1e4]}, {"epochs": 7}, {"batch_size": [8, 16]},
+    {"momentum": [0.0, 0.9]}, {"build": {"": build, "b": network(12, 4, 3)}},
+], ids=str)
+def test_more_of_the_same_runs_what_is_missing(whole, tmp_path, more, monkeypatch):
+    if "build" in more:
+        more = {"build": {"a": build, "b": network(12, 4, 3)}}
+    path = tmp_path / "sweep.jsonl"
+    path.write_bytes(whole[1].read_bytes())
+    ran = []
+    monkeypatch.setattr("fastnet.sweep.session.Session._run",
+                        lambda self, todo, *rest, run=Session._run: (ran.extend(todo), run(self, todo, *rest)))
+    result = lr_sweep(**small(resume=path, **more))
+    monkeypatch.undo()
+    assert_same(result, lr_sweep(**small(**more)))
+    assert len(ran) < result.finished or "build" in more  # the builder without a name is another one
+    assert_same(lr_sweep(**small(resume=path, **more)), result)  # and from the file again
+    assert_same(SweepResult.load(path), result)
+
+
+@pytest.mark.parametrize("engine", ["gram", "fused", "windows", "layers"])
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "momentum": 0.9}], ids=str)
+def test_more_epochs_go_on_from_saved_states(tmp_path, engine, options, monkeypatch):
+    path = tmp_path / "sweep.jsonl"
+    options = dict(options, engine=engine, resume=path, keep_states=True)
+    lr_sweep(**small(**options, epochs=3))
+    assert (engine == "layers") != any((tmp_path / "sweep.jsonl.states").glob("*.npz"))
+    epochs = []
+    monkeypatch.setattr("fastnet.sweep.trial._Run.epochs", lambda self, engine, until, run=Run.epochs: (
+        epochs.append(until - len(self.losses)), run(self, engine, until)))
+    result = lr_sweep(**small(**options, epochs=5))
+    assert set(epochs) == ({5} if engine == "layers" else {2})
+    assert_same(result, lr_sweep(**small(**{**options, "resume": None, "keep_states": False}, epochs=5)))
+
+
+def test_damaged_states_are_left_alone(tmp_path):
+    path = tmp_path / "sweep.jsonl"
+    options = dict(engine="gram", resume=path, keep_states=True)
+    lr_sweep(**small(**options, epochs=3))
+    for number, file in enumerate(sorted((tmp_path / "sweep.jsonl.states").glob("*.npz"))):
+        file.write_bytes([b"", b"no", file.read_bytes()[:-100]][number % 3])
+    assert_same(lr_sweep(**small(**options, epochs=5)), lr_sweep(**small(engine="gram", epochs=5)))
+
+
+def test_a_schedule_that_changed_is_refused(tmp_path):
+    path = tmp_path / "sweep.jsonl"
+    lr_sweep(**small(schedule="cosine", resume=path))
+    with pytest.raises(ValueError, match="schedule 'cosine': "):
+        lr_sweep(**small(schedule="cosine", epochs=8, resume=path))
+
+
+def test_a_result_without_data_or_networks(whole):
+    result, path = whole
+    loaded = SweepResult.load(path)
+    assert_same(loaded, result)
+    assert loaded.suggestion() == result.suggestion() and repr(loaded) == repr(result)
+    loaded.plot()
+    with pytest.raises(ValueError, match=r"has no data and no networks\. Call lr_sweep"):
+        loaded.best_model()
+
+
+@pytest.mark.parametrize("content", [b"", b"my thesis\n", b'{"fastnet_sweep": 1}\n'], ids=repr)
+def test_other_files_are_not_loaded(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError, match="is not a file of lr_sweep"):
+        SweepResult.load(tmp_path / "file")
+
+
+def test_a_file_that_cannot_be_sorted_is_no_failure(whole, tmp_path, monkeypatch):
+    result, path = whole
+    head, asked, *trials = path.read_bytes().splitlines(keepends=True)
+    mixed = tmp_path / "sweep.jsonl"
+    mixed.write_bytes(head + asked + b"".join(trials[1:][::-1]))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(RuntimeWarning, match="holds all trials, in the order in which they ended"):
+        assert_same(lr_sweep(**small(resume=mixed)), result)
+    monkeypatch.undo()
+    assert not list(tmp_path.glob("*.new")) and len(trial_lines(mixed)) == 6

@@ -23,7 +23,7 @@ def made_up(accuracies, lrs=(0.1, 0.2, 0.4, 0.8), validation=True, names=("",)):
     """A result with these accuracies, a row a rate, nan where a trial diverged, None where it was not run."""
     table = np.array(accuracies, dtype=object)
     table = table if names != ("",) else table[None]
-    spec = Spec(names, lrs, tuple(range(table.shape[2])), 1, 8, "gram", False, 0.0, 0.0, 10.0)
+    spec = Spec(names, lrs, tuple(range(table.shape[2])), 1)
     records = {}
     for (i, j, k), accuracy in np.ndenumerate(table):
         if accuracy is not None:
@@ -32,7 +32,8 @@ def made_up(accuracies, lrs=(0.1, 0.2, 0.4, 0.8), validation=True, names=("",)):
                                     Evaluation(1.0, 0.2 if lost else accuracy), 1.0)
     x, y = small()["x"], small()["y"]
     builders = Builders(build if names == ("",) else {name: build for name in names})
-    return SweepResult(spec, records, dict.fromkeys(names, "gram"), builders, (x, y, (x, y) if validation else None, None))
+    return SweepResult(spec, records, dict.fromkeys(spec.settings, "gram"), builders,
+                       (x, y, (x, y) if validation else None, None))
 
 
 nan = float("nan")
@@ -40,10 +41,10 @@ nan = float("nan")
 
 @pytest.mark.parametrize("accuracies, expected", [
     ([[0.5, 0.5], [0.7, 0.7], [0.6, 0.6], [0.1, 0.1]], 0.2),  # the best
-    ([[0.5, 0.5], [0.6, 0.8], [0.65, 0.65], [0.1, 0.1]], 0.4),  # the largest within one standard error, which is 0.1
+    ([[0.5, 0.5], [0.6, 0.8], [0.65, 0.65], [0.1, 0.1]], 0.2),
     ([[0.5, 0.5], [0.6, 0.8], [0.59, 0.59], [0.1, 0.1]], 0.2),
     ([[0.5, 0.5], [0.7, 0.7], [0.9, nan], [nan, nan]], 0.2),  # a rate of which a seed diverged is never suggested
-    ([[0.5], [0.7], [0.7], [nan]], 0.4),
+    ([[0.5], [0.7], [0.71], [nan]], 0.4),
     ([[0.5, 0.5], [0.7, None], [None, None], [nan, None]], 0.2),  # of an interrupted sweep
 ], ids=str)
 def test_suggest(accuracies, expected):
@@ -81,7 +82,10 @@ def test_nothing_to_suggest():
 
 def test_suggest_among_networks():
     both = made_up([[[0.5], [0.7], [0.6], [0.1]], [[0.5], [0.6], [0.8], [0.1]]], names=("a", "b"))
-    assert both.suggest() == ("b", 0.4)
+    assert both.suggest() == 0.4 and both.suggest().name == "b"
+    assert both.suggest(name="a") == 0.2
+    with pytest.raises(ValueError, match=r"there is no name 'c'\. There is: 'a', 'b'"):
+        both.suggest(name="c")
 
 
 def test_best_model_has_the_losses_of_its_trial(result):
@@ -102,7 +106,7 @@ def test_best_model_of_what_was_not_run(result):
 
 def test_best_model_among_networks():
     both = lr_sweep(**small(build={"a": network(12, 9, 3), "b": network(12, 3)}))
-    name, _ = both.suggestion()
+    name = both.suggestion().name
     model = both.best_model()
     assert model.layers[0].n_o == (9 if name == "a" else 3)
     assert both.best_model(name="b").layers[0].n_o == 3
@@ -135,7 +139,8 @@ def test_pandas(result):
 def test_repr_and_html(result):
     lines = repr(result).splitlines()
     assert lines[0] == "SweepResult: 3 rates x 2 seeds, 4 epochs; 2 diverged"
-    assert "+-" in lines[2] and sum("<- suggested" in line for line in lines) == 1 and "2 of 2" in lines[-1]
+    assert "+-" in lines[2] and sum("<- suggested" in line for line in lines) == 1 and "2 of 2" in lines[-2]
+    assert lines[-1].startswith("learning rate 0.3: validation accuracy")
     assert result._repr_html_().count("<tr>") == 4
     assert "2 of 4 trials finished" in repr(made_up([[0.5], [0.5], [None], [None]]))
     assert "&lt;b&gt;" in made_up([[[0.5]] * 4] * 2, names=("<b>", "c"))._repr_html_()
@@ -147,9 +152,10 @@ def texts(axes):
 
 def test_the_picture_of_few_rates(result, tmp_path):
     figure = result.plot()
-    curves, metric = figure.axes
-    assert texts(curves) == ["0.02", "0.3", "10000, diverged"]
-    assert texts(metric)[:2] == ["validation accuracy", "test accuracy"] and "some seed diverged" in texts(metric)
+    curves, of_validation, metric = figure.axes
+    assert texts(curves)[:2] == ["0.02", "0.3"] and of_validation.get_ylabel() == "validation loss"
+    labels = texts(metric)
+    assert "validation accuracy (mean, 95%)" in labels and "test accuracy (mean, 95%)" in labels and "diverged" in labels
     assert metric.get_xscale() == "log"
     result.save_plot(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
@@ -158,7 +164,7 @@ def test_the_picture_of_few_rates(result, tmp_path):
 def test_the_picture_of_many_rates_and_networks(tmp_path):
     many = lr_sweep(**small(lrs="1e-3:1e4:log64", epochs=2, build={"a": network(12, 9, 3), "b": network(12, 3)}))
     figure = many.plot("loss")
-    assert len(figure.axes) == 2 * 2 + 2  # panels, and a colour bar for each network
+    assert len(figure.axes) == 2 * 3 + 2  # panels, and a colour bar for each network
     many.save_plot(tmp_path / "a.pdf")
 
 
@@ -171,3 +177,88 @@ def test_pictures_of_little(accuracies, tmp_path):
 def test_an_unknown_metric(result):
     with pytest.raises(ValueError, match="metric must be one of"):
         result.plot("speed")
+
+
+# --- how sure ----------------------------------------------------------------------------------------------------------
+
+
+def noisy(means, seeds, noise=0.01, draw=0, scatter=1.0):
+    rng = np.random.default_rng(draw)
+    values = np.array(means)[:, None] + rng.normal(size=(1, seeds)) * 0.02
+    values = values + rng.normal(size=(len(means), seeds)) * noise * np.broadcast_to(scatter, len(means))[:, None]
+    return made_up(values.tolist(), lrs=tuple(0.02 * 1.5**i for i in range(len(means))))
+
+
+CURVE = [0.60, 0.64, 0.67, 0.69, 0.70, 0.69, 0.67, 0.60]
+
+
+def test_the_true_best_is_among_those_that_cannot_be_told_apart():
+    """In 95% of draws, on curves with a known best rate, whether all rates scatter alike or not."""
+    for scatter in (1.0, np.linspace(0.5, 3, len(CURVE))):
+        found = [noisy(CURVE, 5, draw=draw, scatter=scatter).suggestion() for draw in range(40)]
+        assert sum(0.02 * 1.5**4 in suggestion.rates for suggestion in found) >= 38
+        assert np.mean([CURVE[round(np.log(s.lr / 0.02) / np.log(1.5))] for s in found]) > 0.69
+
+
+def test_choices_of_other_seeds_agree_better_than_the_bare_best():
+    plateau = [0.60, 0.64, 0.66, 0.675, 0.685, 0.69, 0.69, 0.68]
+
+    def spread(choices):
+        return np.std([plateau[i] for i in choices])
+
+    results = [noisy(plateau, 3, noise=0.02, draw=draw) for draw in range(40)]
+    chosen = [result.lrs.index(float(result.suggestion())) for result in results]
+    bare = [int(result.val_accuracies[:, :, -1].mean(1).argmax()) for result in results]
+    assert spread(chosen) < spread(bare)
+
+
+def test_an_unstable_rate_pays_for_its_spread():
+    values = [[0.6] * 4, [0.65] * 4, [0.70, 0.70, 0.701, 0.699], [0.71, 0.70, 0.71, 0.70]]
+    assert made_up(values).suggestion() == 0.8
+    values[3] = [0.86, 0.55, 0.86, 0.55]  # the same mean
+    assert made_up(values).suggestion() == 0.4
+
+
+def test_it_says_when_there_are_too_few_trials_and_how_many_would_do():
+    one = made_up([[0.5], [0.7], [0.6], [0.1]]).suggest()
+    assert not one.enough and one.needed is None and np.isnan(one.otherwise) and "give several seeds" in one.explanation()
+    few = noisy(CURVE, 3, noise=0.03).suggestion()
+    assert not few.enough and few.needed > 3 and f"about {few.needed} a rate would be" in few.explanation()
+    many = noisy(CURVE, 40, noise=0.005).suggestion()
+    assert many.enough and many.otherwise < 0.1 and many == 0.02 * 1.5**4 and many.trials == 40
+
+
+def test_the_metric_decides(result):
+    assert result.suggest("val_loss").metric == "val_loss" and result.suggest("best_val_loss").metric == "best_val_loss"
+    with pytest.raises(ValueError, match="metric must be one of"):
+        result.suggest("speed")
+    with pytest.raises(ValueError, match="needs validation data"):
+        made_up([[0.5]] * 4, validation=False).suggest("val_loss")
+
+
+def test_score_lists_what_there_is(result):
+    assert result.score(0.3000001).seeds == 2  # rates match to 6 digits
+    with pytest.raises(ValueError, match=r"there is no rate 0.31. Rates: 0.02, 0.3, 10000"):
+        result.score(0.31)
+    with pytest.raises(ValueError, match="there is no name 'a'"):
+        result.score(0.3, name="a")
+    both = made_up([[[0.5]] * 4] * 2, names=("a", "b"))
+    with pytest.raises(ValueError, match="say which one: name='a' or 'b'"):
+        both.score(0.1)
+    assert both.score(0.1, name="b").mean == 0.5
+
+
+def test_an_interrupted_sweep_gives_no_advice_about_rates_that_were_not_run():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert made_up([[0.5], [0.6], [None], [None]]).suggest() == 0.2
+
+
+def test_an_empty_result_draws_a_word():
+    figure = made_up([[None]] * 4).plot()
+    assert [text.get_text() for text in figure.texts] == ["No trial is finished yet."]
+
+
+def test_notebooks_show_pictures(result):
+    assert result.plot()._repr_png_().startswith(b"\x89PNG")
+    assert 'src="data:image/png;base64,' in result._repr_html_()

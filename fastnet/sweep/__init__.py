@@ -1,20 +1,27 @@
 """Learning-rate sweeps: many models trained on the same data, sharing what can be shared.
 
-=============  =========================================================================================
-``grid``       learning rates and seeds from lists and texts
-``spec``       what a sweep was asked for, checked; its trials; builders of networks
-``shared``     data, Gram matrix and first outputs: made once, used by all trials
-``trial``      one network, one rate, one seed
-``run``        `lr_sweep`: hands trials to threads or to an executor, and gathers what comes back
-``places``     how data get to where the trials run: this process, processes of this machine, a Dask cluster
-``journal``    the file that a sweep is resumed from
-``result``     `SweepResult`: arrays, tables, the suggested rate
-``plot``       its picture
-``command``    ``fastnet sweep``
-=============  =========================================================================================
+===============  =======================================================================================
+``grid``         learning rates, seeds and other values from lists and strings; ``schedules``
+``spec``         what a sweep was asked for, checked; its trials; builders of networks
+``folds``        cross-validation: which samples each fold holds out
+``shared``       data, Gram matrix and first outputs: made once, used by all trials
+``trial``        one network, one rate, one seed, one fold
+``run``          `lr_sweep`
+``search``       which trials to run: all, successive halving, or a grid that finds itself
+``session``      hands trials to threads or to an executor, and keeps what comes back
+``executors``    how data get to where trials run: threads, processes, a Dask ``cluster``
+``journal``      the file that a sweep is resumed from; ``fingerprint``: what it may not change
+``states``       where stopped trials wait to go on
+``choice``       which rate to take, and how sure that is; ``statistics``
+``result``       `SweepResult`: arrays, ``tables``, the suggested rate
+``plot``         its picture; ``report``: its page
+``command``      ``fastnet sweep``
+===============  =======================================================================================
 """
+from fastnet.sweep.choice import Suggestion
 from fastnet.sweep.grid import rates
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.run import SweepError, lr_sweep
+from fastnet.sweep.run import lr_sweep
+from fastnet.sweep.session import SweepError
 
-__all__ = ["SweepError", "SweepResult", "lr_sweep", "rates"]
+__all__ = ["Suggestion", "SweepError", "SweepResult", "lr_sweep", "rates"]

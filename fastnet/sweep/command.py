@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -14,8 +16,12 @@ import numpy as np
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.cli import failed, subcommand
 from fastnet.dataset import SOURCES, load
+from fastnet.sweep.choice import METRICS
+from fastnet.sweep.grid import is_automatic, rates
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.run import SweepError, lr_sweep
+from fastnet.sweep.run import check, lr_sweep
+from fastnet.sweep.schedules import NAMED
+from fastnet.sweep.session import SweepError
 
 _DESCRIPTION = """\
 Train a network with many learning rates and seeds, and show which rate to take.
@@ -27,16 +33,21 @@ report, so that they stay a fair judge. All trials share what can be computed on
 
 _EPILOG = """\
 examples:
-  fastnet sweep                                              a wide look: 13 rates from 0.001 to 10
-  fastnet sweep --lrs 0.05:0.5:log7 --seeds 10               a closer one
+  fastnet sweep                                              finds the range, and refines it around the best rate
+  fastnet sweep --lrs 0.05:0.5:log7 --seeds 10               seven rates, more seeds
   fastnet sweep --lrs 0.01,0.1,0.3,10 --epochs 20 --out results/ --resume
+  fastnet sweep --lrs 1e-3:1:log16 --halving                 stops early what is clearly behind
+  fastnet sweep --folds 5                                    judged by cross-validation
+  fastnet sweep --batch-size 32,128 --momentum 0,0.9 --schedule constant,cosine
   fastnet sweep --hidden 100 --hidden 500 --hidden 1024,512  three networks, the last one with two hidden layers
   fastnet sweep --dask tcp://scheduler:8786                  on a Dask cluster
 
 files in the folder --out:
+  report.html all of it, in one page to look at: curves, intervals, what was stopped or diverged, cost
   sweep.png   loss against epoch for each rate; accuracy against the rate, with its 95% interval
   sweep.csv   a line for each trial         sweep.json   everything, each epoch too
-  sweep.jsonl the trials as they finish: after a crash or Ctrl-C, the same command with --resume goes on from it"""
+  sweep.jsonl the trials as they finish: after a crash or Ctrl-C, the same command with --resume goes on from it; with
+              more rates, seeds, epochs or others, it runs what is missing"""
 
 
 @subcommand
@@ -46,22 +57,29 @@ def _declare_sweep(commands: Any) -> None:
     option = sweep.add_argument
     option("--data", default="auto", metavar="DATA", help=f"{SOURCES} (default: auto, CIFAR-100 if it is here)")
     option("--data-seed", type=int, default=0, metavar="N", help="which five classes of CIFAR-100 (default: 0)")
-    option("--lrs", default="1e-3:10:log13", metavar="GRID",
-           help="rates 0.01,0.1 or a range FIRST:LAST:logN, FIRST:LAST:linN (default: 1e-3:10:log13)")
+    option("--lrs", default="auto", metavar="GRID",
+           help="rates 0.01,0.1 or a range FIRST:LAST:logN, FIRST:LAST:linN; auto finds them (default: auto)")
     option("--seeds", default="5", metavar="N", help="how many seeds, or which: 3,4,5 (default: 5)")
     option("--epochs", type=int, default=20, metavar="N", help="how often to go through the data (default: 20)")
-    option("--batch-size", type=int, default=128, metavar="N", help="samples in a step (default: 128)")
+    option("--batch-size", default="128", metavar="N", help="samples in a step, or several: 32,128 (default: 128)")
     option("--hidden", action="append", type=_widths, metavar="WIDTHS",
            help="hidden units, 500, or of several layers, 1024,512;\nrepeat it to compare networks (default: 500)")
     option("--validation", type=float, default=0.2, metavar="PART",
            help="part of the training data to judge by, not to train on (default: 0.2)")
+    option("--folds", type=int, default=0, metavar="N", help="judge by N-fold cross-validation instead")
+    option("--halving", action="store_true", help="successive halving: stop early what is clearly behind")
+    option("--metric", metavar="NAME", help=f"what to judge by: {', '.join(METRICS)}")
     option("--shuffle", action="store_true", help="take the samples in a new order each epoch")
-    option("--momentum", type=float, default=0.0, metavar="M", help="(default: 0)")
-    option("--weight-decay", type=float, default=0.0, metavar="D", help="(default: 0)")
+    option("--momentum", default="0", metavar="M", help="or several: 0,0.9 (default: 0)")
+    option("--weight-decay", default="0", metavar="D", help="or several: 0,1e-4 (default: 0)")
+    option("--schedule", default="constant", metavar="NAME",
+           help=f"how the rate changes, or several: constant, {', '.join(NAMED)} (default: constant)")
     option("--engine", default="auto", metavar="NAME", help="auto, layers, fused, gram or windows (default: auto)")
     option("--dtype", default="float32", metavar="TYPE", help="float32 or float64 (default: float32)")
     option("--out", type=Path, default=Path("results"), metavar="FOLDER", help="where to write (default: results)")
     option("--resume", action="store_true", help="keep the finished trials in FOLDER/sweep.jsonl, run only the others")
+    option("--overwrite", action="store_true", help="begin anew: FOLDER/sweep.jsonl of an earlier sweep is deleted")
+    option("--keep-states", action="store_true", help="keep what is needed to add epochs later without starting again")
     option("--dask", metavar="ADDRESS", help="of a Dask scheduler, tcp://HOST:8786, whose workers run the trials")
     sweep.set_defaults(run=_sweep)
 
@@ -75,45 +93,84 @@ def _sweep(arguments: argparse.Namespace) -> int:
 def _swept(arguments: argparse.Namespace) -> int:
     journal = arguments.out / "sweep.jsonl"
     try:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        if journal.exists() and not arguments.resume:
-            raise FileExistsError(f"{journal} holds the trials of an earlier sweep. Add --resume to go on with it, or "
-                                  "choose another folder with --out.")
+        options = _options(arguments)
         data = load(arguments.data, arguments.data_seed, arguments.dtype)
         (x, t), test = data
-        held_out = _held_out(arguments.validation, len(x))
+        held_out = 0 if arguments.folds else _held_out(arguments.validation, len(x))
+        builders = _builders(arguments, x.shape[1], t.shape[1])
+        _journal_for(arguments, journal)
         with _executor(arguments.dask) as executor:
-            result = lr_sweep(
-                _builders(arguments, x.shape[1], t.shape[1]), x[held_out:], t[held_out:], arguments.lrs,
-                arguments.epochs, arguments.batch_size, _seeds(arguments.seeds),
-                validation=(x[:held_out], t[:held_out]) if held_out else None, test=test, engine=arguments.engine,
-                resume=journal, executor=executor, shuffle=arguments.shuffle, momentum=arguments.momentum,
-                weight_decay=arguments.weight_decay)
+            result = lr_sweep(builders, x[held_out:], t[held_out:], resume=journal, executor=executor,
+                              validation=(x[:held_out], t[:held_out]) if held_out else None, test=test, **options)
+    except SweepError as error:
+        failed(error)
+        print(f"What is finished is kept in {journal}; --resume goes on from there.", file=sys.stderr)
+        _report(error.result, arguments.out, data)
+        return 1
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
-        if isinstance(error, SweepError):
-            print(f"What is finished is kept in {journal}; --resume goes on from there.", file=sys.stderr)
         return failed(error)
     return _report(result, arguments.out, data)
 
 
+def _options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Arguments of lr_sweep; wrong ones are refused before anything is read or written."""
+    if arguments.resume and arguments.overwrite:
+        raise ValueError("--resume keeps the trials of an earlier sweep, and --overwrite deletes them. Give one of them.")
+    schedules = [name.strip() for name in arguments.schedule.split(",")]
+    options = {"lrs": arguments.lrs if is_automatic(arguments.lrs) else rates(arguments.lrs, "--lrs"),
+               "epochs": arguments.epochs, "seeds": _seeds(arguments.seeds),
+               "batch_size": _several("--batch-size", arguments.batch_size, int), "folds": arguments.folds,
+               "engine": arguments.engine, "shuffle": arguments.shuffle, "metric": arguments.metric,
+               "momentum": _several("--momentum", arguments.momentum, float),
+               "weight_decay": _several("--weight-decay", arguments.weight_decay, float),
+               "schedule": {name: name for name in schedules}, "search": "halving" if arguments.halving else "grid",
+               "keep_states": arguments.keep_states}
+    check(**options)
+    return options
+
+
+def _journal_for(arguments: argparse.Namespace, journal: Path) -> None:
+    """The folder, and no earlier sweep in it but one to go on with."""
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    if journal.exists() and not arguments.resume:
+        if not arguments.overwrite:
+            raise FileExistsError(f"{journal} holds the trials of an earlier sweep. Add --resume to go on with it, "
+                                  "--overwrite to delete it, or choose another folder with --out.")
+        journal.unlink()
+        shutil.rmtree(f"{journal}.states", ignore_errors=True)
+
+
 def _report(result: SweepResult, out: Path, data: Any) -> int:
-    """Files and a table."""
+    """The table, then the files: what cannot be written is named, and costs no more than itself."""
     if not result.finished:
         return 130
-    result.to_csv(out / "sweep.csv")
-    result.to_json(out / "sweep.json")
-    figure = result.plot()
-    figure.suptitle(f"{data.name}: {len(result.seeds)} seeds a rate")
-    figure.savefig(out / "sweep.png", dpi=150)
     print(result)
     with contextlib.suppress(ValueError):  # all diverged: the table says so
         result.suggest()  # for its warnings
-    print(f"\nPicture and tables: {out / 'sweep.png'}, sweep.csv, sweep.json")
-    missing = len(result.spec.trials()) - result.finished
+    title = f"{data.name}: {len(result.seeds)} seeds per rate"
+    command = "fastnet " + " ".join(map(shlex.quote, sys.argv[1:]))
+
+    def picture(path: Path) -> None:
+        figure = result.plot()
+        figure.suptitle(title)
+        figure.savefig(path, dpi=150)
+
+    writers = {"report.html": lambda path: result.save_report(path, command, title), "sweep.png": picture,
+               "sweep.csv": result.to_csv, "sweep.json": result.to_json}
+    written = []
+    for name, write in writers.items():
+        try:
+            write(out / name)
+            written.append(name)
+        except Exception as error:  # a full disk, or whatever fails in drawing
+            print(f"fastnet: {out / name} could not be written: {error}", file=sys.stderr)
+    if written:
+        print(f"\nIn {out}: {', '.join(written)}")
+    missing = 0 if result.spec.search != "grid" else len(result.spec.trials()) - result.finished
     if missing:
-        print(f"Interrupted: {missing} trials are missing. Go on with --resume.", file=sys.stderr)
+        print(f"{missing} trials are missing. Go on with --resume.", file=sys.stderr)
         return 130
-    return 0
+    return 0 if len(written) == len(writers) else 1
 
 
 def _builders(arguments: argparse.Namespace, n_i: int, n_o: int) -> Any:
@@ -127,6 +184,13 @@ def _builders(arguments: argparse.Namespace, n_i: int, n_o: int) -> Any:
 
     networks = {"-".join(map(str, hidden)) or "no hidden layer": builder(hidden) for hidden in arguments.hidden or [(500,)]}
     return networks if len(networks) > 1 else next(iter(networks.values()))
+
+
+def _several(flag: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{flag} must be a number, or a list such as 0,0.9, got {text!r}.") from None
 
 
 def _held_out(part: float, n: int) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-_HOW = 'Give a list such as [0.01, 0.1, 1], or a text: "0.01,0.1,1", "1e-3:10:log13" or "0.1:1:lin10".'
+_HOW = 'Give a list such as [0.01, 0.1, 1], or a string: "0.01,0.1,1", "1e-3:10:log13" or "0.1:1:lin10".'
 _RANGE = re.compile(r"([^:]+):([^:]+):(log|lin)(\d+)")
 
 
@@ -51,6 +51,20 @@ def rates(lrs: Any, who: str = "lr_sweep") -> tuple[float, ...]:
         if rate in found[:i]:
             raise ValueError(f"{who}: lrs holds {rate:g} twice. Give each learning rate once; `seeds` repeats trials.")
     return tuple(found)
+
+
+def is_automatic(lrs: Any) -> bool:
+    """Whether the rates are to be found."""
+    return isinstance(lrs, str) and lrs.strip() == "auto"
+
+
+def values(who: str, name: str, given: Any, checked: Callable[[Any], Any]) -> tuple[Any, ...]:
+    """One number, or several that differ, each checked."""
+    several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
+    found = tuple(checked(value) for value in several)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"{who}: {name} must hold each value once, and at least one, got {given!r}.")
+    return found
 
 
 def seeds(value: Any, who: str = "lr_sweep") -> tuple[int, ...]:

@@ -1,34 +1,64 @@
-"""The picture of a sweep: loss against epoch, a curve a rate; accuracy or loss against the rate, with its interval."""
+"""The picture of a sweep: losses against epoch, one curve per rate; accuracy or loss against the rate, with its interval."""
 from __future__ import annotations
 
+import io
 import math
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure  # without pyplot: no window, no state, any thread
 
 from fastnet import _checks
 from fastnet._student import quantile
-from fastnet.sweep.result import Score, SweepResult
+from fastnet.sweep import tables
+from fastnet.sweep.result import SweepResult
+from fastnet.sweep.spec import Setting
+from fastnet.sweep.trial import Record
 
 _IN_LEGEND = 8  # more rates than this are told apart by a colour bar
+_ROWS = 6  # of settings: the best ones
 _RED = "#d55e00"  # vermilion, which stands out from the colour map for every kind of colour blindness
 _METRICS = {"val_accuracy": ("validation accuracy", "#0072b2", "o"), "test_accuracy": ("test accuracy", "#e69f00", "s"),
             "loss": ("training loss", "black", "o"), "val_loss": ("validation loss", "#0072b2", "o"),
-            "test_loss": ("test loss", "#e69f00", "s")}
+            "test_loss": ("test loss", "#e69f00", "s"),
+            "best_val_loss": ("validation loss, best epoch", "#0072b2", "o"),
+            "best_val_accuracy": ("validation accuracy, best epoch", "#0072b2", "o")}
+_LEAST = 0.1  # of the accuracy axis: a difference of one image in a hundred must not look like a cliff
 
 
-def draw(result: SweepResult, metric: str | None = None) -> Any:
-    """A matplotlib Figure with two panels for each network."""
-    from matplotlib.figure import Figure  # without pyplot: no window, no state, any thread
+class Picture(Figure):
+    """A matplotlib Figure that a notebook shows by itself."""
 
+    def _repr_png_(self) -> bytes:
+        image = io.BytesIO()
+        self.savefig(image, dpi=100, format="png")
+        return image.getvalue()
+
+
+def draw(result: SweepResult, metric: str | None = None) -> Picture:
+    """A row of panels for each setting: training loss, validation loss if there is one, and the metric against the rate."""
     shown = _metrics(result) if metric is None else [_checks.choice("SweepResult.plot", "metric", metric, tuple(_METRICS))]
-    figure = Figure(figsize=(11, 4.2 * len(result.names)), layout="constrained")
-    panels = figure.subplots(len(result.names), 2, squeeze=False)
-    for name, (left, right) in zip(result.names, panels):
-        _curves(figure, left, result, name)
-        _against_rate(right, result, name, shown)
-        if name:
-            left.set_title(name, loc="left", fontweight="bold")
+    records = [result.records[trial] for trial in result.spec.trials() if trial in result.records]
+    if not records:
+        figure = Picture(figsize=(6, 2))
+        figure.text(0.5, 0.5, "No trial is finished yet.", ha="center", va="center")
+        return figure
+    settings = _best_settings(result)
+    curves = ["loss", "val_loss"] if any(record.val_losses for record in records) else ["loss"]
+    figure = Picture(figsize=(1 + 5 * (len(curves) + 1), 5 * len(settings)), layout="constrained")
+    panels = figure.subplots(len(settings), len(curves) + 1, squeeze=False)
+    for setting, row in zip(settings, panels):
+        for axes, kind in zip(row, curves):
+            _curves(figure, axes, result, setting, kind)
+        _against_rate(row[-1], result, setting, shown)
+        if result.spec.label(setting):
+            row[0].set_title(result.spec.label(setting), loc="left", fontweight="bold")
+    for column in panels.T:  # settings are compared by eye
+        limits = np.array([axes.get_ylim() for axes in column])
+        for axes in column:
+            axes.set_ylim(limits[:, 0].min(), limits[:, 1].max())
+    if len(settings) < len(result.spec.settings):
+        figure.suptitle(f"The best {len(settings)} of {len(result.spec.settings)} settings", fontsize="medium")
     return figure
 
 
@@ -37,80 +67,156 @@ def _metrics(result: SweepResult) -> list[str]:
     return [m for m in ("val_accuracy", "test_accuracy") if any(not math.isnan(r[m]) for r in rows)] or ["loss"]
 
 
-def _curves(figure: Any, axes: Any, result: SweepResult, name: str) -> None:
-    """Mean loss of the seeds that converged; of a rate at which none did, as far as it is finite, dashed."""
+def _best_settings(result: SweepResult) -> list[Setting]:
+    """Those that are drawn, in the order of the sweep."""
+    settings = list(result.spec.settings)
+    if len(settings) <= _ROWS:
+        return settings
+    suggested = result.suggestion()
+    metric = suggested.metric if suggested else "loss"
+    sign = 1 if metric.endswith("accuracy") else -1
+    best = {setting: np.nanmax([-np.inf, *(sign * result._score(setting, lr, metric).mean for lr in result.lrs)])
+            for setting in settings}
+    kept = sorted(settings, key=lambda setting: -best[setting])[:_ROWS]
+    return [setting for setting in settings if setting in kept]
+
+
+def _records(result: SweepResult, setting: Setting, lr: float) -> list[Record]:
+    return [result.records[trial] for repeat in result.spec.repeats()
+            if (trial := result.spec.trial(setting, lr, *repeat)) in result.records]
+
+
+def _curves(figure: Any, axes: Any, result: SweepResult, setting: Setting, kind: str) -> None:
+    """Mean of the trials that did not diverge; of a rate at which all did, as far as it is finite, dashed."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm
 
     lrs = sorted(result.lrs)
-    losses = result.losses if result.names == ("",) else result.losses[result.names.index(name)]
-    status = result.status if result.names == ("",) else result.status[result.names.index(name)]
-    drawn = [lr for lr in lrs if "done" in status[result.lrs.index(lr)]] or lrs
-    norm = LogNorm(drawn[0], drawn[-1]) if len(drawn) > 1 else LogNorm(drawn[0] / 2, drawn[0] * 2)
+    norm = LogNorm(lrs[0], lrs[-1]) if len(lrs) > 1 else LogNorm(lrs[0] / 2, lrs[0] * 2)
     colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.92, 256)))  # its last yellow is too pale on white
-    epochs = np.arange(1, result.spec.epochs + 1)
-    highest = []
+    highest, banded = [], False
     for lr in lrs:
-        row = result.lrs.index(lr)
-        converged = status[row] == "done"
-        curve = losses[row][converged if converged.any() else status[row] == "diverged"]
-        if not curve.size:
-            continue
-        if converged.any():
-            colour, mean = colours(norm(lr)), curve.mean(0)
+        records = _records(result, setting, lr)
+        converged = [_series(record, kind) for record in records if record.status != "diverged"]
+        colour = colours(norm(lr))
+        if converged:
+            longest = max(map(len, converged))
+            curves = np.array([curve for curve in converged if len(curve) == longest])
+            epochs, mean = np.arange(1, longest + 1), curves.mean(0)
             highest.append(mean.max())
-            axes.plot(epochs, mean, color=colour, lw=1.5, label=f"{lr:g}", marker="." if len(epochs) < 3 else None)
-            if len(curve) > 1 and len(lrs) <= _IN_LEGEND:
-                axes.fill_between(epochs, curve.min(0), curve.max(0), color=colour, alpha=0.2, lw=0)
-        else:
-            seen = np.where(np.isfinite(curve[0]), curve[0], np.nan)
-            axes.plot(epochs, seen, color=_RED, ls="--", marker="x", label=f"{lr:g}, diverged")
+            stopped = longest < result.spec.epochs
+            axes.plot(epochs, mean, color=colour, lw=1.5, label=_rate(lr) + (", stopped" if stopped else ""),
+                      marker="." if longest < 3 else None)
+            if stopped:
+                axes.plot(epochs[-1], mean[-1], "|", color=colour, ms=10, mew=2)
+            if len(curves) > 1 and len(lrs) <= _IN_LEGEND:
+                axes.fill_between(epochs, curves.min(0), curves.max(0), color=colour, alpha=0.2, lw=0)
+                banded = True
+        elif records:
+            seen = np.array(_series(records[0], kind))
+            seen = np.where(np.isfinite(seen), seen, np.nan)
+            if np.isfinite(seen).any():
+                axes.plot(np.arange(1, len(seen) + 1), seen, color=_RED, ls="--", marker="x", label=f"{_rate(lr)}, diverged")
     if highest:
         axes.set_ylim(0, min(1.05 * max(highest), 2 * float(np.median(highest))))  # a rate that jumps may leave the panel
-    axes.set(xlabel="epoch", ylabel="training loss")
+    axes.set(xlabel="epoch" + (" (bands: all seeds)" if banded else ""), ylabel=_METRICS[kind][0])
+    axes.set_xlim(0.5, result.spec.epochs + 0.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
-    if not axes.lines:  # nothing has been run
-        return
-    if len(lrs) <= _IN_LEGEND:
-        axes.legend(title="learning rate", fontsize="small")
-    else:
-        figure.colorbar(ScalarMappable(norm, colours), ax=axes, label="learning rate")
+    axes.grid(alpha=0.3)
+    if not axes.lines:
+        axes.text(0.5, 0.5, "all diverged in their first epoch" if any(_records(result, setting, lr) for lr in lrs)
+                  else "not run yet", transform=axes.transAxes, ha="center")
+    elif len(lrs) <= _IN_LEGEND:
+        _legend(axes, title="learning rate")
+    elif kind == "loss":
+        bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, label="learning rate", location="bottom", aspect=40)
+        bar.ax.xaxis.set_major_formatter(lambda value, _: _rate(value))
 
 
-def _against_rate(axes: Any, result: SweepResult, name: str, metrics: list[str]) -> None:
-    """Mean and 95% interval of the seeds that converged, at each rate; a cross below where a seed diverged."""
+def _series(record: Record, kind: str) -> list[float]:
+    return record.losses if kind == "loss" else record.val_losses
+
+
+def _against_rate(axes: Any, result: SweepResult, setting: Setting, metrics: list[str]) -> None:
+    """Mean, 95% interval and single trials at each rate; crosses where trials diverged, at the value they had then."""
     lrs = sorted(result.lrs)
+    intervals = []
     for metric in metrics:
         label, colour, marker = _METRICS[metric]
-        scores = [result.score(lr, metric, name) for lr in lrs]
-        means = np.array([score.mean for score in scores])
-        spread = np.array([_interval(score) for score in scores])
-        axes.plot(lrs, means, color=colour, marker=marker, ms=5 if len(lrs) <= 20 else 3, lw=1.5, label=label)
-        if len(result.seeds) > 1:
-            axes.fill_between(lrs, means - spread, means + spread, color=colour, alpha=0.2, lw=0)
-        drawn = np.isfinite(means)
-        if drawn.any() and drawn.sum() < 3:  # too few for a band to be seen
-            axes.errorbar(np.array(lrs)[drawn], means[drawn], spread[drawn], color=colour, ls="none", capsize=3)
+        drawn, means, spread = [], [], []
+        for lr in lrs:
+            values = [tables.value(record, metric) for record in _records(result, setting, lr) if record.status == "done"]
+            if values and np.isfinite(values).all():
+                drawn.append(lr)
+                means.append(float(np.mean(values)))
+                spread.append(_interval(values))
+                axes.plot([lr] * len(values), values, ".", color=colour, ms=3, alpha=0.5)
+        axes.errorbar(drawn, means, spread, color=colour, marker=marker, ms=5 if len(lrs) <= 20 else 3, lw=1.5, capsize=3,
+                      label=label + (" (mean, 95%)" if any(spread) else ""))
+        intervals += spread
+        _diverged(axes, result, setting, metric, lrs)
     axes.set_xscale("log")
+    axes.set_xlim(lrs[0] / 1.5, lrs[-1] * 1.5)
+    axes.xaxis.set_major_formatter(lambda value, _: _rate(value))
     accuracy = all(metric.endswith("accuracy") for metric in metrics)
-    if accuracy:
-        low, high = axes.get_ylim()
-        axes.set_ylim(max(low, 0), min(high, 1))
+    _modest(axes, max(intervals, default=0.0), accuracy, _chance(result) if accuracy else None)
     suggested = result.suggestion()
-    if suggested and suggested[0] == name:
-        how = "" if any(not math.isnan(row["val_accuracy"]) for row in result.rows()) else " by training loss"
-        axes.axvline(suggested[1], color="grey", ls=":", label=f"suggested{how}: {suggested[1]:g}")
-    lost = [lr for lr in lrs if result.score(lr, "loss", name).diverged]
-    if lost:
-        # on the frame itself: inside, the cross would be read as a value
-        axes.plot(lost, [0] * len(lost), "x", ms=8, zorder=3, color=_RED, mew=2, transform=axes.get_xaxis_transform(),
-                  label="diverged" if len(result.seeds) == 1 else "some seed diverged", clip_on=False)
+    if suggested is not None and suggested.setting == setting:
+        if len(suggested.rates) > 1:
+            axes.axvspan(suggested.rates[0], suggested.rates[-1], color="grey", alpha=0.12, lw=0,
+                         label="can't be told apart")
+        how = "" if suggested.metric == "val_accuracy" else f" by {_METRICS[suggested.metric][0]}"
+        axes.axvline(suggested.lr, color="grey", ls=":", label=f"suggested{how}: {_rate(suggested.lr)}")
     axes.set(xlabel="learning rate", ylabel="accuracy" if accuracy else _METRICS[metrics[0]][0])
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    _legend(axes)
 
 
-def _interval(score: Score) -> float:
+def _diverged(axes: Any, result: SweepResult, setting: Setting, metric: str, lrs: list[float]) -> None:
+    inside: list[tuple[float, float]] = []
+    outside: list[tuple[float, float]] = []
+    for lr in lrs:
+        for record in _records(result, setting, lr):
+            if record.status == "diverged":
+                value = tables.value(record, metric)
+                (inside if math.isfinite(value) else outside).append((lr, value))
+    label = "diverged" if not any("diverged" in str(line.get_label()) for line in axes.lines) else None
+    if inside:
+        axes.plot(*zip(*inside), "x", ms=7, mew=2, color=_RED, zorder=3, label=label)
+    elif outside:  # on the frame itself: inside, the cross would be read as a value
+        axes.plot([lr for lr, _ in outside], [1] * len(outside), "x", ms=7, mew=2, color=_RED, zorder=3, clip_on=False,
+                  transform=axes.get_xaxis_transform(), label=label)
+
+
+def _modest(axes: Any, interval: float, accuracy: bool, chance: float | None) -> None:
+    """Limits that show noise as noise: at least four intervals high; an accuracy's at least 0.1, and not beyond 0 and 1."""
+    low, high = axes.get_ylim()
+    least = max(4 * interval, _LEAST if accuracy else 0.0)
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
+    if accuracy:
+        if chance is not None and low < chance + 0.25:
+            low = min(low, chance - 0.03)
+            axes.axhline(chance, color="grey", lw=1, ls="--", label=f"chance: {chance:.2g}")
+        low, high = max(low, 0.0), min(high, 1.0)
+    axes.set_ylim(low, high)
+
+
+def _chance(result: SweepResult) -> float | None:
+    return None if result._data is None else 1 / result._data[1].shape[1]
+
+
+def _legend(axes: Any, title: str | None = None) -> None:
+    """Below the panel, where no curve is."""
+    axes.legend(title=title, fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, frameon=False)
+
+
+def _rate(lr: float) -> str:
+    return f"{lr:.3g}" if 1e-4 <= lr < 1e5 else f"{lr:.2e}"
+
+
+def _interval(values: list[float]) -> float:
     """Half the 95% confidence interval of the mean."""
-    return score.error * quantile(score.seeds - 1) if score.seeds > 1 else 0.0
+    n = len(values)
+    return 0.0 if n < 2 else float(np.std(values, ddof=1)) / math.sqrt(n) * quantile(n - 1)

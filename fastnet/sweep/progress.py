@@ -3,40 +3,66 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from fastnet.sweep.spec import Spec
 from fastnet.sweep.trial import Record
 
 
+class Silent:
+    """No progress line."""
+
+    def total(self, trials: int) -> None:
+        """Say how many trials there are."""
+
+    def __call__(self, record: Record, spec: Spec) -> None:
+        """Show a trial that ended, or came to a rung."""
+
+
+class Line(Silent):
+    """A line of tqdm; a trial counts once, however often it goes on."""
+
+    def __init__(self, bar: Any) -> None:
+        self.bar, self.records = bar, {}  # type: tuple[Any, dict[Any, Record]]
+
+    def total(self, trials: int) -> None:
+        self.bar.total = trials
+        self.bar.refresh()
+
+    def __call__(self, record: Record, spec: Spec) -> None:
+        self.records[record.trial] = record
+        records = list(self.records.values())
+        diverged = sum(r.status == "diverged" for r in records)
+        stopped = sum(r.status == "stopped" for r in records)
+        parts = [f"{count} {word}" for count, word in ((diverged, "diverged"), (stopped, "stopped")) if count]
+        best = max((r for r in records if r.status != "diverged"), key=_score, default=None)
+        if best is not None:
+            what = f"accuracy {best.val_accuracies[-1]:.3f}" if best.val_accuracies else f"loss {best.losses[-1]:.4g}"
+            parts.append(f"best {what} at {spec.described(best.trial)}")
+        self.bar.set_postfix_str("; ".join(parts), refresh=False)
+        self.bar.update(len(records) - self.bar.n)
+
+
 @contextlib.contextmanager
-def progress_line(shown: bool | None, spec: Spec) -> Iterator[Callable[[Record], None]]:
-    """A function to call with each finished trial; `shown` None means on terminals."""
+def progress_line(shown: bool | None) -> Iterator[Silent]:
+    """What to call with each trial that ended; `shown` None means on terminals and in notebooks."""
     if shown is None:
-        shown = sys.stderr is not None and sys.stderr.isatty()
+        shown = sys.stderr is not None and (sys.stderr.isatty() or in_notebook())
     if not shown:
-        yield lambda record: None
+        yield Silent()
         return
     from tqdm import tqdm  # here, since importing fastnet must stay quick
 
-    diverged = 0
-    best: Record | None = None
+    with tqdm(total=1, desc="sweep", unit="trial", file=sys.stderr, dynamic_ncols=True) as bar:
+        yield Line(bar)
 
-    def show(record: Record) -> None:
-        nonlocal diverged, best
-        if record.status == "diverged":
-            diverged += 1
-        elif best is None or _score(record) > _score(best):
-            best = record
-        parts = [f"{diverged} diverged"] if diverged else []
-        if best is not None:
-            what = f"accuracy {best.val_accuracies[-1]:.3f}" if best.val_accuracies else f"loss {best.losses[-1]:.4g}"
-            parts.append(f"best {what} at {best.trial}")
-        bar.set_postfix_str("; ".join(parts), refresh=False)
-        bar.update()
 
-    with tqdm(total=len(spec.trials()), desc="sweep", unit="trial", file=sys.stderr, dynamic_ncols=True) as bar:
-        yield show
+def in_notebook() -> bool:
+    """Whether a Jupyter kernel runs this, whose error stream is no terminal, but is looked at."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return shell is not None and hasattr(shell, "kernel")
 
 
 def _score(record: Record) -> float:

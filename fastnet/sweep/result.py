@@ -1,9 +1,7 @@
 """What a sweep found."""
 from __future__ import annotations
 
-import csv
-import html
-import json
+import itertools
 import math
 import os
 import warnings
@@ -14,11 +12,11 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet.sequential import Sequential
-from fastnet.sweep.spec import Builders, Spec, Trial
+from fastnet.sweep import choice, journal, tables
+from fastnet.sweep.choice import METRICS, Suggestion, Table, tabulate
+from fastnet.sweep.folds import held_out, rows_of
+from fastnet.sweep.spec import Builders, Setting, Spec, Trial
 from fastnet.sweep.trial import Record
-
-METRICS = ("loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
-_COLUMNS = ("name", "lr", "seed", "status", "epochs", *METRICS, "engine", "seconds")
 
 
 class Score(NamedTuple):
@@ -33,36 +31,57 @@ class Score(NamedTuple):
 class SweepResult:
     """The trials of a sweep, as arrays, tables and a picture.
 
-    Arrays have an axis for the rates and one for the seeds, in the order they were asked for, and in front of them one
-    for the networks if there were several builders. Numbers of trials that have not been run are nan.
+    Arrays have an axis for the rates and one for the seeds, in the order they were asked for; with cross-validation a third
+    one for the folds; and in front of them one each for the networks, batch sizes, momenta, weight decays and schedules of
+    which there were several: `axes` says which, in that order. Numbers of trials that have not been run are nan.
 
     Attributes
     ----------
+    axes : dict
+        The axes of the arrays below: names, and the values along each.
     lrs, seeds, names : tuple
         Learning rates, seeds, and the names of the builders: a single empty one if there was just a function.
-    losses : ndarray, shape (n_lr, n_seeds, epochs)
-        Mean of the batches' losses in each epoch; nan after a trial diverged.
-    val_losses, val_accuracies : ndarray, shape (n_lr, n_seeds, epochs)
-        Of the validation data, after each epoch.
-    accuracies, test_losses : ndarray, shape (n_lr, n_seeds)
-        Of the test data, with the weights at the end of each trial, diverged ones included.
-    status : ndarray of str, shape (n_lr, n_seeds)
-        ``"done"``, ``"diverged"`` or ``"missing"``.
-    diverged_in : ndarray of int, shape (n_lr, n_seeds)
+    losses : ndarray, shape (..., n_lr, n_seeds, epochs)
+        Mean of the batches' losses in each epoch; nan after a trial diverged or was stopped.
+    val_losses, val_accuracies : ndarray, shape (..., n_lr, n_seeds, epochs)
+        Of the validation data, or of the samples that the fold holds out, after each epoch.
+    accuracies, test_losses : ndarray, shape (..., n_lr, n_seeds)
+        Of the test data, with the weights at the end of each trial, diverged and stopped ones included.
+    status : ndarray of str, shape (..., n_lr, n_seeds)
+        ``"done"``, ``"diverged"``, ``"stopped"`` (by the search) or ``"missing"``.
+    diverged_in : ndarray of int, shape (..., n_lr, n_seeds)
         The epoch, from 1, in which a trial diverged; 0 if it did not.
-    seconds : ndarray, shape (n_lr, n_seeds)
+    epochs_run : ndarray of int, shape (..., n_lr, n_seeds)
+        How many epochs each trial was trained for.
+    seconds : ndarray, shape (..., n_lr, n_seeds)
         Time of each trial on the cores it had.
     engines : dict
-        What trained each network.
+        What trained each setting; by network if nothing else differs.
     """
 
-    def __init__(self, spec: Spec, records: Mapping[Trial, Record], engines: Mapping[str, str], builders: Builders,
-                 data: tuple[Any, Any, Any, Any]) -> None:
-        self.spec, self.engines = spec, dict(engines)
+    def __init__(self, spec: Spec, records: Mapping[Trial, Record], engines: Mapping[Setting, str],
+                 builders: Builders | None = None, data: tuple[Any, Any, Any, Any] | None = None,
+                 range_test: Any = None) -> None:
+        self.spec, self.settings_engines = spec, dict(engines)
         self.records = records
+        self.range_test = range_test  # of lrs="auto"
         self._builders, self._data = builders, data
+        self._suggested: dict[Any, Suggestion] = {}
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SweepResult:
+        """A sweep from the file that `lr_sweep` was given as `resume`, without its data or networks.
+
+        All but :meth:`best_model` works. Of a file that several grids were asked for in turn, the last one is shown.
+        """
+        spec, engines, records = journal.read(path)
+        return cls(spec, records, engines)
 
     # --- arrays -------------------------------------------------------------------------------------------------------
+
+    @property
+    def axes(self) -> dict[str, tuple[Any, ...]]:
+        return self.spec.axes
 
     @property
     def lrs(self) -> tuple[float, ...]:
@@ -75,6 +94,18 @@ class SweepResult:
     @property
     def names(self) -> tuple[str, ...]:
         return self.spec.names
+
+    @property
+    def metric(self) -> str | None:
+        """What `lr_sweep` was told to judge by."""
+        return self.spec.metric
+
+    @property
+    def engines(self) -> dict[str, str]:
+        by_network = {setting.name: engine for setting, engine in self.settings_engines.items()}
+        if all(by_network[setting.name] == engine for setting, engine in self.settings_engines.items()):
+            return by_network
+        return {self.spec.label(setting): engine for setting, engine in self.settings_engines.items()}
 
     @property
     def losses(self) -> np.ndarray:
@@ -102,7 +133,11 @@ class SweepResult:
 
     @property
     def diverged_in(self) -> np.ndarray:
-        return self._array(lambda record: len(record.losses) if record.status == "diverged" else 0, 0)
+        return self._array(lambda record: record.epochs if record.status == "diverged" else 0, 0)
+
+    @property
+    def epochs_run(self) -> np.ndarray:
+        return self._array(lambda record: record.epochs, 0)
 
     @property
     def seconds(self) -> np.ndarray:
@@ -111,13 +146,25 @@ class SweepResult:
     @property
     def finished(self) -> int:
         """How many trials have been run."""
-        return len(self.records)
+        return sum(trial in self.records for trial in self.spec.trials())
+
+    @property
+    def cost(self) -> float:
+        """Epochs that were run, as a part of those of all trials to the end; what diverged ended by itself."""
+        records = [self.records[trial] for trial in self.spec.trials() if trial in self.records]
+        full = sum(record.epochs if record.status == "diverged" else self.spec.epochs for record in records)
+        missing = sum(trial not in self.records for trial in self.spec.trials())
+        return sum(record.epochs for record in records) / max(1, full + missing * self.spec.epochs)
 
     def _array(self, value: Callable[[Record], Any], missing: Any) -> np.ndarray:
-        cells = [[[value(self.records[trial]) if (trial := Trial(name, lr, seed)) in self.records else missing
-                   for seed in self.seeds] for lr in self.lrs] for name in self.names]
+        axes = self.axes
+        base = Trial(self.names[0], 0.0, 0, 0, self.spec.folds, *self.spec.settings[0][1:])
+        cells = []
+        for values in itertools.product(*axes.values()):
+            record = self.records.get(base._replace(**dict(zip(axes, values))))
+            cells.append(missing if record is None else value(record))
         array = np.array(cells)
-        return array[0] if self.names == ("",) else array
+        return array.reshape(*map(len, axes.values()), *array.shape[1:])
 
     def _by_epoch(self, values: Callable[[Record], list[float]]) -> np.ndarray:
         empty = [np.nan] * self.spec.epochs
@@ -125,41 +172,96 @@ class SweepResult:
 
     # --- judgement ----------------------------------------------------------------------------------------------------
 
-    def score(self, lr: float, metric: str = "val_accuracy", name: str = "") -> Score:
-        """Mean of a metric after the last epoch, over the seeds of a rate that converged.
+    def setting(self, who: str = "SweepResult.setting", **wanted: Any) -> Setting:
+        """The setting with these values: ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``.
+
+        Raises
+        ------
+        ValueError
+            If there is none, or several; the message lists what there is.
+        """
+        for field, value in wanted.items():
+            _checks.choice(who, "hyperparameter", field, Setting._fields)
+            there = [getattr(setting, field) for setting in self.spec.settings]
+            if value not in there:
+                raise ValueError(f"{who}: there is no {_words(field)} {value!r}. There is: {_listed(there)}.")
+        found = [setting for setting in self.spec.settings
+                 if all(getattr(setting, field) == value for field, value in wanted.items())]
+        if len(found) > 1:
+            open_ = [field for field in self.axes if field in Setting._fields and field not in wanted]
+            raise ValueError(f"{who}: say which one: " + "; ".join(
+                f"{field}={_listed(self.axes[field], ' or ')}" for field in open_) + ".")
+        return found[0]
+
+    def rate(self, lr: float, who: str = "SweepResult.rate") -> float:
+        """The rate of the sweep that is the given one to 6 digits."""
+        lr = _checks.rate(who, lr)
+        found = [rate for rate in self.lrs if f"{rate:.6g}" == f"{lr:.6g}"]
+        if not found:
+            raise ValueError(f"{who}: there is no rate {lr:g}. Rates: {_listed(f'{rate:.6g}' for rate in self.lrs)}.")
+        return found[0]
+
+    def score(self, lr: float, metric: str = "val_accuracy", name: str | None = None, **wanted: Any) -> Score:
+        """Mean of a metric, over the seeds and folds of a rate that converged.
 
         Parameters
         ----------
         lr : float
+            One of the rates, to 6 digits.
         metric : str
-            A column of the table: ``"loss"``, ``"val_loss"``, ``"val_accuracy"``, ``"test_loss"``, ``"test_accuracy"``.
-        name : str
+            After the last epoch: ``"loss"``, ``"val_loss"``, ``"val_accuracy"``, ``"test_loss"``, ``"test_accuracy"``; or in
+            the best epoch, ``"best_val_loss"``, ``"best_val_accuracy"``.
+        name : str, optional
             Of the builder, if there are several.
+        **wanted
+            ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, where there are several.
 
         Returns
         -------
         Score
             A named tuple (mean, error, seeds, diverged); the mean is nan if no seed converged.
+
+        Raises
+        ------
+        ValueError
+            If there is no such rate or setting, or several.
         """
-        _checks.choice("SweepResult.score", "metric", metric, METRICS)
-        rows = [row for row in self.rows() if row["lr"] == lr and row["name"] == name]
-        values = np.array([row[metric] for row in rows if row["status"] == "done"], dtype=float)
-        diverged = sum(row["status"] == "diverged" for row in rows)
+        who = "SweepResult.score"
+        _checks.choice(who, "metric", metric, tables.METRICS)
+        setting = self.setting(who, **({} if name is None else {"name": name}), **wanted)
+        return self._score(setting, self.rate(lr, who), metric)
+
+    def _score(self, setting: Setting, lr: float, metric: str) -> Score:
+        records = [record for repeat in self.spec.repeats()
+                   if (record := self.records.get(self.spec.trial(setting, lr, *repeat))) is not None]
+        values = np.array([tables.value(record, metric) for record in records if record.status == "done"], dtype=float)
+        diverged = sum(record.status == "diverged" for record in records)
         if not len(values):
             return Score(math.nan, math.nan, 0, diverged)
         error = values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
         return Score(float(values.mean()), float(error), len(values), diverged)
 
-    def suggest(self) -> Any:
-        """The largest rate whose mean over the seeds is within one standard error of the best.
+    def suggest(self, metric: str | None = None, **wanted: Any) -> Suggestion:
+        """The rate to take, and how sure that is.
 
-        Judged by the accuracy on the validation data after the last epoch; without such data by the training loss, with
-        a warning. A rate with a seed that diverged is never suggested.
+        Rates are compared in pairs, by seed and fold. Of those that can't be told apart from the best, the one whose
+        neighbourhood does best is suggested; a rate whose trials scatter more than usual pays for it, and one with a trial
+        that diverged is never suggested. docs/sweeps.md explains it.
+
+        Parameters
+        ----------
+        metric : str, optional
+            ``"val_accuracy"``, ``"val_loss"``, ``"best_val_accuracy"``, ``"best_val_loss"`` or ``"loss"``. By default what
+            `lr_sweep` was given, or the validation accuracy; without validation data the training loss, with a warning.
+        **wanted
+            ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``: look only among these.
 
         Returns
         -------
-        float or (str, float)
-            The rate; if there were several builders, the name of the best and its rate.
+        Suggestion
+            A float, the rate, with ``name``, ``batch_size``, ``momentum``, ``weight_decay`` and ``schedule``; ``equals``,
+            what can't be told apart from it; ``otherwise``, how often another draw of seeds would choose otherwise;
+            ``enough`` and ``needed``, whether there were enough trials to tell, and how many would be.
 
         Raises
         ------
@@ -172,109 +274,133 @@ class SweepResult:
             If there are no validation data, or the rate is the smallest or the largest of the sweep: the best may lie
             beyond.
         """
-        if self._judged_by()[0] == "loss":
+        found = self._suggestion(metric, wanted)
+        if found.metric == "loss" and metric is None and self.metric is None:
             warnings.warn("SweepResult.suggest: the sweep had no validation data, so this judges by the training loss, "
-                          "which favours networks that learn their data by heart. Give lr_sweep validation=(x, y).",
-                          UserWarning, stacklevel=2)
-        name, lr = self._suggested(self.names)
-        tried = sorted({row["lr"] for row in self.rows() if row["name"] == name})
-        if lr in (tried[0], tried[-1]):
-            side, further = ("largest", "larger") if lr == tried[-1] else ("smallest", "smaller")
-            warnings.warn(f"SweepResult.suggest: {lr:g} is the {side} rate of the sweep; the best may lie beyond. Add "
-                          f"{further} rates.", UserWarning, stacklevel=2)
-        return lr if self.names == ("",) else (name, lr)
+                          "which favours networks that learn their data by heart. Give lr_sweep validation=(x, y) or "
+                          "folds=5.", UserWarning, stacklevel=2)
+        if found.edge:
+            further = "larger" if found.edge == "largest" else "smaller"
+            warnings.warn(f"SweepResult.suggest: {found.lr:g} is the {found.edge} rate of the sweep; the best may lie "
+                          f'beyond. Add {further} rates, or give lrs="auto".', UserWarning, stacklevel=2)
+        return found
 
-    def best_model(self, lr: float | None = None, seed: int | None = None, name: str | None = None) -> Sequential:
+    def suggestion(self, metric: str | None = None) -> Suggestion | None:
+        """What `suggest` would say, without warnings; None if there is nothing to say."""
+        try:
+            return self._suggestion(metric, {})
+        except ValueError:
+            return None
+
+    def table(self, metric: str | None = None, **wanted: Any) -> Table:
+        """What `suggest` compares."""
+        settings = tuple(setting for setting in self.spec.settings
+                         if all(getattr(setting, field) == value for field, value in wanted.items()))
+        metric = choice.check_metric("SweepResult.suggest", metric or self.metric, self.validated)
+        return tabulate(self.spec, self.records, metric, settings)
+
+    def _suggestion(self, metric: str | None, wanted: dict[str, Any]) -> Suggestion:
+        for field, value in wanted.items():
+            _checks.choice("SweepResult.suggest", "hyperparameter", field, Setting._fields)
+            there = list(dict.fromkeys(getattr(setting, field) for setting in self.spec.settings))
+            if value not in there:
+                raise ValueError(f"SweepResult.suggest: there is no {_words(field)} {value!r}. There is: {_listed(there)}.")
+        key = metric, tuple(wanted.items()), self.spec, sum(record.epochs for record in self.records.values())
+        if key not in self._suggested:
+            self._suggested[key] = choice.choose(self.table(metric, **wanted))
+        return self._suggested[key]
+
+    @property
+    def validated(self) -> bool:
+        """Whether there are validation data."""
+        if self._data is not None:
+            return self.spec.folds > 0 or self._data[2] is not None
+        return any(record.val_losses for record in self.records.values())
+
+    def best_model(self, lr: float | None = None, seed: int | None = None, name: str | None = None,
+                   fold: int | None = None, **wanted: Any) -> Sequential:
         """Train a network of the sweep again, which gives the same bits, and return it.
 
         Parameters
         ----------
         lr : float, optional
-            By default what `suggest` says.
+            By default what `suggest` says; what it returned brings its other hyperparameters with it.
         seed : int, optional
             By default the best of that rate.
         name : str, optional
             Of the builder, if there are several.
+        fold : int, optional
+            After cross-validation: train on all but this fold, from 1, as the sweep did. By default on all data.
+        **wanted
+            ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, where there are several.
 
         Returns
         -------
         Sequential
         """
-        metric, sign = self._judged_by()
+        who = "SweepResult.best_model"
+        if self._data is None or self._builders is None:
+            raise ValueError(f"{who}: a sweep that was loaded from a file has no data and no networks. Call lr_sweep with "
+                             "them and resume=the file: it runs nothing again.")
+        wanted = wanted if name is None else {"name": name, **wanted}
         if lr is None:
-            name, lr = self._suggested(self.names if name is None else (name,))
-        elif name is None:
-            name = self.names[0]
-        finished = [row for row in self.rows() if row["name"] == name and row["lr"] == lr and row["status"] == "done"]
-        if seed is None and finished:
-            seed = max(finished, key=lambda row: sign * row[metric])["seed"]
-        if seed is None or Trial(name, lr, seed) not in self.records:
-            raise ValueError(f"SweepResult.best_model: no trial of {Trial(name, lr, seed or 0)} is finished. Rates: "
-                             f"{', '.join(f'{rate:g}' for rate in self.lrs)}; seeds: {list(self.seeds)}"
+            lr = self._suggestion(None, wanted)
+        setting = lr.setting if isinstance(lr, Suggestion) and not wanted else self._first_setting(who, wanted)
+        rate = next((known for known in self.lrs if f"{known:.6g}" == f"{lr:.6g}"), float(lr))
+        trial = self._trial(setting, rate, seed, fold)
+        if trial is None:
+            raise ValueError(f"{who}: no trial of {self.spec.trial(setting, rate, seed or 0, fold or 0)} is finished. "
+                             f"Rates: {_listed(f'{rate:g}' for rate in self.lrs)}; seeds: {list(self.seeds)}"
                              + (f"; names: {list(self.names)}." if self.names != ("",) else "."))
         x, t, validation, _ = self._data
-        spec, model = self.spec, self._builders.build(name, seed)
-        model.fit(x, t, spec.epochs, lr, spec.batch_size, engine=self.engines[name], validation=validation,
-                  shuffle=spec.shuffle, rng=seed if spec.shuffle else None, momentum=spec.momentum,
-                  weight_decay=spec.weight_decay, progress=False)
+        if fold is not None and self.spec.folds:
+            train, out = rows_of(held_out(t, self.spec.folds), fold)
+            x, t, validation = x[train], t[train], (x[out], t[out])
+        spec, model = self.spec, self._builders.build(setting.name, trial.seed)
+        model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), trial.batch_size,
+                  engine=self.settings_engines[setting], validation=validation, shuffle=spec.shuffle,
+                  rng=trial.seed if spec.shuffle else None, momentum=trial.momentum, weight_decay=trial.weight_decay,
+                  progress=False)
         return model
 
-    def _judged_by(self) -> tuple[str, int]:
-        """Name of a column, and 1 if more of it is better."""
-        return ("loss", -1) if self._data[2] is None else ("val_accuracy", 1)
-
-    def suggestion(self) -> tuple[str, float] | None:
-        """What `suggest` would say, without warnings: the builder's name and the rate; None if there is nothing to say."""
+    def _first_setting(self, who: str, wanted: dict[str, Any]) -> Setting:
+        """Where a choice is left, the one of the suggestion."""
         try:
-            return self._suggested(self.names)
+            return self.setting(who, **wanted)
         except ValueError:
-            return None
+            best = self.suggestion()
+            if best is None or any(getattr(best.setting, field, None) != value for field, value in wanted.items()):
+                raise
+            return best.setting
 
-    def _suggested(self, names: tuple[str, ...]) -> tuple[str, float]:
-        metric, sign = self._judged_by()
-        scores = {(name, lr): self.score(lr, metric, name) for name in names for lr in self.lrs}
-        whole = {key: score for key, score in scores.items() if score.seeds and not score.diverged}
-        if not whole:
-            raise ValueError("SweepResult.suggest: " + (
-                "every rate diverged. Sweep smaller rates." if any(score.diverged for score in scores.values())
-                else "no trial is finished yet."))
-        best = max(whole, key=lambda key: sign * whole[key].mean)
-        enough = sign * whole[best].mean - whole[best].error
-        return max((key for key in whole if key[0] == best[0] and sign * whole[key].mean >= enough), key=lambda key: key[1])
+    def _trial(self, setting: Setting, lr: float, seed: int | None, fold: int | None) -> Trial | None:
+        """The best finished trial of a rate."""
+        metric = choice.check_metric("SweepResult.best_model", self.metric, self.validated)
+        of = [self.spec.trial(setting, lr, s, f) for s, f in self.spec.repeats()
+              if seed in (None, s) and fold in (None, f)]
+        of = [trial for trial in of if trial in self.records and (seed is not None or self.records[trial].status == "done")]
+        return max(of, key=lambda trial: METRICS[metric].sign * choice.value_of(self.records[trial], metric), default=None)
 
-    # --- tables -------------------------------------------------------------------------------------------------------
+    # --- tables and pictures ------------------------------------------------------------------------------------------
 
     def rows(self) -> list[dict[str, Any]]:
         """A dict for each finished trial, in the order of the sweep."""
-        return [_row(self.records[trial]) for trial in self.spec.trials() if trial in self.records]
+        return tables.rows(self)
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
         """Write one line for each finished trial."""
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns())
-            writer.writeheader()
-            writer.writerows({column: row[column] for column in self._columns()} for row in self.rows())
+        tables.to_csv(self, path)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
         """Write everything, the losses of all epochs too; null stands for nan and inf."""
-        found = {"spec": vars(self.spec), "engines": self.engines,
-                 "trials": [row | {"losses": record.losses, "val_losses": record.val_losses,
-                                   "val_accuracies": record.val_accuracies}
-                            for row in self.rows() for record in [self.records[Trial(*list(row.values())[:3])]]]}
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(_finite(found), file, indent=1, allow_nan=False)
-            file.write("\n")
+        tables.to_json(self, path)
 
     def to_pandas(self) -> Any:
         """A DataFrame with one row for each finished trial; needs pandas."""
-        try:
-            import pandas as pd
-        except ImportError:
-            raise ImportError('SweepResult.to_pandas needs pandas: pip install "fastnet[pandas]".') from None
-        return pd.DataFrame(self.rows(), columns=self._columns())
+        return tables.to_pandas(self)
 
     def plot(self, metric: str | None = None) -> Any:
-        """Draw the sweep: loss against epoch, a curve a rate, and a metric against the rate.
+        """Draw the sweep: loss against epoch, one curve per rate, and a metric against the rate.
 
         Parameters
         ----------
@@ -284,6 +410,7 @@ class SweepResult:
         Returns
         -------
         matplotlib.figure.Figure
+            It shows itself in a notebook.
         """
         from fastnet.sweep.plot import draw
 
@@ -293,60 +420,31 @@ class SweepResult:
         """Write the picture of `plot` to a file: .png, .pdf or .svg."""
         self.plot(metric).savefig(path, dpi=150)
 
-    def _columns(self) -> list[str]:
-        return [column for column in _COLUMNS if column != "name" or self.names != ("",)]
+    def save_report(self, path: str | os.PathLike[str], command: str = "", title: str = "Sweep") -> None:
+        """Write one self-contained HTML page: curves to pick out, intervals, who was stopped or diverged, cost, versions."""
+        from fastnet.sweep.report import write
 
-    def _summary(self) -> tuple[str, list[list[str]]]:
-        """A headline, and a table with a row for each network and rate."""
-        total = len(self.spec.trials())
-        diverged = sum(record.status == "diverged" for record in self.records.values())
-        head = (f"SweepResult: {len(self.lrs)} rates x {len(self.seeds)} seeds"
-                + (f" x {len(self.names)} networks" if self.names != ("",) else "") + f", {self.spec.epochs} epochs; "
-                + (f"{self.finished} of {total} trials finished, " if self.finished < total else "")
-                + f"{diverged} diverged")
-        metrics = [m for m in ("loss", "val_accuracy", "test_accuracy")
-                   if any(not math.isnan(row[m]) for row in self.rows())]
-        table = [[*(["network"] if self.names != ("",) else []), "rate", *metrics, "diverged", ""]]
-        suggested = self.suggestion()
-        for name in self.names:
-            for lr in sorted(self.lrs):
-                scores = [self.score(lr, metric, name) for metric in metrics]
-                lost = self.score(lr, "loss", name).diverged
-                table.append([*([name] if self.names != ("",) else []), f"{lr:g}", *map(_text, scores),
-                              f"{lost} of {len(self.seeds)}" if lost else "",
-                              "<- suggested" if (name, lr) == suggested else ""])
-        return head, table
+        write(self, path, command, title)
 
     def __repr__(self) -> str:
-        head, table = self._summary()
-        widths = [max(map(len, column)) for column in zip(*table)]
-        return "\n".join([head, *("  ".join(cell.rjust(w) for cell, w in zip(line, widths)).rstrip() for line in table)])
+        return tables.text(self)
 
     def _repr_html_(self) -> str:
-        head, table = self._summary()
-        lines = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)
-                 for tag, line in zip(["th"] + ["td"] * len(table), table)]
-        return f"<p>{html.escape(head)}</p><table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
+        return tables.notebook(self)
 
 
-def _row(record: Record) -> dict[str, Any]:
-    return {**record.trial._asdict(), "status": record.status, "epochs": len(record.losses), "loss": record.losses[-1],
-            "val_loss": record.val_losses[-1] if record.val_losses else math.nan,
-            "val_accuracy": record.val_accuracies[-1] if record.val_accuracies else math.nan,
-            "test_loss": record.test.loss if record.test else math.nan,
-            "test_accuracy": record.test.accuracy if record.test else math.nan,
-            "engine": record.engine, "seconds": record.seconds}
+def _words(field: str) -> str:
+    return field.replace("_", " ")
 
 
-def _text(score: Score) -> str:
-    if math.isnan(score.mean):
-        return "-"
-    return f"{score.mean:.4g}" + (f" +- {score.error:.2g}" if score.seeds > 1 else "")
+def _listed(values: Any, by: str = ", ") -> str:
+    return by.join(dict.fromkeys(value if isinstance(value, str) and "'" in repr(value) and _number(value) else repr(value)
+                                 for value in values))
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _number(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

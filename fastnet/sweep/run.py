@@ -1,11 +1,11 @@
-"""`lr_sweep`: hands trials to threads or to an executor, and gathers what comes back."""
+"""`lr_sweep`: checks what is asked for, and has a search run its trials."""
 from __future__ import annotations
 
 import concurrent.futures as cf
+import contextlib
 import os
-import warnings
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,43 +15,35 @@ from fastnet import _checks
 from fastnet._system import available_memory, deferred_interrupt
 from fastnet.kernels.threads import get_num_threads
 from fastnet.sequential import Sequential
-from fastnet.sweep import grid
-from fastnet.sweep.journal import fingerprint, open_journal
-from fastnet.sweep.places import Here, place_for
+from fastnet.sweep import fingerprint, grid
+from fastnet.sweep.choice import check_metric
+from fastnet.sweep.executors import LocalThreads, executor_for
+from fastnet.sweep.journal import open_journal
 from fastnet.sweep.progress import progress_line
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.shared import Shared, Start
-from fastnet.sweep.spec import Builders, Spec, Trial
-from fastnet.sweep.trial import Record
+from fastnet.sweep.schedules import multipliers
+from fastnet.sweep.search import SEARCHES, find_rates
+from fastnet.sweep.session import Interrupted, Session
+from fastnet.sweep.shared import Shared
+from fastnet.sweep.spec import Builders, Setting, Spec
+from fastnet.sweep.states import Files, Memory
 from fastnet.training import labelled
 from fastnet.training.plan import ENGINES, Plan, plan
 
-_WAIT = 0.1  # seconds between looks for Ctrl-C
-_RETRIES = 3  # of a trial whose place lost its data
-
-
-class SweepError(RuntimeError):
-    """A trial could not be run.
-
-    Attributes
-    ----------
-    result : SweepResult
-        Of the trials that were finished before.
-    """
-
-    def __init__(self, message: str, result: SweepResult) -> None:
-        super().__init__(message)
-        self.result = result
+_WHO = "lr_sweep"
 
 
 def lr_sweep(
-    build: Any, x: npt.ArrayLike, y: npt.ArrayLike, lrs: Any = "1e-3:10:log13", epochs: int = 20, batch_size: int = 128,
-    seeds: int | Sequence[int] = 5, validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
+    build: Any, x: npt.ArrayLike, y: npt.ArrayLike, lrs: Any = "1e-3:10:log13", epochs: int = 20,
+    batch_size: int | Sequence[int] = 128, seeds: int | Sequence[int] = 5,
+    validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None,
     test: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, engine: str = "auto", progress: bool | None = None,
-    resume: str | os.PathLike[str] | None = None, executor: cf.Executor | None = None, *, shuffle: bool = False,
-    momentum: float = 0.0, weight_decay: float = 0.0, diverged_above: float = 10.0,
+    resume: str | os.PathLike[str] | None = None, executor: cf.Executor | None = None, *, folds: int = 0,
+    shuffle: bool = False, momentum: float | Sequence[float] = 0.0, weight_decay: float | Sequence[float] = 0.0,
+    schedule: str | Callable[[int], float] | Mapping[str, Any] = "constant", search: str = "grid",
+    metric: str | None = None, keep_states: bool = False, diverged_above: float = 10.0,
 ) -> SweepResult:
-    """Train the same network with many learning rates and seeds.
+    """Train the same network with many learning rates and seeds, and other hyperparameters.
 
     Parameters
     ----------
@@ -62,18 +54,38 @@ def lr_sweep(
         Data to train on: one sample a row; one-hot targets.
     lrs : list of float, or str
         Learning rates, or a text such as ``"0.01,0.1,0.3"`` or ``"1e-3:10:log13"``, see :func:`fastnet.sweep.rates`.
-    epochs, batch_size, engine, shuffle, momentum, weight_decay
+        ``"auto"`` finds the range, refines it around the best, and adds rates at an edge.
+    epochs, engine, shuffle
         As in :meth:`fastnet.Sequential.fit`.
+    batch_size, momentum, weight_decay : number or list of numbers
+        As in ``fit``; every one of a list is combined with every rate.
+    schedule : str, callable or dict of these
+        How the rate changes: ``"constant"``, ``"cosine"`` (to 0 after the last epoch), ``"linear"`` (the same), ``"step"``
+        (a tenth in the last quarter), or a function of the epoch, from 0, that returns what the rate is multiplied by.
+        Every one of a dict, by name, is combined with every rate.
     seeds : int or list of int
         How many seeds, 0, 1, 2, ..., or which.
     validation : (x, y), optional
         Evaluated after every epoch; :meth:`SweepResult.suggest` judges by it. y one-hot, or labels.
+    folds : int
+        Instead of `validation`: cross-validation. Each of so many parts of the data, shuffled and stratified, is held out
+        in turn, from trials that train on the rest; 0 for none.
     test : (x, y), optional
         Evaluated after the last epoch.
+    search : {"grid", "halving"}
+        ``"halving"`` stops, after a few epochs, the rates that are clearly behind; the others go on, bit for bit.
+    metric : str, optional
+        What the search and :meth:`SweepResult.suggest` judge by: ``"val_accuracy"`` (the default, if there are validation
+        data), ``"val_loss"``, ``"best_val_accuracy"`` or ``"best_val_loss"`` of all epochs, or ``"loss"``.
     progress : bool, optional
-        Show a progress line. By default if the error stream is a terminal.
+        Show a progress line. By default if the error stream is a terminal, or in a notebook.
     resume : path, optional
-        A file to which each finished trial is appended. If it is there already, its trials are not run again.
+        A file to which each finished trial is appended. If it is there already, its trials are not run again: the same
+        call goes on after a crash, and one with more seeds, rates, folds, epochs, networks or other hyperparameters runs
+        what is missing.
+    keep_states : bool
+        With `resume`: keep the state of every trial in a folder beside the file, ``<resume>.states``, so that more epochs go
+        on from there instead of from the start. Both give the same bits.
     executor : concurrent.futures.Executor, optional
         Where to run the trials; by default on the cores of this machine. For a Dask cluster, ``client.get_executor()``.
     diverged_above : float
@@ -93,8 +105,9 @@ def lr_sweep(
     Notes
     -----
     A trial gives, bit for bit, the losses of ``build(numpy.random.default_rng(seed)).fit(x, y, epochs, lr, batch_size,
-    engine=...)`` with the sweep's engine, and with ``rng=seed`` if it shuffles. X Xᵀ is computed once for all trials and
-    X W₀ᵀ once for each seed. The weights that were trained are not kept: :meth:`SweepResult.best_model` trains again.
+    engine=...)`` with the sweep's engine, and with ``rng=seed`` if it shuffles. X Xᵀ is computed once for all trials, those
+    of all folds included, and X W₀ᵀ once for each seed. The weights that were trained are not kept:
+    :meth:`SweepResult.best_model` trains again.
 
     Examples
     --------
@@ -110,142 +123,130 @@ def lr_sweep(
     >>> result.losses.shape
     (3, 2, 5)
     """
-    who = "lr_sweep"
     builders = Builders(build)
-    spec = Spec(
-        names=builders.names, lrs=grid.rates(lrs, who), seeds=grid.seeds(seeds, who),
-        epochs=_checks.whole_number(who, "epochs", epochs, "It is how often to go through the data."),
-        batch_size=_checks.whole_number(who, "batch_size", batch_size, "128 is usual."),
-        engine=_checks.choice(who, "engine", engine, ("auto", *ENGINES)), shuffle=bool(shuffle),
-        momentum=_checks.fraction(who, "momentum", momentum),
-        weight_decay=_checks.rate(who, weight_decay, "weight_decay"),
-        diverged_above=_multiple(who, diverged_above))
+    run_search = SEARCHES[_checks.choice(_WHO, "search", search, tuple(SEARCHES))]
+    spec = _spec(builders.names, lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule,
+                 search, metric, diverged_above)
+    if grid.is_automatic(lrs):
+        if search != "grid":
+            raise ValueError(f'lr_sweep: search={search!r} needs a grid, and lrs="auto" makes its own. Use one of them.')
+        run_search = find_rates
     firsts = {name: builders.first(name, spec.seeds[0]) for name in spec.names}
-    data = _data(firsts, x, y, validation, test)
-    plans = _plans(firsts, data[0], spec)
-    engines = {name: found.chosen for name, found in plans.items()}
-    place = Here(_models_at_once(plans, data[0], spec)) if executor is None else place_for(executor)
-    mark = None if resume is None else fingerprint(spec, firsts, data, engines)
-    with open_journal(resume, mark) as journal, progress_line(progress, spec) as show, deferred_interrupt() as check:
-        result = SweepResult(spec, journal.records, journal.engines or engines, builders, data)
-        for record in journal.records.values():
-            show(record)
-        todo = [trial for trial in spec.trials() if trial not in journal.records]
-        if todo:
-            def keep(record: Record) -> None:
-                journal.add(record)
-                show(record)
+    data = _data(firsts, x, y, validation, test, spec)
+    check_metric(_WHO, metric, validation is not None or bool(folds))
+    planner = _Planner(firsts, data, len(spec.repeats()) * len(spec.settings) * (len(spec.lrs) or 12))
+    head, networks = _fingerprint(builders, firsts, data, spec) if resume is not None else (None, {})
+    runner = LocalThreads(planner.models_at_once(spec)) if executor is None else executor_for(executor)
+    states = Files(Path(f"{os.fspath(resume)}.states")) if keep_states and resume is not None else Memory()
+    with (open_journal(resume, head) as journal, progress_line(progress) as show, deferred_interrupt() as check,
+          contextlib.ExitStack() as stack):
+        result = SweepResult(spec, journal.records, {}, builders, data)
 
-            starts = _Starts(builders, spec.seeds[0], firsts, result.engines, todo)
-            _run(place, Shared(*data, gram="gram" in result.engines.values()), starts, spec, todo, keep, check, result)
-        journal.finish(spec.trials())
+        def hold() -> None:
+            gram = "gram" in result.settings_engines.values()
+            stack.enter_context(runner.holding(Shared(*data, gram=gram, folds=spec.folds)))
+
+        session = Session(builders, data, firsts, hold, runner, journal, networks, planner.engines, show, check, result,
+                          states)
+        session.ask(spec)
+        with contextlib.suppress(Interrupted):
+            run_search(session)
+        journal.finish(result.spec.trials())
     return result
 
 
-def _run(place: Any, shared: Shared, starts: _Starts, spec: Spec, todo: list[Trial], keep: Callable[[Record], None],
-         check_interrupt: Callable[[], None], result: SweepResult) -> None:
-    """Run trials; Ctrl-C ends it with a warning, an error with `SweepError`."""
-    waiting = deque(todo)
-    running: dict[cf.Future[Record | None], Trial] = {}
-    failures: Counter[Trial] = Counter()
-    try:
-        with place.holding(shared):
-            while waiting or running:
-                while waiting and len(running) < place.window():
-                    trial = waiting.popleft()
-                    running[place.submit(starts.of(trial, place), spec, trial)] = trial
-                done, _ = cf.wait(running, _WAIT, cf.FIRST_COMPLETED)
-                for future in sorted(done, key=lambda f: todo.index(running[f])):
-                    trial = running.pop(future)
-                    try:
-                        record = future.result()
-                        assert record is not None  # only trials that nobody waits for are stopped
-                        keep(record)
-                        starts.done(trial)
-                    except Exception as error:
-                        failures[trial] += 1
-                        if failures[trial] > _RETRIES or not place.recovered(error):
-                            raise
-                        starts.forget()
-                        waiting.appendleft(trial)
-                check_interrupt()
-    except KeyboardInterrupt:
-        warnings.warn(f"lr_sweep: interrupted; {result.finished} of {len(spec.trials())} trials are finished.",
-                      RuntimeWarning, stacklevel=3)
-    except Exception as error:
-        raise SweepError(f"lr_sweep: the trial of {trial} failed: {type(error).__name__}: {error}. "
-                         f"{result.finished} of {len(spec.trials())} trials are finished, and in this error's `result`.",
-                         result) from error
-    finally:
-        for future in running:
-            future.cancel()
+def check(lrs: Any = "auto", epochs: Any = 20, batch_size: Any = 128, seeds: Any = 5, engine: str = "auto", folds: Any = 0,
+          shuffle: Any = False, momentum: Any = 0.0, weight_decay: Any = 0.0, schedule: Any = "constant",
+          search: str = "grid", metric: str | None = None, diverged_above: Any = 10.0, keep_states: bool = False) -> None:
+    """Refuse what `lr_sweep` would, as far as that can be seen without data and networks."""
+    _checks.choice(_WHO, "search", search, tuple(SEARCHES))
+    check_metric(_WHO, metric, True)
+    _spec(("",), lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule, search, metric,
+          diverged_above)
 
 
-def _multiple(who: str, value: Any) -> float:
+def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds: Any, engine: str, folds: Any, shuffle: Any,
+          momentum: Any, weight_decay: Any, schedule: Any, search: str, metric: str | None, diverged_above: Any) -> Spec:
+    epochs = _checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data.")
+    return Spec(
+        names=names, lrs=() if grid.is_automatic(lrs) else grid.rates(lrs, _WHO), seeds=grid.seeds(seeds, _WHO),
+        epochs=epochs, engine=_checks.choice(_WHO, "engine", engine, ("auto", *ENGINES)), shuffle=bool(shuffle),
+        batch_sizes=grid.values(_WHO, "batch_size", batch_size,
+                                lambda value: _checks.whole_number(_WHO, "batch_size", value, "128 is usual.")),
+        momenta=grid.values(_WHO, "momentum", momentum, lambda value: _checks.fraction(_WHO, "momentum", value)),
+        weight_decays=grid.values(_WHO, "weight_decay", weight_decay,
+                                  lambda value: _checks.rate(_WHO, value, "weight_decay")),
+        schedules=multipliers(schedule, epochs, _WHO), folds=_folds(folds), diverged_above=_multiple(diverged_above),
+        search="auto" if grid.is_automatic(lrs) else search, metric=metric)
+
+
+def _folds(value: Any) -> int:
+    return 0 if isinstance(value, int) and value == 0 else _checks.whole_number(
+        _WHO, "folds", value, "It is how many parts of the data are held out in turn; 0 for none.")
+
+
+def _multiple(value: Any) -> float:
     if isinstance(value, (int, float)) and value > 0:
         return float(value)
-    raise ValueError(f"{who}: diverged_above must be a number above 0, or inf, got {value!r}. It multiplies the loss of the "
-                     "first batch.")
+    raise ValueError(f"{_WHO}: diverged_above must be a number above 0, or inf, got {value!r}. It multiplies the loss of "
+                     "the first batch.")
 
 
-class _Starts:
-    """The networks that trials start from, made when the first trial needs them and dropped after the last."""
-
-    def __init__(self, builders: Builders, first_seed: int, firsts: dict[str, Sequential], engines: dict[str, str],
-                 todo: list[Trial]) -> None:
-        self.builders, self.first_seed, self.firsts, self.engines = builders, first_seed, firsts, engines
-        self.left = Counter((trial.name, trial.seed) for trial in todo)
-        self.made: dict[tuple[str, int], Any] = {}
-
-    def of(self, trial: Trial, place: Any) -> Any:
-        key = trial.name, trial.seed
-        if key not in self.made:
-            first = self.firsts.pop(trial.name, None) if trial.seed == self.first_seed else None
-            self.made[key] = place.placed(Start(first or self.builders.build(*key), self.engines[trial.name]))
-        return self.made[key]
-
-    def forget(self) -> None:
-        """Have all of them made and placed anew."""
-        self.made.clear()
-
-    def done(self, trial: Trial) -> None:
-        key = trial.name, trial.seed
-        self.left[key] -= 1
-        if not self.left[key]:
-            self.made.pop(key, None)
-
-
-def _data(models: dict[str, Sequential], x: Any, y: Any, validation: Any, test: Any) -> tuple[Any, Any, Any, Any]:
+def _data(models: dict[str, Sequential], x: Any, y: Any, validation: Any, test: Any,
+          spec: Spec) -> tuple[Any, Any, Any, Any]:
     """All data in the dtype of the networks, which must all be able to take them."""
+    if spec.folds and validation is not None:
+        raise ValueError(f"{_WHO}: folds hold out parts of x themselves. Give either folds or validation.")
     dtypes = {model.dtype for model in models.values()}
     if len(dtypes) > 1:
-        raise TypeError(f"lr_sweep: the networks of build are of several dtypes, {', '.join(sorted(map(str, dtypes)))}. "
+        raise TypeError(f"{_WHO}: the networks of build are of several dtypes, {', '.join(sorted(map(str, dtypes)))}. "
                         "Make them of one: they share the data.")
     for name, model in models.items():
-        who = f"lr_sweep: build[{name!r}]" if name else "lr_sweep"
+        who = f"{_WHO}: build[{name!r}]" if name else _WHO
         x, t = _checks.samples_and_targets(who, model, x, y, on_disk=True)
         others = []
         for what, pair in (("validation", validation), ("test", test)):
             others.append(None if pair is None else labelled(f"{who}: {what}", model, *_checks.pair(who, what, pair)))
         (y, validation, test) = t, *others
+    if spec.folds and not 2 <= spec.folds <= len(x):
+        raise ValueError(f"{_WHO}: folds must be 0, or from 2 to the number of samples, {len(x)}, got {spec.folds}.")
     return (x if isinstance(x, np.memmap) else np.ascontiguousarray(x)), t, validation, test
 
 
-def _plans(models: dict[str, Sequential], x: np.ndarray, spec: Spec) -> dict[str, Plan]:
-    return {name: plan(model, x, spec.epochs, spec.batch_size, engine=spec.engine, shuffle=spec.shuffle,
-                       momentum=spec.momentum, decay=spec.weight_decay, models=len(spec.trials()))
-            for name, model in models.items()}
+def _fingerprint(builders: Builders, firsts: dict[str, Sequential], data: Any, spec: Spec) -> tuple[dict, dict]:
+    """What no sweep of a file may change, and the networks: those of seed 0, whichever seeds are asked for."""
+    head = {"fastnet": fingerprint.package_version(), **fingerprint.data_digests(data), "engine": spec.engine,
+            "shuffle": spec.shuffle, "diverged_above": spec.diverged_above if np.isfinite(spec.diverged_above) else "inf"}
+    models = {name: builders.build(name, 0) if spec.seeds[0] else firsts[name] for name in spec.names}
+    return head, fingerprint.network_digests(models)
 
 
-def _models_at_once(plans: dict[str, Plan], x: np.ndarray, spec: Spec) -> int:
-    """One model a core, which needs no waiting for each other, where there is memory for it; else fewer.
+class _Planner:
+    """Chooses the engine of each setting, and how many models are trained at once."""
 
-    Layers that compiled engines do not know may use all cores themselves, or NumPy's global state: one at a time.
-    """
-    chosen = [next(e for e in found.estimates if e.name == found.chosen) for found in plans.values()]
-    if any(estimate.name == "layers" for estimate in chosen):
-        return 1
-    shared = x.nbytes // x.shape[1] * len(x) if any(estimate.name == "gram" for estimate in chosen) else 0
-    each = max(estimate.memory - (shared if estimate.name == "gram" else 0) for estimate in chosen)
-    room = int((available_memory() / 2 - shared) // max(each, 1))
-    return max(1, min(get_num_threads(), len(spec.trials()), room))
+    def __init__(self, models: dict[str, Sequential], data: tuple[Any, Any, Any, Any], trials: int) -> None:
+        self.models, self.x, self.trials = models, data[0], trials
+
+    def engines(self, spec: Spec) -> dict[Setting, str]:
+        """By setting: those that differ in the schedule alone have the same."""
+        return {setting: self._plan(spec, setting).chosen for setting in spec.settings}
+
+    def _plan(self, spec: Spec, setting: Setting) -> Plan:
+        n = len(self.x) - (len(self.x) // spec.folds if spec.folds else 0)
+        return plan(self.models[setting.name], self.x[:n], spec.epochs, setting.batch_size, engine=spec.engine,
+                    shuffle=spec.shuffle, momentum=setting.momentum, decay=setting.weight_decay, models=self.trials)
+
+    def models_at_once(self, spec: Spec) -> int:
+        """One model a core, which needs no waiting for each other, where there is memory for it; else fewer.
+
+        Layers that compiled engines do not know may use all cores themselves, or NumPy's global state: one at a time.
+        """
+        plans = [self._plan(spec, setting) for setting in spec.settings]
+        chosen = [next(e for e in found.estimates if e.name == found.chosen) for found in plans]
+        if any(estimate.name == "layers" for estimate in chosen):
+            return 1
+        x = self.x
+        shared = x.nbytes // x.shape[1] * len(x) if any(estimate.name == "gram" for estimate in chosen) else 0
+        each = max(estimate.memory - (shared if estimate.name == "gram" else 0) for estimate in chosen)
+        room = int((available_memory() / 2 - shared) // max(each, 1))
+        return max(1, min(get_num_threads(), self.trials, room))

@@ -3,18 +3,43 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from fastnet.sequential import Sequential
-from fastnet.sweep.spec import Spec
+from fastnet.sweep.folds import held_out, rows_of
+from fastnet.sweep.spec import Spec, Trial
 from fastnet.training.engine import Engine
-from fastnet.training.first import first_outputs, gram_matrix
+from fastnet.training.first import first_outputs, gram_buffer, gram_matrix
 from fastnet.training.layerwise import Layerwise
 from fastnet.training.plan import ENGINES
 
 Labelled = tuple[np.ndarray, np.ndarray]  # samples, one-hot targets
+
+_FOLDS_KEPT = 2  # in memory: trials of a fold stand together
+
+
+@dataclass(frozen=True)
+class Part:
+    """The data of one trial: all, or what a fold leaves to train on.
+
+    `g` is X X.T of its samples x, `products` are X' X.T for `others`, the samples X' that are evaluated. `rows` says where
+    all samples to train on, and all that are evaluated, stand in the data of the sweep: None for data of their own.
+    """
+
+    x: np.ndarray
+    t: np.ndarray
+    validation: Labelled | None
+    test: Labelled | None
+    g: np.ndarray | None
+    others: tuple[np.ndarray, ...]
+    products: tuple[np.ndarray, ...]
+    rows: np.ndarray | None = None
+    validation_rows: np.ndarray | None = None
 
 
 class Shared:
@@ -28,20 +53,47 @@ class Shared:
         Samples and one-hot targets, in the same dtype.
     gram : bool
         Whether a trial will train in Gram space: the products are made now, on all cores.
+    folds : int
+        0, or how many parts of the data to hold out in turn: each is then the validation data of its trials. All their
+        products are blocks of the one Gram matrix.
     """
 
-    def __init__(self, x: np.ndarray, t: np.ndarray, validation: Labelled | None, test: Labelled | None,
-                 gram: bool) -> None:
+    def __init__(self, x: np.ndarray, t: np.ndarray, validation: Labelled | None, test: Labelled | None, gram: bool,
+                 folds: int = 0) -> None:
         self.x, self.t, self.validation, self.test = x, t, validation, test
         self._padded = gram_matrix(x).base if gram else None  # a view would lose the distance of its rows in a pickle
         self.others: list[np.ndarray] = [data[0] for data in (validation, test) if data is not None]
         self.products = [first_outputs(other, x) for other in self.others] if gram else []
+        self.fold_of = held_out(t, folds) if folds else None
+        self._parts = _Recent(_FOLDS_KEPT)
 
+    def __getstate__(self) -> dict[str, Any]:  # what is cut out of it is cut out again where it is needed
+        return {name: value for name, value in vars(self).items() if name != "_parts"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _parts=_Recent(_FOLDS_KEPT))
 
     @property
     def g(self) -> np.ndarray | None:
         """X X.T."""
         return None if self._padded is None else self._padded[:, :len(self.x)]
+
+    def part(self, fold: int) -> Part:
+        """The data of the trials of a fold; of all trials, if there are none."""
+        return self._parts.of(fold, lambda: self._cut(fold))
+
+    def _cut(self, fold: int) -> Part:
+        if self.fold_of is None:
+            return Part(self.x, self.t, self.validation, self.test, self.g, tuple(self.others), tuple(self.products))
+        train, out = rows_of(self.fold_of, fold)
+        x, held = np.ascontiguousarray(self.x[train]), np.ascontiguousarray(self.x[out])
+        others = (held, *self.others)
+        g = self.g
+        cut = None if g is None else _block(g, train, train, gram_buffer(len(train), g.dtype))
+        products = () if g is None else (
+            _block(g, out, train, np.empty((len(out), len(train)), g.dtype)),
+            *(np.ascontiguousarray(product[:, train]) for product in self.products))
+        return Part(x, self.t[train], (held, self.t[out]), self.test, cut, others, products, train, out)
 
 
 class Start:
@@ -50,38 +102,64 @@ class Start:
     Parameters
     ----------
     model : Sequential
-    engine : str
-        What trains it: a name of ``ENGINES``.
+    engines : dict
+        What trains it, a name of ``ENGINES``, by setting.
     """
 
-    def __init__(self, model: Sequential, engine: str) -> None:
-        self.model, self.engine_name = model, engine
-        self._first: tuple[np.ndarray, dict[int, Any]] | None = None
-        self._making = threading.Lock()
+    def __init__(self, model: Sequential, engines: dict[Any, str]) -> None:
+        self.model, self.engines = model, engines
+        self._first = _Recent(_FOLDS_KEPT)
+        self._whole = _Recent(1)
 
     def __getstate__(self) -> dict[str, Any]:  # what is made of it is made again where it is needed
-        return {"model": self.model, "engine_name": self.engine_name}
+        return {"model": self.model, "engines": self.engines}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["model"], state["engine_name"])  # type: ignore[misc]
+        self.__init__(state["model"], state["engines"])  # type: ignore[misc]
 
-    def engine(self, shared: Shared, spec: Spec) -> Any:
+    def engine(self, shared: Shared, part: Part, spec: Spec, trial: Trial) -> Any:
         """An engine for one trial."""
-        common = shared.x, shared.t, spec.batch_size, spec.momentum, spec.weight_decay
-        if self.engine_name == "layers":
+        name = self.engines[trial.setting]
+        common = part.x, part.t, trial.batch_size, trial.momentum, trial.weight_decay
+        if name == "layers":
             return Layerwise(copy.deepcopy(self.model), *common)
-        if self.engine_name == "gram":
-            a0, products = self._first_outputs(shared)
-            return Engine(self.model, *common, way="gram", g=shared.g, a0=a0, products=products)
-        return ENGINES[self.engine_name](self.model, *common)
+        if name == "gram":
+            a0, products = self._first.of(trial.fold, lambda: self._first_outputs(shared, part))
+            return Engine(self.model, *common, way="gram", g=part.g, a0=a0, products=products)
+        return ENGINES[name](self.model, *common)
 
-    def _first_outputs(self, shared: Shared) -> tuple[np.ndarray, dict[int, Any]]:
+    def _first_outputs(self, shared: Shared, part: Part) -> tuple[np.ndarray, dict[int, Any]]:
         """X W_0.T, and the products that evaluate other data, with the same for those."""
-        with self._making:
-            if self._first is None:
-                W = self.model.layers[0].W
-                W = np.asarray(W, shared.x.dtype)
-                products = {id(other): (other, first_outputs(other, W), product)
-                            for other, product in zip(shared.others, shared.products, strict=True)}
-                self._first = first_outputs(shared.x, W), products
-            return self._first
+        W = np.asarray(self.model.layers[0].W, part.x.dtype)
+        whole, *rest = self._whole.of(0, lambda: [first_outputs(data, W) for data in (shared.x, *shared.others)])
+        if part.rows is None:
+            a0, outputs = whole, rest
+        else:
+            a0, outputs = whole[part.rows], [whole[part.validation_rows], *rest]
+        return a0, {id(other): (other, output, product)
+                    for other, output, product in zip(part.others, outputs, part.products, strict=True)}
+
+
+class _Recent:
+    """A few things made on demand, by key; the one used longest ago goes first. Each is made once, whoever asks."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._made: OrderedDict[Any, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, key: Any, make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key not in self._made:
+                self._made[key] = make()
+                while len(self._made) > self.size:
+                    self._made.popitem(last=False)
+            self._made.move_to_end(key)
+            return self._made[key]
+
+
+def _block(g: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """g[rows][:, columns], gathered a few rows at a time."""
+    for first in range(0, len(rows), 256):
+        out[first:first + 256] = g[rows[first:first + 256]][:, columns]
+    return out

@@ -1,14 +1,16 @@
-"""One trial: one network, one learning rate, one seed."""
+"""One trial: one network, one learning rate, one seed, one fold; run to its end, or to an epoch from which it can go on."""
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from fastnet.kernels.threads import region
-from fastnet.sweep.shared import Shared, Start
+from fastnet.sweep.shared import Part, Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training import Evaluation
 from fastnet.training.scoring import score
@@ -19,11 +21,11 @@ class Record:
     """What a trial gave.
 
     `losses`, `val_losses` and `val_accuracies` hold a number for each epoch that was run; a diverged trial ends with
-    the epoch in which it diverged.
+    the epoch in which it diverged, a stopped one with that after which it was not promoted.
     """
 
     trial: Trial
-    status: str  # "done" or "diverged"
+    status: str  # "done", "diverged" or "stopped"
     engine: str
     losses: list[float]
     val_losses: list[float] = field(default_factory=list)
@@ -31,48 +33,121 @@ class Record:
     test: Evaluation | None = None
     seconds: float = 0.0
 
+    @property
+    def epochs(self) -> int:
+        """How many were run."""
+        return len(self.losses)
+
+
+@dataclass(frozen=True)
+class State:
+    """Where a trial stands after some epochs: with it, it goes on as if it had never stopped."""
+
+    engine: Any  # what its engine's `save` returned
+    rng: dict[str, Any] | None  # of the generator that shuffles
+    limit: float  # the loss above which it has diverged
+    record: Record
+
 
 class _Stopped(Exception):
     """The sweep ends before this trial does."""
 
 
-def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial,
-              stopped: Callable[[], bool] = lambda: False) -> Record | None:
-    """Train and evaluate; None if `stopped()` became true before the end."""
+def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial, until: int, state: State | None = None,
+              keep: bool = False, stopped: Callable[[], bool] = lambda: False) -> tuple[Record, State | None] | None:
+    """Train and evaluate.
 
-    def between() -> None:
+    Parameters
+    ----------
+    until : int
+        The number of epochs after which it ends.
+    state : State, optional
+        Of the same trial after fewer epochs. Without it, it starts from the beginning, with the same bits in the end.
+    keep : bool
+        Whether to return a state.
+
+    Returns
+    -------
+    (Record, State or None), or None if `stopped()` became true before the end
+    """
+
+    def check_interrupt() -> None:
         if stopped():
             raise _Stopped
 
     began = time.perf_counter()
+    part = shared.part(trial.fold)
+    run = _Run(spec, trial, part, state)
     try:
         with region(), np.errstate(all="ignore"):
-            between()
-            engine = start.engine(shared, spec)
-            engine.check_interrupt = between
-            status, losses, scores = _train(engine, shared, spec, trial)
-            test = None if shared.test is None else score(engine, *shared.test)
+            check_interrupt()
+            engine = start.engine(shared, part, spec, trial)
+            engine.check_interrupt = check_interrupt
+            if state is not None:
+                _restore(engine, state.engine)
+            run.epochs(engine, until)
+            test = None if part.test is None else score(engine, *part.test)
+            saved = _saved(engine) if keep and run.status == "done" else None
     except _Stopped:
         return None
-    return Record(trial, status, engine.name, losses, [s.loss for s in scores], [s.accuracy for s in scores], test,
-                  time.perf_counter() - began)
+    status = "stopped" if run.status == "done" and until < spec.epochs else run.status
+    before = 0.0 if state is None else state.record.seconds
+    record = Record(trial, status, engine.name, run.losses, [s.loss for s in run.scores], [s.accuracy for s in run.scores],
+                    test, before + time.perf_counter() - began)
+    return record, None if saved is None else State(saved, run.rng_state(), run.limit, record)
 
 
-def _train(engine, shared: Shared, spec: Spec, trial: Trial) -> tuple[str, list[float], list[Evaluation]]:
-    """All epochs, as `fastnet.training.loop` runs them, but that it ends as soon as the loss says that it is lost."""
-    n = len(shared.x)
-    rng = np.random.default_rng(trial.seed) if spec.shuffle else None
-    losses: list[float] = []
-    scores: list[Evaluation] = []
-    limit = np.inf
-    for epoch in range(spec.epochs):
-        of_batches = engine.epoch(trial.lr, None if rng is None else rng.permutation(n), n)
-        losses.append(float(of_batches.mean()))
-        if epoch == 0:
-            limit = spec.diverged_above * of_batches[0]  # the first batch is seen with the weights of the start
-        if shared.validation is not None:
-            scores.append(score(engine, *shared.validation))
-        if not losses[-1] <= limit or not np.isfinite(losses[-1]):
-            return "diverged", losses, scores
-        engine.check_interrupt()
-    return "done", losses, scores
+class _Run:
+    """The epochs of a trial, as `fastnet.training.loop` runs them, but that it ends as soon as the loss says it is lost."""
+
+    def __init__(self, spec: Spec, trial: Trial, part: Part, state: State | None) -> None:
+        self.spec, self.trial, self.part = spec, trial, part
+        self.rng = np.random.default_rng(trial.seed) if spec.shuffle else None
+        self.losses: list[float] = []
+        self.scores: list[Evaluation] = []
+        self.limit, self.status = np.inf, "done"
+        if state is not None:
+            self.losses, self.limit = list(state.record.losses), state.limit
+            self.scores = list(map(Evaluation, state.record.val_losses, state.record.val_accuracies))
+            if self.rng is not None and state.rng is not None:
+                self.rng.bit_generator.state = state.rng
+
+    def rng_state(self) -> dict[str, Any] | None:
+        """Of the generator that shuffles."""
+        return None if self.rng is None else dict(self.rng.bit_generator.state)
+
+    def epochs(self, engine: Any, until: int) -> None:
+        """Train up to that number of epochs."""
+        n = len(self.part.x)
+        for epoch in range(len(self.losses), until):
+            order = None if self.rng is None else self.rng.permutation(n)
+            of_batches = engine.epoch(self.spec.rate(self.trial, epoch), order, n)
+            self.losses.append(float(of_batches.mean()))
+            if epoch == 0:
+                self.limit = self.spec.diverged_above * of_batches[0]  # seen with the weights of the start
+            if self.part.validation is not None:
+                self.scores.append(score(engine, *self.part.validation))
+            if not self.losses[-1] <= self.limit or not np.isfinite(self.losses[-1]):
+                self.status = "diverged"
+                return
+            engine.check_interrupt()
+
+
+def _saved(engine: Any) -> Any:
+    """The engine's state, apart from the engine."""
+    if engine.name == "layers":
+        return copy.deepcopy((engine.model, engine.descent.velocity))
+    return engine.save()
+
+
+def _restore(engine: Any, saved: Any) -> None:
+    if engine.name != "layers":
+        engine.restore(saved)
+        return
+    model, velocity = copy.deepcopy(saved)
+    for layer, other in zip((*engine.model.layers, engine.model.loss), (*model.layers, model.loss)):
+        if hasattr(other, "__dict__"):
+            layer.__dict__.clear()
+            layer.__dict__.update(other.__dict__)
+    engine.descent.velocity = velocity
+

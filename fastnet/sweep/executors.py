@@ -1,9 +1,9 @@
 """Where trials run, and how the data get there.
 
-A place has ``holding(shared)``, a context in which trials can be submitted; ``window()``, how many to have submitted at
-once; ``placed(start)``, which brings a network to where it is needed and returns what ``submit`` takes for it;
-``submit(start, spec, trial)``, which returns a future; and ``recovered(error)``: whether a trial failed only because the
-place lost what it held, and has it again, but for the networks.
+An executor of this module has ``holding(shared)``, a context in which trials can be submitted; ``window()``, how many to
+have submitted at once; ``put(start)``, which brings a network to where it is needed and returns what ``submit`` takes for
+it; ``submit(start, spec, trial, until, state, keep)``, which returns a future; and ``recovered(error)``: whether a trial
+failed only because workers died with what they held, and the data are there again, but for the networks.
 """
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from typing import Any
 from fastnet.kernels.threads import get_num_threads, set_num_threads
 from fastnet.sweep.shared import Shared, Start
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.sweep.trial import Record, run_trial
+from fastnet.sweep.trial import Record, State, run_trial
 
-Future = cf.Future  # of a Record, or of None if the trial was stopped
+Future = cf.Future  # of what `run_trial` returns
 
 
-class Here:
+class LocalThreads:
     """Threads of this process: everything is shared as it lies in memory.
 
     Parameters
@@ -54,11 +54,11 @@ class Here:
     def window(self) -> int:
         return self.workers + 1
 
-    def placed(self, start: Start) -> Start:
+    def put(self, start: Start) -> Start:
         return start
 
-    def submit(self, start: Start, spec: Spec, trial: Trial) -> Future:
-        return self.pool.submit(run_trial, self.shared, start, spec, trial, self.stopped.is_set)
+    def submit(self, start: Start, spec: Spec, trial: Trial, until: int, state: State | None, keep: bool) -> Future:
+        return self.pool.submit(run_trial, self.shared, start, spec, trial, until, state, keep, self.stopped.is_set)
 
     def recovered(self, error: Exception) -> bool:
         return False
@@ -82,29 +82,29 @@ class Processes:
     def holding(self, shared: Shared) -> Iterator[None]:
         with tempfile.TemporaryDirectory(prefix="fastnet-sweep-", ignore_cleanup_errors=True) as folder:
             self.folder, self.written = Path(folder), 0
-            self.shared = self.placed(shared)
+            self.shared = self.put(shared)
             yield
 
     def window(self) -> int:
         return 2 * self.workers
 
-    def placed(self, thing: Shared | Start) -> Path:
+    def put(self, thing: Shared | Start) -> Path:
         self.written += 1
         path = self.folder / str(self.written)
         write_mapped(path, thing)
         return path
 
-    def submit(self, start: Path, spec: Spec, trial: Trial) -> Future:
-        return self.executor.submit(_run_mapped, self.shared, start, spec, trial, self.threads)
+    def submit(self, start: Path, spec: Spec, trial: Trial, until: int, state: State | None, keep: bool) -> Future:
+        return self.executor.submit(_run_mapped, self.shared, start, self.threads, spec, trial, until, state, keep)
 
     def recovered(self, error: Exception) -> bool:
         return False
 
 
-def place_for(executor: Any) -> Any:
-    """The place of an executor that the user gave."""
+def executor_for(executor: Any) -> Any:
+    """What runs trials on an executor that the user gave."""
     if isinstance(executor, cf.ThreadPoolExecutor):
-        return Here(executor._max_workers, executor)
+        return LocalThreads(executor._max_workers, executor)
     if type(executor).__module__.startswith("distributed."):
         from fastnet.sweep.cluster import Cluster
 
@@ -119,30 +119,30 @@ def write_mapped(path: Path, thing: Any) -> None:
     """Pickle something with its arrays in a file beside, as `read_mapped` takes them."""
     arrays: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(thing, protocol=5, buffer_callback=arrays.append)
-    places = []
+    extents = []
     with open(path.with_suffix(".arrays"), "wb") as file:
         for array in arrays:
             file.write(bytes(-file.tell() % 64))  # on a cache line's boundary
             raw = array.raw()
-            places.append((file.tell(), raw.nbytes))
+            extents.append((file.tell(), raw.nbytes))
             file.write(raw)
         file.write(b"\0")  # an empty file could not be mapped
-    path.write_bytes(pickle.dumps((pickled, places)))
+    path.write_bytes(pickle.dumps((pickled, extents)))
 
 
 def read_mapped(path: Path) -> Any:
     """What `write_mapped` wrote; its arrays are read-only, and shared with all other processes that read it."""
-    pickled, places = pickle.loads(path.read_bytes())
+    pickled, extents = pickle.loads(path.read_bytes())
     with open(path.with_suffix(".arrays"), "rb") as file:
         memory = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return pickle.loads(pickled, buffers=[memory[at:at + size] for at, size in places])
+    return pickle.loads(pickled, buffers=[memory[at:at + size] for at, size in extents])
 
 
 _shared = functools.lru_cache(maxsize=1)(read_mapped)  # in a worker: of the sweep at hand
 _start = functools.lru_cache(maxsize=2)(read_mapped)
 
 
-def _run_mapped(shared: Path, start: Path, spec: Spec, trial: Trial, threads: int) -> Record | None:
+def _run_mapped(shared: Path, start: Path, threads: int, *rest: Any) -> tuple[Record, State | None] | None:
     """Run a trial in a worker process."""
     try:
         data, network = _shared(shared), _start(start)
@@ -150,4 +150,4 @@ def _run_mapped(shared: Path, start: Path, spec: Spec, trial: Trial, threads: in
         raise RuntimeError(f"a worker does not see the folder {shared.parent}. Workers must run on this machine, or share "
                            "its folder for temporary files (set TMPDIR); else use Dask") from None
     set_num_threads(threads)
-    return run_trial(data, network, spec, trial)
+    return run_trial(data, network, *rest)

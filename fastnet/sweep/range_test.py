@@ -1,0 +1,69 @@
+"""The range test: one short run of a growing rate, which shows where training begins and where it ends."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastnet.sequential import Sequential
+
+_FIRST, _LAST, _STEPS = 1e-8, 1e3, 180  # raw pixels want 1e-6, small networks on scaled data 10
+_SMOOTHING = 0.9  # of the loss, exponentially
+_LOST = 4.0  # times the best smoothed loss is divergence
+_BELOW = 300.0  # the grid begins so far below divergence: a whole training has more steps than this run
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What the run gave: a rate and a loss for each step, and where the useful rates may begin and end."""
+
+    lrs: np.ndarray
+    losses: np.ndarray  # of the mini-batches, as they were
+    smooth: np.ndarray
+    low: float
+    high: float
+
+
+def range_test(model: Sequential, x: np.ndarray, t: np.ndarray, batch_size: int,
+               check_interrupt: Callable[[], None]) -> RangeTest:
+    """Train with a rate that grows from step to step, until the loss explodes; the model is spoiled.
+
+    Parameters
+    ----------
+    model : Sequential
+    x, t : ndarray
+        Samples and one-hot targets; taken in turn, over and over.
+    batch_size : int
+    check_interrupt : callable
+        Called after each step.
+
+    Raises
+    ------
+    ValueError
+        If the loss is not finite to begin with.
+    """
+    lrs = np.geomspace(_FIRST, _LAST, _STEPS)
+    batch = min(batch_size, len(x))
+    losses: list[float] = []
+    smooth: list[float] = []
+    average, at = 0.0, 0
+    with np.errstate(all="ignore"):
+        for step, lr in enumerate(lrs):
+            rows = np.arange(at, at + batch) % len(x)
+            at = (at + batch) % len(x)
+            loss = float(model.forward(np.asarray(x[rows], model.dtype), t[rows]))
+            if not step and not np.isfinite(loss):
+                raise ValueError(f"lr_sweep: the loss is {loss} before the first step, whatever the rate: the values of x, "
+                                 f"up to {np.abs(x).max():.3g}, are too large for the weights. Scale them to about 1, as in "
+                                 "x / 255 - 0.5.")
+            losses.append(loss)
+            average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+            smooth.append(average / (1 - _SMOOTHING ** (step + 1)))
+            if not np.isfinite(loss) or loss > _LOST * min(smooth):
+                break
+            model.backward()
+            model.update_param(float(lr))
+            check_interrupt()
+    high = float(lrs[len(losses) - 1])
+    return RangeTest(lrs[:len(losses)], np.array(losses), np.array(smooth), high / _BELOW, high)

@@ -1,0 +1,171 @@
+"""Which trials to run: all of them, or successive halving, or a grid that finds itself."""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from fastnet.sweep.choice import METRICS, Candidate, check_metric, equal_to_best, neighbourhood, value_of
+from fastnet.sweep.spec import Trial
+
+_LOT = 0.2  # part of the repeats that candidates run before they are compared again
+_PROMOTED = 0.4  # part of the candidates that go on after the first lot
+_KEPT = 0.7  # part of those that go on after each further lot
+_RUNG = 0.5  # part of the epochs of the first lot after which the slow are stopped
+_EXTENSIONS = 8  # half decades that a grid may grow by
+_REFINEMENTS = (10**0.25, 10**0.125)
+_FINALISTS = 5
+
+
+def full(session: Any) -> None:
+    """All trials to the end."""
+    session.run(session.spec.trials(), session.spec.epochs)
+
+
+def halving(session: Any) -> None:
+    """Successive halving, over epochs and over seeds.
+
+    The seeds and folds are run in five lots.
+
+    1. In the first, all candidates run half of the epochs. What is in the better half neither by the metric nor by the
+       training loss is stopped. (The loss is there because large rates are behind at first and ahead at the end: it shows
+       how fast they learn.) The rest run to the end.
+    2. The best two fifths go on to the second lot, seven tenths of those to the third, and so on, two at least; less where
+       others are worse beyond chance, in pairs.
+
+    Trials that go on do so from where they stopped: in the end they are, bit for bit, those of the full grid.
+    """
+    spec = session.spec
+    repeats = spec.repeats()
+    size = math.ceil(_LOT * len(repeats))
+    lots = [repeats[first:first + size] for first in range(0, len(repeats), size)]
+    alive = [Candidate(setting, lr) for setting in spec.settings for lr in spec.lrs]
+    rung = round(_RUNG * spec.epochs)
+    if 0 < rung < spec.epochs:
+        session.run(_trials(session, alive, lots[0]), rung)
+        alive = _better_half(session, alive, lots[0])
+    promoted = _PROMOTED * len(spec.settings) * len(spec.lrs)
+    for number, lot in enumerate(lots):
+        done = repeats[:(number + 1) * size]
+        session.run(_trials(session, alive, lot), spec.epochs)
+        if number + 1 < len(lots):
+            alive = _best(session, alive, done, max(2, math.ceil(promoted * _KEPT**number)))
+
+
+def _trials(session: Any, candidates: Iterable[Candidate], repeats: Iterable[tuple[int, int]]) -> list[Trial]:
+    return [session.spec.trial(candidate.setting, candidate.lr, *repeat) for repeat in repeats for candidate in candidates]
+
+
+def _better_half(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]]) -> list[Candidate]:
+    """Those in the better half by the metric, smoothed along the rate, or by the training loss."""
+    metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
+    kept: set[Candidate] = set()
+    for judge in dict.fromkeys((metric, "loss")):
+        score = _levels(session, alive, repeats, judge)
+        kept.update(sorted(score, key=lambda candidate: -score[candidate])[:math.ceil(len(score) / 2)])
+    return [candidate for candidate in alive if candidate in kept]
+
+
+def _best(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], count: int) -> list[Candidate]:
+    """So many of the best, smoothed along the rate, and none that is worse beyond chance."""
+    metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
+    equal = equal_to_best(session.result.table())
+    score = _levels(session, alive, repeats, metric)
+    return sorted((candidate for candidate in score if candidate in equal), key=lambda candidate: -score[candidate])[:count]
+
+
+def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], metric: str) -> dict[Candidate, float]:
+    """The smoothed metric after the epochs that they ran; what diverged has none."""
+    records = session.journal.records
+    found = {}
+    for candidate in alive:
+        of = [records[session.spec.trial(candidate.setting, candidate.lr, *repeat)] for repeat in repeats]
+        if all(record.status != "diverged" for record in of):
+            found[candidate] = METRICS[metric].sign * float(np.mean([value_of(record, metric) for record in of]))
+    candidates = list(found)
+    level = neighbourhood(candidates, np.array(list(found.values())), np.ones(len(found)))
+    return dict(zip(candidates, map(float, level)))
+
+
+def find_rates(session: Any) -> None:
+    """A grid that finds itself.
+
+    1. A range test of each network says where to look; a grid of half decades covers that.
+    2. On the first two fifths of the seeds and folds: while the best rate of a setting is at an edge that did not diverge,
+       the grid grows there; then rates are put between it and its neighbours, twice, down to a factor of 1.33.
+    3. What can't be told apart from the best then, five candidates at most, runs on all seeds and folds; and if that is
+       not enough to tell, on as many seeds again.
+    """
+    session.result.range_test = {name: session.range_test(name) for name in session.spec.names}
+    low = min(test.low for test in session.result.range_test.values())
+    high = max(test.high for test in session.result.range_test.values())
+    exponents = range(math.floor(2 * math.log10(low)), math.ceil(2 * math.log10(high)) + 1)
+    session.add_rates(_half_decades(exponents))
+    repeats = session.spec.repeats()
+    first = repeats[:math.ceil(0.4 * len(repeats))]
+    wanted = {Candidate(setting, lr) for setting in session.spec.settings for lr in session.spec.lrs}
+    _run_all(session, wanted, first)
+    for _ in range(_EXTENSIONS):
+        more = _beyond_edges(session, wanted, first)
+        if not more:
+            break
+        wanted |= more
+        _run_all(session, more, first)
+    for ratio in _REFINEMENTS:
+        more = _around_the_best(session, wanted, first, ratio)
+        wanted |= more
+        _run_all(session, more, first)
+    if not session.result.table().candidates:
+        return  # all diverged
+    candidates = _best(session, sorted(wanted), first, _FINALISTS)
+    _run_all(session, set(candidates), session.spec.repeats())
+    suggestion = session.result.suggestion()
+    if suggestion is not None and not suggestion.enough:
+        session.add_seeds(len(session.spec.seeds))
+        _run_all(session, set(suggestion.equals) & set(candidates) or set(candidates), session.spec.repeats())
+
+
+def _half_decades(exponents: Iterable[int]) -> list[float]:
+    return [float(f"{10 ** (exponent / 2):.3g}") for exponent in exponents]
+
+
+def _run_all(session: Any, candidates: set[Candidate], repeats: list[tuple[int, int]]) -> None:
+    session.add_rates(candidate.lr for candidate in candidates)
+    session.run(_trials(session, sorted(candidates), repeats), session.spec.epochs)
+
+
+def _leaders(session: Any, wanted: set[Candidate], repeats: list[tuple[int, int]]) -> list[tuple[Candidate, list[float]]]:
+    """The best of each setting that converged somewhere, and all rates of the setting that were run."""
+    metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
+    found = []
+    for setting in session.spec.settings:
+        of = sorted(candidate for candidate in wanted if candidate.setting == setting)
+        score = _levels(session, of, repeats, metric)
+        if score:
+            found.append((max(score, key=lambda candidate: score[candidate]), [candidate.lr for candidate in of]))
+    return found
+
+
+def _beyond_edges(session: Any, wanted: set[Candidate], repeats: list[tuple[int, int]]) -> set[Candidate]:
+    """The next half decade where the best is at an edge; below, where all diverged."""
+    more: set[Candidate] = set()
+    leaders = _leaders(session, wanted, repeats)
+    for best, lrs in leaders:
+        step = -1 if best.lr == lrs[0] else 1 if best.lr == lrs[-1] else 0
+        if step:
+            more.update(Candidate(best.setting, lr) for lr in _half_decades([round(2 * math.log10(best.lr)) + step]))
+    for setting in {candidate.setting for candidate in wanted} - {best.setting for best, _ in leaders}:
+        least = min(candidate.lr for candidate in wanted if candidate.setting == setting)
+        more.update(Candidate(setting, lr) for lr in _half_decades([round(2 * math.log10(least)) - k for k in (1, 2)]))
+    return more
+
+
+def _around_the_best(session: Any, wanted: set[Candidate], repeats: list[tuple[int, int]], ratio: float) -> set[Candidate]:
+    around = {Candidate(best.setting, float(f"{lr:.3g}"))
+              for best, _ in _leaders(session, wanted, repeats) for lr in (best.lr / ratio, best.lr * ratio)}
+    return around - wanted
+
+
+SEARCHES: dict[str, Callable[[Any], None]] = {"grid": full, "halving": halving}
