@@ -2,7 +2,7 @@ PYTHON ?= python3
 BASE ?= main
 BIN := .venv/bin
 
-.PHONY: run better test lint bench bench-compare clean-cache
+.PHONY: run better test lint docs bench bench-compare clean-cache
 
 run: .venv/run  ## train the course network at four learning rates; plot and table in results/
 	$(BIN)/python run_cifar100.py
@@ -17,6 +17,10 @@ lint: .venv/test  ## style, and types of the public API
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+docs: .venv/docs  ## the documentation: docs/_build/html/index.html
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
 bench: .venv/bench  ## all benchmarks: table, JSON and bench/report.html
 	$(BIN)/python -m bench.run
 
@@ -26,7 +30,7 @@ bench-compare: .venv/bench  ## did something get slower since BASE?
 clean-cache: .venv/run  ## forget the compiled kernels
 	$(BIN)/fastnet cache --clear
 
-# .venv/run, .venv/test and .venv/bench are stamps: each stands for an environment with those packages in it. They depend
+# .venv/run, .venv/test, .venv/docs and .venv/bench are stamps: each stands for an environment with those packages in it. They depend
 # on pyproject.toml, so a changed requirement is installed before the next run.
 .venv/run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fastnet needs Python 3.10 or newer, and $(PYTHON) \
@@ -36,7 +40,7 @@ clean-cache: .venv/run  ## forget the compiled kernels
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-.venv/test .venv/bench: .venv/%: pyproject.toml .venv/run
+.venv/test .venv/docs .venv/bench: .venv/%: pyproject.toml .venv/run
 	@echo "Adding the packages of the extra [$*] ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
 	@touch $@

@@ -44,6 +44,8 @@ class FullLayer:
     W_grad, b_grad : ndarray or None
         Gradients that ``backward`` left behind, of the shapes of W and b. ``w_grad`` is another name of ``W_grad``.
 
+    Notes
+    -----
     All may be assigned, and changed in place. ``update_param`` never writes into an array that was assigned: it binds
     new ones.
 

@@ -1,11 +1,10 @@
 """Tables of pandas and tensors of PyTorch where arrays are taken; score and the CSV log."""
 import csv
-import doctest
 
 import numpy as np
 import pytest
 
-from fastnet import CrossEntropyLayer, CSVLogger, FullLayer, ReluLayer, Sequential, SoftMaxLayer, callbacks, one_hot
+from fastnet import CrossEntropyLayer, CSVLogger, FullLayer, ReluLayer, Sequential, SoftMaxLayer, one_hot
 
 
 @pytest.fixture
@@ -76,10 +75,6 @@ def test_score(data):
     x, labels, t = data
     model = network()
     assert model.score(x, labels) == model.score(x, t) == np.mean(model.predict(x) == labels)
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(callbacks).failed == 0
 
 
 def test_csv_logger(data, tmp_path):

@@ -1,5 +1,4 @@
 """Saved models: what comes back, what PyTorch makes of them, and which files are refused."""
-import doctest
 import itertools
 import json
 import os
@@ -36,10 +35,6 @@ def rewritten(path, tensors=None, **metadata):
     new = {**old, "sha256": saving._digest(tensors), **metadata}
     path.write_bytes(numpy_format.save(tensors, {k: v for k, v in new.items() if v is not None}))
     return path
-
-
-def test_examples_in_docstrings():
-    assert doctest.testmod(saving).failed == 0
 
 
 def test_comes_back_to_the_bit(tmp_path, rng, dtype):
