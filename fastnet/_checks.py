@@ -6,6 +6,7 @@ complains, what was given, what was expected, and what to do. ``who`` is a layer
 """
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable
@@ -51,6 +52,27 @@ def real(who: object, name: str, value: Any) -> float:
         raise TypeError(f"{who}: {name} must be a number, got {value!r} ({type(value).__name__}).") from None
 
 
+def positive(who: object, name: str, value: Any, why: str) -> float:
+    """``value`` as a finite float above 0."""
+    number = real(who, name, value)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{who}: {name} must be finite and above 0, got {number}. {why}")
+    return number
+
+
+def seed(who: object, value: Any) -> int:
+    """``value`` as an int that is at least 0."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{who}: a seed must be a whole number, got {value!r} ({type(value).__name__}).") from None
+    if number < 0:
+        raise ValueError(f"{who}: a seed must not be negative, got {number}.")
+    return number
+
+
 def truth(who: object, name: str, value: Any) -> bool:
     """``value`` as a bool: True or False, or 1 or 0."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
@@ -86,9 +108,7 @@ def generator(who: object, rng: Any) -> Any:
     if rng is None:
         return np.random
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
-        if rng < 0:
-            raise ValueError(f"{who}: a seed must not be negative, got {rng}.")
-        return np.random.default_rng(int(rng))
+        return np.random.default_rng(seed(who, rng))
     if not isinstance(rng, (np.random.Generator, np.random.RandomState)):
         raise TypeError(f"{who}: rng must be a generator or a seed, got {rng!r}. Try numpy.random.default_rng(0).")
     return rng
@@ -472,6 +492,19 @@ def loss(who: object, layer: Any) -> Any:
     """A loss layer."""
     _interface(who, "loss", layer)
     return layer
+
+
+def layer(who: object, name: str, subject: Any, target: Any) -> None:
+    """A layer, loss or model whose forward takes what it will be given: x, and a target or none."""
+    _interface(who, name, subject)
+    given = 1 if target is None else 2
+    try:
+        inspect.signature(subject.forward).bind(*(None,) * given)
+    except ValueError:  # a callable without a signature
+        return
+    except TypeError:
+        wants, call = ("a target too", f"{who}(loss, x, target)") if given == 1 else ("no target", f"{who}(layer, x)")
+        raise TypeError(f"{who}: forward of {name}, {subject!r}, takes {wants}: {call}.") from None
 
 
 def _interface(who: object, name: str, layer: Any) -> None:

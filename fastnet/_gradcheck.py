@@ -137,8 +137,13 @@ def gradcheck(
     >>> bool(report), [a.name for a in report.arrays]
     (True, ['x', 'W', 'b'])
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_checks.seed("gradcheck", seed))
     max_elements = _checks.whole_number("gradcheck", "max_elements", max_elements, "200 is usual.")
+    step = _checks.positive("gradcheck", "step", step, "1e-5 is usual.")
+    atol, rtol = _checks.rate("gradcheck", atol, "atol"), _checks.rate("gradcheck", rtol, "rtol")
+    if atol == rtol == 0:
+        raise ValueError("gradcheck: atol and rtol are both 0, but differences are not exact. 1e-7 and 1e-6 are usual.")
+    _checks.layer("gradcheck", "the subject", subject, target)
     trial = _Trial(subject, _checks.numbers("gradcheck", "x", x).astype(np.float64), target, rng)
     arrays = []
     for spot, analytic in trial.gradients():

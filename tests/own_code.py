@@ -38,6 +38,7 @@ class Gain:
         return y_grad * self.gamma
 
     def update_param(self, lr):
+        np.clip(self.dgamma, -0.1, 0.1, out=self.dgamma)
         self.gamma -= lr * self.dgamma
         self.beta -= lr * self.dbeta
 

@@ -1,4 +1,6 @@
 """gradcheck: finds wrong gradients, names the worst element, and leaves its subject alone."""
+import types
+
 import numpy as np
 import pytest
 from helpers import one_hot_rows, refuses
@@ -115,3 +117,29 @@ def test_mistakes(rng):
         gradcheck(model.layers[0], [["a"]])
     with refuses(ValueError, "max_elements must be at least 1", model):
         gradcheck(model.layers[0], np.ones((2, 4)), max_elements=0)
+    with refuses(TypeError, r"forward of the subject, CrossEntropyLayer\(\), takes a target too: gradcheck\(loss, x, target"):
+        gradcheck(CrossEntropyLayer(), np.ones((2, 4)))
+    with refuses(TypeError, r"forward of the subject, FullLayer\(4, 3\), takes no target: gradcheck\(layer, x\)"):
+        gradcheck(model.layers[0], np.ones((2, 4)), np.ones((2, 3)))
+    with refuses(TypeError, "the subject is .*which has no method backward"):
+        gradcheck(types.SimpleNamespace(forward=abs), np.ones((2, 4)))
+    with refuses(TypeError, "the subject is the class FullLayer, not a layer"):
+        gradcheck(FullLayer, np.ones((2, 4)))
+
+
+@pytest.mark.parametrize(("options", "error", "match"), [
+    ({"atol": -1}, ValueError, "atol must be finite and not negative, got -1"),
+    ({"rtol": np.nan}, ValueError, "rtol must be finite and not negative, got nan"),
+    ({"atol": np.inf}, ValueError, "atol must be finite"),
+    ({"atol": 0, "rtol": 0}, ValueError, "atol and rtol are both 0"),
+    ({"step": 0}, ValueError, "step must be finite and above 0, got 0"),
+    ({"step": -1e-5}, ValueError, "step must be finite and above 0"),
+    ({"step": "1e-5"}, TypeError, "step must be a number, got '1e-5'"),
+    ({"seed": -1}, ValueError, "a seed must not be negative, got -1"),
+    ({"seed": "x"}, TypeError, "a seed must be a whole number, got 'x'"),
+])
+def test_no_option_lets_a_wrong_layer_pass(options, error, match):
+    layer = Wrong(4, 3, rng=0)
+    with refuses(error, f"gradcheck: {match}", layer):
+        gradcheck(layer, np.ones((2, 4)), **options)
+    assert not gradcheck(layer, np.ones((2, 4)))

@@ -13,9 +13,310 @@ import own_code as own
 import pytest
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet.layer import decaying, output_shape, parameters
+from fastnet.sweep import lr_sweep
 
 CASES, PARTS = 2000, 20  # of the property test; a part's number and a case's seed say what failed
 COMPILED = ("fused", "gram", "windows")
+
+
+def small(*layers, loss=None, kind=Sequential):
+    return kind([*layers], loss or CrossEntropyLayer())
+
+
+def samples(n=12, n_i=4, n_o=3, seed=0):
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal((n, n_i)), np.eye(n_o)[rng.integers(0, n_o, n)]
+
+
+# --- what a layer of the user's is given and asked --------------------------------------------------------------------
+
+
+class Channels:
+    """As a convolution has it: n_i is no number of values per sample."""
+
+    def __init__(self):
+        self.n_i = 3
+
+    def forward(self, x):
+        self.shape = x.shape
+        return x.mean(axis=(2, 3))
+
+    def backward(self, y_grad):
+        return np.broadcast_to(y_grad[:, :, None, None] / np.prod(self.shape[2:]), self.shape)
+
+
+def test_n_i_is_a_width_of_fully_connected_layers_only():
+    x, t = np.random.default_rng(0).standard_normal((8, 3, 4, 4)), np.eye(3)[[0, 1, 2, 0, 1, 2, 0, 1]]
+    model = small(Channels(), FullLayer(3, 3, rng=0), SoftMaxLayer())
+    model.fit(x, t, 2, 0.1, 4)
+    assert model.predict(x).shape == (8,)
+    assert model.evaluate(x, t).accuracy == np.mean(model.predict(x) == t.argmax(1))
+    assert "Channels is not a class that the compiled engines know" in str(model.explain(x, t, 2))
+    scaled = small(own.Scaled(48, 3, rng=0), SoftMaxLayer())  # whose forward flattens images
+    scaled.fit(x, t, 2, 0.1, 4)
+    assert scaled.predict(x).shape == (8,)
+
+
+@pytest.mark.parametrize("layer", [own.Centre(), own.replace])
+def test_data_of_the_caller_are_never_written_to(layer):
+    x, t = samples()
+    if layer is own.replace:
+        layer = FullLayer(4, 4, rng=1)
+        own.replace(layer, "forward", lambda self, x: np.multiply(x, 0.5, out=x))
+        own.replace(layer, "backward", lambda self, y_grad: 0.5 * y_grad)
+        own.replace(layer, "update_param", lambda self, lr: None)
+    model = small(layer, FullLayer(4, 3, rng=0), loss=own.Squares())
+    before = x.copy(), t.copy()
+    model.fit(x, t, 2, 0.1, 5, validation=(x, t))
+    model.predict(x)
+    model.evaluate(x, t)
+    model.forward(x, t)
+    assert np.array_equal(x, before[0])
+    assert np.array_equal(t, before[1])
+    Shifted = small(FullLayer(4, 3, rng=0), SoftMaxLayer(), kind=own.Shifted)
+    Shifted.fit(x, t, 2, 0.1, 5, validation=(x, t))
+    Shifted.predict(x)
+    assert np.array_equal(x, before[0])
+
+
+def test_a_layer_that_writes_in_place_does_not_spoil_relu():
+    x, t = samples()
+    layers = FullLayer(4, 5, rng=0), ReluLayer(), own.Centre(), FullLayer(5, 3, rng=1), SoftMaxLayer()
+    model = small(*layers)
+    model.forward(x, t)
+    assert np.array_equal(layers[1].y, np.maximum(layers[0].forward(x), 0))
+
+
+def test_what_layers_remember_stays_in_predict_even_if_they_write_into_it():
+    class Running:
+        def __init__(self):
+            self.mean, self.seen = np.zeros(4), [0]
+
+        def forward(self, x):
+            self.mean *= 0.9
+            self.mean += 0.1 * x.mean(axis=0)
+            self.seen[0] += len(x)
+            return x - self.mean
+
+        def backward(self, y_grad):
+            return y_grad
+
+    x, t = samples()
+    model = small(Running(), FullLayer(4, 3, rng=0), SoftMaxLayer())
+    model.fit(x, t, 1, 0.1, 5)
+    layer = model.layers[0]
+    mean, kept, seen = layer.mean, layer.mean.copy(), layer.seen
+    model.predict(x)
+    model.evaluate(x, t)
+    assert layer.mean is mean
+    assert layer.seen is seen
+    assert np.array_equal(mean, kept)
+    assert seen == [12]
+
+
+# --- momentum, decay --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("options", "what"), [({"momentum": 0.5}, "momentum"), ({"weight_decay": 0.1}, "weight_decay"),
+                                               ({"momentum": 0.5, "weight_decay": 0.1}, "momentum and weight_decay")])
+@pytest.mark.parametrize(("kind", "names"), [(own.Hidden, r"held\['scale'\]"), (own.Residual, r"inner\.W, inner\.b")])
+def test_parameters_that_momentum_cannot_reach_are_trained_and_named(options, what, kind, names):
+    x, t = samples()
+    layer = kind(4, np.random.default_rng(0))
+    model = small(layer, FullLayer(4, 3, rng=0), SoftMaxLayer())
+    before = [array.copy() for array in held(layer)]
+    with pytest.warns(RuntimeWarning, match=rf"layers\[0\], {kind.__name__}, changes {names}, which {what} cannot reach"):
+        model.fit(x, t, 1, 0.1, 5, **options)
+    assert not all(map(np.array_equal, before, held(layer)))
+
+
+def test_no_warning_without_reason():
+    x, t = samples()
+    for layer in (own.Gain(4, np.random.default_rng(0)), own.Slotted(4, np.random.default_rng(0)), own.Centre(),
+                  own.Buffered(4, np.random.default_rng(0)), own.Frozen(4, 4, rng=0)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            small(layer, FullLayer(4, 3, rng=0), SoftMaxLayer()).fit(x, t, 2, 0.1, 5, momentum=0.9, weight_decay=0.1)
+
+
+def test_which_parameters_decay():
+    class Many:
+        def __init__(self, **names):
+            for name in names:
+                setattr(self, name, np.ones(1))
+                setattr(self, f"{name}_grad", np.zeros(1))
+
+    names = dict.fromkeys(["W", "b", "b1", "b_out", "bias", "Bias_2", "beta", "basis", "B0ther", "K"])
+    assert decaying(Many(**names)) == {"W", "beta", "basis", "B0ther", "K"}
+    assert decaying(FullLayer(2, 2)) == {"W"}
+    layer = Many(W=1, b=1)
+    layer.decays = ("b",)
+    assert decaying(layer) == {"b"}
+    layer.decays = "b"
+    assert decaying(layer) == {"b"}
+    layer.decays = ("weights",)
+    with pytest.raises(ValueError, match="Many: decays names weights, but its parameters are W, b"):
+        decaying(layer)
+
+
+def test_parameters_that_are_not_there():
+    class Misspelt(own.Gain):
+        def parameters(self):
+            return {"gamma": "d_gamma", "beta": "dbeta"}
+
+    x, t = samples()
+    model = small(Misspelt(4, np.random.default_rng(0)), FullLayer(4, 3, rng=0), SoftMaxLayer())
+    before = model.layers[0].gamma.copy(), model.layers[0].beta.copy()
+    with pytest.raises(ValueError, match=r"layers\[0\], Misspelt: its parameters\(\) names d_gamma as the gradient of gamma"):
+        model.fit(x, t, 1, 0.1, 5, momentum=0.9)
+    assert all(map(np.array_equal, before, (model.layers[0].gamma, model.layers[0].beta)))
+
+
+def test_methods_of_the_same_name_for_another_purpose():
+    class Torchlike(own.Buffered):
+        def parameters(self):
+            return [self.basis, self.b]
+
+        def output_shape(self):
+            return "anything"
+
+        def decays(self):
+            return True
+
+    layer = Torchlike(4, np.random.default_rng(0))
+    assert parameters(layer) == {"basis": "basis_grad", "b": "b_grad"}
+    assert decaying(layer) == {"basis"}
+    assert output_shape(layer, (4,)) is None
+
+
+# --- the model's own loss ---------------------------------------------------------------------------------------------
+
+
+class MeanSquare:
+    def forward(self, x, t):
+        self.d = x - t
+        return float((self.d ** 2).mean())
+
+    def backward(self):
+        return 2 * self.d / self.d.size
+
+
+def test_evaluation_is_by_the_model_s_own_loss():
+    x, _ = samples()
+    target = x[:, :1] - 0.5 * x[:, 1:2]
+    model = small(FullLayer(4, 1, rng=0), loss=MeanSquare())
+    losses = model.fit(x, target, 40, 0.1, 5, validation=(x, target), early_stop=3)
+    assert model.history.stopped == "all epochs done"
+    assert losses[-1] < losses[0]
+    assert model.history.val_losses[-1] == pytest.approx(float(((model.forward(x) - target) ** 2).mean()))
+    found = model.evaluate(x, target)
+    assert found.loss == model.history.val_losses[-1]
+    assert np.isnan(found.accuracy)  # of no classes
+
+
+def test_evaluation_sees_a_subclass_of_the_loss():
+    x, t = samples()
+    plain, one_more = (small(FullLayer(4, 3, rng=0), SoftMaxLayer(), loss=loss)
+                       for loss in (CrossEntropyLayer(), own.OffByOne()))
+    assert one_more.evaluate(x, t).loss == pytest.approx(plain.evaluate(x, t).loss + 1)
+    assert one_more.evaluate(x, t).accuracy == plain.evaluate(x, t).accuracy
+    before = dict(vars(one_more.loss))
+    one_more.evaluate(x, t)
+    assert vars(one_more.loss) == before
+
+
+def test_accuracy_is_by_the_model_s_own_predict():
+    x, t = samples()
+    model = small(FullLayer(4, 3, rng=0), SoftMaxLayer(), kind=own.LastClass)
+    model.fit(x, t, 1, 0.1, 5, validation=(x, t))
+    assert model.history.val_accuracies == [model.evaluate(x, t).accuracy] == [t[:, 2].mean()]
+
+
+@pytest.mark.parametrize("value", [None, [1.0, 2.0], "low"])
+def test_a_loss_that_is_no_number(value):
+    class Odd(MeanSquare):
+        def forward(self, x, t):
+            super().forward(x, t)
+            return value
+
+    x, t = samples()
+    with pytest.raises(TypeError, match="Odd: forward must return the loss of the batch, one number, got"):
+        small(FullLayer(4, 3, rng=0), loss=Odd()).fit(x, t, 1, 0.1)
+
+
+# --- what else can be changed about a model ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("answer", [True, np.True_, np.bool_(True)])
+def test_callbacks_may_answer_as_numpy_does(answer):
+    x, t = samples()
+    model = small(FullLayer(4, 3, rng=0), SoftMaxLayer())
+    losses = model.fit(x, t, 3, 0.1, callbacks=lambda report: answer)
+    assert np.isnan(losses[1:]).all()
+    assert model.history.stopped == "callback after epoch 1"
+    assert np.isfinite(model.fit(x, t, 3, 0.1, callbacks=lambda report: report.loss)).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9, "weight_decay": 0.01}])
+def test_the_same_layer_in_two_places_shares_its_parameters(options):
+    x, t = samples(n_i=3)
+    stack = [FullLayer(3, 3, rng=0), ReluLayer(), FullLayer(3, 3, rng=1), SoftMaxLayer()]
+    model = small(*stack)
+    model.layers[2] = model.layers[0]
+    by_hand = copy.deepcopy(model)
+    model.fit(x, t, 2, 0.1, 12, **options)
+    assert model.history.engine == "layers"
+    assert "layers[0] and layers[2] are the same FullLayer" in model.history.why
+    momentum, decay = options.get("momentum", 0), options.get("weight_decay", 0)
+    velocity = {"W": 0, "b": 0}
+    for _ in range(2):
+        by_hand.forward(x, t)
+        by_hand.backward()
+        layer = by_hand.layers[0]
+        for name, shrinks in (("W", decay), ("b", 0)):
+            velocity[name] = momentum * velocity[name] + getattr(layer, f"{name}_grad") + shrinks * getattr(layer, name)
+        for name in velocity:
+            setattr(layer, name, getattr(layer, name) - 0.1 * velocity[name])
+            setattr(layer, name, getattr(layer, name) - 0.1 * velocity[name])
+    assert np.allclose(model.layers[0].W, by_hand.layers[0].W, rtol=1e-12)
+    assert np.allclose(model.layers[0].b, by_hand.layers[0].b, rtol=1e-12)
+
+
+def test_sweeps_train_what_a_user_wrote():
+    x, t = samples()
+
+    def build(rng):
+        return small(own.Frozen(4, 5, rng=rng), ReluLayer(), own.Clipped(5, 3, rng=rng), SoftMaxLayer(),
+                     kind=own.ClippedModel)
+
+    result = lr_sweep(build, x, t, [0.1, 0.5], epochs=3, batch_size=5, seeds=2, validation=(x, t))
+    for i, lr in enumerate(result.lrs):
+        for seed in range(2):
+            model = build(np.random.default_rng(seed))
+            losses = model.fit(x, t, 3, lr, 5, validation=(x, t))
+            assert np.array_equal(result.losses[i, seed], losses)
+            assert np.array_equal(result.val_losses[i, seed], model.history.val_losses)
+
+
+def test_sweeps_refuse_what_they_would_not_run():
+    x, t = samples()
+
+    class Augmenting(Sequential):
+        def fit(self, x, *args, **options):
+            return super().fit(x + 1, *args, **options)
+
+    with pytest.raises(TypeError, match="lr_sweep: Augmenting has a fit of its own, which a sweep does not call"):
+        lr_sweep(lambda rng: small(FullLayer(4, 3, rng=rng), SoftMaxLayer(), kind=Augmenting), x, t, [0.1], epochs=1)
+
+    def closure(rng):
+        model = small(FullLayer(4, 3, rng=rng), SoftMaxLayer())
+        model.layers[0].update_param = lambda lr: model.layers[0].W.__isub__(lr * model.layers[0].W_grad)
+        return model
+
+    with pytest.raises(TypeError, match=r"layers\[0\].update_param is a function that .* bind it: types.MethodType"):
+        lr_sweep(closure, x, t, [0.1], epochs=1)
+
 
 # --- networks with interventions --------------------------------------------------------------------------------------
 

@@ -309,6 +309,21 @@ def test_a_callback_that_returns_something_else_does_not_stop():
     assert np.isfinite(losses).all()
 
 
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda model, x: model.layers[0].W.__setitem__((0, 0), np.nan), r"layers\[0\].W was not finite before the fit"),
+    (lambda model, x: model.layers.pop(), r"The network ends in FullLayer\(9, 3\), but a cross-entropy takes probabilities: "
+                                          r"put a SoftMaxLayer\(\) at the end"),
+    (lambda model, x: x.__imul__(255 / np.abs(x).max()), r"x goes up to 255 in size; .* scale them: x / 255 - 0.5"),
+    (lambda model, x: x.__imul__(1e5), r"x goes up to .* scale them: \(x - x.mean\(0\)\) / x.std\(\)"),
+    (lambda model, x: None, "Try a smaller learning rate"),
+])
+def test_divergence_names_its_cause(change, message):
+    model, x, t = problem()
+    change(model, x)
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match=r"^fit: diverged in epoch .*\. " + message):
+        model.fit(x, t, 20, 1e3, 8)
+
+
 @engines
 def test_early_stop(engine):
     model, x, t = problem()
@@ -363,7 +378,7 @@ def test_shuffling_follows_numpy_s_seed():
 def test_divergence_stops(engine):
     model, x, t = problem()
     with pytest.warns(RuntimeWarning, match=r"fit: diverged in epoch \d of 8: the loss is (nan|inf) at learning rate 1e\+"
-                                            r"200. Try a smaller learning rate") as caught:
+                                            r"200. x goes up to .* scale them") as caught:
         losses = model.fit(1e3 * x, t, 8, 1e200, 8, engine=engine)
     assert caught[0].filename == __file__
     n = model.history.epochs

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastnet.layer import parameters
 from fastnet.sequential import Sequential
+from fastnet.training.eligibility import why_not_in_copies
 
 CONSTANT = "constant"  # the schedule of a rate that stays
 _global_random_state = threading.Lock()
@@ -153,6 +154,9 @@ class Builders:
                 np.random.set_state(before)
         if not isinstance(model, Sequential):
             raise TypeError(f"lr_sweep: {_who(name)} must return a fastnet.Sequential, got {model!r}.")
+        reason = why_not_in_copies(model)
+        if reason is not None:
+            raise TypeError(f"lr_sweep: {reason}.")
         self._refuse_known(name, model)
         return model
 

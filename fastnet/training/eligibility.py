@@ -7,6 +7,8 @@ would make no difference, is reason enough to run the code as it is written. The
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,25 @@ def why_not_model(model: Any) -> str | None:
     if own is not None:
         return f"{type(model).__name__} has its own {own}"
     return layers.redefined(model, Sequential, _AROUND_TRAINING)
+
+
+def why_not_in_copies(model: Any) -> str | None:
+    """Why copies of a model, trained step by step without its ``fit``, might not do what the model itself would.
+
+    That is what a sweep does. A function put on an instance may refer to the original layer, which it would go on changing
+    while its copy is trained; a bound method is bound to the copy.
+    """
+    from fastnet.sequential import Sequential  # which imports this package
+
+    if not layers.inherits(model, Sequential, "fit"):
+        return f"{type(model).__name__} has a fit of its own, which a sweep does not call"
+    parts = [("", model), *((f"layers[{i}].", layer) for i, layer in enumerate(model.layers)), ("loss.", model.loss)]
+    for where, part in parts:
+        for name, value in getattr(part, "__dict__", {}).items():
+            if isinstance(value, (FunctionType, partial)) and callable(getattr(type(part), name, None)):
+                return (f"{where}{name} is a function that was put on the instance, and copies of the model would share it: "
+                        "bind it: types.MethodType(function, owner), or write a subclass")
+    return None
 
 
 def why_not(layer: Any) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 from fastnet._system import deferred_interrupt
 from fastnet._warn import warn
 from fastnet.kernels.threads import region
+from fastnet.training.divergence import advice, unsound
 from fastnet.training.history import EpochReport, History
 from fastnet.training.layerwise import Descent, forward_backward
 from fastnet.training.plan import ENGINES, Plan
@@ -40,12 +41,18 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: Options, plan: Plan
     """Run the epochs and return their losses; `model.history` keeps the rest."""
     history = model.history = History()
     losses = np.full(options.epochs, np.nan)
+    before = unsound(model)
     with region(), deferred_interrupt() as interrupt:
         engine = make_engine(plan.chosen, model, x, t, options)
         history.engine, history.why = engine.name, plan.why
         engine.check_interrupt = interrupt
         with _progress_bar(options) as bar:
             _epochs(model, engine, x, t, options, history, losses, bar, interrupt)
+    if history.stopped.startswith("diverged"):
+        message = f"fit: {history.stopped}. {advice(model, x, before)}"
+        if options.on_divergence == "raise":
+            raise FloatingPointError(message)
+        warn(message)
     return losses
 
 
@@ -99,11 +106,6 @@ def _epochs(model, engine, x, t, options, history, losses, bar, interrupt) -> No
         engine.write()
         with np.errstate(all="ignore"):
             _forward_backward(model, x, t, order, last_start)
-    if history.stopped.startswith("diverged"):
-        message = f"fit: {history.stopped}. Try a smaller learning rate."
-        if options.on_divergence == "raise":
-            raise FloatingPointError(message)
-        warn(message)
 
 
 def _last_batch(model, engine, x, t, order, start, lr, options) -> float:
