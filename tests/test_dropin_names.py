@@ -37,6 +37,10 @@ from .full import FullLayer, Counter
 from .dropout import Dropout as OwnDropout
 from . import sweep
 from layers.tools import *
+try:
+    from tools import tool as old_tool
+except ImportError:
+    pass
 import numpy as np
 RATE = 0.5
 def helper():
@@ -71,7 +75,7 @@ import os
 import pickle
 import fastnet
 import layers
-from layers import FullLayer, OwnDropout, sweep, Counter
+from layers import FullLayer, OwnDropout, sweep, Counter, old_tool
 from layers.full import *
 from layers.full import twice as again
 import layers.full, layers.gradcheck
@@ -82,7 +86,7 @@ assert sweep.mine and layers.gradcheck.mine, "a module of one's own, though fast
 assert twice([1, 2]).tolist() == [2, 4] and again is twice and np.pi > 3
 counter = pickle.loads(pickle.dumps(Counter()))
 assert type(counter) is Counter is layers.full.Counter and layers.full.RUN == [1]
-assert layers.tools.tool() == "own"
+assert layers.tools.tool() == old_tool() == "own"
 assert {"FullLayer", "OwnDropout", "RATE", "helper", "late"} <= set(layers.__all__) and "Counter" in layers.full.__all__
 assert not hasattr(layers, "np") and not hasattr(layers.full, "nothing")
 assert layers.get_num_threads() == fastnet.get_num_threads() and fastnet.gradcheck is not layers.gradcheck
@@ -124,7 +128,7 @@ def test_names_that_only_the_folder_has(course, tmp_path):
         f"layers.dropout is {tmp_path / 'layers' / 'dropout.py'}",
         f"Counter of layers.full comes from {tmp_path / 'layers' / 'full.py'}",
     ):
-        assert f"fastnet.dropin: {line}\n" in stderr
+        assert stderr.count(f"fastnet.dropin: {line}\n") == 1
 
 
 CHILD = "from layers import FullLayer; import sys; print(FullLayer.__module__, end=' ')"

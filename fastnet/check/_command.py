@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from fastnet.check._run import Finding, run
 _CHAPTER = {"full": "FullLayer", "relu": "ReluLayer", "softmax": "SoftMaxLayer", "cross_entropy": "CrossEntropyLayer",
             "sequential": "Sequential"}
 _NEXT = {"conv": "ConvLayer", "maxpool": "MaxPoolLayer", "flatten": "FlattenLayer"}
-_SHOWN = 6  # problems of a layer; more follow from them, as a rule
+_SHOWN = 8  # kinds of problems of a layer; more follow from them, as a rule
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,13 +92,18 @@ def _report(expected: dict[str, str], findings: dict[str, Finding], missing: lis
     return 1 if wrong else 0
 
 
-def _count(problems: list[str]) -> str:
+def _count(problems: list[tuple[str | None, str]]) -> str:
     return "in one place" if len(problems) == 1 else f"in {len(problems)} places"
 
 
 def _lines(finding: Finding | None) -> list[str]:
+    """Problems, alike ones once, and notes."""
     if finding is None:
         return []
-    problems = list(dict.fromkeys(finding.problems))
-    more = [f"... and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
-    return [*problems[:_SHOWN], *more, *finding.notes]
+    alike: dict[str, list[str]] = {}
+    for step, problem in finding.problems:
+        text = f"{step}: {problem}" if step else problem
+        alike.setdefault(re.sub(r"nan|inf|[-\d.,:;() ]+", " ", text), []).append(text)
+    lines = [first + (f" (and {len(rest)} more of this kind)" if rest else "") for first, *rest in alike.values()]
+    more = [f"... and {len(lines) - _SHOWN} more kinds"] if len(lines) > _SHOWN else []
+    return [*lines[:_SHOWN], *more, *finding.notes]

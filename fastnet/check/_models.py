@@ -94,7 +94,7 @@ def compare_model(probe: Probe, reference: Any, make: Callable[[], Any], what: s
         labels = reference.predict(x)
         with probe.step(f"predict(x), {what}"):
             found = model.predict(x.copy())
-        probe.same("the labels", found, labels)
+        probe.same("the array of labels", found, labels)
         _compare_fit(probe, model, reference, what, x, t)
 
 
@@ -110,7 +110,7 @@ def _compare_fit(probe: Probe, model: Any, reference: Any, what: str, x: np.ndar
             found, _ = model.fit(x.copy(), t.copy(), x.copy(), t.copy(), epochs=epochs, lr=lr, batch_size=batch_size)
         else:
             found = model.fit(x.copy(), t.copy(), epochs=epochs, lr=lr, batch_size=batch_size)
-    agree = probe.same("the losses of the epochs", found, losses)
+    agree = probe.same("the array of losses", found, losses)
     if not agree and np.shape(found) == (epochs,) and np.allclose(found, without_rest):
         probe.problem("these are the losses of a fit that leaves out the last, smaller batch")
     probe.same("W of the first layer after fit", model.layers[0].W, reference.layers[0].W)

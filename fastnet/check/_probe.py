@@ -58,7 +58,7 @@ class Probe:
         except BaseException as error:  # SystemExit as well: it is the participant's
             if self.current is None and not isinstance(error, SystemExit):
                 raise  # not in their code
-            self.problem(f"raises {type(error).__name__}: {str(error)[:200]}{self._line(error)}")
+            self.problem(f"raises {type(error).__name__}: {str(error)[:200]}{_of_python_2(error)}{self._line(error)}")
         finally:
             self.current = None
 
@@ -97,6 +97,11 @@ class Probe:
     def _line(self, error: BaseException) -> str:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(self.folder)]
         return f" ({os.path.relpath(frames[-1].filename, self.folder)}, line {frames[-1].lineno})" if frames else ""
+
+
+def _of_python_2(error: BaseException) -> str:
+    names = {"xrange", "raw_input", "unicode", "long", "reduce", "cPickle"}
+    return ", a name of Python 2" if getattr(error, "name", None) in names else ""
 
 
 Own = Callable[[str], Any]  # gives the folder's class, or function, of a name

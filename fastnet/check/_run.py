@@ -25,14 +25,14 @@ class Finding:
 
     Attributes
     ----------
-    problems : list of str
-        What differs or fails, and in which call.
+    problems : list of (str or None, str)
+        In which call, and what differs or fails there.
     notes : list of str
     compared : int or None
         Number of comparisons; None if they did not come to an end.
     """
 
-    problems: list[str] = field(default_factory=list)
+    problems: list[tuple[str | None, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     compared: int | None = None
 
@@ -56,7 +56,7 @@ def run(folder: Path, subjects: list[str], timeout: float) -> dict[str, Finding]
         last, step, how = _work(folder, left, whole, clean, timeout, findings)
         if how is None:
             break
-        findings.setdefault(last, Finding()).problems.append(f"{step}: {how}" if step else how)
+        findings.setdefault(last, Finding()).problems.append((step, how))
         if last == "__init__":
             if not whole:
                 break
@@ -114,7 +114,7 @@ class _Reader:
         self.subject = event.get("subject", self.subject)
         finding = self.findings.setdefault(self.subject, Finding())
         if "problem" in event:
-            finding.problems.append(": ".join(text for text in (event["step"], event["problem"]) if text))
+            finding.problems.append((event["step"], event["problem"]))
         elif "step" in event:
             self.step = event["step"]
         if "note" in event:

@@ -63,9 +63,12 @@ class _Finder(importlib.abc.MetaPathFinder):
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
         self.served = False
+        self.said: set[str] = set()
 
     def say(self, text: str) -> None:
-        if not self.quiet:
+        """A line on the error stream, once."""
+        if not self.quiet and text not in self.said:
+            self.said.add(text)
             print(f"fastnet.dropin: {text}", file=sys.stderr)
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:

@@ -101,10 +101,10 @@ def _bindings(path: Path, module: str) -> dict[str, tuple[str, str] | None]:
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         return {name: None for name in re.findall(r"(?m)^(?:def|class)\s+(\w+)", text)}
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return dict(_bound(tree.body, package))
+    return dict(_bound(tree.body, package, path.parent))
 
 
-def _bound(body: list[ast.stmt], package: str) -> Iterator[tuple[str, tuple[str, str] | None]]:
+def _bound(body: list[ast.stmt], package: str, folder: Path) -> Iterator[tuple[str, tuple[str, str] | None]]:
     """Names bound by statements, not by what is called in them."""
     for statement in body:
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -114,15 +114,17 @@ def _bound(body: list[ast.stmt], package: str) -> Iterator[tuple[str, tuple[str,
             for target in targets:
                 yield from ((node.id, None) for node in ast.walk(target) if isinstance(node, ast.Name))
         elif isinstance(statement, ast.ImportFrom):
-            yield from _imported(statement, package)
+            yield from _imported(statement, package, folder)
         elif isinstance(statement, (ast.If, ast.Try)):
             for part in ("body", "orelse", "finalbody"):
-                yield from _bound(getattr(statement, part, []), package)
+                yield from _bound(getattr(statement, part, []), package, folder)
             for handler in getattr(statement, "handlers", []):
-                yield from _bound(handler.body, package)
+                yield from _bound(handler.body, package, folder)
 
 
-def _imported(statement: ast.ImportFrom, package: str) -> Iterator[tuple[str, tuple[str, str] | None]]:
+def _imported(
+    statement: ast.ImportFrom, package: str, folder: Path
+) -> Iterator[tuple[str, tuple[str, str] | None]]:
     """Names that a file has from its own package; what it has from NumPy and others is not its to give."""
     top = package.partition(".")[0]
     if statement.level:
@@ -130,6 +132,8 @@ def _imported(statement: ast.ImportFrom, package: str) -> Iterator[tuple[str, tu
         origin = f"{above}.{statement.module}" if statement.module else above
     elif top and statement.module and statement.module.partition(".")[0] == top:
         origin = statement.module
+    elif package and statement.module and (folder / f"{statement.module}.py").is_file():
+        origin = f"{package}.{statement.module}"  # from full import FullLayer, inside the package: Python 2
     else:
         return
     for alias in statement.names:
