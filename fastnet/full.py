@@ -1,23 +1,27 @@
 """The fully connected layer."""
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, take
 from fastnet._state import FloatArray
-from fastnet.kernels import full as kernels
+from fastnet.kernels.full import full_backward, full_forward
+from fastnet.kernels.jobs import attempt, backward_job, forward_job, sgd_job
 from fastnet.kernels.sgd import sgd_update
 from fastnet.kernels.structs import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
+from fastnet.kernels.threads import caller
 from fastnet.layer import known
 from fastnet.lowering import ALL, COLUMNS, ROWS, Buffer, Lowering
 from fastnet.lowering import INPUTS as OF_INPUTS
 
 
 @known
-class FullLayer:
+class FullLayer(Buffered):
     """Fully connected layer: every output is a weighted sum of all inputs, plus a bias.
 
     ``forward`` computes y = x Wᵀ + b (3.7), ``backward`` the gradients (3.9), ``update_param`` the step of gradient
@@ -46,8 +50,8 @@ class FullLayer:
 
     Notes
     -----
-    All may be assigned, and changed in place. ``update_param`` never writes into an array that was assigned: it binds
-    new ones.
+    All may be assigned, and changed in place. No method writes into an array that was assigned, or that anybody but the
+    layer still holds: outputs, gradients and new weights are other arrays then, see :mod:`fastnet._buffers`.
 
     Examples
     --------
@@ -110,10 +114,21 @@ class FullLayer:
         -------
         ndarray, shape (n, n_o)
         """
+        if type(x) is np.ndarray and type(self) in PLAIN:
+            try:
+                held = self.__dict__
+                W, b = held["W"], held["b"]
+                if x.dtype == W.dtype == b.dtype:
+                    y = take(self._buffers, "y", (x.shape[0], self.n_o), W.dtype)
+                    if forward_job(y, x, W, b, self.n_i, caller()):
+                        held["x"] = x
+                        return y
+            except UNUSUAL:
+                pass
         W, b = self._parameters()
         x = _checks.rows(self, "x", _checks.floats(self, "x", x, W.dtype), self.n_i)
-        y = np.empty((len(x), self.n_o), W.dtype)
-        kernels.full_forward(y, x, W, b)
+        y = take(self._buffers, "y", (len(x), self.n_o), W.dtype)
+        full_forward(y, x, W, b)
         self.x = x
         return y
 
@@ -130,15 +145,26 @@ class FullLayer:
         ndarray, shape (n, n_i)
             Gradient of the loss with respect to the input.
         """
+        if type(y_grad) is np.ndarray and type(self) in PLAIN:
+            try:
+                held, n_i, n_o = self.__dict__, self.n_i, self.n_o
+                x, W, dtype = held["x"], held["W"], y_grad.dtype
+                if x.dtype == W.dtype == held["b"].dtype == dtype:
+                    dx = take(self._buffers, "dx", x.shape, dtype)
+                    dW, db = take(self._buffers, "dW", (n_o, n_i), dtype), take(self._buffers, "db", (1, n_o), dtype)
+                    if backward_job(dx, dW, db, y_grad, x, W, n_i, n_o, caller()):
+                        held["W_grad"], held["b_grad"] = dW, db
+                        return dx
+            except UNUSUAL:
+                pass
         W, _ = self._parameters()
         x = _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward"), W.dtype)
         x = _checks.rows(self, "x", x, self.n_i)
         dy = _checks.floats(self, "y_grad", y_grad, W.dtype)
         dy = _checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o))
-        dx, dW, db = np.empty(x.shape, W.dtype), np.empty(W.shape, W.dtype), np.empty((1, self.n_o), W.dtype)
-        kernels.full_backward_input(dx, dy, W)
-        kernels.full_backward_weights(dW, dy, x)
-        kernels.full_backward_bias(db, dy)
+        dx = take(self._buffers, "dx", x.shape, W.dtype)
+        dW, db = take(self._buffers, "dW", W.shape, W.dtype), take(self._buffers, "db", (1, self.n_o), W.dtype)
+        full_backward(dx, dW, db, dy, x, W)
         self.W_grad, self.b_grad = dW, db
         return dx
 
@@ -150,15 +176,28 @@ class FullLayer:
         lr : float
             The learning rate.
         """
+        if type(lr) is float and 0 <= lr < inf and type(self) in PLAIN:
+            try:
+                held = self.__dict__
+                W, b, dW, db = held["W"], held["b"], held["W_grad"], held["b_grad"]
+                if W.dtype == b.dtype == dW.dtype == db.dtype:
+                    new_W = take(self._buffers, "W", W.shape, W.dtype)
+                    new_b = take(self._buffers, "b", b.shape, W.dtype)
+                    if sgd_job(new_W, W, dW, new_b, b, db, lr, self.n_i, self.n_o, caller()):
+                        held["W"], held["b"] = new_W, new_b
+                        return
+            except UNUSUAL:
+                pass
         lr = _checks.rate(self, lr)
         W, b = self._parameters()
         dW = _checks.computed(self, "W_grad", self.W_grad, "forward and backward")
         db = _checks.computed(self, "b_grad", self.b_grad, "forward and backward")
         dW = _checks.own_shape(self, "W_grad", dW, W.shape, W.dtype)
         db = _checks.own_shape(self, "b_grad", db, b.shape, b.dtype)
-        new_W, new_b = np.empty(W.shape, W.dtype), np.empty(b.shape, b.dtype)
-        sgd_update(new_W, W, dW, lr)
-        sgd_update(new_b, b, db, lr)
+        new_W, new_b = take(self._buffers, "W", W.shape, W.dtype), take(self._buffers, "b", b.shape, b.dtype)
+        if not attempt(sgd_job, W.dtype, new_W, W, dW, new_b, b, db, lr, self.n_i, self.n_o):
+            sgd_update(new_W, W, dW, lr)
+            sgd_update(new_b, b, db, lr)
         self.W, self.b = new_W, new_b
 
     def update_params(self, lr: float) -> None:

@@ -17,6 +17,7 @@ _Class = TypeVar("_Class", bound=type)
 
 _BIAS = re.compile(r"(b|bias)(\d+|_\w*)?", re.IGNORECASE)  # b, b1, b_out, bias, bias_2; but not beta or basis
 _DEFINITIONS: dict[type, dict[str, Any]] = {}  # of fastnet's classes: what each defined when it was made
+_FORWARD: dict[type, Any] = {}  # of those with a forward: the one they defined
 _HOOKS = frozenset({"__getattribute__", "__setattr__", "__delattr__", "__getattr__"})  # called for every attribute
 _IGNORED = frozenset({"__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__annotate__",
                       "__annotations_cache__", "__annotate_func__", "__static_attributes__", "__firstlineno__",
@@ -140,7 +141,11 @@ def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
 
 def shielded(x: Any, layer: Any) -> Any:
     """x, or a copy of it for a layer that may write into what it is given, which others hold: the caller, other layers."""
-    return np.array(x) if isinstance(x, np.ndarray) and foreign(layer) else x
+    if not isinstance(x, np.ndarray):
+        return x
+    klass = type(layer)
+    own = klass.forward is _FORWARD.get(klass) and "forward" not in layer.__dict__  # fastnet's forward writes to no input
+    return x if own else np.array(x)
 
 
 def updater(layer: Any) -> Callable[[float], Any] | None:
@@ -176,6 +181,8 @@ def _written_together(layer: Any, promise: str, method: str) -> bool:
 def known(klass: _Class) -> _Class:
     """Class decorator: remember what the class defines, so that `overridden` sees what is changed later."""
     _DEFINITIONS[klass] = dict(vars(klass))
+    if "forward" in vars(klass):
+        _FORWARD[klass] = vars(klass)["forward"]
     return klass
 
 

@@ -5,15 +5,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, take
 from fastnet._state import FloatArray
-from fastnet.kernels.relu import relu_backward, relu_forward, relu_op
+from fastnet.kernels.relu import backward_entry, forward_entry, relu_backward, relu_forward, relu_op
 from fastnet.kernels.structs import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.layer import known
 from fastnet.lowering import ROWS, Buffer, Lowering
 
 
 @known
-class ReluLayer:
+class ReluLayer(Buffered):
     """Rectified linear unit: x where x > 0, else 0 (3.14). Its derivative at 0 is taken as 0.
 
     Attributes
@@ -52,9 +53,17 @@ class ReluLayer:
         ndarray
             Of the shape of x.
         """
+        if type(x) is np.ndarray and type(self) in PLAIN:
+            try:
+                y = take(self._buffers, "y", x.shape, x.dtype)
+                if forward_entry(y, x):
+                    self.__dict__["y"] = y
+                    return y
+            except UNUSUAL:
+                pass
         x = _checks.floats(self, "x", x)
         _checks.nonempty(self, "x", x)
-        y = np.empty(x.shape, x.dtype)
+        y = take(self._buffers, "y", x.shape, x.dtype)
         relu_forward(y, x)
         self.y = y
         return y
@@ -72,9 +81,17 @@ class ReluLayer:
         ndarray
             Gradient of the loss with respect to the input.
         """
+        if type(y_grad) is np.ndarray and type(self) in PLAIN:
+            try:
+                y = self.__dict__["y"]
+                dx = take(self._buffers, "dx", y.shape, y.dtype)
+                if y_grad.dtype == y.dtype and backward_entry(dx, y_grad, y):
+                    return dx
+            except UNUSUAL:
+                pass
         y = _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward"))
         dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
-        dx = np.empty(y.shape, y.dtype)
+        dx = take(self._buffers, "dx", y.shape, y.dtype)
         relu_backward(dx, dy, y)
         return dx
 

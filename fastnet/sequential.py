@@ -116,11 +116,14 @@ class Sequential:
         ndarray or float
             The output of the last layer; with a target, the loss.
         """
-        self.output_width()
         with unchanged_on_error((*self.layers, self.loss)):
-            for layer in self.layers:
-                x = layer.forward(shielded(x, layer))
-            return x if target is None else self.loss.forward(shielded(x, self.loss), shielded(target, self.loss))
+            try:
+                for layer in self.layers:
+                    x = layer.forward(shielded(x, layer))
+                return x if target is None else self.loss.forward(shielded(x, self.loss), shielded(target, self.loss))
+            except Exception:
+                self.output_width()  # says which layers do not fit each other, if that is why
+                raise
 
     def backward(self) -> np.ndarray:
         """Pass the gradient of the loss back through all layers, which keep the gradients of their parameters.

@@ -5,14 +5,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, take
 from fastnet._state import FloatArray
-from fastnet.kernels.softmax import softmax_backward, softmax_forward
+from fastnet.kernels.softmax import backward_entry, forward_entry, softmax_backward, softmax_forward
 from fastnet.layer import known
 from fastnet.lowering import Buffer, Lowering, Unsupported
 
 
 @known
-class SoftMaxLayer:
+class SoftMaxLayer(Buffered):
     """Softmax: turns each row of class scores into probabilities, which sum to 1 (3.16).
 
     Attributes
@@ -49,8 +50,16 @@ class SoftMaxLayer:
         -------
         ndarray, shape (n, n_classes)
         """
+        if type(x) is np.ndarray and type(self) in PLAIN:
+            try:
+                y = take(self._buffers, "y", x.shape, x.dtype)
+                if forward_entry(y, x):
+                    self.__dict__["y"] = y
+                    return y
+            except UNUSUAL:
+                pass
         x = _checks.rows(self, "x", _checks.floats(self, "x", x))
-        y = np.empty(x.shape, x.dtype)
+        y = take(self._buffers, "y", x.shape, x.dtype)
         softmax_forward(y, x)
         self.y = y
         return y
@@ -68,9 +77,17 @@ class SoftMaxLayer:
         ndarray, shape (n, n_classes)
             Gradient of the loss with respect to the scores.
         """
+        if type(y_grad) is np.ndarray and type(self) in PLAIN:
+            try:
+                y = self.__dict__["y"]
+                dx = take(self._buffers, "dx", y.shape, y.dtype)
+                if y_grad.dtype == y.dtype and backward_entry(dx, y_grad, y):
+                    return dx
+            except UNUSUAL:
+                pass
         y = _checks.rows(self, "y", _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward")))
         dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
-        dx = np.empty(y.shape, y.dtype)
+        dx = take(self._buffers, "dx", y.shape, y.dtype)
         softmax_backward(dx, dy, y)
         return dx
 

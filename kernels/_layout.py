@@ -3,7 +3,13 @@
 Numba compiles a kernel anew for every combination of layouts and of read-only arrays. A copy of the rare odd array costs
 less than a second compiled version of each kernel, at compile time and in the cache.
 """
+import threading
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+from fastnet.kernels._jit import jit
+from numba import from_dtype, types
 
 
 def plain(a: np.ndarray) -> np.ndarray:
@@ -16,3 +22,43 @@ def flat(a: np.ndarray) -> np.ndarray:
     if not a.flags.c_contiguous:  # reshape would copy, and the kernel's result would be lost without a word
         raise ValueError(f"a kernel writes to C-contiguous arrays only, got strides {a.strides} for shape {a.shape}")
     return a.reshape(-1)
+
+
+_compiling = threading.Lock()
+
+
+def for_dtypes(signature: Callable[[Any], tuple]) -> Callable[[Callable], Any]:
+    """Decorator: compile a function for the argument types that `signature` gives for a float type, and for no others.
+
+    Called with other arguments it raises TypeError, as it does before `make_ready` has compiled it: Numba's dispatcher,
+    which has to look at the types of all arguments anyway, so checks their dtype, layout and number of dimensions.
+    """
+
+    def decorate(function: Callable) -> Any:
+        dispatcher = jit(function)
+        dispatcher._can_compile = False
+        dispatcher.signature_for = signature
+        return dispatcher
+
+    return decorate
+
+
+def make_ready(entry: Any, dtype: np.dtype) -> None:
+    """Compile a function of `for_dtypes` for a dtype, unless that has been done."""
+    arguments = entry.signature_for(from_dtype(dtype))
+    if arguments not in entry.overloads:
+        with _compiling:
+            entry._can_compile = True
+            try:
+                entry.compile(arguments)
+            finally:
+                entry._can_compile = False
+
+
+def matrices(written: int, read: int) -> Callable[[Any], tuple]:
+    """Signature for `for_dtypes`: so many C-contiguous matrices that are written, then some that are read."""
+
+    def signature(t: Any) -> tuple:
+        return (*[types.Array(t, 2, "C")] * written, *[types.Array(t, 2, "C", readonly=True)] * read)
+
+    return signature

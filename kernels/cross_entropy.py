@@ -1,7 +1,7 @@
 """Cross-entropy of probabilities and one-hot targets, and its gradient (3.18, 3.19)."""
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels._layout import plain
+from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain
 
 
 def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:
@@ -11,7 +11,8 @@ def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:
     Summed in float64, in the order of the elements. 0 log 0 counts as 0, the limit; a true class with p = 0 gives inf;
     NaN in p or t gives NaN, and so does p < 0.
     """
-    return _forward(plain(p), plain(t))
+    make_ready(forward_entry, p.dtype)
+    return forward_entry(plain(p), plain(t))
 
 
 def cross_entropy_backward(dp: np.ndarray, p: np.ndarray, t: np.ndarray) -> None:
@@ -21,6 +22,7 @@ def cross_entropy_backward(dp: np.ndarray, p: np.ndarray, t: np.ndarray) -> None
     p = 0 at the true class gives -inf.
     """
     _backward(dp, plain(p), plain(t))
+    make_ready(backward_entry, p.dtype)
 
 
 @jit
@@ -43,3 +45,18 @@ def _backward(dp, p, t):
     for i in range(n):
         for j in range(m):
             dp[i, j] = zero if t[i, j] == zero else -t[i, j] / p[i, j] / count
+
+
+@for_dtypes(matrices(0, 2))
+def forward_entry(p, t):
+    """`cross_entropy_forward` for the layer, which has compared the shapes."""
+    return _forward(p, t)
+
+
+@for_dtypes(matrices(1, 2))
+def backward_entry(dp, p, t):
+    """`cross_entropy_backward` for the layer; False, with nothing done, if the shapes are not those of a batch."""
+    if p.shape != t.shape or dp.shape != p.shape or p.size == 0 or p.shape[1] == 1:
+        return False
+    _backward(dp, p, t)
+    return True

@@ -3,6 +3,7 @@ import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain
 from fastnet.kernels.gemm import matmul
+from fastnet.kernels.jobs import attempt, backward_job, forward_job
 
 
 def full_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> None:
@@ -11,7 +12,16 @@ def full_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> 
     y (n, n_o), x (n, n_i), W (n_o, n_i), b (1, n_o): one dtype (float32 or float64), any layout. Overwrites y.
     With n_i = 0, y is b. NaN and inf go where NumPy puts them.
     """
-    matmul(y, x, W.T, bias=b)
+    if not attempt(forward_job, W.dtype, y, x, W, b, W.shape[1]):
+        matmul(y, x, W.T, bias=b)
+
+
+def full_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray, x: np.ndarray, W: np.ndarray) -> None:
+    """dx = dy W, dW = dy.T x, db = column sums of dy: the three kernels below in one call (3.9)."""
+    if not attempt(backward_job, W.dtype, dx, dW, db, dy, x, W, W.shape[1], W.shape[0]):
+        full_backward_input(dx, dy, W)
+        full_backward_weights(dW, dy, x)
+        full_backward_bias(db, dy)
 
 
 def full_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray) -> None:

@@ -28,7 +28,7 @@ from fastnet.kernels.simd import (
     transpose,
 )
 from fastnet.kernels.structs import Mat
-from fastnet.kernels.threads import SCRATCH_BYTES, barrier, next_job, run
+from fastnet.kernels.threads import SCRATCH_BYTES, barrier, caller, least_work, next_job, run
 
 KC = 256  # length of one packed run
 MC = 64  # rows of A packed at once
@@ -36,7 +36,6 @@ _SLAB_BYTES = SCRATCH_BYTES * 3 // 4  # the scratch holds a slab of B, then MC r
 _PAD = 1  # keeps vector columns out of the same sets of the L1 cache
 _NC_BYTES = _SLAB_BYTES // (KC + _PAD) // VECTOR_BYTES * VECTOR_BYTES  # width of the slab
 _ABREAST = 4  # vectors of a row packed together
-_SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
 
 
 # --- inside a kernel: matrices by address, see `structs.Mat` ---------------------------------------------------------
@@ -312,7 +311,7 @@ def pack(b: np.ndarray) -> Packed:
     width = vector_lanes(b.dtype)
     data = np.empty((-(-n // width), k, width), b.dtype)
     run(pack_kernel, _address(data), k * width, _address(b), *_strides(b), k, n, b.dtype.type(1),
-        threads=1 if k * n < _SHARE else None)
+        threads=1 if k * n < least_work() else None)
     return Packed(data, (k, n))
 
 
@@ -361,9 +360,10 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, *, alpha: float
         padded = np.zeros(-(-n // width) * width, c.dtype)
         padded[:n] = np.ravel(bias)
     number = c.dtype.type
-    run(gemm, _address(c), c.strides[0] // c.itemsize, width, _address(a), *_strides(a), place, *steps, m, n, k,
-        number(alpha), number(beta), 0 if bias is None else _address(padded), int(relu),
-        threads=1 if m * n * k < _SHARE else None)
+    product = (_address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), place, *steps, m, n, k,
+               number(alpha), number(beta), 0 if bias is None else _address(padded), int(relu))
+    while not jobs.submit_product(caller(), *product):
+        jobs.prepare(c.dtype)
 
 
 def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
@@ -390,4 +390,7 @@ def syrk(c: np.ndarray, a: np.ndarray) -> None:
     a = _readable(a)
     n, k = a.shape
     run(syrk_kernel, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), n, k, c.dtype.type(1),
-        threads=1 if n * n * k < _SHARE else None)
+        threads=1 if n * n * k < least_work() else None)
+
+
+from fastnet.kernels import jobs  # noqa: E402  which needs the kernels above

@@ -38,6 +38,13 @@ def full_forward(y, x, W, b):
     y[...] = x @ W.T + b
 
 
+def full_backward(dx, dW, db, dy, x, W):
+    """dx = dy W, dW = dy.T x, db = column sums of dy (3.9)"""
+    full_backward_input(dx, dy, W)
+    full_backward_weights(dW, dy, x)
+    full_backward_bias(db, dy)
+
+
 def full_backward_input(dx, dy, W):
     """dx = dy W (3.9)"""
     dy, W = _f64(dy, W)

@@ -1,7 +1,7 @@
 """The rectified linear unit and its mask (3.14)."""
 import numpy as np
 from fastnet.kernels._jit import jit, op_kernel
-from fastnet.kernels._layout import flat, plain
+from fastnet.kernels._layout import flat, for_dtypes, make_ready, matrices, plain
 from fastnet.kernels.structs import op_at, rows_of
 
 
@@ -12,6 +12,7 @@ def relu_forward(y: np.ndarray, x: np.ndarray) -> None:
     Overwrites y, which may be x. NaN stays NaN.
     """
     _forward(flat(y), flat(plain(x)))
+    make_ready(forward_entry, y.dtype)
 
 
 def relu_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
@@ -23,6 +24,7 @@ def relu_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
     mask: a lost network is lost in all its weights.
     """
     _backward(flat(dx), flat(plain(dy)), flat(plain(y)))
+    make_ready(backward_entry, y.dtype)
 
 
 @jit
@@ -44,3 +46,21 @@ def relu_op(op, context, start, stop, one):
     """C = A where A > 0, else 0 (3.14), for samples start:stop of a compiled step; rows lie as those of C."""
     o = op_at(op)
     _forward(rows_of(o.c, start, stop, one), rows_of(o.a, start, stop, one))
+
+
+@for_dtypes(matrices(1, 1))
+def forward_entry(y, x):
+    """`relu_forward` of a matrix for the layer; False, with nothing done, if the shapes are not those of a batch."""
+    if y.shape != x.shape or x.size == 0:
+        return False
+    _forward(y.reshape(-1), x.reshape(-1))
+    return True
+
+
+@for_dtypes(matrices(1, 2))
+def backward_entry(dx, dy, y):
+    """`relu_backward` likewise."""
+    if dy.shape != y.shape or dx.shape != y.shape:
+        return False
+    _backward(dx.reshape(-1), dy.reshape(-1), y.reshape(-1))
+    return True

@@ -373,6 +373,15 @@ def store(typingctx, address, value):
 
 
 @intrinsic
+def pointer_at(typingctx, address, like):
+    """An address as a pointer to elements of like's type, for `numba.carray`."""
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], _llvm_float(like).as_pointer())
+
+    return types.CPointer(like)(types.int64, like), codegen
+
+
+@intrinsic
 def atomic_add(typingctx, address, value):
     """Add to the int64 at an address, sequentially consistent; returns what it held before."""
     def codegen(context, builder, signature, arguments):

@@ -5,7 +5,7 @@ SVML is not in its wheels); the one below is plain arithmetic, which LLVM vector
 """
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels._layout import plain
+from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain
 
 BLOCK = 2048  # numbers a block of rows holds at least: enough to fill the vectors, few enough to stay in L1 cache
 
@@ -22,6 +22,7 @@ def softmax_forward(y: np.ndarray, x: np.ndarray) -> None:
     -inf gives 0; a row with NaN or +inf, or of -inf alone, is all NaN, as in NumPy.
     """
     softmax_rows(y, plain(x))
+    make_ready(forward_entry, y.dtype)
 
 
 def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
@@ -31,6 +32,7 @@ def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
     Overwrites dx, which may be dy.
     """
     _backward(dx, plain(dy), plain(y))
+    make_ready(backward_entry, y.dtype)
 
 
 @jit
@@ -66,6 +68,24 @@ def _backward(dx, dy, y):
             dot += dy[i, j] * y[i, j]
         for j in range(m):
             dx[i, j] = y[i, j] * (dy[i, j] - dot)
+
+
+@for_dtypes(matrices(1, 1))
+def forward_entry(y, x):
+    """`softmax_forward` for the layer; False, with nothing done, if the shapes are not those of a batch."""
+    if y.shape != x.shape or x.size == 0:
+        return False
+    softmax_rows(y, x)
+    return True
+
+
+@for_dtypes(matrices(1, 2))
+def backward_entry(dx, dy, y):
+    """`softmax_backward` likewise."""
+    if dy.shape != y.shape or dx.shape != y.shape or y.size == 0:
+        return False
+    _backward(dx, dy, y)
+    return True
 
 
 @jit

@@ -38,7 +38,8 @@ _ABORT = 1 << 30  # added to _ARRIVED, ends all waiting at barriers
 _STARTED, _ENDED = 1, 2  # values of _STATE
 
 # The board, int64, belongs to the process, and places 8 to 15 to `_waiting`
-_SHARE, _WORKERS = 0, 1
+_SHARE, _WORKERS, LEAST = 0, 1, 2  # LEAST: multiply-adds from which a job is divided among threads
+KERNELS = 4  # addresses of kernels that are called again and again, see `set_kernel`
 _BUSY = 16
 _FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # of the call that the workers are in; function 0: Python knows it
 _OWN_SYNC = 48  # for calls of compiled code
@@ -46,8 +47,10 @@ _MASK, _MASK_BYTES = 112, 128  # of CPUs
 _WORKER, _WORKER_SIZE = 128, 16  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
 _TICKET, _AVOIDS, _ID = 0, 2, 3
 
-# A caller's block: a sync of its own, the address of the board, and behind it, where `scratch` points, the scratch
-_HEADER = 640
+# A caller's block: a sync of its own, memory for a job, the address of the board, and then the scratch. It is known by the
+# address of the scratch.
+_HEADER, JOB = 1280, -768
+_LEAST_WORK = 1 << 18
 
 
 # --- in compiled code: sync and board as addresses ------------------------------------------------------------------
@@ -304,8 +307,8 @@ class _Pool:
         self.lock = threading.Lock()  # of a call from Python
         self.count = threading.Lock()
         self.call: _Call | None = None
-        _board[:] = 0
-        _waiting.set_up(_board)
+        _board[_BUSY] = _board[_WORKERS] = 0
+        _board[_WORKER:] = 0
         self.share()
 
     def share(self) -> int:
@@ -371,6 +374,8 @@ def _aligned(size: int) -> tuple[np.ndarray, int]:
 
 _board_buffer, _board_address = _aligned(8 * (_WORKER + _MOST * _WORKER_SIZE))
 _board = np.frombuffer(_board_buffer, np.int64, _WORKER + _MOST * _WORKER_SIZE, _board_address - _address(_board_buffer))
+_waiting.set_up(_board)
+_board[LEAST] = _LEAST_WORK
 _local = threading.local()
 _pool = _Pool(_threads_at_start())
 
@@ -407,6 +412,17 @@ def address_of_kernel(kernel: Any) -> int:
     kernel.compile(signature.args)
     result = kernel.get_compile_result(signature)
     return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
+
+
+def set_kernel(place: int, kernel: Any) -> None:
+    """Put the address of a kernel, see `address_of_kernel`, on the board, at KERNELS + place."""
+    if _board[KERNELS + place] == 0:
+        _board[KERNELS + place] = address_of_kernel(kernel)
+
+
+def least_work() -> int:
+    """Multiply-adds from which work is divided among threads."""
+    return int(_board[LEAST])
 
 
 def run(kernel: Callable, *args, threads: int | None = None) -> None:

@@ -5,6 +5,7 @@ import signal
 import hypothesis
 import numpy as np
 import pytest
+from fastnet.kernels import threads
 from numba import types
 from numba.core.dispatcher import Dispatcher
 
@@ -26,6 +27,15 @@ def dtype(request):
 @pytest.fixture
 def rng():
     return np.random.default_rng(1)
+
+
+@pytest.fixture
+def divided():
+    """Even the smallest products are divided among the threads."""
+    before = threads.least_work()
+    threads._board[threads.LEAST] = 0
+    yield
+    threads._board[threads.LEAST] = before
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
-from fastnet.kernels import full, naive
+from fastnet.kernels import full, naive, threads
 from helpers import LAYOUTS, dtypes, eps, filled, laid_out, layouts, refuses, seeds, sizes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,6 +49,39 @@ def test_kernels_on_empty_and_course_shapes(n, n_i, n_o, dtype, rng):
     assert_naive("full_backward_input", x.shape, dy, W)
     assert_naive("full_backward_weights", W.shape, dy, x)
     assert_naive("full_backward_bias", b.shape, dy)
+
+
+@given(operands())
+def test_all_gradients_in_one_call_are_naive(operands):
+    x, W, _, dy = operands
+    outputs = [filled(shape, x.dtype) for shape in (x.shape, W.shape, (1, len(W)))]
+    expected = [filled(a.shape, np.float64) for a in outputs]
+    full.full_backward(*outputs, dy, x, W)
+    naive.full_backward(*expected, dy, x, W)
+    for a, b in zip(outputs, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=300 * eps(a), atol=300 * eps(a))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 130])
+def test_layer_gives_the_same_bits_for_any_number_of_threads(n, dtype, rng, divided):
+    results = []
+    x, dy = rng.standard_normal((n, 67)).astype(dtype), rng.standard_normal((n, 45)).astype(dtype)
+    for count in (1, 2, 3, 5):
+        threads.set_num_threads(count)
+        layer = FullLayer(67, 45, dtype=dtype, rng=0)
+        y, dx = layer.forward(x), layer.backward(dy)
+        layer.update_param(0.1)
+        np.testing.assert_allclose(dx, dy @ FullLayer(67, 45, dtype=dtype, rng=0).W, rtol=1e-4, atol=1e-4)
+        results.append([a.tobytes() for a in (y, dx, layer.W_grad, layer.b_grad, layer.W, layer.b)])
+    threads.set_num_threads(None)
+    assert all(other == results[0] for other in results)
+
+
+def test_wide_outputs(dtype, rng):
+    """More outputs than the scratch has room for biases."""
+    layer, x = FullLayer(2, 17_000, dtype=dtype, rng=rng), rng.standard_normal((2, 2)).astype(dtype)
+    layer.b = rng.standard_normal((1, 17_000)).astype(dtype)
+    np.testing.assert_allclose(layer.forward(x), x @ layer.W.T + layer.b, rtol=1e-5, atol=1e-5)
 
 
 def test_kernels_put_nan_and_inf_where_numpy_does(dtype, rng):

@@ -239,9 +239,8 @@ def test_relu_lets_nan_through(dtype):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (7, 50, 5), (70, 133, 300), (129, 48, 257), (3, 900, 700), (500, 5, 128)])
-def test_same_bits_for_any_number_of_threads(shape, dtype, rng, monkeypatch):
+def test_same_bits_for_any_number_of_threads(shape, dtype, rng, divided):
     m, n, k = shape
-    monkeypatch.setattr(gemm, "_SHARE", 0)  # even small products on all threads
     a, b, bias = (rng.standard_normal(s).astype(dtype) for s in ((m, k), (k, n), (1, n)))
     start = rng.standard_normal((m, n)).astype(dtype)
     results = []

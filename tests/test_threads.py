@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet.kernels import _waiting, gemm, threads
+from fastnet.kernels import _waiting, threads
 from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import matmul
 from fastnet.kernels.simd import atomic_add, load_int, store_int
@@ -24,7 +24,7 @@ PRODUCT = """
     import os, signal, sys, threading, time
     import numpy as np
     from fastnet.kernels import _waiting, gemm, threads
-    gemm._SHARE = 0
+    threads._board[threads.LEAST] = 0
 
     a, b = (np.random.default_rng(seed).standard_normal((300, 300)).astype(np.float32) for seed in (1, 2))
     expected = a.astype(float) @ b
@@ -331,8 +331,7 @@ def test_affinity_before_the_start():
 # --- many callers ---------------------------------------------------------------------------------------------------
 
 
-def test_several_python_threads_at_once(monkeypatch):
-    monkeypatch.setattr(gemm, "_SHARE", 0)
+def test_several_python_threads_at_once(divided):
     threads.set_num_threads(3)
     rng = np.random.default_rng(1)
     jobs = [(rng.standard_normal((50 + i, 70)), rng.standard_normal((70, 90))) for i in range(6)]

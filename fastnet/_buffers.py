@@ -1,0 +1,102 @@
+"""Arrays that a layer uses again: its outputs, its gradients and its new weights, as soon as nobody else holds them.
+
+A step of the course's network makes some thirty megabytes of arrays in float64, which the system has to find, to fill with
+zeros and to take back each time; that takes as long as the arithmetic of a small network. So a layer keeps the arrays
+that it has handed out, and counts who else refers to them: a view, a memoryview, a list, another thread or another
+library's tensor does, as long as it lives. An array that only the layer refers to is handed out again. Whatever
+somebody still holds is never written to.
+
+Where references are not counted exactly (PyPy, Python without its global lock) every array is a new one.
+"""
+from __future__ import annotations
+
+import sys
+import sysconfig
+from typing import Any
+
+import numpy as np
+
+from fastnet._state import FloatArray
+
+_KEPT = 4  # arrays for one purpose: two in turn, for two sizes of batches
+
+Buffers = dict[str, list[np.ndarray]]
+
+# What a call raises that a layer's short way does not know; the long way, with every check, then says what is wrong.
+UNUSUAL = (TypeError, ValueError, AttributeError, KeyError, IndexError)
+
+PLAIN: set[type] = set()  # classes whose attributes are fastnet's own: the short way may go to their dictionary
+
+
+class Buffered:
+    """A layer with buffers. They are no part of its state: neither copied nor pickled nor among its attributes."""
+
+    __slots__ = ("__dict__", "__weakref__", "_buffers")
+    _buffers: Buffers
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        layer = super().__new__(cls)
+        layer._buffers = {}
+        return layer
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hooks = "__getattribute__", "__setattr__", "__delattr__"
+        names = {name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, FloatArray)}
+        if all(getattr(cls, hook) is getattr(object, hook) for hook in hooks) and all(
+                isinstance(getattr(cls, name), FloatArray) for name in names):
+            PLAIN.add(cls)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__.copy()
+
+
+def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Return an array that nobody else holds, of undefined content; C-contiguous unless its last holder changed that."""
+    if not dtype.isnative:  # Numba takes some arrays of the other byte order for native ones
+        raise ValueError(f"buffers are of native types, got {dtype!r}")
+    try:
+        free = buffers[purpose]
+        a = free.pop(0)  # the one handed out first; out of the list, no other thread can find it
+        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype
+        free.append(a)
+        if usable:
+            return a
+    except (KeyError, IndexError):
+        free = buffers.setdefault(purpose, [])
+    return _search(free, shape, dtype)
+
+
+def _search(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """`take`, looking at all of them."""
+    for _ in range(len(free)):
+        try:
+            a = free.pop(0)
+        except IndexError:  # another thread was faster
+            break
+        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype
+        free.append(a)
+        if usable:
+            return a
+    a = np.empty(shape, dtype)
+    if _COUNTED:
+        free.append(a)
+        if len(free) > _KEPT:
+            del free[0]
+    return a
+
+
+def _references_are_counted() -> bool:
+    free_threaded = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    return sys.implementation.name == "cpython" and hasattr(sys, "getrefcount") and not free_threaded
+
+
+def _references_to_a_local() -> int:
+    free = [np.empty(0)]
+    a = free.pop()
+    return getrefcount(a)
+
+
+_COUNTED = _references_are_counted()
+getrefcount = sys.getrefcount if _COUNTED else lambda a: -1
+_ALONE = _references_to_a_local()
