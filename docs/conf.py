@@ -28,6 +28,7 @@ html_css_files = ["fastnet.css"]
 html_math_renderer = "mathml"
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
+highlight_language = "text"  # unless a block names another
 pygments_style, pygments_dark_style = "friendly", "monokai"
 
 autodoc_typehints = "none"  # the docstrings say it in words

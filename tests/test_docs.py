@@ -10,7 +10,7 @@ import pytest
 import fastnet
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["start-student", "start-rates", "start-performance", "gram", "tools", "pictures", "layers"]
+PAGES = ["../README", "start-student", "start-rates", "start-performance", "gram", "tools", "pictures", "layers"]
 NOTEBOOKS = ["chapter", "sweep", "guard"]
 EXAMPLES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "fastnet").rglob("*.py")
                   if ">>> " in path.read_text(encoding="utf-8"))
