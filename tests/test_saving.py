@@ -8,7 +8,18 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer, one_hot, saving
+from fastnet import (
+    ConvLayer,
+    CrossEntropyLayer,
+    FlattenLayer,
+    FullLayer,
+    MaxPoolLayer,
+    ReluLayer,
+    Sequential,
+    SoftMaxLayer,
+    one_hot,
+    saving,
+)
 
 numpy_format = pytest.importorskip("safetensors.numpy")
 
@@ -16,6 +27,11 @@ numpy_format = pytest.importorskip("safetensors.numpy")
 def network(dtype=np.float64, sizes=(7, 5, 3)):
     layers = [layer for a, b in itertools.pairwise(sizes) for layer in (FullLayer(a, b, dtype, a), ReluLayer())]
     return Sequential((*layers[:-1], SoftMaxLayer()), CrossEntropyLayer())
+
+
+def convolutions(dtype=np.float64):
+    return Sequential((ConvLayer(3, 4, 3, dtype, 0), ReluLayer(), MaxPoolLayer(2), ConvLayer(4, 5, 5, dtype, 1), MaxPoolLayer(3),
+                       ReluLayer(), FlattenLayer(), FullLayer(5 * 1 * 2, 3, dtype, 2), SoftMaxLayer()), CrossEntropyLayer())
 
 
 @pytest.fixture
@@ -54,6 +70,24 @@ def test_comes_back_to_the_bit(tmp_path, rng, dtype):
     x = rng.standard_normal((9, 7))
     assert np.array_equal(model.predict_proba(x), again.predict_proba(x))
     again.fit(x, one_hot(np.arange(9) % 3), 1, 0.1)  # what was loaded can be written to
+
+
+def test_convolutions_come_back_and_go_to_pytorch(tmp_path, rng, dtype):
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file
+
+    model = convolutions(dtype)
+    model.layers[0].b = rng.standard_normal(4).astype(dtype)
+    x = rng.standard_normal((6, 3, 7, 12)).astype(dtype)
+    model.save(tmp_path / "m.safetensors")
+    again = fastnet.load(tmp_path / "m.safetensors")
+    assert repr(again) == repr(model)
+    expected = model.predict_proba(x)
+    assert np.array_equal(again.predict_proba(x), expected)
+    module = model.to_torch()
+    module.load_state_dict(load_file(tmp_path / "m.safetensors"))
+    with torch.no_grad():
+        np.testing.assert_allclose(module(torch.tensor(x)).numpy(), expected, rtol=0, atol=20 * np.finfo(dtype).eps)
 
 
 def test_odd_weights_survive(tmp_path):
