@@ -21,7 +21,7 @@ from fastnet.kernels.threads import get_num_threads
 from fastnet.relu import ReluLayer
 from fastnet.sequential import Sequential
 from fastnet.softmax import SoftMaxLayer
-from fastnet.training.plan import ENGINES
+from fastnet.training.options import ENGINES
 
 
 class Product(NamedTuple):

@@ -16,7 +16,7 @@ from fastnet.kernels.sgd import sgd_update
 from fastnet.kernels.structs import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
 from fastnet.kernels.threads import caller
 from fastnet.layer import known
-from fastnet.lowering import ALL, COLUMNS, ROWS, Buffer, Lowering
+from fastnet.lowering import ALL, COLUMNS, ROWS, Buffer, Lowering, Unsupported
 from fastnet.lowering import INPUTS as OF_INPUTS
 
 
@@ -208,6 +208,8 @@ class FullLayer(Buffered):
         """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
         if x is net.input and net.first is not None:
             return net.first.lower(net, x)
+        if x.shape != (self.n_i,):
+            raise Unsupported(f"FullLayer takes samples of {self.n_i} values, not of the shape {x.shape}")
         W = net.parameter("W", (self.n_o, self.n_i))
         b = net.parameter("b", (1, self.n_o), vector=True)
         y = net.buffer(self.n_o)

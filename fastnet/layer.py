@@ -191,6 +191,11 @@ def known_class(klass: type) -> bool:
     return klass in _DEFINITIONS
 
 
+def definition(klass: type) -> dict[str, Any]:
+    """What a class of fastnet's defined when it was made; empty for any other class."""
+    return _DEFINITIONS.get(klass, {})
+
+
 def overridden(subject: Any, klass: type) -> str | None:
     """What keeps an object from being exactly what a class of fastnet's was written to be.
 

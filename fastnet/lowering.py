@@ -69,6 +69,7 @@ class Buffer:
     columns: int
     row: int  # distance of rows
     lanes: int
+    shape: tuple[int, ...]  # of a sample's values
 
     @property
     def mat(self) -> Matrix:
@@ -147,6 +148,7 @@ class Cost:
     products: float = 0.0  # multiply-adds of the way forward, for a sample
     parameters: float = 0.0  # elements
     outputs: float = 0.0  # elements of all buffers, for a sample
+    widest: int = 0  # elements of the largest of them, for a sample
     parameter_traffic: float = 0.0  # elements read and written in a step, whatever the batch size
 
     def add(self, **amounts: float) -> None:
@@ -193,17 +195,23 @@ class Lowering:
 
     # --- what layers ask for --------------------------------------------------------------------------------------------
 
-    def buffer(self, columns: int) -> Buffer:
-        """Room for rows of so many values, a little apart, so that they do not share sets of the L1 cache."""
+    def buffer(self, columns: int, shape: tuple[int, ...] | None = None) -> Buffer:
+        """Room for rows of so many values, a little apart, so that they do not share sets of the L1 cache.
+
+        `shape` says what a row means, an image for instance; by default it is (columns,).
+        """
         at_end = self.layer >= len(self.layers) - _WITHOUT_SPREAD
         row = columns if at_end else spread(columns, self.lanes, self.dtype.itemsize)
         self.cost.outputs += columns
-        return Buffer(self.reserve(WORK, -(-self.rows * row // self.lanes) * self.lanes), columns, row, self.lanes)
+        self.cost.widest = max(self.cost.widest, columns)
+        return Buffer(self.reserve(WORK, -(-self.rows * row // self.lanes) * self.lanes), columns, row, self.lanes,
+                      shape or (columns,))
 
     def buffer_like(self, x: Buffer) -> Buffer:
         """Room for the gradient of a buffer, laid out as that is."""
         self.cost.outputs += x.columns
-        return Buffer(self.reserve(WORK, -(-self.rows * x.row // self.lanes) * self.lanes), x.columns, x.row, self.lanes)
+        return Buffer(self.reserve(WORK, -(-self.rows * x.row // self.lanes) * self.lanes), x.columns, x.row, self.lanes,
+                      x.shape)
 
     def losses(self) -> Place:
         """Room for each row's loss (float64); their mean becomes the mini-batch's."""
@@ -271,9 +279,13 @@ class Lowering:
 
     # --- the program --------------------------------------------------------------------------------------------------
 
-    def lower(self, layers: list[Any], columns: int, loss: Any = None) -> Buffer | None:
-        """Lower all layers, then the loss and the way back; returns the last buffer: outputs, or the input's gradient."""
-        x = self.input = Buffer(Place(DATA, 0), columns, columns, self.lanes)
+    def lower(self, layers: list[Any], shape: tuple[int, ...], loss: Any = None) -> Buffer | None:
+        """Lower all layers, for samples of this shape, then the loss and the way back.
+
+        Returns the last buffer: the outputs, or the gradient of the input.
+        """
+        columns = int(np.prod(shape))
+        x = self.input = Buffer(Place(DATA, 0), columns, columns, self.lanes, shape)
         self.layers = layers
         for self.layer, layer in enumerate(layers):
             lower = getattr(layer, "lower", None)

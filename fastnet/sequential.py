@@ -164,7 +164,7 @@ class Sequential:
         engine: str = "auto", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
         rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
         callbacks: Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]] = (),
-        progress: bool | None = None, on_divergence: str = "stop",
+        progress: bool | None = None, on_divergence: str = "stop", optimizer: str = "sgd",
     ) -> np.ndarray:
         """Train with stochastic gradient descent.
 
@@ -203,6 +203,9 @@ class Sequential:
             Show a progress bar. By default if the error stream is a terminal.
         on_divergence : {"stop", "raise", "ignore"}
             What to do when a loss is no longer finite: end with a warning, raise FloatingPointError, or go on.
+        optimizer : {"sgd", "adam"}
+            Stochastic gradient descent, or Adam (Kingma & Ba 2015) with beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8. Its
+            usual rate is 0.001. Weight decay is added to the gradient in both.
 
         Returns
         -------
@@ -220,9 +223,9 @@ class Sequential:
         compiled engines put those into the layers at the end.
         """
         return training.fit(
-            self, x, y, epochs, lr, batch_size, engine=engine, validation=validation, shuffle=shuffle, rng=rng,
-            momentum=momentum, weight_decay=weight_decay, early_stop=early_stop, callbacks=callbacks,
-            progress=progress, on_divergence=on_divergence)
+            self, x, y, epochs=epochs, lr=lr, batch_size=batch_size, engine=engine, optimizer=optimizer,
+            validation=validation, shuffle=shuffle, rng=rng, momentum=momentum, weight_decay=weight_decay,
+            early_stop=early_stop, callbacks=callbacks, progress=progress, on_divergence=on_divergence)
 
     def partial_fit(self, x: npt.ArrayLike, y: npt.ArrayLike, lr: float, batch_size: int = 128) -> float:
         """Go through some data once.
@@ -242,13 +245,13 @@ class Sequential:
     def explain(
         self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, batch_size: int = 128, *, engine: str = "auto",
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False, momentum: float = 0.0,
-        weight_decay: float = 0.0,
+        weight_decay: float = 0.0, optimizer: str = "sgd",
     ) -> Plan:
         """Estimate what each engine would take for a fit, and which one would be chosen.
 
         Parameters
         ----------
-        x, y, epochs, batch_size, engine, validation, shuffle, momentum, weight_decay
+        x, y, epochs, batch_size, engine, validation, shuffle, momentum, weight_decay, optimizer
             As in :meth:`fit`.
 
         Returns
@@ -260,14 +263,14 @@ class Sequential:
         -----
         ===========  ==============================================================================================
         ``layers``   one layer after the other, in Python: for any network
-        ``fused``    FullLayer and ReluLayer in turn, then SoftMaxLayer with cross-entropy: compiled steps
+        ``fused``    compiled steps, for layers of fastnet's as they are
         ``gram``     the same; the first layer's weights are formed at the end alone, until then products of the
                      samples with each other stand in for them: for many epochs on some thousand samples
         ``windows``  the same for some hundred samples at a time: for small mini-batches
         ===========  ==============================================================================================
         """
-        return training.explain(self, x, y, epochs, batch_size, engine=engine, validation=validation, shuffle=shuffle,
-                                momentum=momentum, weight_decay=weight_decay)
+        return training.explain(self, x, y, epochs=epochs, batch_size=batch_size, engine=engine, optimizer=optimizer,
+                                validation=validation, shuffle=shuffle, momentum=momentum, weight_decay=weight_decay)
 
     def predict(self, x: npt.ArrayLike) -> np.ndarray:
         """Return the number of the most probable class of each sample.

@@ -133,10 +133,15 @@ def test_changes_after_the_construction_are_seen():
     assert "layers[0] and layers[2] are the same FullLayer" in why_not_compiled(model)
     model.layers[2] = FullLayer(4, 4, np.float32, rng=1)
     assert "several dtypes (float32, float64)" in why_not_compiled(model)
+    model.layers[2] = FullLayer(4, 4, rng=1)
     model.layers.insert(3, ReluLayer())
-    assert "in turn" in why_not_compiled(model)
+    assert why_not_compiled(model) is None
+    model.layers.insert(3, SoftMaxLayer())
+    assert "SoftMaxLayer as the last layer only" in why_not_compiled(model)
     del model.layers[3:]
-    assert "end in SoftMaxLayer" in why_not_compiled(model)
+    assert "CrossEntropyLayer behind SoftMaxLayer only" in why_not_compiled(model)
+    model.layers[0] = FullLayer(5, 4, rng=0)
+    assert why_not_compiled(model, (7,)) == "FullLayer takes samples of 5 values, not of the shape (7,)"
 
 
 def test_one_layer_can_be_asked_about():

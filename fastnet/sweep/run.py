@@ -28,7 +28,8 @@ from fastnet.sweep.shared import Shared
 from fastnet.sweep.spec import Builders, Setting, Spec
 from fastnet.sweep.states import Files, Memory
 from fastnet.training import labelled
-from fastnet.training.plan import ENGINES, Plan, plan
+from fastnet.training.options import ENGINES
+from fastnet.training.plan import Plan, plan
 
 _WHO = "lr_sweep"
 
@@ -233,8 +234,7 @@ class _Planner:
 
     def _plan(self, spec: Spec, setting: Setting) -> Plan:
         n = len(self.x) - (len(self.x) // spec.folds if spec.folds else 0)
-        return plan(self.models[setting.name], self.x[:n], spec.epochs, setting.batch_size, engine=spec.engine,
-                    shuffle=spec.shuffle, momentum=setting.momentum, decay=setting.weight_decay, models=self.trials)
+        return plan(self.models[setting.name], self.x[:n], spec.options(setting), models=self.trials)
 
     def models_at_once(self, spec: Spec) -> int:
         """One model a core, which needs no waiting for each other, where there is memory for it; else fewer.

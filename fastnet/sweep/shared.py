@@ -13,10 +13,8 @@ import numpy as np
 from fastnet.sequential import Sequential
 from fastnet.sweep.folds import held_out, rows_of
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.training.engine import Engine
 from fastnet.training.first import first_outputs, gram_buffer, gram_matrix
-from fastnet.training.layerwise import Layerwise
-from fastnet.training.plan import ENGINES
+from fastnet.training.loop import make_engine
 
 Labelled = tuple[np.ndarray, np.ndarray]  # samples, one-hot targets
 
@@ -120,13 +118,12 @@ class Start:
     def engine(self, shared: Shared, part: Part, spec: Spec, trial: Trial) -> Any:
         """An engine for one trial."""
         name = self.engines[trial.setting]
-        common = part.x, part.t, trial.batch_size, trial.momentum, trial.weight_decay
-        if name == "layers":
-            return Layerwise(copy.deepcopy(self.model), *common)
+        model = copy.deepcopy(self.model) if name == "layers" else self.model
+        products: dict[str, Any] = {}
         if name == "gram":
-            a0, products = self._first.of(trial.fold, lambda: self._first_outputs(shared, part))
-            return Engine(self.model, *common, way="gram", g=part.g, a0=a0, products=products)
-        return ENGINES[name](self.model, *common)
+            a0, of_others = self._first.of(trial.fold, lambda: self._first_outputs(shared, part))
+            products = {"g": part.g, "a0": a0, "products": of_others}
+        return make_engine(name, model, part.x, part.t, spec.options(trial.setting), **products)
 
     def _first_outputs(self, shared: Shared, part: Part) -> tuple[np.ndarray, dict[int, Any]]:
         """X W_0.T, and the products that evaluate other data, with the same for those."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastnet.layer import parameters
 from fastnet.sequential import Sequential
+from fastnet.training import FitOptions
 from fastnet.training.eligibility import why_not_in_copies
 
 CONSTANT = "constant"  # the schedule of a rate that stays
@@ -99,6 +100,11 @@ class Spec:
         """What tells a trial from the others of the sweep."""
         more = [f"{field.replace('_', ' ')} {getattr(trial, field)}" for field in Setting._fields[1:] if field in self.axes]
         return ", ".join([str(trial), *more])
+
+    def options(self, setting: Setting) -> FitOptions:
+        """What the trials of a setting are asked for; each has its own rates and, if rows are shuffled, generator."""
+        return FitOptions(self.epochs, lambda epoch: 0.0, setting.batch_size, engine=self.engine, momentum=setting.momentum,
+                          weight_decay=setting.weight_decay, shuffle=self.shuffle)
 
     def trial(self, setting: Setting, lr: float, seed: int, fold: int = 0) -> Trial:
         """The trial of a setting."""

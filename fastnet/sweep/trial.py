@@ -13,6 +13,7 @@ from fastnet.kernels.threads import region
 from fastnet.sweep.shared import Part, Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training import Evaluation
+from fastnet.training.loop import epochs
 from fastnet.training.scoring import score
 
 
@@ -98,7 +99,7 @@ def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial, until: int
 
 
 class _Run:
-    """The epochs of a trial, as `fastnet.training.loop` runs them, but that it ends as soon as the loss says it is lost."""
+    """The epochs of a trial, as a fit runs them, but that it ends as soon as the loss says it is lost."""
 
     def __init__(self, spec: Spec, trial: Trial, part: Part, state: State | None) -> None:
         self.spec, self.trial, self.part = spec, trial, part
@@ -118,25 +119,23 @@ class _Run:
 
     def epochs(self, engine: Any, until: int) -> None:
         """Train up to that number of epochs."""
-        n = len(self.part.x)
-        for epoch in range(len(self.losses), until):
-            order = None if self.rng is None else self.rng.permutation(n)
-            of_batches = engine.epoch(self.spec.rate(self.trial, epoch), order, n)
-            self.losses.append(float(of_batches.mean()))
-            if epoch == 0:
-                self.limit = self.spec.diverged_above * of_batches[0]  # seen with the weights of the start
-            if self.part.validation is not None:
-                self.scores.append(score(engine, *self.part.validation))
+        options = self.spec.options(self.trial.setting).with_(
+            epochs=until, lr=lambda epoch: self.spec.rate(self.trial, epoch), rng=self.rng, validation=self.part.validation)
+        for report, batch_losses, _ in epochs(engine, options, len(self.part.x), start=len(self.losses), restorable=False):
+            self.losses.append(report.loss)
+            if report.epoch == 0:
+                self.limit = self.spec.diverged_above * batch_losses[0]  # seen with the weights of the start
+            if report.val_loss is not None and report.val_accuracy is not None:
+                self.scores.append(Evaluation(report.val_loss, report.val_accuracy))
             if not self.losses[-1] <= self.limit or not np.isfinite(self.losses[-1]):
                 self.status = "diverged"
                 return
-            engine.check_interrupt()
 
 
 def _saved(engine: Any) -> Any:
     """The engine's state, apart from the engine."""
     if engine.name == "layers":
-        return copy.deepcopy((engine.model, engine.descent.velocity))
+        return copy.deepcopy((engine.model, (engine.descent.moments, engine.descent.steps)))
     return engine.save()
 
 
@@ -144,10 +143,10 @@ def _restore(engine: Any, saved: Any) -> None:
     if engine.name != "layers":
         engine.restore(saved)
         return
-    model, velocity = copy.deepcopy(saved)
+    model, of_descent = copy.deepcopy(saved)
     for layer, other in zip((*engine.model.layers, engine.model.loss), (*model.layers, model.loss)):
         if hasattr(other, "__dict__"):
             layer.__dict__.clear()
             layer.__dict__.update(other.__dict__)
-    engine.descent.velocity = velocity
+    engine.descent.moments, engine.descent.steps = of_descent
 

@@ -14,13 +14,8 @@ from typing import Any
 import numpy as np
 
 from fastnet import layer as layers
-from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.full import FullLayer
-from fastnet.relu import ReluLayer
-from fastnet.softmax import SoftMaxLayer
-
-LAYERS: tuple[type, ...] = (FullLayer, ReluLayer, SoftMaxLayer)  # which compiled engines know
-LOSSES: tuple[type, ...] = (CrossEntropyLayer,)
+from fastnet.lowering import Lowering, Unsupported
 
 # What a subclass of Sequential may have of its own: nothing of it runs within a fit.
 _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclass__", "__class_getitem__", "summary",
@@ -28,12 +23,14 @@ _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclas
 _ATTRIBUTES = frozenset({"layers", "loss", "history"})  # of a Sequential's instances: not to be properties of a subclass
 
 
-def why_not_compiled(model: Any) -> str | None:
+def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None) -> str | None:
     """Why a model has to be trained layer by layer; None if a compiled engine may stand in.
 
     Parameters
     ----------
     model : Sequential
+    shape : tuple of int, optional
+        Of one sample. By default what a fully connected first layer takes.
 
     Returns
     -------
@@ -45,8 +42,8 @@ def why_not_compiled(model: Any) -> str | None:
             or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
             or _prefixed("loss: ", why_not_loss(model.loss))
             or _twice(model.layers)
-            or _why_not_stack(model.layers)
-            or _why_not_dtypes(model))
+            or _why_not_dtypes(model)
+            or _why_not_lowered(model, shape))
 
 
 def why_not_model(model: Any) -> str | None:
@@ -80,20 +77,16 @@ def why_not_in_copies(model: Any) -> str | None:
 
 
 def why_not(layer: Any) -> str | None:
-    """Why a layer must be run as it is written; None if it is exactly one of fastnet's that engines compile."""
-    return _why_not_one_of(layer, LAYERS)
+    """Why a layer or loss must be run as it is written; None if it is exactly one of fastnet's that lower to ops."""
+    base = next((klass for klass in type(layer).__mro__ if "lower" in layers.definition(klass)), None)
+    if base is None:
+        return f"{type(layer).__name__} is not a class that the compiled engines know"
+    return layers.overridden(layer, base)
 
 
 def why_not_loss(loss: Any) -> str | None:
     """As `why_not`, for a loss."""
-    return _why_not_one_of(loss, LOSSES)
-
-
-def _why_not_one_of(subject: Any, classes: tuple[type, ...]) -> str | None:
-    base = next((klass for klass in classes if isinstance(subject, klass)), None)
-    if base is None:
-        return f"{type(subject).__name__} is not a class that the compiled engines know"
-    return layers.overridden(subject, base)
+    return why_not(loss)
 
 
 def _twice(stack: Sequence[Any]) -> str | None:
@@ -105,13 +98,17 @@ def _twice(stack: Sequence[Any]) -> str | None:
     return None
 
 
-def _why_not_stack(stack: Sequence[Any]) -> str | None:
-    kinds = [type(layer) for layer in stack]
-    if kinds[-1] is not SoftMaxLayer:
-        return "the compiled engines know networks that end in SoftMaxLayer with CrossEntropyLayer"
-    expected = [FullLayer if i % 2 == 0 else ReluLayer for i in range(len(kinds) - 1)]
-    if len(kinds) % 2 == 1 or kinds[:-1] != expected:
-        return "the compiled engines know FullLayer and ReluLayer in turn, a FullLayer first and last"
+def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
+    """What a layer or the loss says that it has no ops for: a combination that nobody has written."""
+    if shape is None:
+        first = model.layers[0]
+        if not isinstance(first, FullLayer):
+            return None  # only the data can tell
+        shape = (first.n_i,)
+    try:
+        Lowering(model.dtype, 1).lower(list(model.layers), shape, model.loss)
+    except Unsupported as why:
+        return str(why)
     return None
 
 

@@ -53,13 +53,14 @@ class Engine:
         self.steps = 0  # mini-batches so far
         self.check_interrupt: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
         self.t = np.require(t, self.dtype, ("C", "W"))  # a read-only t would be another type to compile for
+        shape = x.shape[1:]
         x = x if x.ndim == 2 else x.reshape(len(x), -1)
         self.way = (Plain(x, self.dtype, self.batch_size) if way == "fused" else
                     WAYS[way](model.layers[0], self.dtype, bool(momentum), x, self.batch_size, **shared))
         self.name = way
         self.net = Lowering(self.dtype, self.batch_size, moments=_MOMENTS[self.optimizer],
                             first=self.way if isinstance(self.way, RowSpace) else None)
-        self.net.lower(list(model.layers), x.shape[1], model.loss)
+        self.net.lower(list(model.layers), shape, model.loss)
         self._rows_row = spread(self.way.columns, self.net.lanes, self.dtype.itemsize)
         self._rows = self.net.reserve(WORK, self.net.lanes)  # vectors may be read beyond the last row
         self._rows = self.net.reserve(WORK, self.batch_size * self._rows_row)
@@ -106,11 +107,15 @@ class Engine:
         if isinstance(self.way, RowSpace):
             self.model.layers[0].W = self.way.weights()
 
-    def velocities(self) -> dict[tuple[int, str], np.ndarray]:
-        """The velocity of each parameter, by the number of its layer and its name."""
-        found = {(slot.layer, slot.name): slot.get(self._arenas[MOMENTS]) for slot in self.net.slots}
+    def moments(self) -> dict[tuple[int, str], tuple[np.ndarray, ...]]:
+        """What the optimiser keeps of each parameter, by its layer's number and its name: (V,) or Adam's (m, v)."""
+        if self.optimizer == SGD:
+            return {}
+        size, arena = self.net.sizes[STATE], self._arenas[MOMENTS]
+        kept = [arena] if self.optimizer == MOMENTUM else [arena[size:], arena[2 * size:]]
+        found = {(slot.layer, slot.name): tuple(slot.get(flat) for flat in kept) for slot in self.net.slots}
         if isinstance(self.way, RowSpace):
-            found[0, "W"] = self.way.velocity()
+            found[0, "W"] = (self.way.velocity(),)
         return found
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
@@ -182,7 +187,7 @@ class Predictor:
         self.in_row_space = isinstance(way, RowSpace)
         self.rows = min(_PREDICTED_ROWS, max(1, len(x)))
         self.net = Lowering(self.dtype, self.rows, forward_only=True, first=way if self.in_row_space else None)
-        self.output = self.net.lower(list(model.layers), int(np.prod(x.shape[1:])))
+        self.output = self.net.lower(list(model.layers), x.shape[1:])
         self.net.reserve(WORK, self.net.lanes)
         self._arenas = {STATE: state, MOMENTS: state[:0], WORK: _zeros(self.net.sizes[WORK], self.dtype),
                         LOSSES: np.zeros(0)}

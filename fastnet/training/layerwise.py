@@ -11,25 +11,31 @@ from fastnet._state import arrays, snapshot
 from fastnet._warn import warn
 from fastnet.layer import decaying, declared_parameters, foreign, parameters, updater
 from fastnet.training.eligibility import why_not_loss, why_not_model
+from fastnet.training.engine import BETA_1, BETA_2, EPSILON
+from fastnet.training.options import FitOptions
 from fastnet.training.scoring import converted, outputs
+
+Moments = dict[tuple[int, str], tuple[Any, ...]]  # (V,) or Adam's (m, v), by the layer's first place and the name
 
 
 class Descent:
-    """Steps of gradient descent for any layers, with momentum and weight decay.
+    """Steps of gradient descent for any layers, with momentum and weight decay, or of Adam.
 
     V = momentum V + W_grad + decay W takes the place of the gradient W_grad while the model's ``update_param``, and so
     that of every layer, makes its step: W -= lr V, or whatever a layer of the user's does with its gradient.
     """
 
-    def __init__(self, model: Any, momentum: float, decay: float,
-                 velocities: dict[tuple[int, str], np.ndarray] | None = None) -> None:
-        self.model, self.momentum, self.decay = model, momentum, decay
-        self.velocity = dict(velocities or {})  # by the layer's first place and the parameter's name
-        self.first_step = velocities is None
+    def __init__(self, model: Any, options: FitOptions, moments: Moments | None = None, steps: int = 0) -> None:
+        self.model, self.momentum, self.decay = model, options.momentum, options.weight_decay
+        self.adam = options.optimizer == "adam"
+        self.moments = dict(moments or {})
+        self.steps = steps
+        self.first_step = moments is None
 
     def step(self, lr: float) -> None:
         """Update every layer's parameters."""
-        if not self.momentum and not self.decay:
+        self.steps += 1
+        if not self.momentum and not self.decay and not self.adam:
             self.model.update_param(lr)
             return
         before = _unannounced(self.model.layers) if self.first_step else {}
@@ -59,14 +65,25 @@ class Descent:
                 if name in shrinking:
                     change = change + self.decay * np.asarray(getattr(layer, name))
                 if self.momentum:
-                    last = self.velocity.get((i, name))
+                    last = self.moments.get((i, name))
                     if last is not None:
-                        change = self.momentum * last + change
-                    self.velocity[i, name] = change
+                        change = self.momentum * last[0] + change
+                    self.moments[i, name] = (change,)
                     change = change.copy() if own else change
+                elif self.adam:
+                    change = self._of_adam((i, name), change)
                 setattr(layer, grad, change)
                 replaced.append((layer, grad, gradient))
         return replaced
+
+    def _of_adam(self, place: tuple[int, str], gradient: np.ndarray) -> np.ndarray:
+        """What Adam puts in place of a gradient (Kingma & Ba 2015, algorithm 1)."""
+        m, v = self.moments.get(place, (0.0, 0.0))
+        m = BETA_1 * m + (1 - BETA_1) * gradient
+        v = BETA_2 * v + (1 - BETA_2) * gradient * gradient
+        self.moments[place] = m, v
+        of_m, of_v = 1 - BETA_1 ** self.steps, 1 - BETA_2 ** self.steps
+        return m / of_m / (np.sqrt(v / of_v) + EPSILON)
 
     def _warn_of_unreached(self, before: dict[int, dict[str, np.ndarray]]) -> None:
         """Say which arrays a layer's update changed that have no gradient momentum or decay could work on."""
@@ -95,10 +112,9 @@ class Layerwise:
     name = "layers"
     in_one_call = False
 
-    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
-                 decay: float = 0.0) -> None:
-        self.model, self.x, self.t, self.batch_size = model, x, t, min(batch_size, len(x))
-        self.descent = Descent(model, momentum, decay)
+    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions) -> None:
+        self.model, self.x, self.t, self.batch_size = model, x, t, min(options.batch_size, len(x))
+        self.descent = Descent(model, options)
         self.check_interrupt: Callable[[], None] = lambda: None
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int) -> np.ndarray:
@@ -112,17 +128,15 @@ class Layerwise:
         return np.array(losses, dtype=float)
 
     def save(self) -> Any:
-        return snapshot((*self.model.layers, self.model.loss), copy=True), dict(self.descent.velocity)
+        return snapshot((*self.model.layers, self.model.loss), copy=True), (
+            dict(self.descent.moments), self.descent.steps)
 
     def restore(self, saved: Any) -> None:
         saved[0]()
-        self.descent.velocity = saved[1]
+        self.descent.moments, self.descent.steps = saved[1]
 
     def write(self) -> None:
         """Nothing to do: the layers were trained themselves."""
-
-    def velocities(self) -> None:
-        """Kept by `descent`."""
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         return outputs(self.model, x)

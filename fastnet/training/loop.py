@@ -5,8 +5,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,30 +13,15 @@ from fastnet._system import deferred_interrupt
 from fastnet._warn import warn
 from fastnet.kernels.threads import region
 from fastnet.training.divergence import advice, unsound
+from fastnet.training.engine import Engine
 from fastnet.training.history import EpochReport, History
-from fastnet.training.layerwise import Descent, forward_backward
-from fastnet.training.plan import ENGINES, Plan
+from fastnet.training.layerwise import Descent, Layerwise, forward_backward
+from fastnet.training.options import FitOptions
+from fastnet.training.plan import Plan
 from fastnet.training.scoring import score
 
 
-@dataclass(frozen=True)
-class Options:
-    """Everything `fit` was asked for, checked."""
-
-    epochs: int
-    lr: Callable[[int], float]
-    batch_size: int
-    validation: tuple[np.ndarray, np.ndarray] | None
-    rng: np.random.Generator | None  # shuffles, if given
-    progress: bool
-    callbacks: tuple[Callable[[EpochReport], Any], ...]
-    momentum: float
-    decay: float
-    early_stop: int | None
-    on_divergence: str
-
-
-def train(model: Any, x: np.ndarray, t: np.ndarray, options: Options, plan: Plan) -> np.ndarray:
+def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: Plan) -> np.ndarray:
     """Run the epochs and return their losses; `model.history` keeps the rest."""
     history = model.history = History()
     losses = np.full(options.epochs, np.nan)
@@ -47,7 +31,7 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: Options, plan: Plan
         history.engine, history.why = engine.name, plan.why
         engine.check_interrupt = interrupt
         with _progress_bar(options) as bar:
-            _epochs(model, engine, x, t, options, history, losses, bar, interrupt)
+            _fit(model, engine, x, t, options, history, losses, bar, interrupt)
     if history.stopped.startswith("diverged"):
         message = f"fit: {history.stopped}. {advice(model, x, before)}"
         if options.on_divergence == "raise":
@@ -56,10 +40,16 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: Options, plan: Plan
     return losses
 
 
-def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Options) -> Any:
-    """The engine of that name; the next simpler one if its memory cannot be had."""
+def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, **shared: Any) -> Any:
+    """The engine of that name; the next simpler one if its memory cannot be had.
+
+    `shared` is what models trained on the same data share, see `fastnet.training.first.Gram`.
+    """
     try:
-        return ENGINES[name](model, x, t, options.batch_size, options.momentum, options.decay)
+        if name == "layers":
+            return Layerwise(model, x, t, options)
+        return Engine(model, x, t, options.batch_size, options.momentum, options.weight_decay, options.optimizer, name,
+                      **shared)
     except MemoryError:
         if name != "gram":
             raise
@@ -68,25 +58,67 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Op
         return make_engine("fused", model, x, t, options)
 
 
-def _epochs(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
-    last_start = (len(x) - 1) // engine.batch_size * engine.batch_size
-    order = saved = None
-    done = False  # the layers hold the result, last batch included
-    try:
-        for epoch in range(options.epochs):
-            interrupt()
-            started = time.perf_counter()
-            final = epoch == options.epochs - 1
-            saved = engine.save() if final or not engine.in_one_call else None
-            order = None if options.rng is None else options.rng.permutation(len(x))
+class Epoch(NamedTuple):
+    """One epoch, as `epochs` yields it."""
+
+    report: EpochReport
+    batch_losses: np.ndarray
+    order: np.ndarray | None  # of the rows; None if they were taken as they are
+
+
+def epochs(engine: Any, options: FitOptions, n: int, *, start: int = 0, restorable: bool = True,
+           last_batch: Callable[[np.ndarray | None, int, float], float] | None = None) -> Iterator[Epoch]:
+    """Train epoch after epoch on n samples, and yield each when it is done: what `fit` and a sweep's trials run.
+
+    Parameters
+    ----------
+    engine : Engine or Layerwise
+    options : FitOptions
+    n : int
+        Samples.
+    start : int
+        Epochs that were run before, from whose end the engine goes on; `options.rng` must have come as far.
+    restorable : bool
+        Whether an error or Ctrl-C within an epoch takes the engine back to the end of the one before.
+    last_batch : callable, optional
+        Trains on the very last batch of all instead of the engine, and returns its loss. It gets the order of the rows, the
+        place in it where the batch starts, and the learning rate.
+    """
+    for epoch in range(start, options.epochs):
+        engine.check_interrupt()
+        started = time.perf_counter()
+        by_hand = last_batch is not None and epoch == options.epochs - 1
+        stop = (n - 1) // engine.batch_size * engine.batch_size if by_hand else n
+        saved = engine.save() if restorable and (by_hand or not engine.in_one_call) else None
+        try:
+            order = None if options.rng is None else options.rng.permutation(n)
             lr = options.lr(epoch)
-            of_batches = engine.epoch(lr, order, last_start if final else len(x))
-            if final:
-                of_batches = np.append(of_batches, _last_batch(model, engine, x, t, order, last_start, lr, options))
-                done = True
-            losses[epoch] = of_batches.mean()
-            saved = None
-            report = _report(engine, epoch, lr, losses[epoch], options, time.perf_counter() - started)
+            losses = engine.epoch(lr, order, stop)
+            if by_hand and last_batch is not None:
+                losses = np.append(losses, last_batch(order, stop, lr))
+        except BaseException:
+            if saved is not None:
+                engine.restore(saved)
+            raise
+        del saved
+        report = _report(engine, epoch, lr, losses.mean(), options, time.perf_counter() - started)
+        yield Epoch(report, losses, order)
+
+
+def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
+    whole = False  # whether the layers hold the result, last batch included
+
+    def last_batch(order: np.ndarray | None, start: int, lr: float) -> float:
+        nonlocal whole
+        loss = _last_batch(model, engine, x, t, order, start, lr, options)
+        whole = True
+        return loss
+
+    order = None
+    try:
+        for epoch in epochs(engine, options, len(x), last_batch=last_batch):
+            report, order = epoch.report, epoch.order
+            losses[report.epoch] = report.loss
             history.add(report)
             _show(bar, report)
             with interrupt.at_once():
@@ -97,22 +129,19 @@ def _epochs(model, engine, x, t, options, history, losses, bar, interrupt) -> No
             history.stopped = "all epochs done"
     except BaseException as error:
         history.stopped = f"{type(error).__name__} in epoch {history.epochs + 1}"
-        if saved is not None:
-            engine.restore(saved)
-        if not done or saved is not None:
+        if not whole:
             engine.write()
         raise
-    if not done:
+    if not whole:
         engine.write()
         with np.errstate(all="ignore"):
-            _forward_backward(model, x, t, order, last_start)
+            _forward_backward(model, x, t, order, (len(x) - 1) // engine.batch_size * engine.batch_size)
 
 
 def _last_batch(model, engine, x, t, order, start, lr, options) -> float:
     """The fit's last batch layer by layer, so that the layers hold what a hand-written loop would have left in them."""
     engine.write()
-    descent = engine.descent if engine.name == "layers" else Descent(
-        model, options.momentum, options.decay, engine.velocities() if options.momentum else None)
+    descent = engine.descent if engine.name == "layers" else Descent(model, options, engine.moments(), engine.steps)
     loss = _forward_backward(model, x, t, order, start)
     descent.step(lr)
     # a compiled engine takes this step too: its loss is what a sweep, which forms no weights, gets to the bit
@@ -123,14 +152,14 @@ def _forward_backward(model, x, t, order, start) -> float:
     return forward_backward(model, x, t, slice(start, None) if order is None else order[start:])
 
 
-def _report(engine, epoch: int, lr: float, loss: float, options: Options, seconds: float) -> EpochReport:
+def _report(engine, epoch: int, lr: float, loss: float, options: FitOptions, seconds: float) -> EpochReport:
     value = accuracy = None
     if options.validation is not None:
         value, accuracy = score(engine, *options.validation)
     return EpochReport(epoch, options.epochs, lr, float(loss), value, accuracy, seconds)
 
 
-def _reason_to_stop(report: EpochReport, options: Options, history: History) -> str:
+def _reason_to_stop(report: EpochReport, options: FitOptions, history: History) -> str:
     """Why training ends after this epoch; empty if it goes on."""
     for callback in options.callbacks:
         if isinstance(answer := callback(report), (bool, np.bool_)) and answer:
@@ -147,7 +176,7 @@ def _reason_to_stop(report: EpochReport, options: Options, history: History) -> 
 
 
 @contextlib.contextmanager
-def _progress_bar(options: Options) -> Iterator[Any]:
+def _progress_bar(options: FitOptions) -> Iterator[Any]:
     if not options.progress:
         yield None
         return

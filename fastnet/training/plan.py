@@ -1,24 +1,23 @@
 """Chooses how a fit runs: what each engine would compute, move and keep in memory, and so how long it would take.
 
-The estimate is a model, made of the network's sizes and of nominal rates of the kind of CPU. Nothing is measured, so that
-the same fit chooses the same engine, and gives the same bits, every time on a machine.
+The estimate is a model, made of what the layers say of themselves when they lower, and of nominal rates of the kind of CPU.
+Nothing is measured, so that the same fit chooses the same engine, and gives the same bits, every time on a machine.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fastnet._system import available_memory
+from fastnet.full import FullLayer
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
+from fastnet.lowering import Lowering
 from fastnet.training.eligibility import why_not_compiled
-from fastnet.training.engine import WAYS, Engine
 from fastnet.training.first import window_rows
-from fastnet.training.layerwise import Layerwise
+from fastnet.training.options import ENGINES, FitOptions
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
@@ -40,6 +39,11 @@ class Estimate:
     seconds: float
     refused: str | None = None  # why it can't be used
 
+    @classmethod
+    def no(cls, name: str, why: str) -> Estimate:
+        """Of an engine that cannot do the job."""
+        return cls(name, 0, 0, 0, 0, float("inf"), why)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -60,96 +64,113 @@ class Plan:
         return "\n".join([*lines, f"-> {self.chosen}: {self.why} ({self.threads} threads)"])
 
 
-ENGINES: dict[str, Callable[..., Any]] = {"layers": Layerwise, **{way: partial(Engine, way=way) for way in WAYS}}
-
-
-def plan(model: Any, x: np.ndarray, epochs: int, batch_size: int, *, engine: str = "auto", shuffle: bool = False,
-         momentum: float = 0.0, decay: float = 0.0, models: int = 1, scored: int = 0) -> Plan:
+def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1) -> Plan:
     """Estimate all engines and choose one.
 
     Parameters
     ----------
     model : Sequential
-    x : ndarray, shape (n, n_i)
-    epochs, batch_size : int
-    engine : str
-        ``"auto"`` for the fastest, or a name, which then decides.
-    shuffle, momentum, decay
-        As in ``fit``.
+    x : ndarray, shape (n, ...)
+    options : FitOptions
+        With an engine other than ``"auto"``, that one is chosen.
     models : int
         How many models share what can be shared.
-    scored : int
-        Rows of validation data.
 
     Raises
     ------
     ValueError
         If the engine that was named cannot do this job; the message says why.
     """
-    batch_size = min(batch_size, len(x))
-    refused = why_not_compiled(model) or (None if x.ndim == 2 else "x has more than two dimensions")
-    estimates = [_layers(model, x, epochs, batch_size, bool(momentum))]
+    refused = why_not_compiled(model, x.shape[1:])
+    estimates = [_layers(model, x, options)]
     if refused:
-        estimates += [Estimate(name, 0, 0, 0, 0, float("inf"), refused) for name in list(ENGINES)[1:]]
+        estimates += [Estimate.no(name, refused) for name in ENGINES[1:]]
     else:
-        widths = [model.layers[0].n_i, *(layer.n_o for layer in model.layers if hasattr(layer, "n_o"))]
-        sizes = _Sizes(len(x), widths, batch_size, epochs, np.dtype(model.dtype).itemsize, bool(momentum), bool(decay),
-                       shuffle, models, scored)
-        estimates += [_fused(sizes), _gram(sizes, x), _windows(sizes)]
+        job = _Job.of(model, x, options, models)
+        estimates += [_fused(job), _gram(job, x), _windows(job)]
     possible = [e for e in estimates if e.refused is None]
     best = min(possible, key=lambda e: e.seconds)
     why = f"nothing else trains this: {refused}" if refused else "the least estimated time"
-    if engine != "auto":
-        named = next(e for e in estimates if e.name == engine)
+    if options.engine != "auto":
+        named = next(e for e in estimates if e.name == options.engine)
         if named.refused:
-            raise ValueError(f"Sequential.fit: engine={engine!r} cannot train this: {named.refused}. "
+            raise ValueError(f"Sequential.fit: engine={options.engine!r} cannot train this: {named.refused}. "
                              'Use engine="auto", or "layers", which trains anything.')
         best, why = named, "asked for"
     return Plan(tuple(estimates), best.name, why, get_num_threads())
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class _Job:
+    """A fit in numbers. Those of the network are of its layers' own making, see `fastnet.lowering.Cost`."""
+
     n: int
-    widths: list[int]
+    columns: int  # of x
+    first: int  # units of a fully connected first layer, 0 if there is none
+    operations: float  # of all layers, for a sample
+    parameters: float
+    parameter_traffic: float
+    outputs: float  # elements of all buffers, for a sample
+    widest: int
     batch: int
     epochs: int
     itemsize: int
-    momentum: bool
-    decay: bool
+    moments: int  # arrays like the parameters that the optimiser keeps
+    adam: bool
     shuffle: bool
     models: int
     scored: int
 
+    @classmethod
+    def of(cls, model: Any, x: np.ndarray, options: FitOptions, models: int) -> _Job:
+        batch = min(options.batch_size, len(x))
+        net = Lowering(model.dtype, batch)
+        net.lower(list(model.layers), x.shape[1:], model.loss)
+        first = model.layers[0].n_o if isinstance(model.layers[0], FullLayer) else 0
+        adam = options.optimizer == "adam"
+        return cls(len(x), int(np.prod(x.shape[1:])), first, net.cost.operations, net.cost.parameters,
+                   net.cost.parameter_traffic, net.cost.outputs, net.cost.widest, batch, options.epochs,
+                   np.dtype(model.dtype).itemsize, 3 if adam else int(options.momentum > 0), adam, options.shuffle, models,
+                   0 if options.validation is None else len(options.validation[0]))
+
     @property
     def steps(self) -> int:
-        """Of an epoch."""
+        """Number of mini-batches per epoch."""
         return -(-self.n // self.batch)
 
     @property
-    def first(self) -> int:
-        """Weights of the first layer."""
-        return self.widths[0] * self.widths[1]
+    def first_weights(self) -> int:
+        """Weights of a fully connected first layer."""
+        return self.columns * self.first
 
     @property
-    def rest(self) -> int:
-        """Weights of the other layers."""
-        return sum(a * b for a, b in zip(self.widths[1:], self.widths[2:]))
+    def rest(self) -> float:
+        """Operations of the other layers, for a sample."""
+        return self.operations - 4 * self.first_weights
 
     @property
-    def kept(self) -> int:
-        """Numbers in memory beside the engine's: the weights written out, and what the last batch leaves in the layers.
+    def rest_traffic(self) -> float:
+        """Parameters of the other layers that a step reads and writes, counted as often as it does."""
+        return self.parameter_traffic - 3 * self.first_weights
+
+    @property
+    def rest_parameters(self) -> float:
+        """Parameters of the other layers, and all biases."""
+        return self.parameters - self.first_weights
+
+    @property
+    def kept(self) -> float:
+        """Elements in memory beside the engine's: the weights written out, and what the last batch leaves in the layers.
 
         That is W, W_grad and the W it makes; with momentum the velocity and the sum of both; inputs, outputs and their
         gradients.
         """
-        weights = self.first + self.rest
-        return (3 + 2 * self.momentum) * weights + 2 * self.batch * (self.widths[0] + 2 * sum(self.widths[1:]))
+        return (3 + 2 * self.moments) * self.parameters + 2 * self.batch * (self.columns + self.outputs)
 
     @property
-    def buffers(self) -> int:
-        """Numbers in the buffers for one batch, but for the source's rows, and in the outputs of validation data."""
-        return 2 * self.batch * sum(self.widths[1:]) + 2 * self.scored * max(self.widths[1:])
+    def buffers(self) -> float:
+        """Elements of the buffers for one batch, but for the source's rows, and of the outputs of validation data."""
+        return self.batch * self.outputs + 2 * self.scored * self.widest
 
     def seconds(self, flops: float, moved: float, steps: int) -> float:
         cores = get_num_threads()
@@ -158,58 +179,71 @@ class _Sizes:
         return flops / rate + moved / (_BYTES * cores) + steps * _STEP
 
 
-def _fused(s: _Sizes) -> Estimate:
-    flops = s.n * (4 * s.first + 6 * s.rest)
-    moved = s.itemsize * (s.steps * (3 * s.first + 6 * s.rest + (3 * s.first if s.momentum else 0))
-                          + 2 * s.n * s.widths[0])
-    state = 2 * (1 + s.momentum) * (s.first + s.rest) + 2 * s.rest  # twice: as it was an epoch ago, too
-    memory = s.itemsize * (state + s.kept + s.buffers + s.batch * s.widths[0])
-    return Estimate("fused", 0, flops, moved, memory, s.epochs * s.seconds(flops, moved, s.steps))
+def _fused(j: _Job) -> Estimate:
+    flops = j.n * j.operations
+    velocities = 3 * j.moments * (j.first_weights or j.parameters)
+    moved = j.itemsize * (j.steps * (j.parameter_traffic + velocities) + 2 * j.n * j.columns)
+    state = 2 * (1 + j.moments) * j.parameters + 2 * j.rest_parameters  # twice: as it was an epoch ago, too
+    memory = j.itemsize * (state + j.kept + j.buffers + j.batch * j.columns)
+    return Estimate("fused", 0, flops, moved, memory, j.epochs * j.seconds(flops, moved, j.steps))
 
 
-def _gram(s: _Sizes, x: np.ndarray) -> Estimate:
-    n, d, h = s.n, s.widths[0], s.widths[1]
+def _no_row_space(j: _Job) -> str | None:
+    if not j.first:
+        return "its first layer is not fully connected"
+    return "Adam changes weights by more than combinations of samples" if j.adam else None
+
+
+def _gram(j: _Job, x: np.ndarray) -> Estimate:
+    why = _no_row_space(j) or ("x is memory-mapped, and this engine wants all of it at once"
+                               if isinstance(x, np.memmap) else None)
+    if why:
+        return Estimate.no("gram", why)
+    n, d, h = j.n, j.columns, j.first
     shared = n * n * d + 2 * n * d * h  # X X.T, of which only half is computed, and X W_0.T
-    setup = shared / s.models + 2 * n * d * h
-    flops = n * (2 * n * h + 6 * s.rest)
-    moved = s.itemsize * (s.steps * (n * h * (5 if s.momentum else 1) + 6 * s.rest) + n * n * (3 if s.shuffle else 1))
-    first = 1.0 if s.shuffle else 0.5  # in the first epoch half of D is still 0
-    seconds = (s.seconds(setup, 0, 0) + s.seconds(first * flops, first * moved, s.steps)
-               + (s.epochs - 1) * s.seconds(flops, moved, s.steps))
-    state = 2 * (1 + s.momentum) * (n * h + s.rest) + 2 * s.rest
-    memory = s.itemsize * (n * n + 2 * n * h + state + s.kept + s.buffers + s.batch * n + s.scored * (n + h))
+    setup = shared / j.models + 2 * n * d * h
+    flops = n * (2 * n * h + j.rest)
+    moved = j.itemsize * (j.steps * (n * h * (5 if j.moments else 1) + j.rest_traffic) + n * n * (3 if j.shuffle else 1))
+    first = 1.0 if j.shuffle else 0.5  # in the first epoch half of D is still 0
+    seconds = (j.seconds(setup, 0, 0) + j.seconds(first * flops, first * moved, j.steps)
+               + (j.epochs - 1) * j.seconds(flops, moved, j.steps))
+    state = 2 * (1 + j.moments) * (n * h + j.rest_parameters) + 2 * j.rest_parameters
+    memory = j.itemsize * (n * n + 2 * n * h + state + j.kept + j.buffers + j.batch * n + j.scored * (n + h))
     refused = None
-    if isinstance(x, np.memmap):
-        refused = "x is memory-mapped, and this engine wants all of it at once"
-    elif memory > available_memory() / 2:
+    if memory > available_memory() / 2:
         refused = f"it needs {memory / 1e9:.1f} GB, more than half of what is free"
     return Estimate("gram", setup, flops, moved, memory, seconds, refused)
 
 
-def _windows(s: _Sizes) -> Estimate:
-    w, d, h = min(window_rows(s.batch), s.n), s.widths[0], s.widths[1]
-    products = 2 + 2 * s.momentum  # with W, before a window and after it; the same with V
-    flops = s.n * (2 * products * s.first + w * d + w * h + 6 * s.rest)  # half of X X.T; half of D is still 0
-    moved = s.itemsize * (-(-s.n // w) * 3 * products * s.first + s.steps * (w * h // 2 + 6 * s.rest))
-    state = (1 + s.momentum) * (2 * s.first + 4 * s.rest + w * h) + 2 * s.rest
-    memory = s.itemsize * (state + s.kept + s.buffers + w * (w + 2 * d + (1 + s.momentum) * h))
-    slow = 1.2 * flops + s.n * w * d  # products of so few rows pack W for each window; X X.T runs at half the speed
-    seconds = s.epochs * (s.seconds(slow, moved, s.steps) + -(-s.n // w) * products * _CALL)
+def _windows(j: _Job) -> Estimate:
+    why = _no_row_space(j)
+    if why:
+        return Estimate.no("windows", why)
+    w, d, h = min(window_rows(j.batch), j.n), j.columns, j.first
+    products = 2 + 2 * j.moments  # with W, before a window and after it; the same with V
+    flops = j.n * (2 * products * j.first_weights + w * d + w * h + j.rest)  # half of X X.T; half of D is still 0
+    moved = j.itemsize * (-(-j.n // w) * 3 * products * j.first_weights + j.steps * (w * h // 2 + j.rest_traffic))
+    state = (1 + j.moments) * (2 * j.first_weights + 4 * j.rest_parameters + w * h) + 2 * j.rest_parameters
+    memory = j.itemsize * (state + j.kept + j.buffers + w * (w + 2 * d + (1 + j.moments) * h))
+    slow = 1.2 * flops + j.n * w * d  # products of so few rows pack W for each window; X X.T runs at half the speed
+    seconds = j.epochs * (j.seconds(slow, moved, j.steps) + -(-j.n // w) * products * _CALL)
     return Estimate("windows", 0, flops, moved, memory, seconds)
 
 
-def _layers(model: Any, x: np.ndarray, epochs: int, batch_size: int, momentum: bool) -> Estimate:
-    sizes = [(layer.n_i, layer.n_o) for layer in model.layers if hasattr(layer, "n_i") and hasattr(layer, "n_o")]
+def _layers(model: Any, x: np.ndarray, options: FitOptions) -> Estimate:
+    sizes = [(layer.n_i, layer.n_o) for layer in model.layers if isinstance(layer, FullLayer)]
     weights = sum(n_i * n_o for n_i, n_o in sizes)
     itemsize = np.dtype(model.dtype or np.float64).itemsize
-    steps = -(-len(x) // batch_size)
+    batch = min(options.batch_size, len(x))
+    steps = -(-len(x) // batch)
     flops, moved = 6.0 * len(x) * weights, 7.0 * steps * weights * itemsize
     cores = get_num_threads()
-    seconds = epochs * (flops / (_FLOPS * 4 / itemsize * cores * 0.6) + moved / (_BYTES * cores)
-                        + steps * _LAYER_CALL * len(model.layers))
+    seconds = options.epochs * (flops / (_FLOPS * 4 / itemsize * cores * 0.6) + moved / (_BYTES * cores)
+                                + steps * _LAYER_CALL * len(model.layers))
     # W of an epoch ago and of now, W_grad; for one layer at a time, a new one of each
-    memory = itemsize * ((3 + 2 * momentum) * weights + 2 * max((n_i * n_o for n_i, n_o in sizes), default=0)
-                         + 2 * batch_size * (x[:1].size + 2 * sum(n_o for _, n_o in sizes)))
+    moments = 3 if options.optimizer == "adam" else int(options.momentum > 0)
+    memory = itemsize * ((3 + 2 * moments) * weights + 2 * max((n_i * n_o for n_i, n_o in sizes), default=0)
+                         + (2 + options.shuffle) * batch * x[:1].size + 4 * batch * sum(n_o for _, n_o in sizes))
     return Estimate("layers", 0, flops, moved, memory, seconds)
 
 

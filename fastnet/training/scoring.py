@@ -7,6 +7,7 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet._state import snapshot
+from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.kernels.cross_entropy import cross_entropy_forward
 from fastnet.layer import inherits
 from fastnet.training.eligibility import why_not_loss, why_not_model
@@ -19,7 +20,8 @@ def score(engine: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
     """Loss and accuracy of the network that an engine is training, on other data."""
     if engine.name == "layers":
         return evaluate(engine.model, x, t)
-    return evaluation(engine.probabilities(x), t)  # compiled engines stand in for one loss only, the cross-entropy
+    y = engine.probabilities(x)
+    return Evaluation(loss_of(engine.model.loss, y, t.astype(y.dtype, copy=False)), accuracy(y, t))
 
 
 def evaluate(model: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
@@ -29,11 +31,6 @@ def evaluate(model: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
     if not inherits(model, _sequential(), "predict") and is_classes(t):
         return Evaluation(loss, float(np.mean(np.asarray(model.predict(x)) == t.argmax(1))))
     return Evaluation(loss, accuracy(y, t))
-
-
-def evaluation(p: np.ndarray, t: np.ndarray) -> Evaluation:
-    """Mean cross-entropy and accuracy of class probabilities against one-hot targets."""
-    return Evaluation(float(cross_entropy_forward(p, t)), accuracy(p, t))
 
 
 def accuracy(y: np.ndarray, t: np.ndarray) -> float:
@@ -51,7 +48,7 @@ def is_classes(t: np.ndarray) -> bool:
 
 def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
     """What a loss layer says of these outputs and targets; what it remembers stays as it was."""
-    if why_not_loss(loss) is None and np.shape(y) == t.shape:
+    if isinstance(loss, CrossEntropyLayer) and why_not_loss(loss) is None and np.shape(y) == t.shape:
         return float(cross_entropy_forward(y, t.astype(y.dtype, copy=False)))
     restore = snapshot((loss,), copy=True)
     try:

@@ -1,0 +1,89 @@
+"""What a fit is asked for: one record, checked once."""
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet.cross_entropy import one_hot
+from fastnet.training.history import EpochReport
+
+ENGINES = ("layers", "fused", "gram", "windows")
+OPTIMIZERS = ("sgd", "adam")
+
+Callbacks = Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]]
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Everything that `fit` was asked for; see :meth:`fastnet.Sequential.fit` for what it means.
+
+    `explain` takes the same record, and each trial of a sweep trains with one.
+    """
+
+    epochs: int
+    lr: Callable[[int], float]  # the learning rate of each epoch, from 0
+    batch_size: int = 128
+    engine: str = "auto"
+    optimizer: str = "sgd"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    shuffle: bool = False
+    rng: np.random.Generator | None = None  # draws the orders, if the data are shuffled
+    validation: tuple[np.ndarray, np.ndarray] | None = None
+    early_stop: int | None = None
+    callbacks: tuple[Callable[[EpochReport], Any], ...] = ()
+    progress: bool = False
+    on_divergence: str = "stop"
+
+    @classmethod
+    def checked(
+        cls, who: str, model: Any, *, epochs: int, lr: Any, batch_size: int = 128, engine: str = "auto",
+        optimizer: str = "sgd", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
+        rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
+        callbacks: Callbacks = (), progress: bool | None = None, on_divergence: str = "stop",
+    ) -> FitOptions:
+        """The record of what a user gave, or an error that says what is wrong with it; `who` is the method's name."""
+        epochs = _checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
+        batch_size = _checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
+        _checks.choice(who, "engine", engine, ("auto", *ENGINES))
+        _checks.choice(who, "optimizer", optimizer, OPTIMIZERS)
+        _checks.choice(who, "on_divergence", on_divergence, ("stop", "raise", "ignore"))
+        momentum = _checks.fraction(who, "momentum", momentum)
+        if optimizer == "adam" and momentum:
+            raise ValueError(f"{who}: momentum={momentum:g} with optimizer='adam', which keeps a momentum of its own "
+                             "(beta1 = 0.9). Leave momentum out, or use optimizer='sgd'.")
+        shuffle, generator = _checks.truth(who, "shuffle", shuffle), _checks.generator(who, rng)
+        return cls(
+            epochs=epochs, lr=_checks.schedule(who, lr, epochs), batch_size=batch_size, engine=engine,
+            optimizer=optimizer, momentum=momentum, weight_decay=_checks.rate(who, weight_decay, "weight_decay"),
+            shuffle=shuffle, rng=_of_orders(generator) if shuffle else None,
+            validation=None if validation is None else labelled(
+                who, model, *_checks.pair(who, "validation", validation)),
+            early_stop=None if early_stop is None else _checks.whole_number(
+                who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
+            callbacks=_checks.callbacks(who, callbacks), on_divergence=on_divergence,
+            progress=sys.stderr is not None and sys.stderr.isatty() if progress is None
+            else _checks.truth(who, "progress", progress))
+
+    def with_(self, **changes: Any) -> FitOptions:
+        """A copy with some fields changed."""
+        return replace(self, **changes)
+
+
+def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Samples with one-hot targets, or with labels, as the course's test data have them."""
+    width = model.output_width()
+    if np.ndim(y) == 1 and width is not None:
+        y = one_hot(_checks.labels(who, y, width)[0], width)
+    return _checks.samples_and_targets(who, model, x, y)
+
+
+def _of_orders(rng: Any) -> Any:
+    """The generator of the epochs' orders: the one given, or one that NumPy's global state decides, as for the weights."""
+    return np.random.default_rng(np.random.randint(2**31)) if rng is np.random else rng
