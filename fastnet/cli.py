@@ -191,3 +191,13 @@ def _declare_compare(commands: Any) -> None:
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_arguments(compare)
     compare.set_defaults(run=command.execute)
+
+
+@subcommand
+def _declare_check(commands: Any) -> None:
+    from fastnet.check import _command as command
+
+    check = commands.add_parser("check", help="do your own layers compute what fastnet's do?",
+                                description=command.DESCRIPTION, epilog=command.EPILOG)
+    command.add_arguments(check)
+    check.set_defaults(run=command.execute)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fastnet import cli
 from fastnet.check._command import main
 from fastnet.check._compare import difference
 
@@ -137,6 +138,7 @@ def test_an_earlier_chapter_and_fit_as_in_2018(layers, capsys):
 
 
 def test_nothing_to_compare(tmp_path, capsys):
+    assert cli.main(["check", str(tmp_path)]) == 2
     assert main([str(tmp_path / "nothing")]) == 2
     assert "there is no such folder" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
@@ -165,6 +167,7 @@ def test_nothing_to_compare(tmp_path, capsys):
         ([3.0, 6.0], [1.0, 2.0], "it: 2 of 2 elements differ, most at [1]: 6, expected 2; everywhere 3 times what is expected"),
         ([1.0, np.nan], [1.0, 2.0], "it: 1 of 2 elements differ, most at [1]: nan, expected 2"),
         (2.0, 4.0, "it is 2, expected 4"),
+        ([[2.0]], [[-2.0]], "it is 2, expected -2; the sign is reversed"),
         ([0.0, 0.0], [0.0, 1.0], "it: 1 of 2 elements differ, most at [1]: 0, expected 1"),
     ],
 )

@@ -3,7 +3,7 @@
 ::
 
     python -m fastnet.check course/layers
-    python -m fastnet.check submissions/*/layers --timeout 60
+    python -m fastnet.check submissions/*/layers --timeout 60        or: fastnet check ...
 
 Each layer gets fastnet's weights, and then the same input: ``forward``, ``backward``, ``update_param``, a second batch of
 another size, and gradients by differences. ``Sequential`` is tried with fastnet's layers, so that a fault is found where

@@ -17,25 +17,31 @@ _NEXT = {"conv": "ConvLayer", "maxpool": "MaxPoolLayer", "flatten": "FlattenLaye
 _SHOWN = 8  # kinds of problems of a layer; more follow from them, as a rule
 
 
+DESCRIPTION = "Compare folders of the course's layers, your own, with fastnet's."
+EPILOG = "Exit code: 0 if everything agrees; 1 if something differs, fails or is missing; 2 if there is nothing to compare."
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m fastnet.check", description="Compare folders of the course's layers with fastnet's.",
-        epilog="Exit code: 0 if everything agrees; 1 if something differs, fails or is missing; 2 if there is nothing to "
-               "compare.",
-    )
-    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="a folder with full.py, relu.py and so on")
-    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=20.0,
-                        help="how long one call of a layer may take (default: 20)")
-    given = parser.parse_args(argv)
-    codes = []
+    """Run ``python -m fastnet.check``; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m fastnet.check", description=DESCRIPTION, epilog=EPILOG)
+    add_arguments(parser)
     try:
-        for folder in given.folders:
-            codes.append(_check(folder, given.timeout))
+        return execute(parser.parse_args(argv))
     except KeyboardInterrupt:
         print("fastnet check: stopped.", file=sys.stderr)
         return 130
-    return max(codes)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments, for ``python -m fastnet.check`` and for ``fastnet check``."""
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="a folder with full.py, relu.py and so on")
+    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=20.0,
+                        help="how long one call of a layer may take (default: 20)")
+
+
+def execute(arguments: argparse.Namespace) -> int:
+    """Compare each folder; return the largest exit code."""
+    return max([_check(folder, arguments.timeout) for folder in arguments.folders])
 
 
 def _seconds(text: str) -> float:
@@ -60,8 +66,8 @@ def _check(given: Path, timeout: float) -> int:
     subjects = [stem for stem in expected if stem in there or stem in in_package]
     if (folder / "dataset.py").is_file():
         subjects.append("dataset")
-    findings = run(folder, [*subjects, "training"], timeout)
     missing = [stem for stem in expected if stem not in subjects]
+    findings = run(folder, subjects if missing else [*subjects, "training"], timeout)
     return _report(expected, findings, missing)
 
 

@@ -27,3 +27,11 @@ def gradient_of(layer: Any, name: str) -> Any:
 
 def updater(layer: Any) -> Callable[[float], None]:
     return getattr(layer, "update_param", None) or layer.update_params
+
+
+def copy_gradients(layer: Any, reference: Any) -> None:
+    """Give a layer the reference's gradients, under the names it has for them."""
+    for name in ("W", "b"):
+        for attribute in {f"{name}_grad", f"{name.lower()}_grad"}:
+            if hasattr(reference, name) and hasattr(layer, attribute):
+                setattr(layer, attribute, getattr(reference, f"{name}_grad").copy())

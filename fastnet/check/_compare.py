@@ -43,9 +43,11 @@ def difference(name: str, found: Any, expected: Any, n: int | None = None) -> st
     with np.errstate(invalid="ignore"):
         distance = np.where(wrong, np.nan_to_num(np.abs(f - e), nan=np.inf), -1)
     worst = np.unravel_index(np.argmax(distance), e.shape)
-    where = "" if e.size == 1 else f" at [{', '.join(map(str, worst))}]"
-    count = f"{np.count_nonzero(wrong)} of {e.size} elements differ, most" if e.size > 1 else "differs"
-    return f"{name}: {count}{where}: {_pair(f[worst], e[worst])}{_explained(f, e, n)}"
+    what = f"{_pair(f[worst], e[worst])}{_explained(f, e, n)}"
+    if e.size == 1:
+        return f"{name} is {what}"
+    where = ", ".join(map(str, worst))
+    return f"{name}: {np.count_nonzero(wrong)} of {e.size} elements differ, most at [{where}]: {what}"
 
 
 def _pair(f: Any, e: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import fastnet
-from fastnet.check._common import copy_weights, gradient_of, numbers, updater
+from fastnet.check._common import copy_gradients, copy_weights, gradient_of, numbers, updater
 from fastnet.check._models import sequential
 from fastnet.check._probe import Check, Own, Probe
 
@@ -47,12 +47,13 @@ def _compare_passes(probe: Probe, layer: Any, reference: Any, call: str, x: np.n
     probe.untouched("y_grad", given_grad, y_grad)
     for p in learned:
         probe.same(f"{p}_grad", gradient_of(layer, p), getattr(reference, f"{p}_grad"), len(x))
+    copy_gradients(layer, reference)  # so that each call is judged by itself
     reference.update_param(0.5)
     with probe.step(f"{call}.update_param(0.5)"):
         updater(layer)(0.5)
     for p in learned:
         probe.same(p, getattr(layer, p, None), getattr(reference, p))
-    copy_weights(layer, reference)  # so that the next pass is judged by itself
+    copy_weights(layer, reference)
 
 
 def _compare_differences(probe: Probe, layer: Any, what: str, x: np.ndarray, target: np.ndarray | None = None) -> None:
