@@ -7,9 +7,9 @@ import pytest
 from bench.harness import peers
 from bench.harness.race import sizes
 
-EPOCHS = 10
+EPOCHS = 4
 # name: number of samples, widths, mini-batch
-JOBS = sizes(("digits", 1600, (64, 100, 10), 200), ("mnist", 10_000, (784, 100, 10), 200),
+JOBS = sizes(("digits", 1600, (64, 100, 10), 200), ("mnist", 5000, (784, 100, 10), 200),
              ("course", 2500, (3072, 500, 5), 125), tiny=("tiny", 60, (64, 8, 10), 20))
 
 
@@ -42,4 +42,4 @@ def test_fit(race, job, dtype):
     race({"fastnet": contender(estimator), "scikit-learn": contender(neural_network)},
          expected=contender(neural_network, x.astype(float))(), tolerance=1e-4, kernel="MLPClassifier.fit",
          shape=f"{name}: {n}x{'-'.join(map(str, widths))}, batch {batch_size}, {EPOCHS} epochs", dtype=dtype,
-         flops=EPOCHS * peers.plain_flops(n, widths), version=sklearn.__version__)
+         flops=EPOCHS * peers.plain_flops(n, widths), rounds=5, version=sklearn.__version__)
