@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from fastnet._version import __version__
 
 if TYPE_CHECKING:
+    from fastnet import dataset as dataset
+    from fastnet import sweep as sweep
     from fastnet._dtypes import get_default_dtype, set_default_dtype
     from fastnet._gradcheck import GradientReport, gradcheck
     from fastnet.callbacks import CSVLogger
@@ -84,15 +86,17 @@ _MODULE_OF = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
-        value = importlib.import_module(f"{__name__}.{name}")
-    else:
-        raise AttributeError(f"module 'fastnet' has no attribute {name!r}")
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # type checkers know the names above, and should know no others
+
+    def __getattr__(name: str) -> Any:
+        if name in _MODULE_OF:
+            value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+            value = importlib.import_module(f"{__name__}.{name}")
+        else:
+            raise AttributeError(f"module 'fastnet' has no attribute {name!r}")
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -71,7 +71,7 @@ def to_pandas(result: SweepResult) -> Any:
     try:
         import pandas as pd
     except ImportError:
-        raise ImportError('SweepResult.to_pandas needs pandas: pip install "fastnet[pandas]".') from None
+        raise ImportError('SweepResult.to_pandas needs pandas: pip install "fastnet-kernels[pandas]".') from None
     return pd.DataFrame(rows(result), columns=columns(result))
 
 

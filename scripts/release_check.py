@@ -1,0 +1,134 @@
+"""Everything that a release must pass and that needs no network beyond packages.
+
+    make release-check                              # whole: both distributions run the whole suite, some 20 minutes
+    python scripts/release_check.py -- -k packaging # what stands behind -- is given to pytest
+    python scripts/release_check.py --tag v0.1.0    # also: is that the version's tag, and does the changelog know it?
+
+It builds the source distribution and, from it, the wheel; checks their metadata; runs the tests of each in an environment
+of its own outside the checkout; and installs the wheel beside Hugging Face's `kernels`, which has the import name that
+the folder of kernels has in a checkout, in both orders, with either uninstalled.
+"""
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+TESTED_WITH = ("tests", "bench", "docs", "examples", "scripts")  # what a wheel's tests need beside what is installed
+
+OURS = """
+import numpy as np, fastnet, fastnet.kernels.relu as relu
+layer = fastnet.FullLayer(3, 2)
+layer.forward(np.ones((4, 3)))
+assert "site-packages" in relu.__file__, relu.__file__
+"""
+THEIRS = "import kernels; assert hasattr(kernels, 'get_kernel') and not hasattr(kernels, 'gemm'), kernels.__file__"
+
+
+def run(*command: object, cwd: Path) -> None:
+    """Run a command that must succeed, without the settings of a checkout."""
+    print("+", *command, flush=True)
+    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
+    subprocess.run([str(part) for part in command], cwd=cwd, env=environment, check=True)
+
+
+class Environment:
+    """A clean virtual environment."""
+
+    def __init__(self, folder: Path) -> None:
+        venv.create(folder, with_pip=True)
+        self.folder = folder
+        self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    def pip(self, *arguments: object) -> None:
+        """Run pip in it."""
+        run(self.python, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments, cwd=self.folder)
+
+    def python_runs(self, program: str) -> None:
+        """Run a program that must succeed."""
+        run(self.python, "-c", program, cwd=self.folder)
+
+
+def build(work: Path) -> tuple[Path, Path]:
+    """The source distribution, and the wheel built from it."""
+    run(sys.executable, "-m", "build", "--outdir", work / "dist", ROOT, cwd=work)
+    sdist, = (work / "dist").glob("*.tar.gz")
+    wheel, = (work / "dist").glob("*.whl")
+    run(sys.executable, "-m", "twine", "check", "--strict", sdist, wheel, cwd=work)
+    return sdist, wheel
+
+
+def check_version(tag: str | None) -> None:
+    """The tag, if there is one, is that of the version in the one place that has it, and the changelog has an entry."""
+    text = (ROOT / "fastnet" / "_version.py").read_text(encoding="utf-8")
+    version = text.split('"')[-2]
+    if tag is not None and tag != f"v{version}":
+        raise SystemExit(f"release-check: the tag is {tag}, and fastnet/_version.py says {version}: expected v{version}.")
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").splitlines()
+    if tag is not None and not any(line.startswith(f"## {version}") for line in changes):
+        raise SystemExit(f"release-check: CHANGELOG.md has no entry '## {version}': give Unreleased that name and a date.")
+
+
+def test_sdist(sdist: Path, work: Path, arguments: list[str]) -> None:
+    """The unpacked source distribution passes its own tests."""
+    environment = Environment(work / "of-sdist")
+    environment.pip("install", f"{sdist}[test]")
+    with tarfile.open(sdist) as archive:
+        archive.extractall(work / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    folder, = (work / "unpacked").iterdir()
+    run(environment.python, "-m", "pytest", "-q", *arguments, cwd=folder)
+
+
+def test_wheel(wheel: Path, work: Path, arguments: list[str]) -> None:
+    """The installed wheel passes the tests, which stand in a folder without the package."""
+    environment = Environment(work / "of-wheel")
+    environment.pip("install", f"{wheel}[test]")
+    folder = work / "tests-alone"
+    folder.mkdir()
+    for name in TESTED_WITH:
+        if (ROOT / name).exists():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+    for file in [*ROOT.glob("*.md"), *(path for path in ROOT.glob("*.py") if path.name != "setup.py")]:
+        shutil.copy(file, folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    run(environment.python, "-m", "pytest", "-q", *arguments, cwd=folder)
+
+
+def test_beside(wheel: Path, work: Path) -> None:
+    """Beside Hugging Face's `kernels`, installed in both orders and either uninstalled, both are whole."""
+    for order in ([wheel, "kernels"], ["kernels", wheel]):
+        for gone, left in (("kernels", OURS), ("fastnet-kernels", THEIRS)):
+            environment = Environment(Path(tempfile.mkdtemp(dir=work)))
+            for what in order:
+                environment.pip("install", what)
+            environment.python_runs(OURS)
+            environment.python_runs(THEIRS)
+            environment.pip("uninstall", "--yes", gone)
+            environment.python_runs(left)
+
+
+def main() -> None:
+    """Run all checks, or exit with the first that fails."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tag", help="the tag that is being released")
+    parser.add_argument("pytest", nargs="*", help="arguments for pytest, behind --")
+    options = parser.parse_args()
+    check_version(options.tag)
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        sdist, wheel = build(work)
+        test_beside(wheel, work)
+        test_wheel(wheel, work, options.pytest)
+        test_sdist(sdist, work, options.pytest)
+    print("release-check: passed.")
+
+
+if __name__ == "__main__":
+    main()
