@@ -1,8 +1,12 @@
 PYTHON ?= python3
 BASE ?= main
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
 BIN := .venv/bin
+endif
 
-.PHONY: run better test lint docs bench bench-compare clean-cache
+.PHONY: run better test lint docs bench bench-compare release-check clean-cache
 
 run: .venv/run  ## train the course network at four learning rates; plot and table in results/
 	$(BIN)/python run_cifar100.py
@@ -27,11 +31,14 @@ bench: .venv/bench  ## all benchmarks: table, JSON and bench/report.html
 bench-compare: .venv/bench  ## did something get slower since BASE?
 	$(BIN)/python -m bench.compare $(BASE)
 
+release-check: .venv/release  ## both distributions, built, installed and tested in environments of their own
+	$(BIN)/python scripts/release_check.py
+
 clean-cache: .venv/run  ## forget the compiled kernels
 	$(BIN)/fastnet cache --clear
 
-# .venv/run, .venv/test, .venv/docs and .venv/bench are stamps: each stands for an environment with those packages in it. They depend
-# on pyproject.toml, so a changed requirement is installed before the next run.
+# .venv/run and its like are stamps: each stands for an environment with the packages of that extra in it. They depend on
+# pyproject.toml, so a changed requirement is installed before the next run.
 .venv/run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fastnet needs Python 3.10 or newer, and $(PYTHON) \
 	is %d.%d. Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
@@ -40,7 +47,7 @@ clean-cache: .venv/run  ## forget the compiled kernels
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-.venv/test .venv/docs .venv/bench: .venv/%: pyproject.toml .venv/run
+.venv/test .venv/docs .venv/bench .venv/release: .venv/%: pyproject.toml .venv/run
 	@echo "Adding the packages of the extra [$*] ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
 	@touch $@

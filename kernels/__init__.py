@@ -7,7 +7,8 @@ import sys
 
 if __name__ != "kernels" and not hasattr(sys.modules["fastnet"], "_find_kernels_in_checkout"):
     raise ImportError(f"another package called fastnet, in {sys.modules['fastnet'].__file__}, has taken the place of the "
-                      "one that these kernels belong to. Uninstall it and fastnet-kernels, then install fastnet-kernels again.")
+                      "one that these kernels belong to. Uninstall it and fastnet-kernels, then install fastnet-kernels "
+                      "again.")
 
 if __name__ == "kernels":  # the folder of a checkout, imported from beside it: the same modules, not a second copy
     import importlib

@@ -118,6 +118,7 @@ def main() -> None:
     """Run all checks, or exit with the first that fails."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tag", help="the tag that is being released")
+    parser.add_argument("--dist", type=Path, metavar="FOLDER", help="leave the distributions here")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, behind --")
     options = parser.parse_args()
     check_version(options.tag)
@@ -127,6 +128,8 @@ def main() -> None:
         test_beside(wheel, work)
         test_wheel(wheel, work, options.pytest)
         test_sdist(sdist, work, options.pytest)
+        if options.dist is not None:
+            shutil.copytree(work / "dist", options.dist, dirs_exist_ok=True)
     print("release-check: passed.")
 
 

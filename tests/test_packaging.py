@@ -272,3 +272,57 @@ def test_the_sdist_has_what_its_tests_need(tmp_path):
               if path.is_file() and not set(path.parts) & {"__pycache__", "results", "_build", ".mypy_cache"}}
     needed |= {path.name for path in ROOT.glob("*") if path.suffix in (".py", ".md", ".toml", ".cff")} | {"LICENSE", "Makefile"}
     assert {name for name in needed if not name.endswith((".pyc", "report.html"))} <= packed
+
+
+def test_one_version_everywhere():
+    import fastnet
+    assert f"\nversion: {fastnet.__version__}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
+def script(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_tag_must_be_that_of_the_version(tmp_path, monkeypatch):
+    check = script("release_check")
+    (tmp_path / "fastnet").mkdir()
+    (tmp_path / "fastnet" / "_version.py").write_text('"""The version."""\n__version__ = "1.2.3"\n')
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n\n## 1.2.3 (2030-01-01)\n")
+    monkeypatch.setattr(check, "ROOT", tmp_path)
+    check.check_version(None)
+    check.check_version("v1.2.3")
+    with pytest.raises(SystemExit, match=r"the tag is v1\.2\.4, and fastnet/_version\.py says 1\.2\.3"):
+        check.check_version("v1.2.4")
+    (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n")
+    with pytest.raises(SystemExit, match="has no entry '## 1\\.2\\.3'"):
+        check.check_version("v1.2.3")
+
+
+def test_lowest_versions_are_read_from_the_project():
+    lowest = script("lowest").lowest
+    assert lowest("""
+dependencies = [
+    "numpy>=1.24",
+    "numba>=0.60",
+    "numba>=0.61; python_version>='3.13'", # of a newer Python
+]
+test = ["pytest>=8.1", "dask[distributed]>=2023.1"]
+bench = ["torch>=9"]
+""") == {"numpy": "1.24", "numba": "0.60", "pytest": "8.1", "dask": "2023.1"}
+    found = lowest((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert {"numpy", "numba", "matplotlib", "platformdirs", "pooch", "tqdm", "pytest", "hypothesis"} <= found.keys()
+
+
+def test_workflows_and_forms_can_be_read():
+    yaml = pytest.importorskip("yaml")
+    files = [*(ROOT / ".github").rglob("*.yml"), ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml"]
+    read = {file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
+    jobs = [job for content in read.values() for job in content.get("jobs", {}).values()]
+    assert len(jobs) >= 6 and all(job["steps"] and job["timeout-minutes"] for job in jobs)
+    matrix = read["tests.yml"]["jobs"]["tests"]["strategy"]["matrix"]
+    classifiers = re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert matrix["python"] == classifiers
+    assert {"macos-latest", "windows-latest", "ubuntu-24.04-arm"} <= {entry["os"] for entry in matrix["include"]}

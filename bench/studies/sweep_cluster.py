@@ -30,7 +30,7 @@ def main() -> None:
     try:
         from distributed import Client, LocalCluster
     except ImportError:
-        parser.exit(2, "Dask is not installed: pip install 'fastnet[dask]'\n")
+        parser.exit(2, "Dask is not installed: pip install 'fastnet-kernels[dask]'\n")
     x, t, weights = peers.workload(N, WIDTHS, np.float32)
 
     def build(rng: np.random.Generator) -> Any:

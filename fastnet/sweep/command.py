@@ -224,7 +224,7 @@ def _executor(address: str | None) -> Iterator[Any]:
     try:
         from distributed import Client
     except ImportError:
-        raise ImportError('--dask needs Dask: pip install "fastnet[dask]".') from None
+        raise ImportError('--dask needs Dask: pip install "fastnet-kernels[dask]".') from None
     try:
         client = Client(address, timeout="5s")
     except (OSError, ValueError) as error:
