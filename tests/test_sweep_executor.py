@@ -90,15 +90,11 @@ def test_arrays_are_mapped_as_they_were(tmp_path, n):
 
 @pytest.fixture(scope="module")
 def cluster():
-<<<<<<< HEAD
     distributed = pytest.importorskip("distributed", reason="needs the extra fastnet-kernels[dask]")
     import dask
 
     # LocalCluster closes the nanny of a worker that has not come back after so long; these come back, and die again
     dask.config.set({"distributed.deploy.lost-worker-timeout": "1h"})
-=======
-    distributed = pytest.importorskip("distributed", reason="needs the extra fastnet-kernels[dask]")
->>>>>>> 58324e9 (Distributions: SPDX licence, py.typed, an sdist that has its tests, addresses from one place; make release-check)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as local, \
             distributed.Client(local) as client:
         yield local, client
