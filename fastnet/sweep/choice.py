@@ -49,10 +49,10 @@ def check_metric(who: str, metric: str | None, validation: bool) -> str:
     return metric
 
 
-def value_of(record: Record, metric: str) -> float:
-    """What a trial gave, nan without such data."""
+def value_of(record: Record, metric: str, epochs: int | None = None) -> float:
+    """What a trial gave, after all or so many epochs; nan without such data."""
     values = {"loss": record.losses, "val_loss": record.val_losses, "val_accuracy": record.val_accuracies,
-              "best_val_loss": record.val_losses, "best_val_accuracy": record.val_accuracies}[metric]
+              "best_val_loss": record.val_losses, "best_val_accuracy": record.val_accuracies}[metric][:epochs]
     if not values:
         return math.nan
     if metric.startswith("best"):
@@ -94,9 +94,10 @@ class Table:
             self.whole = ran[:, self.common].all(1)
 
 
-def tabulate(spec: Spec, records: Mapping[Trial, Record], metric: str, settings: tuple[Setting, ...]) -> Table:
-    """The table of these settings."""
-    repeats, sign = spec.repeats(), METRICS[metric].sign
+def tabulate(spec: Spec, records: Mapping[Trial, Record], metric: str, settings: tuple[Setting, ...],
+             repeats: list[tuple[int, int]] | None = None) -> Table:
+    """The table of these settings, on all seeds and folds, or some."""
+    repeats, sign = spec.repeats() if repeats is None else repeats, METRICS[metric].sign
     candidates, rows, diverged = [], [], 0
     for setting in settings:
         for lr in spec.lrs:

@@ -292,12 +292,12 @@ class SweepResult:
         except ValueError:
             return None
 
-    def table(self, metric: str | None = None, **wanted: Any) -> Table:
-        """What `suggest` compares."""
+    def table(self, metric: str | None = None, repeats: list[tuple[int, int]] | None = None, **wanted: Any) -> Table:
+        """What `suggest` compares, on all seeds and folds or some."""
         settings = tuple(setting for setting in self.spec.settings
                          if all(getattr(setting, field) == value for field, value in wanted.items()))
         metric = choice.check_metric("SweepResult.suggest", metric or self.metric, self.validated)
-        return tabulate(self.spec, self.records, metric, settings)
+        return tabulate(self.spec, self.records, metric, settings, repeats)
 
     def _suggestion(self, metric: str | None, wanted: dict[str, Any]) -> Suggestion:
         for field, value in wanted.items():

@@ -45,7 +45,7 @@ def halving(session: Any) -> None:
     rung = round(_RUNG * spec.epochs)
     if 0 < rung < spec.epochs:
         session.run(_trials(session, alive, lots[0]), rung)
-        alive = _better_half(session, alive, lots[0])
+        alive = _better_half(session, alive, lots[0], rung)
     promoted = _PROMOTED * len(spec.settings) * len(spec.lrs)
     for number, lot in enumerate(lots):
         done = repeats[:(number + 1) * size]
@@ -58,12 +58,12 @@ def _trials(session: Any, candidates: Iterable[Candidate], repeats: Iterable[tup
     return [session.spec.trial(candidate.setting, candidate.lr, *repeat) for repeat in repeats for candidate in candidates]
 
 
-def _better_half(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]]) -> list[Candidate]:
+def _better_half(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], rung: int) -> list[Candidate]:
     """Those in the better half by the metric, smoothed along the rate, or by the training loss."""
     metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
     kept: set[Candidate] = set()
     for judge in dict.fromkeys((metric, "loss")):
-        score = _levels(session, alive, repeats, judge)
+        score = _levels(session, alive, repeats, judge, rung)
         kept.update(sorted(score, key=lambda candidate: -score[candidate])[:math.ceil(len(score) / 2)])
     return [candidate for candidate in alive if candidate in kept]
 
@@ -71,19 +71,21 @@ def _better_half(session: Any, alive: list[Candidate], repeats: list[tuple[int, 
 def _best(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], count: int) -> list[Candidate]:
     """So many of the best, smoothed along the rate, and none that is worse beyond chance."""
     metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
-    equal = equal_to_best(session.result.table())
-    score = _levels(session, alive, repeats, metric)
+    equal = equal_to_best(session.result.table(repeats=repeats))
+    score = _levels(session, alive, repeats, metric, session.spec.epochs)
     return sorted((candidate for candidate in score if candidate in equal), key=lambda candidate: -score[candidate])[:count]
 
 
-def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], metric: str) -> dict[Candidate, float]:
-    """The smoothed metric after the epochs that they ran; what diverged has none."""
+def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], metric: str,
+            epochs: int) -> dict[Candidate, float]:
+    """The smoothed metric after so many epochs, whatever a resumed sweep knows beyond; what had diverged has none."""
     records = session.journal.records
     found = {}
     for candidate in alive:
         of = [records[session.spec.trial(candidate.setting, candidate.lr, *repeat)] for repeat in repeats]
-        if all(record.status != "diverged" for record in of):
-            found[candidate] = METRICS[metric].sign * float(np.mean([value_of(record, metric) for record in of]))
+        if all(record.status != "diverged" or record.epochs > epochs for record in of):
+            values = [value_of(record, metric, epochs) for record in of]
+            found[candidate] = METRICS[metric].sign * float(np.mean(values))
     candidates = list(found)
     level = neighbourhood(candidates, np.array(list(found.values())), np.ones(len(found)))
     return dict(zip(candidates, map(float, level)))
@@ -142,7 +144,7 @@ def _leaders(session: Any, wanted: set[Candidate], repeats: list[tuple[int, int]
     found = []
     for setting in session.spec.settings:
         of = sorted(candidate for candidate in wanted if candidate.setting == setting)
-        score = _levels(session, of, repeats, metric)
+        score = _levels(session, of, repeats, metric, session.spec.epochs)
         if score:
             found.append((max(score, key=lambda candidate: score[candidate]), [candidate.lr for candidate in of]))
     return found
