@@ -102,7 +102,7 @@ def test_all_combinations_are_single_fits(tmp_path):
     assert model.history.losses[-1] == rows[0]["loss"]
     assert len(trial_lines(tmp_path / "sweep.jsonl")) == result.finished == 32
     assert_same(SweepResult.load(tmp_path / "sweep.jsonl"), result)
-    with pytest.raises(ValueError, match="say which one: batch_size=8 or 16; momentum=0.0 or 0.9"):
+    with pytest.raises(ValueError, match=r"say which one: batch_size=8 or 16; momentum=0\.0 or 0\.9"):
         result.score(0.02)
     with pytest.raises(ValueError, match=r"there is no batch size 64\. There is: 8, 16"):
         result.suggest(batch_size=64)
@@ -128,7 +128,7 @@ def test_schedules(name, expected):
 
 
 @pytest.mark.parametrize("wrong, words", [
-    ({"schedule": "sometimes"}, "there is no schedule 'sometimes'. Give 'constant', 'cosine'"), ({"schedule": {}}, "empty dict"),
+    ({"schedule": "sometimes"}, r"there is no schedule 'sometimes'\. Give 'constant', 'cosine'"), ({"schedule": {}}, "empty dict"),
     ({"schedule": 3}, "must be a name or a function"), ({"schedule": lambda epoch: -1}, "not be negative|not negative"),
     ({"batch_size": [8, 8]}, "each value once"), ({"momentum": []}, "at least one"), ({"batch_size": [8, 0]}, "at least 1"),
     ({"search": "random"}, "search must be one of"), ({"search": "halving", "lrs": "auto"}, "needs a grid"),

@@ -233,12 +233,33 @@ def choose(table: Table) -> Suggestion:
     chosen.label = table.spec.label(chosen.setting)
     chosen.mean, chosen.trials = float(sign * mine.mean()), len(columns)
     chosen.error = float(mine.std(ddof=1) / math.sqrt(len(mine))) if len(mine) > 1 else 0.0
+    equal = equal | _close(table, columns, equal)
     chosen.equals = tuple(candidate for candidate, yes in zip(table.candidates, equal) if yes)
     chosen._what = _what(table, columns)
     chosen._table, chosen._columns = table, columns
-    chosen.enough, chosen.needed = _enough(table, columns, equal, chosen.mean)
+    chosen.enough, chosen.needed = _enough(table, columns, equal & table.whole, chosen.mean)
     chosen.edge = _edge(table, chosen)
     return chosen
+
+
+def _close(table: Table, columns: np.ndarray, equal: np.ndarray) -> np.ndarray:
+    """Candidates that a search ran on fewer repeats, not enough to tell them from the best.
+
+    One repeat has no scatter of its own: that of the others is taken.
+    """
+    found = np.zeros(len(equal), bool)
+    whole = table.values[table.whole][:, columns]
+    if table.whole.all() or len(whole) < 2 or len(columns) < 2:
+        return found
+    errors, freedom = paired_errors(whole, _groups(table, columns))
+    usual = float(np.median(errors[np.triu_indices(len(errors), 1)])) * math.sqrt(len(columns))
+    bound = upper_quantile(1 - (1 - CONFIDENCE) / (len(equal) - 1), freedom)
+    best = table.values[equal & table.whole].mean(0)  # nan where a repeat is not common
+    for i in np.flatnonzero(~table.whole):
+        ran = np.isfinite(table.values[i]) & np.isfinite(best)
+        if ran.any():
+            found[i] = (best - table.values[i])[ran].mean() <= bound * usual / math.sqrt(ran.sum())
+    return found
 
 
 def equal_to_best(table: Table) -> set[Candidate]:

@@ -43,7 +43,7 @@ def draw(result: SweepResult, metric: str | None = None) -> Picture:
         figure = Picture(figsize=(6, 2))
         figure.text(0.5, 0.5, "No trial is finished yet.", ha="center", va="center")
         return figure
-    settings = _best_settings(result)
+    settings = best_settings(result)
     curves = ["loss", "val_loss"] if any(record.val_losses for record in records) else ["loss"]
     figure = Picture(figsize=(1 + 5 * (len(curves) + 1), 5 * len(settings)), layout="constrained")
     panels = figure.subplots(len(settings), len(curves) + 1, squeeze=False)
@@ -67,7 +67,7 @@ def _metrics(result: SweepResult) -> list[str]:
     return [m for m in ("val_accuracy", "test_accuracy") if any(not math.isnan(r[m]) for r in rows)] or ["loss"]
 
 
-def _best_settings(result: SweepResult) -> list[Setting]:
+def best_settings(result: SweepResult) -> list[Setting]:
     """Those that are drawn, in the order of the sweep."""
     settings = list(result.spec.settings)
     if len(settings) <= _ROWS:
@@ -93,7 +93,8 @@ def _curves(figure: Any, axes: Any, result: SweepResult, setting: Setting, kind:
     from matplotlib.colors import ListedColormap, LogNorm
 
     lrs = sorted(result.lrs)
-    norm = LogNorm(lrs[0], lrs[-1]) if len(lrs) > 1 else LogNorm(lrs[0] / 2, lrs[0] * 2)
+    useful = [lr for lr in lrs if any(record.status != "diverged" for record in _records(result, setting, lr))] or lrs
+    norm = LogNorm(useful[0], useful[-1]) if len(useful) > 1 else LogNorm(useful[0] / 2, useful[0] * 2)
     colours = ListedColormap(colormaps["viridis"](np.linspace(0, 0.92, 256)))  # its last yellow is too pale on white
     highest, banded = [], False
     for lr in lrs:

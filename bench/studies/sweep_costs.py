@@ -1,0 +1,63 @@
+"""What the kinds of a sweep cost, beside the plain one: cross-validation, halving, and PyTorch one trial after the other.
+
+    python -m bench.studies.sweep_costs --rounds 3
+
+The course network (3072-500-5) on 2500 samples, float32, batch 128, 20 epochs. All take turns; a row shows the median of
+the ratios to the plain sweep of the same round.
+"""
+from __future__ import annotations
+
+import argparse
+import time
+
+import numpy as np
+
+from bench.harness import peers
+from fastnet.sweep import lr_sweep
+
+N, WIDTHS, BATCH = 2500, (3072, 500, 5), 128
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--rates", type=int, default=16, help="(default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=20, help="(default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="(default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=1, help="of the first three sweeps (default: %(default)s)")
+    options = parser.parse_args()
+    x, t, weights = peers.workload(N, WIDTHS, np.float32)
+    held = N // 5
+
+    def sweep(seeds: int = options.seeds, validation: bool = True, **more: object) -> object:
+        def build(rng: np.random.Generator) -> object:
+            model = peers.fastnet_model(weights)
+            model.layers[0].W = model.layers[0].W + rng.normal(size=model.layers[0].W.shape).astype(np.float32) * 1e-3
+            return model
+
+        start = held if validation else 0
+        return lr_sweep(build, x[start:], t[start:], np.geomspace(1e-3, 0.3, options.rates), options.epochs, BATCH, seeds,
+                        (x[:held], t[:held]) if validation else None, progress=False, **more)
+
+    work = {
+        "plain, on all data": lambda: sweep(validation=False),
+        "plain, a fifth held out": sweep,
+        "5-fold cross-validation": lambda: sweep(validation=False, folds=5),
+        "5 seeds, a fifth held out": lambda: sweep(5),
+        "5 seeds, halving": lambda: sweep(5, search="halving"),
+    }
+    times: dict[str, list[float]] = {name: [] for name in work}
+    for number in range(options.rounds + 1):
+        for name, run in work.items():
+            started = time.perf_counter()
+            run()
+            if number:  # the first round warms up
+                times[name].append(time.perf_counter() - started)
+    base = np.array(times["plain, on all data"])
+    print(f"{options.rates} rates, {options.epochs} epochs: seconds, and as many times as the plain sweep on all data")
+    for name, taken in times.items():
+        print(f"{name:28s} {np.median(taken):7.2f} s {np.median(np.array(taken) / base):6.2f}")
+
+
+if __name__ == "__main__":
+    main()
