@@ -87,8 +87,8 @@ def _panels(result: SweepResult, suggestion: Suggestion | None) -> str:
                           for setting in settings for label in [result.spec.label(setting)])
         select = f'<label>Setting <select id="setting">{options}</select></label>'
     note = ('<p class="note">Thin lines are single seeds, thick ones their mean. A curve that ends early was stopped, one '
-            'with a cross diverged. Against the rate: points are single trials, bars 95% intervals of their mean, the band holds '
-            "what can't be told apart from the best. Pick rates to see them alone.</p>")
+            'with a cross diverged. Against the rate: points are single trials, bars 95% intervals of their mean, the band '
+            "holds what can't be told apart from the best. Pick rates to see them alone.</p>")
     return f"<section><h2>Curves</h2>{select}{note}{''.join(parts)}</section>"
 
 
