@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _dtypes, _foreign
+from fastnet.layer import foreign
 
 NUMERIC = "biuf"  # kinds of dtype that are real numbers
 SOFT_LABEL_ERROR = 1e-3  # how far from 1 a row of soft labels may sum: float16 rounds so
@@ -330,12 +331,25 @@ def samples_and_targets(
         samples(who, model, x[:1])
     else:
         x = samples(who, model, x)
-    t = targets(who, "y", y, (len(x), model.output_width()), np.dtype(model.dtype or np.float64))
+    dtype = np.dtype(model.dtype or np.float64)
+    if foreign(model.loss):  # which may compare the outputs with something of another shape
+        t = targets_of_own_loss(who, "y", y, len(x), dtype)
+    else:
+        t = targets(who, "y", y, (len(x), model.output_width()), dtype)
     finite(who, "x", x)
     finite(who, "y", t)
     if model.compares_classes():
         probabilities(who, "y", t)
     return x, t
+
+
+def targets_of_own_loss(who: object, name: str, value: npt.ArrayLike, n: int, dtype: np.dtype) -> np.ndarray:
+    """Targets for a loss of the user's: an element of any shape for each sample, at least one value."""
+    array = numbers(who, name, value)
+    if array.ndim < 2 or len(array) != n:
+        hint = f" If the network gives one value per sample: {name}.reshape(-1, 1)." if array.ndim == 1 else ""
+        raise ValueError(f"{who}: {name} must have shape ({n}, ...), a row for each sample, got {array.shape}.{hint}")
+    return np.asarray(array, dtype=dtype)
 
 
 def probabilities(who: object, name: str, t: np.ndarray) -> None:

@@ -149,12 +149,16 @@ def shielded(x: Any, layer: Any) -> Any:
 
 
 def updater(layer: Any) -> Callable[[float], Any] | None:
-    """The layer's ``update_param`` or ``update_params``; None if it does not learn."""
-    for name in ("update_param", "update_params"):
-        method = getattr(layer, name, None)
-        if callable(method):
-            return method
-    return None
+    """The layer's ``update_param`` or ``update_params``, whichever was written last; None if it does not learn.
+
+    A subclass may have its own version of one of the two names, and an instance of its class's.
+    """
+    names = ("update_param", "update_params")
+    for held in (getattr(layer, "__dict__", {}), *map(vars, type(layer).__mro__)):
+        name = next((name for name in names if callable(getattr(layer, name, None)) and name in held), None)
+        if name is not None:
+            return getattr(layer, name)
+    return next((method for method in (getattr(layer, name, None) for name in names) if callable(method)), None)
 
 
 def foreign(layer: Any) -> bool:

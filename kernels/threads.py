@@ -228,8 +228,8 @@ def _threads_at_start() -> int:
     text = os.environ.get("FASTNET_NUM_THREADS", "").strip()
     if not text:
         return available_cores()
-    if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"FASTNET_NUM_THREADS is {text!r}: expected a whole number, 1 or more.")
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        raise ValueError(f"FASTNET_NUM_THREADS is {text!r}: expected a whole number between 1 and {_MOST}.")
     return int(text)
 
 
@@ -249,13 +249,13 @@ def set_num_threads(threads: int | None) -> None:
     Raises
     ------
     ValueError
-        If `threads` is not a whole number of at least 1.
+        If `threads` is not a whole number between 1 and 1024.
     """
     if threads is None:
         threads = available_cores()
     whole = hasattr(threads, "__index__") and not isinstance(threads, bool)
-    if not whole or operator.index(threads) < 1:
-        raise ValueError(f"set_num_threads got {threads!r}: expected a whole number, 1 or more, or None.")
+    if not whole or not 1 <= operator.index(threads) <= _MOST:
+        raise ValueError(f"set_num_threads got {threads!r}: expected a whole number between 1 and {_MOST}, or None.")
     _pool.limit, _pool.most = operator.index(threads), _MOST
     _pool.share()
 

@@ -5,16 +5,19 @@ and compares `fit` with that loop.
 """
 import contextlib
 import copy
+import functools
 import warnings
+import weakref
 from unittest import mock
 
 import numpy as np
 import own_code as own
 import pytest
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
-from fastnet.layer import decaying, output_shape, parameters
+from fastnet import CrossEntropyLayer, CSVLogger, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet.layer import decaying, output_shape, parameters, updater
 from fastnet.sweep import lr_sweep
+from fastnet.training.watching import reaches
 
 CASES, PARTS = 2000, 20  # of the property test; a part's number and a case's seed say what failed
 COMPILED = ("fused", "gram", "windows")
@@ -281,6 +284,139 @@ def test_the_same_layer_in_two_places_shares_its_parameters(options):
             setattr(layer, name, getattr(layer, name) - 0.1 * velocity[name])
     assert np.allclose(model.layers[0].W, by_hand.layers[0].W, rtol=1e-12)
     assert np.allclose(model.layers[0].b, by_hand.layers[0].b, rtol=1e-12)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_the_chapter_s_other_name_may_be_the_one_with_a_version_of_its_own(momentum):
+    class OtherName(FullLayer):
+        def update_params(self, lr):
+            pass
+
+    class OtherModel(Sequential):
+        def update_params(self, lr):
+            self.layers[-2].update_param(lr)
+
+    x, t = samples()
+    for first, kind in ((OtherName(4, 3, rng=0), Sequential), (FullLayer(4, 3, rng=0), OtherModel)):
+        model = small(first, FullLayer(3, 3, rng=1), SoftMaxLayer(), kind=kind)
+        before = first.W.copy(), model.layers[1].W.copy()
+        model.fit(x, t, 2, 0.1, 5, momentum=momentum)
+        assert np.array_equal(first.W, before[0])
+        assert not np.array_equal(model.layers[1].W, before[1])
+    assert updater(own.Hidden(2, np.random.default_rng(0))).__name__ == "update_params"
+    assert updater(own.Frozen(2, 2)).__name__ == "update_param"
+    assert updater(own.Centre()) is None
+
+
+def test_a_loss_of_one_s_own_may_compare_other_shapes():
+    class Likelihood:
+        """Of one target under a normal distribution whose mean and spread the network gives."""
+
+        def forward(self, x, t):
+            self.s, self.d = np.exp(x[:, 1:]), t - x[:, :1]
+            return float(np.mean(x[:, 1:] + 0.5 * (self.d / self.s) ** 2))
+
+        def backward(self):
+            return np.hstack([-self.d / self.s ** 2, 1 - (self.d / self.s) ** 2]) / len(self.d)
+
+    x, _ = samples(n=30)
+    model = small(FullLayer(4, 2, rng=0), loss=Likelihood())
+    target = x[:, :1] + np.random.default_rng(1).standard_normal((30, 1))
+    losses = model.fit(x, target, 10, 0.02, 10, validation=(x, target))
+    assert losses[-1] < losses[0]
+    assert np.isnan(model.evaluate(x, target).accuracy)
+    with pytest.raises(ValueError, match=r"y must have shape \(30, ...\), .* got \(30,\)\. .*y\.reshape\(-1, 1\)"):
+        model.fit(x, x[:, 0], 1, 0.1)
+
+
+# --- functions between epochs -----------------------------------------------------------------------------------------
+
+
+def course():
+    return small(FullLayer(4, 6, rng=0), ReluLayer(), FullLayer(6, 3, rng=1), SoftMaxLayer())
+
+
+def seen_by_callbacks(engine, momentum):
+    (x, t), model, seen = samples(), course(), []
+    model.fit(x, t, 4, lambda epoch: 0.1 + 0 * model.layers[0].W[0, 0], 5, engine=engine, momentum=momentum,
+              callbacks=lambda report: seen.append((*model.evaluate(x, t), model.layers[0].W.sum())))
+    assert model.history.engine == engine
+    return seen
+
+
+@pytest.mark.parametrize("engine", COMPILED)
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_callbacks_see_the_parameters_of_their_epoch(engine, momentum):
+    seen = seen_by_callbacks(engine, momentum)
+    assert np.allclose(seen_by_callbacks("layers", momentum), seen, rtol=1e-10)
+    assert len({loss for loss, *_ in seen}) == 4
+
+
+def changed_by_a_callback(model, change, **options):
+    def after(report):
+        if report.epoch != 1:
+            return
+        if change == "in place":
+            model.layers[0].W[np.abs(model.layers[0].W) < 0.3] = 0
+        elif change == "assigned":
+            model.layers[2].b = np.full((1, 3), 0.5)
+        elif change == "method":
+            own.replace(model.layers[0], "update_param", own.half_step)
+        else:
+            model.layers[1] = own.Leaky()
+
+    losses = model.fit(*samples(), 4, 0.1, 5, callbacks=after, **options)
+    return losses, model.layers[0].W, model.layers[2].W, model.layers[2].b
+
+
+@pytest.mark.parametrize("engine", ["layers", *COMPILED])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("change", ["in place", "assigned", "method", "layer"])
+def test_callbacks_may_change_the_model(engine, momentum, change):
+    by_hand, model = course(), course()
+    by_hand.forward = Sequential.forward.__get__(by_hand)  # which has it run layer by layer
+    expected = changed_by_a_callback(by_hand, change, momentum=momentum)
+    found = changed_by_a_callback(model, change, momentum=momentum, engine=engine)
+    assert all(np.allclose(a, b, rtol=1e-10) for a, b in zip(expected, found))
+    assert model.history.engine == "layers"
+    assert engine == "layers" or "after epoch 2" in model.history.why
+
+
+def test_what_a_step_left_behind_is_not_shown_as_if_it_were_of_now():
+    x, t = samples()
+    model = course()
+    model.fit(x, t, 1, 0.1)
+    found = []
+    model.fit(x, t, 2, 0.1, engine="fused", callbacks=lambda report: found.append((model.layers[0].W_grad, model.loss.x)))
+    assert found[0] == (None, None)
+    assert found[1][0] is model.layers[0].W_grad is not None
+
+
+def test_which_functions_reach_a_model(tmp_path):
+    model, kept, other = course(), [], course()
+
+    class Holder:
+        def __init__(self, held):
+            self.held = held
+
+        def __call__(self, report):
+            kept.append(report.loss)
+
+    def outer(inner):
+        return lambda report: inner(report)
+
+    for function in (lambda report: model, Holder({"deep": [model.layers[0]]}), Holder(model.loss).__call__,
+                     functools.partial(print, model), outer(lambda report: model.predict), lambda report, m=model: m,
+                     lambda report: GLOBALS["model"], Holder(weakref.ref(model))):
+        GLOBALS["model"] = model
+        assert reaches(function, model)
+        GLOBALS.clear()
+    for function in (print, kept.append, lambda report: kept.append(report.loss), Holder([1, "a", np.ones(3)]),
+                     CSVLogger(tmp_path / "log.csv"), lambda report: np.isfinite(report.loss), lambda report: other.layers):
+        assert not reaches(function, model)
+
+
+GLOBALS = {}
 
 
 def test_sweeps_train_what_a_user_wrote():

@@ -14,12 +14,13 @@ _LOOKED_AT = 1000  # samples
 
 def unsound(model: Any) -> str | None:
     """The first parameter of a model that holds something that is not finite, such as ``layers[0].W``; None without one."""
-    for i, layer in enumerate(model.layers):
-        for name in parameters(layer):
-            array = np.asarray(getattr(layer, name))
-            # a finite sum needs no array of its own, and proves it; the sum of finite numbers may still overflow
-            if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
-                return f"layers[{i}].{name}"
+    with np.errstate(all="ignore"):
+        for i, layer in enumerate(model.layers):
+            for name in parameters(layer):
+                array = np.asarray(getattr(layer, name, 0))
+                # a finite sum needs no array of its own, and proves it; the sum of finite numbers may still overflow
+                if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
+                    return f"layers[{i}].{name}"
     return None
 
 

@@ -35,13 +35,15 @@ class Descent:
     def step(self, lr: float) -> None:
         """Update every layer's parameters."""
         self.steps += 1
+        update = updater(self.model)
+        assert update is not None  # Sequential has both
         if not self.momentum and not self.decay and not self.adam:
-            self.model.update_param(lr)
+            update(lr)
             return
         before = _unannounced(self.model.layers) if self.first_step else {}
         gradients = self._put_velocities()
         try:
-            self.model.update_param(lr)
+            update(lr)
         finally:
             for layer, name, gradient in gradients:
                 setattr(layer, name, gradient)

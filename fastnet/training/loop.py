@@ -19,6 +19,7 @@ from fastnet.training.layerwise import Descent, Layerwise, forward_backward
 from fastnet.training.options import FitOptions
 from fastnet.training.plan import Plan
 from fastnet.training.scoring import score
+from fastnet.training.watching import Watched
 
 
 def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: Plan) -> np.ndarray:
@@ -114,15 +115,32 @@ def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
         whole = True
         return loss
 
+    def all_epochs() -> Iterator[Epoch]:
+        done = 0
+        while done < options.epochs:
+            trained_by = engine
+            for epoch in epochs(engine, options, len(x), start=done, last_batch=last_batch):
+                done += 1
+                yield epoch
+                if engine is not trained_by:  # another goes on
+                    break
+
     order = None
+    watched = Watched(model, (*options.callbacks, options.lr))
     try:
-        for epoch in epochs(engine, options, len(x), last_batch=last_batch):
+        for epoch in all_epochs():
             report, order = epoch.report, epoch.order
             losses[report.epoch] = report.loss
             history.add(report)
             _show(bar, report)
+            if not whole:
+                watched.show(engine)
             with interrupt.at_once():
                 history.stopped = _reason_to_stop(report, options, history)
+            change = watched.changed()
+            if change is not None:
+                engine = _by_layers(engine, model, x, t, options)
+                history.engine, history.why = engine.name, f"{change} after epoch {report.epoch + 1}"
             if history.stopped:
                 break
         else:
@@ -136,6 +154,14 @@ def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
         engine.write()
         with np.errstate(all="ignore"):
             _forward_backward(model, x, t, order, (len(x) - 1) // engine.batch_size * engine.batch_size)
+
+
+def _by_layers(engine, model, x, t, options) -> Layerwise:
+    """The engine that goes on from what the layers hold, after code of the user's has changed the model."""
+    layerwise = Layerwise(model, x, t, options)
+    layerwise.check_interrupt = engine.check_interrupt
+    layerwise.descent = Descent(model, options, engine.moments(), engine.steps)
+    return layerwise
 
 
 def _last_batch(model, engine, x, t, order, start, lr, options) -> float:

@@ -1,0 +1,123 @@
+"""Functions of the user's that run between epochs, and may look at the model or change it."""
+from __future__ import annotations
+
+import gc
+import types
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from fastnet._state import FloatArray
+from fastnet.layer import parameters
+from fastnet.training.eligibility import why_not_compiled
+
+_OBJECTS = 2000  # to look through before a function is taken to reach the model
+_PLAIN = (str, bytes, int, float, complex, type(None), types.CodeType, types.ModuleType, np.ndarray, np.generic)
+_WRITTEN_IN_PYTHON = 1 << 9  # a flag of classes (Py_TPFLAGS_HEAPTYPE)
+
+
+class Watched:
+    """What a compiled engine owes to functions that can reach the model: the parameters of now, and to see what they change.
+
+    Parameters
+    ----------
+    model : Sequential
+    functions : iterable of callables
+        Callbacks, and the schedule of the rate. fastnet's own look at numbers alone.
+    """
+
+    def __init__(self, model: Any, functions: Iterable[Callable[..., Any]]) -> None:
+        self.model = model
+        self.needed = any(reaches(function, model) for function in functions)
+        self._shown: list[tuple[Any, str, np.ndarray]] = []
+
+    def show(self, engine: Any) -> None:
+        """Put the parameters into the layers. What a step leaves there besides would be that of an earlier one: None."""
+        if not self.needed or engine.name == "layers":
+            return
+        engine.write()
+        for layer in (*self.model.layers, self.model.loss):
+            for name, kind in vars(type(layer)).items():
+                if isinstance(kind, FloatArray) and kind.optional:
+                    setattr(layer, name, None)
+        self._shown = [(layer, name, np.array(getattr(layer, name))) for layer in self.model.layers
+                       for name in parameters(layer)]
+
+    def changed(self) -> str | None:
+        """What was changed since `show`, if training has to go on from there, layer by layer."""
+        shown, self._shown = self._shown, []
+        if not shown:
+            return None
+        reason = why_not_compiled(self.model)
+        if reason is not None:
+            return reason
+        for layer, name, before in shown:
+            i = next((i for i, other in enumerate(self.model.layers) if other is layer), None)
+            if i is None:
+                return f"a {type(layer).__name__} is no longer there"
+            if not np.array_equal(getattr(layer, name), before, equal_nan=True):
+                return f"layers[{i}].{name} was changed"
+        return None if len(self.model.layers) >= len({id(layer) for layer, _, _ in shown}) else "layers are missing"
+
+
+def reaches(function: Any, model: Any) -> bool:
+    """Whether a function may get at a model or one of its layers: through what it closes over, its globals, its object.
+
+    True as well if there is too much to look through.
+    """
+    found = {id(part) for part in (model, *model.layers, model.loss, model.layers)}
+    seen: set[int] = set()
+    todo = [function]
+    while todo:
+        o = todo.pop()
+        if id(o) in found:
+            return True
+        if id(o) in seen or isinstance(o, _PLAIN):
+            continue
+        seen.add(id(o))
+        if len(seen) > _OBJECTS:
+            return True
+        todo.extend(_within(o))
+    return False
+
+
+def _within(o: Any) -> Iterable[Any]:
+    """The objects that one object leads to. fastnet's own functions and classes lead to nothing of a user's."""
+    if isinstance(o, types.FunctionType):
+        return _within_function(o)
+    if isinstance(o, types.BuiltinFunctionType):
+        return (o.__self__,)  # as in losses.append
+    if isinstance(o, type):
+        own = o.__flags__ & _WRITTEN_IN_PYTHON and o.__module__.partition(".")[0] not in ("fastnet", "numpy")
+        return [*vars(o).values(), *o.__bases__] if own else ()
+    if isinstance(o, (staticmethod, classmethod)):
+        return (o.__func__,)
+    if isinstance(o, property):
+        return o.fget, o.fset
+    if isinstance(o, weakref.ref):
+        return (o(),)
+    return [*gc.get_referents(o), type(o)]
+
+
+def _within_function(function: types.FunctionType) -> Iterable[Any]:
+    """What a function closes over, its defaults, and the globals it names, also in modules."""
+    if (function.__module__ or "").partition(".")[0] == "fastnet" and function.__closure__ is None:
+        return ()
+    names = _names(function.__code__)
+    named = [function.__globals__[name] for name in names if name in function.__globals__]
+    of_modules = [vars(module)[name] for module in named if isinstance(module, types.ModuleType) for name in names
+                  if name in vars(module)]
+    empty = types.CellType()
+    cells = [cell.cell_contents for cell in function.__closure__ or () if cell != empty]
+    defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    return [*cells, *defaults, *named, *of_modules, *vars(function).values()]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _names(constant)
+    return found
