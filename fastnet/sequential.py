@@ -24,7 +24,8 @@ class Sequential:
     ----------
     layers : tuple or list of layers
         At least one. A layer is one of fastnet's, or any object with ``forward(x)`` and ``backward(y_grad)``, and
-        ``update_param(lr)`` (or ``update_params``) if it learns.
+        ``update_param(lr)`` (or ``update_params``) if it learns: see :class:`fastnet.layer.Layer`. It may write into the arrays
+        it is given.
     loss : layer
         With ``forward(x, t)``, which returns a number, and ``backward()``: usually a ``CrossEntropyLayer()``.
 
@@ -185,20 +186,25 @@ class Sequential:
         engine : {"auto", "layers", "fused", "gram", "windows"}
             What does the work, see :meth:`explain`. All give the same losses, to rounding.
         validation : (x, y), optional
-            Data to evaluate after every epoch; y one-hot, or labels.
+            Data to evaluate after every epoch, as :meth:`evaluate` does; y one-hot, or labels.
         shuffle : bool
             Take the rows in a new order each epoch, the same in all engines, drawn from `rng`.
         rng : numpy.random.Generator or int, optional
             By default NumPy's global state decides, as it does for the weights.
         momentum : float
-            V = momentum V + gradient, W -= lr V; the velocity V starts at 0 in every fit.
+            V = momentum V + gradient, W -= lr V; the velocity V starts at 0 in every fit. A layer of your own finds V in
+            the place of its gradient when it is updated. Parameters whose gradient cannot be found are trained without,
+            and a warning names them: see :class:`fastnet.layer.Layer`.
         weight_decay : float
-            Adds weight_decay W to the gradient of W, not to that of b.
+            Adds weight_decay W to the gradient of W, not to that of b. Of a layer of your own all parameters decay but
+            biases, or those that its attribute ``decays`` names.
         early_stop : int, optional
             Stop when the validation loss (without validation, the loss) has not improved for so many epochs.
         callbacks : callable or sequence of callables
             Called after every epoch with an :class:`EpochReport` (epoch, epochs, lr, loss, val_loss, val_accuracy,
-            seconds). One that returns True ends the fit.
+            seconds). One that returns True ends the fit. One that can reach the model finds the parameters of now in its
+            layers and may change them, or anything else about the model: training goes on from there, layer by layer.
+            Inputs, outputs and gradients are in the layers after the fit; with ``engine="layers"`` all along.
         progress : bool, optional
             Show a progress bar. By default if the error stream is a terminal.
         on_divergence : {"stop", "raise", "ignore"}
@@ -219,8 +225,11 @@ class Sequential:
 
         Afterwards the layers hold the parameters, and the last batch's inputs, outputs and gradients; if training ended
         early, those are of the last batch with the final parameters. ``history`` has the full record. Interrupted by
-        Ctrl-C or an error, the layers hold the last complete epoch. Callbacks see numbers, not parameters: the
-        compiled engines put those into the layers at the end.
+        Ctrl-C or an error, the layers hold the last complete epoch.
+
+        A compiled engine trains only what is exactly fastnet's own. Subclasses of its layers, methods replaced on an
+        instance or a class, a loss or layers of your own, and subclasses of Sequential with a version of their own of
+        anything that runs in a fit are trained layer by layer; ``history.why`` and :meth:`explain` say so.
         """
         return training.fit(
             self, x, y, epochs=epochs, lr=lr, batch_size=batch_size, engine=engine, optimizer=optimizer,
@@ -312,7 +321,8 @@ class Sequential:
         Returns
         -------
         Evaluation
-            A named tuple (loss, accuracy).
+            A named tuple (loss, accuracy): what the model's loss says of all samples at once, and the share of samples for
+            which :meth:`predict` is right; the accuracy is NaN where the targets are not classes.
         """
         return training.evaluate(self, x, y)
 
