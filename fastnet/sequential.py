@@ -24,8 +24,8 @@ class Sequential:
     ----------
     layers : tuple or list of layers
         At least one. A layer is one of fastnet's, or any object with ``forward(x)`` and ``backward(y_grad)``, and
-        ``update_param(lr)`` (or ``update_params``) if it learns: see :class:`fastnet.layer.Layer`. It may write into the arrays
-        it is given.
+        ``update_param(lr)`` (or ``update_params``) if it learns: see :class:`fastnet.layer.Layer`. It may write into
+        the arrays it is given.
     loss : layer
         With ``forward(x, t)``, which returns a number, and ``backward()``: usually a ``CrossEntropyLayer()``.
 

@@ -645,7 +645,7 @@ def held(value):
         return [array for inner in value for array in held(inner)]
     if isinstance(value, dict):
         return [array for name in sorted(value) if value[name] is not None for array in held(value[name])]
-    slots = {name: getattr(value, name, None) for name in getattr(type(value), "__slots__", ())}
+    slots = {name: getattr(value, name, None) for name in getattr(type(value), "__slots__", ()) if not name.startswith("_")}
     return held({**getattr(value, "__dict__", {}), **slots}) if hasattr(value, "forward") else []
 
 
