@@ -36,7 +36,7 @@ def repository(tmp_path):
     (tmp_path / "bench").mkdir()
     git("init", "--quiet")
     for name in ("old", "new"):
-        (tmp_path / "code.py").write_text(f"NAME = {name!r}\n")
+        (tmp_path / "subject.py").write_text(f"NAME = {name!r}\n")
         (tmp_path / "bench" / "bench_a.py").write_text(f"def test_{name}(benchmark):\n    benchmark(len, 'a')\n")
         git("add", "--all")
         git("commit", "--quiet", "--message", name)
@@ -416,7 +416,7 @@ def test_worktrees_hold_each_revision_and_the_same_benchmarks(repository):
     with compare.prepare(repository, REVISIONS, ".", "bench", print, CURRENT) as prepared:
         trees = {name: side.tree for name, side in prepared.sides.items()}
         assert len({len(str(tree)) for tree in trees.values()}) == 1
-        code = {name: (tree / "code.py").read_text() for name, tree in trees.items()}
+        code = {name: (tree / "subject.py").read_text() for name, tree in trees.items()}
         assert code["base"] == code["same"] == "NAME = 'old'\n" != code["head"]
         assert all("test_new" in (tree / "bench" / "bench_a.py").read_text() for tree in trees.values())
         assert prepared.own["base"].names == ("bench/bench_a.py::test_old",)
@@ -458,12 +458,12 @@ def test_two_runs_at_once_have_rooms_of_their_own(repository, tmp_path):
 def test_the_working_tree_is_taken_as_it_is(repository):
     clean, called = repositories.snapshot(repository)
     assert clean == repositories.find_commit(repository, "new") and called.startswith("HEAD")
-    (repository / "code.py").write_text("NAME = 'changed'\n")
+    (repository / "subject.py").write_text("NAME = 'changed'\n")
     (repository / "untracked.py").write_text("")
     before = repositories.git(repository, "status", "--porcelain")
     commit, called = repositories.snapshot(repository)
     assert "working tree" in called
-    assert repositories.git(repository, "show", f"{commit}:code.py") == "NAME = 'changed'"
+    assert repositories.git(repository, "show", f"{commit}:subject.py") == "NAME = 'changed'"
     assert "untracked.py" in repositories.git(repository, "ls-tree", "--name-only", commit)
     assert repositories.git(repository, "status", "--porcelain") == before
 

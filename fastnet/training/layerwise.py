@@ -65,11 +65,11 @@ class Descent:
                     continue
                 change = np.array(gradient) if own else gradient  # a user's may write its next one into the same array
                 if name in shrinking:
-                    change = change + self.decay * np.asarray(getattr(layer, name))
+                    change = _sum(self.decay * np.asarray(getattr(layer, name)), change)
                 if self.momentum:
                     last = self.moments.get((i, name))
                     if last is not None:
-                        change = self.momentum * last[0] + change
+                        change = _sum(self.momentum * last[0], change)
                     self.moments[i, name] = (change,)
                     change = change.copy() if own else change
                 elif self.adam:
@@ -100,6 +100,12 @@ class Descent:
                 warn(f"fit: the update of layers[{i}], {type(layer).__name__}, changes {', '.join(changed)}, which {what} "
                      "cannot reach: an array X needs its gradient beside it, in an attribute X_grad, or named by the "
                      "layer's method parameters(), for instance {'X': 'dX'}. It is trained without.")
+
+
+def _sum(new: Any, other: Any) -> Any:
+    """new + other, in the memory of an array that was just made; NumPy finds that out itself, but not on Python 3.14."""
+    in_place = isinstance(new, np.ndarray) and new.dtype == np.result_type(new, other) and new.shape == np.shape(other)
+    return np.add(new, other, out=new) if in_place else new + other
 
 
 def _unannounced(layers: Any) -> dict[int, dict[str, np.ndarray]]:
