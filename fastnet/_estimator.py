@@ -38,7 +38,7 @@ class Stopper:
 
     def rate(self, epoch: int) -> float:
         e = self.estimator
-        if e.learning_rate == "invscaling" and e.t_:
+        if e.learning_rate == "invscaling" and e.solver == "sgd" and e.t_:
             return float(e.learning_rate_init / (e.t_ + 1) ** e.power_t)
         return self.current
 
@@ -52,7 +52,7 @@ class Stopper:
         self.waited = self.waited + 1 if not self._improved(report) else 0
         if self.waited <= e.n_iter_no_change:
             return False
-        if e.learning_rate == "adaptive" and self.current > 1e-6:
+        if e.learning_rate == "adaptive" and e.solver == "sgd" and self.current > 1e-6:
             self.current /= 5
             self.waited = 0
             return False
@@ -81,7 +81,7 @@ def check_parameters(e: Any) -> None:
     checks = [
         ("hidden_layer_sizes", all(map(_whole, hidden)), "whole numbers above 0"),
         ("activation", e.activation in ACTIVATIONS, f"one of {', '.join(ACTIVATIONS)}"),
-        ("solver", e.solver == "sgd", "'sgd'"),
+        ("solver", e.solver in ("sgd", "adam"), "'sgd' or 'adam'"),
         ("alpha", _real(e.alpha) and e.alpha >= 0, at_least_0),
         ("batch_size", e.batch_size == "auto" or _whole(e.batch_size), f"'auto' or {whole}"),
         ("learning_rate", e.learning_rate in rates, f"one of {', '.join(rates)}"),
@@ -90,8 +90,12 @@ def check_parameters(e: Any) -> None:
         ("max_iter", _whole(e.max_iter), whole),
         ("tol", e.tol == np.inf or (_real(e.tol) and e.tol >= 0), at_least_0),
         ("momentum", _real(e.momentum) and 0 <= e.momentum < 1, "at least 0 and below 1"),
-        ("nesterovs_momentum", not e.nesterovs_momentum or e.momentum == 0, "False unless momentum is 0: it is missing"),
+        ("nesterovs_momentum", not e.nesterovs_momentum or e.momentum == 0 or e.solver == "adam",
+         "False unless momentum is 0: it is missing"),
         ("validation_fraction", _real(e.validation_fraction) and 0 < e.validation_fraction < 1, "above 0 and below 1"),
+        ("beta_1", e.beta_1 == 0.9, "0.9: others are not available"),
+        ("beta_2", e.beta_2 == 0.999, "0.999: others are not available"),
+        ("epsilon", e.epsilon == 1e-8, "1e-8: others are not available"),
         ("n_iter_no_change", e.n_iter_no_change == np.inf or _whole(e.n_iter_no_change), whole),
     ]
     for name, right, expected in checks:

@@ -29,7 +29,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     """Multi-layer perceptron classifier, with scikit-learn's interface.
 
     Weights are drawn, samples ordered and training stopped as by ``sklearn.neural_network.MLPClassifier``: with three
-    classes or more, the same `random_state` and no momentum, `loss_curve_` is that of scikit-learn to rounding.
+    classes or more, ``"sgd"`` and the same `random_state`, the weights are those of scikit-learn to rounding.
 
     Parameters
     ----------
@@ -37,15 +37,15 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         Number of units in each hidden layer.
     activation : {"relu", "identity"}
         What follows each hidden layer.
-    solver : {"sgd"}
-        What updates the weights.
+    solver : {"adam", "sgd"}
+        What updates the weights: Adam (Kingma and Ba 2015), or stochastic gradient descent.
     alpha : float
         Strength of the L2 penalty, alpha / (2 batch_size) times the sum of the squared weights.
     batch_size : int or "auto"
         Samples per step; "auto" is min(200, n_samples).
     learning_rate : {"constant", "invscaling", "adaptive"}
         ``"constant"`` stays at `learning_rate_init`; ``"invscaling"`` divides it by (samples seen + 1)**`power_t` after each
-        epoch; ``"adaptive"`` divides it by 5 where training would otherwise stop, down to 1e-6.
+        epoch; ``"adaptive"`` divides it by 5 where training would otherwise stop, down to 1e-6. For ``"sgd"`` only.
     learning_rate_init : float
         The learning rate at the start.
     power_t : float
@@ -63,15 +63,19 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     warm_start : bool
         Let ``fit`` go on from the weights of the last fit.
     momentum : float
-        Momentum of ``"sgd"``, from 0 to below 1. With a changing rate, what has gathered counts at the new rate.
+        Momentum of ``"sgd"``, from 0 to below 1; ``"adam"`` ignores it. With a changing rate, what has gathered counts at
+        the new rate.
     nesterovs_momentum : bool
-        Must be False unless `momentum` is 0: Nesterov's momentum is not available. (scikit-learn's default is True.)
+        Must be False for ``"sgd"`` unless `momentum` is 0: Nesterov's momentum is not available. (scikit-learn's default
+        is True.)
     early_stopping : bool
         Hold out part of the data, stop when their accuracy no longer improves, and keep the weights of the best epoch.
     validation_fraction : float
         The part held out; stratified with two classes.
     n_iter_no_change : int
         How many epochs without an improvement are tolerated.
+    beta_1, beta_2, epsilon : float
+        Of ``"adam"``: 0.9, 0.999 and 1e-8; no other values are available.
 
     Attributes
     ----------
@@ -98,10 +102,14 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
     Notes
     -----
-    Different from scikit-learn: two classes are two softmax outputs, not one logistic one; several labels per sample, sparse
-    X, sample weights, ``"lbfgs"`` and ``"logistic"`` are not available; a last, smaller mini-batch weighs as much as the
-    others in `loss_curve_`, and has the same penalty; with `early_stopping`, the epochs up to the best one are run a second
-    time, for their weights; ``partial_fit`` starts each time with a velocity of 0.
+    What is different from scikit-learn:
+
+    - Two classes are two softmax outputs, not one logistic one.
+    - Adam's epsilon is added after the correction of the first steps, as in the paper: losses differ by some 1e-5.
+    - A last, smaller mini-batch weighs as much as the others in `loss_curve_`, and has the same penalty.
+    - With `early_stopping`, the epochs up to the best one are run a second time, for their weights.
+    - ``partial_fit`` starts each time with a velocity, or with moments, of 0.
+    - Several labels per sample, sparse X, sample weights, ``"lbfgs"``, ``"logistic"`` and ``"tanh"`` are not available.
 
     Examples
     --------
@@ -118,7 +126,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         batch_size: int | str = "auto", learning_rate: str = "constant", learning_rate_init: float = 0.001,
         power_t: float = 0.5, max_iter: int = 200, shuffle: bool = True, random_state: Any = None, tol: float = 1e-4,
         verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = False,
-        early_stopping: bool = False, validation_fraction: float = 0.1, n_iter_no_change: int = 10,
+        early_stopping: bool = False, validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999,
+        epsilon: float = 1e-8, n_iter_no_change: int = 10,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -138,6 +147,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self.nesterovs_momentum = nesterovs_momentum
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
 
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> MLPClassifier:
@@ -302,8 +314,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         before = state.get_state()
         stopper = self._stopper = Stopper(self, len(X))
         options: dict[str, Any] = {
-            "batch_size": batch_size, "momentum": self.momentum, "weight_decay": self.alpha / batch_size,
-            "shuffle": self.shuffle, "progress": False, "on_divergence": "raise"}
+            "batch_size": batch_size, "optimizer": self.solver, "momentum": self.momentum if self.solver == "sgd" else 0.0,
+            "weight_decay": self.alpha / batch_size, "shuffle": self.shuffle, "progress": False, "on_divergence": "raise"}
         try:
             self.model_.fit(X, t, epochs, stopper.rate, validation=held_out, callbacks=stopper, rng=Order(state), **options)
         except FloatingPointError as error:
