@@ -29,11 +29,14 @@ if TYPE_CHECKING:
     from fastnet.flatten import FlattenLayer
     from fastnet.full import FullLayer
     from fastnet.kernels.threads import get_num_threads, set_num_threads
+    from fastnet.leaky_relu import LeakyReluLayer
     from fastnet.maxpool import MaxPoolLayer
+    from fastnet.mean_squared_error import MeanSquaredErrorLayer
     from fastnet.relu import ReluLayer
     from fastnet.saving import load
     from fastnet.sequential import Sequential
     from fastnet.softmax import SoftMaxLayer
+    from fastnet.tanh import TanhLayer
     from fastnet.training import EpochReport, Evaluation, History, Plan
 
 __all__ = [
@@ -46,11 +49,14 @@ __all__ = [
     "FullLayer",
     "GradientReport",
     "History",
+    "LeakyReluLayer",
     "MaxPoolLayer",
+    "MeanSquaredErrorLayer",
     "Plan",
     "ReluLayer",
     "Sequential",
     "SoftMaxLayer",
+    "TanhLayer",
     "__version__",
     "get_default_dtype",
     "get_num_threads",
@@ -73,9 +79,12 @@ _MODULE_OF = {
     "History": "fastnet.training",
     "MaxPoolLayer": "fastnet.maxpool",
     "Plan": "fastnet.training",
+    "LeakyReluLayer": "fastnet.leaky_relu",
+    "MeanSquaredErrorLayer": "fastnet.mean_squared_error",
     "ReluLayer": "fastnet.relu",
     "Sequential": "fastnet.sequential",
     "SoftMaxLayer": "fastnet.softmax",
+    "TanhLayer": "fastnet.tanh",
     "get_default_dtype": "fastnet._dtypes",
     "get_num_threads": "fastnet.kernels.threads",
     "gradcheck": "fastnet._gradcheck",

@@ -38,8 +38,6 @@ ROWS, COLUMNS, INPUTS, ONE = "rows", "columns", "inputs", "one"
 STATE, MOMENTS, WORK, LOSSES = "state", "moments", "work", "losses"
 DATA = "data"  # no arena: the batch's rows, wherever they are
 
-_WITHOUT_SPREAD = 2  # layers at the end whose outputs lie as they are handed out, row behind row
-
 
 class Unsupported(Exception):
     """A network has no lowering; the message says why, for ``model.explain``."""
@@ -184,6 +182,7 @@ class Lowering:
         self.sizes = {STATE: 0, WORK: self.lanes, LOSSES: 0}  # work[0] is 1, for column sums
         self.slots: list[Slot] = []
         self.layers: list[Any] = []
+        self._last = 0  # the last layer whose output is not laid out as its input: what it gives is handed out as it lies
         self.cost = Cost()
         self.layer = 0  # number of the layer that is lowered now
         self.input: Buffer | None = None
@@ -200,8 +199,7 @@ class Lowering:
 
         `shape` says what a row means, an image for instance; by default it is (columns,).
         """
-        at_end = self.layer >= len(self.layers) - _WITHOUT_SPREAD
-        row = columns if at_end else spread(columns, self.lanes, self.dtype.itemsize)
+        row = columns if self.layer >= self._last else spread(columns, self.lanes, self.dtype.itemsize)
         self.cost.outputs += columns
         self.cost.widest = max(self.cost.widest, columns)
         return Buffer(self.reserve(WORK, -(-self.rows * row // self.lanes) * self.lanes), columns, row, self.lanes,
@@ -287,6 +285,7 @@ class Lowering:
         columns = int(np.prod(shape))
         x = self.input = Buffer(Place(DATA, 0), columns, columns, self.lanes, shape)
         self.layers = layers
+        self._last = max((i for i, layer in enumerate(layers) if not getattr(layer, "keeps_shape", False)), default=0)
         for self.layer, layer in enumerate(layers):
             lower = getattr(layer, "lower", None)
             if lower is None:

@@ -1,6 +1,8 @@
 """The softmax layer: class scores to probabilities."""
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import numpy.typing as npt
 
@@ -30,6 +32,7 @@ class SoftMaxLayer(Buffered):
     """
 
     y = FloatArray()
+    keeps_shape: ClassVar[bool] = True  # its output is laid out as its input
 
     def __init__(self) -> None:
         self.y = None

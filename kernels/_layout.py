@@ -55,6 +55,15 @@ def make_ready(entry: Any, dtype: np.dtype) -> None:
                 entry._can_compile = False
 
 
+def elements(written: int, read: int, constants: int = 0) -> Callable[[Any], tuple]:
+    """As `matrices`, with some float64 numbers behind them."""
+
+    def signature(t: Any) -> tuple:
+        return (*matrices(written, read)(t), *[types.float64] * constants)
+
+    return signature
+
+
 def matrices(written: int, read: int) -> Callable[[Any], tuple]:
     """Signature for `for_dtypes`: so many C-contiguous matrices that are written, then some that are read."""
 

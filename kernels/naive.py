@@ -76,6 +76,42 @@ def relu_backward(dx, dy, y):
         dx[...] = dy * (y > 0)
 
 
+def leaky_relu_forward(y, x, slope):
+    """y = x where x > 0, else slope x"""
+    (x,) = _f64(x)
+    y[...] = np.where(x > 0, x, slope * x)
+
+
+def leaky_relu_backward(dx, dy, y, slope):
+    """dx = dy where y > 0, else slope dy"""
+    dy, y = _f64(dy, y)
+    dx[...] = np.where(y > 0, dy, slope * dy)
+
+
+def tanh_forward(y, x):
+    """y = tanh(x)"""
+    (x,) = _f64(x)
+    y[...] = np.tanh(x)
+
+
+def tanh_backward(dx, dy, y):
+    """dx = dy (1 - y^2)"""
+    dy, y = _f64(dy, y)
+    dx[...] = dy * (1 - y * y)
+
+
+def mean_squared_error_forward(x, t):
+    """mean (x - t)^2"""
+    x, t = _f64(x, t)
+    return np.mean((x - t) ** 2)
+
+
+def mean_squared_error_backward(dx, x, t):
+    """dx = 2 (x - t) / x.size"""
+    x, t = _f64(x, t)
+    dx[...] = 2 * (x - t) / x.size
+
+
 def _frame(x, f):
     """Zeros around every image"""
     return np.pad(x, ((0, 0), (0, 0), (f, f), (f, f)))

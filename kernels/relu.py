@@ -2,7 +2,7 @@
 import numpy as np
 from fastnet.kernels._jit import jit, op_kernel
 from fastnet.kernels._layout import flat, for_dtypes, make_ready, matrices, plain
-from fastnet.kernels.structs import op_at, rows_of
+from fastnet.kernels.structs import context_at, input_row, op_at, row_of
 
 
 def relu_forward(y: np.ndarray, x: np.ndarray) -> None:
@@ -43,9 +43,10 @@ def _backward(dx, dy, y):
 
 @op_kernel
 def relu_op(op, context, start, stop, one):
-    """C = A where A > 0, else 0 (3.14), for samples start:stop of a compiled step; rows lie as those of C."""
-    o = op_at(op)
-    _forward(rows_of(o.c, start, stop, one), rows_of(o.a, start, stop, one))
+    """C = A where A > 0, else 0 (3.14), for samples start:stop of a compiled step."""
+    o, c = op_at(op), context_at(context)
+    for i in range(start, stop):
+        _forward(row_of(o.c, i, o.n, one), input_row(o, c, i, one))
 
 
 @for_dtypes(matrices(1, 1))

@@ -179,6 +179,14 @@ def rows_at(address, rows, columns, like):
 
 
 @jit
-def rows_of(record, start, stop, one):
-    """Rows start:stop of a matrix of an op as one flat array, with the room between them."""
-    return vector_at(record.at + start * record.row * (VECTOR_BYTES // lanes(one)), (stop - start) * record.row, one)
+def row_of(record, i, count, one):
+    """The first `count` elements of row i of a matrix of an op."""
+    return vector_at(record.at + i * record.row * (VECTOR_BYTES // lanes(one)), count, one)
+
+
+@jit
+def input_row(op, context, i, one):
+    """Row i of matrix a of an op: of a buffer, or of the mini-batch in the source of the data."""
+    if op.from_data:
+        return vector_at(context.batch + i * context.batch_row * (VECTOR_BYTES // lanes(one)), op.n, one)
+    return row_of(op.a, i, op.n, one)

@@ -1,0 +1,109 @@
+"""What layers share that compute each output from one input, and its gradient from that output."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, take
+from fastnet._state import FloatArray
+from fastnet.layer import known
+
+
+@known
+class Activation(Buffered):
+    """A function of each element, whose derivative is known from the function's value.
+
+    Attributes
+    ----------
+    y : ndarray or None
+        The last output. ``backward`` finds the derivative from it.
+    """
+
+    y = FloatArray()
+
+    keeps_shape: ClassVar[bool] = True  # its output is laid out as its input
+
+    # kernel(y, x, *constants) and kernel(dx, dy, y, *constants), then the same as their fast entries
+    kernels: ClassVar[tuple[Callable[..., Any], ...]]
+
+    def __init__(self) -> None:
+        self.y = None
+
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
+        """Shape of a sample's output: that of its input."""
+        return shape
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Compute the function of every element, and remember the result.
+
+        Parameters
+        ----------
+        x : array_like
+            Any number of dimensions. Never written to. NaN stays NaN.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of x.
+        """
+        forward, _, entry, _ = self.kernels
+        if type(x) is np.ndarray and type(self) in PLAIN:
+            try:
+                y = take(self._buffers, "y", x.shape, x.dtype)
+                if entry(y, x, *self._constants):
+                    self.__dict__["y"] = y
+                    return y
+            except UNUSUAL:
+                pass
+        x = _checks.floats(self, "x", x)
+        _checks.nonempty(self, "x", x)
+        y = take(self._buffers, "y", x.shape, x.dtype)
+        forward(y, x, *self._constants)
+        self.y = y
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Compute the gradient of the input from that of the output.
+
+        Parameters
+        ----------
+        y_grad : array_like
+            Gradient of the loss with respect to the output of the last ``forward``, of its shape.
+
+        Returns
+        -------
+        ndarray
+            Gradient of the loss with respect to the input.
+        """
+        _, backward, _, entry = self.kernels
+        if type(y_grad) is np.ndarray and type(self) in PLAIN:
+            try:
+                y = self.__dict__["y"]
+                dx = take(self._buffers, "dx", y.shape, y.dtype)
+                if y_grad.dtype == y.dtype and entry(dx, y_grad, y, *self._constants):
+                    return dx
+            except UNUSUAL:
+                pass
+        y = _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward"))
+        dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
+        dx = take(self._buffers, "dx", y.shape, y.dtype)
+        backward(dx, dy, y, *self._constants)
+        return dx
+
+    @property
+    def _constants(self) -> tuple[Any, ...]:
+        """What the kernels take behind their arrays."""
+        return ()
+
+    def update_param(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def update_params(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._constants))})"

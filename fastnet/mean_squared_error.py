@@ -1,0 +1,101 @@
+"""The mean squared error: a loss for numbers, as the cross-entropy is one for classes."""
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet._state import FloatArray
+from fastnet.kernels.mean_squared_error import (
+    mean_squared_error_backward,
+    mean_squared_error_forward,
+    mean_squared_error_op,
+)
+from fastnet.kernels.structs import CALL
+from fastnet.layer import known
+from fastnet.lowering import ROWS, Buffer, Lowering
+
+
+@known
+class MeanSquaredErrorLayer:
+    """Mean squared error of outputs and targets, over the samples and the outputs.
+
+    Attributes
+    ----------
+    x : ndarray, shape (n, n_outputs), or None
+        The last outputs.
+    t : ndarray, shape (n, n_outputs), or None
+        The last targets.
+
+    Examples
+    --------
+    >>> loss = MeanSquaredErrorLayer()
+    >>> loss.forward([[1.0, 2.0]], [[1.0, 4.0]])
+    2.0
+    >>> loss.backward()
+    array([[ 0., -2.]])
+    """
+
+    x = FloatArray()
+    t = FloatArray()
+
+    def __init__(self) -> None:
+        self.x = self.t = None
+
+    def forward(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """Compute the loss, and remember x and t.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, n_outputs)
+            Outputs, one sample a row.
+        t : array_like, shape (n, n_outputs)
+            What they should be: any finite numbers.
+
+        Returns
+        -------
+        float
+        """
+        x = _checks.rows(self, "x", _checks.floats(self, "x", x))
+        t = self._targets(t, x)
+        loss = mean_squared_error_forward(x, t)
+        self.x, self.t = x, t
+        return loss
+
+    def backward(self, y_grad: float | None = None) -> np.ndarray:
+        """Compute the gradient of the loss with respect to the outputs, 2 (x - t) / (n n_outputs).
+
+        Parameters
+        ----------
+        y_grad : float, optional
+            Factor for the gradient, where the loss is part of something larger.
+
+        Returns
+        -------
+        ndarray, shape (n, n_outputs)
+        """
+        scale = _checks.gradient_scale(self, y_grad)
+        x = _checks.rows(self, "x", _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward")))
+        t = self._targets(_checks.computed(self, "t", self.t, "forward"), x)
+        dx = np.empty(x.shape, x.dtype)
+        mean_squared_error_backward(dx, x, t)
+        return dx if y_grad is None else dx * x.dtype.type(scale)
+
+    def _targets(self, t: npt.ArrayLike, x: np.ndarray) -> np.ndarray:
+        return _checks.same_shape(self, "t", _checks.floats(self, "t", t, x.dtype), "x", x.shape)
+
+    def update_param(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def update_params(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """Add the loss and the gradient of the outputs to a compiled step, see :mod:`fastnet.lowering`."""
+        dx, losses = net.buffer_like(x), net.losses()
+        net.forward(CALL, reads={x: ROWS}, writes={dx: ROWS, losses: ROWS}, kernel=mean_squared_error_op,
+                    c=dx.mat, a=x.mat, aux=losses, n=x.columns)
+        return dx
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"

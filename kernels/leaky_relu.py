@@ -1,0 +1,73 @@
+"""The leaky rectified linear unit (Maas, Hannun & Ng 2013) and its derivative."""
+import numpy as np
+from fastnet.kernels._jit import jit, op_kernel
+from fastnet.kernels._layout import elements, flat, for_dtypes, make_ready, plain
+from fastnet.kernels.simd import cast_like
+from fastnet.kernels.structs import context_at, input_row, op_at, row_of
+
+
+def leaky_relu_forward(y: np.ndarray, x: np.ndarray, slope: float) -> None:
+    """y = x where x > 0, else slope x.
+
+    y, x: one shape of any number of dimensions, one dtype (float32 or float64); y C-contiguous, x of any layout; slope is
+    rounded to that dtype. Overwrites y, which may be x. NaN stays NaN.
+    """
+    _forward(flat(y), flat(plain(x)), float(slope))
+    make_ready(forward_entry, y.dtype)
+
+
+def leaky_relu_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray, slope: float) -> None:
+    """dx = dy where y > 0, else slope dy: the derivative at 0 is taken as the slope.
+
+    dx, dy, y: one shape of any number of dimensions, one dtype (float32 or float64); dx C-contiguous, dy and y of any
+    layout; y is the output of the forward pass, for a slope that is not negative. Overwrites dx, which may be dy.
+    """
+    _backward(flat(dx), flat(plain(dy)), flat(plain(y)), float(slope))
+    make_ready(backward_entry, y.dtype)
+
+
+@jit
+def _forward(y, x, slope):
+    for i in range(x.size):
+        y[i] = x[i] if x[i] > 0 else cast_like(slope, x[i]) * x[i]
+
+
+@jit
+def _backward(dx, dy, y, slope):
+    for i in range(y.size):
+        dx[i] = dy[i] if y[i] > 0 else cast_like(slope, dy[i]) * dy[i]
+
+
+@op_kernel
+def leaky_relu_op(op, context, start, stop, one):
+    """C = A where A > 0, else slope A, for samples start:stop of a compiled step."""
+    o, c = op_at(op), context_at(context)
+    for i in range(start, stop):
+        _forward(row_of(o.c, i, o.n, one), input_row(o, c, i, one), o.number)
+
+
+@op_kernel
+def leaky_relu_grad_op(op, context, start, stop, one):
+    """C = C where A > 0, else slope C: the way back, from the output A."""
+    o = op_at(op)
+    for i in range(start, stop):
+        dx = row_of(o.c, i, o.n, one)
+        _backward(dx, dx, row_of(o.a, i, o.n, one), o.number)
+
+
+@for_dtypes(elements(1, 1, 1))
+def forward_entry(y, x, slope):
+    """`leaky_relu_forward` of a matrix for the layer; False, with nothing done, if the shapes are not those of a batch."""
+    if y.shape != x.shape or x.size == 0:
+        return False
+    _forward(y.reshape(-1), x.reshape(-1), slope)
+    return True
+
+
+@for_dtypes(elements(1, 2, 1))
+def backward_entry(dx, dy, y, slope):
+    """`leaky_relu_backward` likewise."""
+    if dy.shape != y.shape or dx.shape != y.shape:
+        return False
+    _backward(dx.reshape(-1), dy.reshape(-1), y.reshape(-1), slope)
+    return True
