@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import fastnet
+from fastnet.kernels._cache import CACHE
 
 ROOT = Path(fastnet.__file__).parent.parent
 SCRIPTS = Path(__file__).parent / "dropin_scripts"
@@ -51,6 +52,8 @@ def course(tmp_path, cifar):
     """Makes a participant's folder for a script, and runs it there, by plain Python or with the drop-in."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("FASTNET_")}
     environment |= {"PYTHONPATH": os.pathsep.join([str(cifar), str(ROOT)]), "XDG_CACHE_HOME": str(cifar / "cache")}
+    if CACHE is not None:
+        environment["FASTNET_CACHE_DIR"] = str(CACHE.parent)  # compiled kernels, unlike images, are those of all tests
 
     def run(script, dataset, *options):
         folder = tmp_path / ("fastnet" if options else "numpy")

@@ -15,12 +15,10 @@ def train(lr):
 
 
 if __name__ == "__main__":
-    results = []
-    for method in multiprocessing.get_all_start_methods():
-        with multiprocessing.get_context(method).Pool(1) as pool:
-            results += pool.map(train, [0.01, 0.1])
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        results = pool.map(train, [0.01, 0.1])
     code = "from layers import FullLayer; print(FullLayer.__module__)"
     child = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
     modules = {module for _, module in results} | {child.stdout.decode().strip()}
     assert modules in ({"layers.full"}, {"fastnet.full"}), modules
-    np.savez("result.npz", losses=[losses for losses, _ in results][:6])
+    np.savez("result.npz", losses=[losses for losses, _ in results])
