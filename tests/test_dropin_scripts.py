@@ -8,9 +8,9 @@ from pathlib import Path
 import cifar_files
 import numpy as np
 import pytest
+from fastnet.kernels._cache import CACHE
 
 import fastnet
-from fastnet.kernels._cache import CACHE
 
 ROOT = Path(fastnet.__file__).parent.parent
 SCRIPTS = Path(__file__).parent / "dropin_scripts"
