@@ -45,7 +45,7 @@ class Prepared:
 
 @contextlib.contextmanager
 def prepare(repo: Path, revisions: dict[str, str | None], project: str, path: str, log: Log, recipe: Recipe,
-            settings: Settings = SETTINGS) -> Iterator[Prepared]:
+            settings: Settings = SETTINGS, may_fail: Sequence[str] = ()) -> Iterator[Prepared]:
     """Worktrees, environments and caches for each side; at the end only the environments stay.
 
     Parameters
@@ -57,6 +57,8 @@ def prepare(repo: Path, revisions: dict[str, str | None], project: str, path: st
         The project's folder in the repository, and its folder of benchmarks. All sides get those of `head`.
     log, recipe, settings
         Where to say what happens, what to install, and which benchmarks and plugins to use.
+    may_fail : sequence of str
+        Sides that are left out, and said to be, if they cannot be set up.
     """
     found = {name: repository.snapshot(repo) if revision is None else (repository.find_commit(repo, revision), revision)
              for name, revision in revisions.items()}
@@ -70,7 +72,12 @@ def prepare(repo: Path, revisions: dict[str, str | None], project: str, path: st
             if name == "head" and not (tree / project / path).is_dir():
                 raise GateError(f"{path!r} is no folder of the revision under test. Name the benchmarks' with --path.")
             side = Side(name, called, commit, tree, tree / project, Path(), room / name / "caches")
-            sides[name] = environment.prepare(side, path, recipe, log)
+            try:
+                sides[name] = environment.prepare(side, path, recipe, log)
+            except GateError as error:
+                if name not in may_fail:
+                    raise
+                log(f"{called} is left out: {error}")
         own: dict[str, Run] = {}
         for name, side in sides.items():
             if name != "head":

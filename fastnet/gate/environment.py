@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -60,11 +61,10 @@ class Recipe:
     pip_args: str = ""
     install: bool = True
     setup: str = ""
-    plugins: tuple[str, ...] = ()
 
     def key(self) -> str:
         return json.dumps([sys.version, sys.prefix, self.kind, self.extras, self.groups, self.requirements, self.pip_args,
-                           self.install, self.setup, self.plugins])
+                           self.install, self.setup])
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,10 @@ class Step:
     what: str
     arguments: tuple[str, ...]
     hint: str
+
+
+_RUNNER = Step("installing pytest-benchmark", ("pytest", "pytest-benchmark"),
+               "--env inherit takes the packages that you have")
 
 
 def home() -> Path:
@@ -99,15 +103,14 @@ def steps(project: Path, path: str, recipe: Recipe) -> list[Step]:
     if groups is None:
         groups = ("bench",) if "bench" in pyproject.get("dependency-groups", {}) else ()
     for group in groups:
-        found.append(Step(f"installing the dependency group {group}", ("--group", group),
+        found.append(Step(f"installing the dependency group {group}", _expand(pyproject, group, ()),
                           "--group NAME names other groups, and -r FILE a requirement file instead"))
     if recipe.install and _is_package(project, pyproject):
         target = f".[{','.join(recipe.extras)}]" if recipe.extras else "."
         found.append(Step(f"installing the project with pip install -e {target}", ("-e", target),
                           "--extra NAME names other extras, --no-install leaves the project where it is and imports it "
                           "from its folder or src/, and --setup COMMAND builds it in your own way"))
-    found.append(Step("installing pytest-benchmark", ("pytest", "pytest-benchmark", *recipe.plugins),
-                      "--env inherit takes the packages that you have"))
+    found.append(_RUNNER)
     return found
 
 
@@ -115,11 +118,27 @@ def _requirement_files(project: Path, path: str) -> list[str]:
     return [file for file in ("requirements.txt", f"{path}/requirements.txt") if (project / file).exists()]
 
 
+def _expand(pyproject: dict[str, Any], group: str, path: tuple[str, ...]) -> tuple[str, ...]:
+    """The requirements of a dependency group (:pep:`735`); pip itself knows groups only since 25.1."""
+    groups = {_normal(name): entries for name, entries in pyproject.get("dependency-groups", {}).items()}
+    if _normal(group) not in groups or _normal(group) in path:
+        why = "includes itself" if _normal(group) in path else f"is not declared; expected one of {', '.join(groups)}"
+        raise GateError(f"The dependency group {group!r} {why}: --group NAME names another one.")
+    found: list[str] = []
+    for entry in groups[_normal(group)]:
+        if isinstance(entry, str):
+            found.append(entry)
+        else:
+            found += _expand(pyproject, entry["include-group"], (*path, _normal(group)))
+    return tuple(found)
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 def _is_package(project: Path, pyproject: dict[str, Any]) -> bool:
-    if "project" in pyproject or "build-system" in pyproject or (project / "setup.py").exists():
-        return True
-    config = project / "setup.cfg"
-    return config.exists() and "[metadata]" in config.read_text(encoding="utf-8", errors="replace")
+    return "project" in pyproject or "build-system" in pyproject or (project / "setup.py").exists()
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -169,9 +188,6 @@ def _dependencies(side: Side, calls: Sequence[Step], recipe: Recipe, log: Log) -
     try:
         run([sys.executable, "-m", "venv", str(part)], "making an environment", hint="--env inherit makes none")
         python = python_of(part)
-        if any("--group" in call.arguments for call in calls):
-            _pip(python, side, Step("updating pip, as dependency groups need pip 25.1", ("pip>=25.1",),
-                                    "-r FILE names a requirement file instead"), recipe)
         for call in calls:
             _pip(python, side, call, recipe)
         local = _local_packages(python)
@@ -210,7 +226,8 @@ def _own_layer(side: Side, calls: Sequence[Step], below: Path, recipe: Recipe, l
     (site_packages / "_fastnet_gate.pth").write_text("".join(lines), encoding="utf-8")
     log(f"installing {side.name}")
     for call in calls:
-        _pip(python, side, call, recipe)
+        if call != _RUNNER or "pytest-benchmark" not in _list(python):
+            _pip(python, side, call, recipe)
     left = git(side.tree, "status", "--porcelain", "--ignored", "--untracked-files=all").splitlines()
     left = [line[3:] for line in left if not any(fnmatch(line[3:].rstrip("/"), pattern) for pattern in _BY_PRODUCTS)]
     left += [str(link) for link in site_packages.glob("*.egg-link")]  # its metadata stand in the worktree
