@@ -430,6 +430,7 @@ def batch(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
     elif array.ndim < 2:
         raise ValueError(f"{who}: x must have shape (n, ...), one sample a row, got {array.shape}.")
     nonempty(who, "x", array)
+    model.check_sample(who, array.shape[1:])
     return array
 
 

@@ -8,9 +8,11 @@ import numpy.typing as npt
 
 from fastnet import _checks, _dtypes
 from fastnet._state import FloatArray
+from fastnet.image_lowering import lower_conv
 from fastnet.kernels import conv as kernels
 from fastnet.kernels.sgd import sgd_update
 from fastnet.layer import known
+from fastnet.lowering import Buffer, Lowering
 
 
 @known
@@ -65,6 +67,8 @@ class ConvLayer:
     W_grad = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h))
     b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
     x = FloatArray()
+
+    takes_images = True  # for Lowering
 
     def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None) -> None:
         self.n_i = _checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
@@ -169,6 +173,10 @@ class ConvLayer:
             _checks.own_shape(self, "W", self.W, (self.n_o, self.n_i, self.h, self.h), dtype, "n_o, n_i and h"),
             _checks.own_shape(self, "b", self.b, (1, self.n_o), dtype, "n_o, n_i and h"),
         )
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
+        return lower_conv(self, net, x)
 
     def __repr__(self) -> str:
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"

@@ -7,6 +7,7 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet.kernels.flatten import flatten_backward, flatten_forward
 from fastnet.layer import known
+from fastnet.lowering import Buffer, Lowering
 
 
 @known
@@ -27,6 +28,8 @@ class FlattenLayer:
     array([[[[5., 6.],
              [7., 8.]]]])
     """
+
+    takes_images = True  # for Lowering
 
     def __init__(self) -> None:
         self.orig_shape: tuple[int, ...] | None = None
@@ -79,6 +82,10 @@ class FlattenLayer:
 
     def update_params(self, lr: float) -> None:
         """Do nothing: the layer has no parameters."""
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
+        return x.as_rows(net).flatten()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

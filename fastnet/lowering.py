@@ -74,6 +74,19 @@ class Buffer:
         """The rows as operand or result of a product."""
         return Matrix(self.place, self.row, 1, self.lanes)
 
+    def as_rows(self, net: Lowering) -> Buffer:
+        """The buffer itself: images are something else, see ``fastnet/image_lowering.py``."""
+        return self
+
+    def flatten(self) -> Buffer:
+        """Let the samples be mere rows of values from now on; it stays the same buffer, which barriers know it by."""
+        object.__setattr__(self, "shape", (self.columns,))
+        return self
+
+    def relu(self, net: Lowering) -> Buffer | None:
+        """None: rows have no op of their own for ReLU."""
+        return None
+
 
 @dataclass(frozen=True, eq=False)
 class Slot:
@@ -123,7 +136,8 @@ class Slot:
     def put_copies(self, state: np.ndarray, work: np.ndarray) -> None:
         """Make the copies anew from the parameter itself."""
         for place in self.copy:
-            packed = pack(self.get(state)).data.ravel()
+            value = self.get(state)
+            packed = pack(value).data.ravel() if self.packing is None else self.packing.copy(value)
             work[place.offset:place.offset + packed.size] = packed
 
     def get(self, flat: np.ndarray) -> np.ndarray:
@@ -148,6 +162,7 @@ class Cost:
     outputs: float = 0.0  # elements of all buffers, for a sample
     widest: int = 0  # elements of the largest of them, for a sample
     parameter_traffic: float = 0.0  # elements read and written in a step, whatever the batch size
+    parts: list[str] = field(default_factory=list)  # of networks of images: what is computed together, in words
 
     def add(self, **amounts: float) -> None:
         """Add to some of the amounts."""
@@ -184,13 +199,15 @@ class Lowering:
         self.layers: list[Any] = []
         self._last = 0  # the last layer whose output is not laid out as its input: what it gives is handed out as it lies
         self.cost = Cost()
+        self.threads: int | None = None  # at most so many may run the program; None for any number
+        self.absorbed: set[int] = set()  # numbers of layers that are done in the ops of a layer before them
         self.layer = 0  # number of the layer that is lowered now
         self.input: Buffer | None = None
         self.on_output: Callable[[np.ndarray, np.ndarray], None] | None = None  # last of all, when predicting: (y, x)
         self._forward: list[dict[str, Any]] = []
         self._backward: list[dict[str, Any]] = []
         self._updates: list[dict[str, Any]] = []
-        self._tape: list[Callable[[Buffer], Buffer | None]] = []
+        self._tape: list[Callable[[Any], Buffer | None]] = []
 
     # --- what layers ask for --------------------------------------------------------------------------------------------
 
@@ -255,7 +272,7 @@ class Lowering:
         self.update(UPDATE_BIAS, split=TEAM, reads={dy: COLUMNS}, writes={slot: COLUMNS}, c=Matrix(slot.place, 0),
                     a=Matrix(Place(WORK, 0), 0, 0), b=dy.mat, aux=self.gradient_of(slot), n=slot.shape[1], rank=2)
 
-    def on_backward(self, function: Callable[[Buffer], Buffer | None]) -> None:
+    def on_backward(self, function: Callable[[Any], Buffer | None]) -> None:
         """Have a function add the way back through the layer: from the gradient of its output to that of its input.
 
         It returns None if nobody needs that, as of the data.
@@ -290,7 +307,8 @@ class Lowering:
             lower = getattr(layer, "lower", None)
             if lower is None:
                 raise Unsupported(f"layers[{self.layer}]: {type(layer).__name__} has no lowering")
-            x = lower(self, x)
+            x = lower(self, x if getattr(layer, "takes_images", False) else x.as_rows(self))
+        x = x.as_rows(self)
         if self.forward_only or loss is None:
             return x
         gradient: Buffer | None = loss.lower(self, x)
@@ -333,7 +351,7 @@ def place_barriers(ops: list[dict[str, Any]]) -> list[dict[str, Any]]:
     Two ops may touch the same thing without a barrier between them if both only read it, or if each thread touches only
     its own part of it and that is the same part in both.
     """
-    waits = [False] * len(ops)
+    waits = [bool(op.get("wait")) for op in ops]  # some ops ask for a barrier
     since: dict[Any, set[tuple[str, bool]]] = {}  # what was touched since the last barrier: (part, written)
     for _ in range(2):  # the second time round, what the end of the program left is seen at its beginning
         for i, op in enumerate(ops):

@@ -5,8 +5,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet.image_lowering import lower_maxpool
 from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward
 from fastnet.layer import known
+from fastnet.lowering import Buffer, Lowering
 
 
 @known
@@ -36,6 +38,8 @@ class MaxPoolLayer:
     array([[[[0., 0., 0.],
              [5., 5., 0.]]]])
     """
+
+    takes_images = True  # for Lowering
 
     def __init__(self, size: int = 2) -> None:
         self.size = _checks.whole_number("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
@@ -92,6 +96,10 @@ class MaxPoolLayer:
 
     def update_params(self, lr: float) -> None:
         """Do nothing: the layer has no parameters."""
+
+    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
+        return lower_maxpool(self, net, x)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.size})"

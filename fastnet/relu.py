@@ -26,10 +26,14 @@ class ReluLayer(Activation):
     array([[0., 0., 5.]])
     """
 
+    takes_images = True  # for Lowering
     kernels = relu_forward, relu_backward, forward_entry, backward_entry
 
     def lower(self, net: Lowering, x: Buffer) -> Buffer:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
+        done = x.relu(net)
+        if done is not None:
+            return done
         y, product = x, net.writer_of(x, DENSE, GRAM_FIRST)
         if product is not None:
             product["relu"] = 1  # at the end of the product, before its result leaves the registers

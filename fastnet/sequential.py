@@ -10,9 +10,12 @@ import numpy.typing as npt
 
 from fastnet import _checks, _dtypes, _editions, training
 from fastnet._state import unchanged_on_error
+from fastnet.conv import ConvLayer
 from fastnet.cross_entropy import CrossEntropyLayer
+from fastnet.flatten import FlattenLayer
 from fastnet.full import FullLayer
 from fastnet.layer import Shape, foreign, inherits, known, output_shape, parameters, shielded, updater
+from fastnet.maxpool import MaxPoolLayer
 from fastnet.training import EpochReport, Evaluation, History, Plan, scoring
 
 
@@ -57,9 +60,9 @@ class Sequential:
 
     @property
     def dtype(self) -> np.dtype | None:
-        """What the model computes in: the widest dtype of its fully connected layers; None if it has none."""
-        weights = [layer.W for layer in self.layers if isinstance(layer, FullLayer)]
-        biases = [layer.b for layer in self.layers if isinstance(layer, FullLayer)]
+        """What the model computes in: the widest dtype of its fully connected and convolutional layers; None without any."""
+        weights = [layer.W for layer in self.layers if isinstance(layer, (FullLayer, ConvLayer))]
+        biases = [layer.b for layer in self.layers if isinstance(layer, (FullLayer, ConvLayer))]
         return _dtypes.result_dtype(*weights, *biases) if weights else None
 
     def input_width(self) -> int | None:
@@ -80,24 +83,36 @@ class Sequential:
         shape = self._shapes()[-1][1]
         return shape[0] if shape is not None and len(shape) == 1 and inherits(self, Sequential, "forward") else None
 
+    def check_sample(self, who: object, shape: Shape) -> None:
+        """Refuse samples of a shape that a network of images cannot take, before anything is computed.
+
+        Raises
+        ------
+        ValueError
+            If a layer does not take what the data or the layers before it give; the message says what it is given.
+        """
+        if any(isinstance(layer, (ConvLayer, MaxPoolLayer, FlattenLayer)) for layer in self.layers):
+            self._shapes(shape, who)
+
     def compares_classes(self) -> bool:
         """Whether the loss is fastnet's cross-entropy, which compares probabilities of classes."""
         return isinstance(self.loss, CrossEntropyLayer) and not foreign(self.loss)
 
-    def _shapes(self) -> list[tuple[Shape | None, Shape | None]]:
-        """Shape of a sample before and after each layer, as far as it is known."""
+    def _shapes(self, shape: Shape | None = None, who: object = "Sequential") -> list[tuple[Shape | None, Shape | None]]:
+        """Shape of a sample before and after each layer, as far as it is known; `shape` is that of the data."""
         shapes: list[tuple[Shape | None, Shape | None]] = []
-        shape: Shape | None = None
         source = None
         for i, layer in enumerate(self.layers):
             before = shape
             if isinstance(layer, FullLayer) and inherits(layer, FullLayer, "forward"):
                 before = (layer.n_i,)
-                _checks.width_before("Sequential", i, layer, shape[0] if shape and len(shape) == 1 else None, source)
+                _checks.width_before(who, i, layer, shape[0] if shape and len(shape) == 1 else None, source)
+            if isinstance(layer, ConvLayer) and inherits(layer, ConvLayer, "forward") and shape is None:
+                before = (layer.n_i, None, None)
             try:
                 shape = output_shape(layer, shape)
             except ValueError as error:
-                raise ValueError(f"Sequential: layers[{i}], {error}") from None
+                raise ValueError(f"{who}: layers[{i}], {error}") from None
             shapes.append((before, shape))
             source = i if shape is not before else source
         return shapes

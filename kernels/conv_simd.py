@@ -241,6 +241,17 @@ def load_byte(typingctx, address):
 
 
 @intrinsic
+def store_byte(typingctx, address, value):
+    """Write a byte at an address."""
+    def codegen(context, builder, signature, arguments):
+        value = builder.trunc(arguments[1], _BYTE)
+        builder.store(value, builder.inttoptr(arguments[0], _BYTE.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
 def load_int(typingctx, address):
     """The int64 at an address."""
     def codegen(context, builder, signature, arguments):

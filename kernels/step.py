@@ -90,6 +90,9 @@ def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, st
         context[0].order = data.order.ctypes.data + 8 * first
         steps = (first - start) // batch_size
         now = bias_corrected(hyper, steps + 1) if hyper.optimizer == ADAM else hyper
+        context[0].lr, context[0].momentum, context[0].weight_decay = now.lr, now.momentum, now.weight_decay
+        context[0].optimizer, context[0].moments = now.optimizer, now.moments
+        context[0].beta1, context[0].beta2, context[0].epsilon = now.beta1, now.beta2, now.epsilon
         number = 0
         while number < len(ops):
             op = ops[number]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.simd import VECTOR_BYTES, lanes
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from numba import carray, from_dtype, types
 from numba.extending import intrinsic
 
@@ -115,6 +115,14 @@ CONTEXT = np.dtype([
     ("order", "i8"),  # address of the numbers of its rows in the targets
     ("targets", "i8"),  # address
     ("targets_row", "i8"),  # in elements; a row's elements are neighbours
+    ("lr", "f8"),  # and the hyperparameters of the step
+    ("momentum", "f8"),
+    ("weight_decay", "f8"),
+    ("optimizer", "i8"),
+    ("moments", "i8"),
+    ("beta1", "f8"),
+    ("beta2", "f8"),
+    ("epsilon", "f8"),
 ])
 
 _OP_RECORD, _CONTEXT_RECORD = from_dtype(OP), from_dtype(CONTEXT)
@@ -124,6 +132,14 @@ _OP_RECORD, _CONTEXT_RECORD = from_dtype(OP), from_dtype(CONTEXT)
 def mat(record):
     """The `Mat` in a field of an op."""
     return Mat(record.at, record.row, record.col, record.vec)
+
+
+@jit
+def hyperparameters(context, one):
+    """The hyperparameters in a `CONTEXT`, in the type of `one`."""
+    return Hyperparameters(cast_like(context.lr, one), cast_like(context.momentum, one),
+                           cast_like(context.weight_decay, one), context.optimizer, context.moments, 0,
+                           cast_like(context.beta1, one), cast_like(context.beta2, one), cast_like(context.epsilon, one))
 
 
 @intrinsic

@@ -14,8 +14,11 @@ from typing import Any
 import numpy as np
 
 from fastnet import layer as layers
+from fastnet.conv import ConvLayer
+from fastnet.flatten import FlattenLayer
 from fastnet.full import FullLayer
 from fastnet.lowering import Lowering, Unsupported
+from fastnet.maxpool import MaxPoolLayer
 
 # What a subclass of Sequential may have of its own: nothing of it runs within a fit.
 _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclass__", "__class_getitem__", "summary",
@@ -112,9 +115,16 @@ def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
     return None
 
 
+def of_images(stack: Sequence[Any]) -> bool:
+    """Whether a network takes images: it has a layer of them."""
+    return any(isinstance(layer, (ConvLayer, MaxPoolLayer, FlattenLayer)) for layer in stack)
+
+
 def _why_not_dtypes(model: Any) -> str | None:
-    found = {np.dtype(array.dtype).newbyteorder("=") for layer in model.layers if type(layer) is FullLayer
+    found = {np.dtype(array.dtype).newbyteorder("=") for layer in model.layers if type(layer) in (FullLayer, ConvLayer)
              for array in (layer.W, layer.b)}
+    if not found:
+        return "nothing in it learns"
     if found != {np.dtype(model.dtype)}:
         return f"its parameters are of several dtypes ({', '.join(sorted(map(str, found)))})"
     return None

@@ -16,6 +16,7 @@ WAYS: dict[str, Any] = {way.name: way for way in (Plain, Gram, Windowed)}
 
 _SMALL_STEP = 1 << 18  # multiply-adds a step below which a second thread costs more than it gains
 _PREDICTED_ROWS = 1024  # rows that go through the network at once when there is nothing to learn
+_PREDICTED_BYTES = 1 << 24  # and their size
 _MOMENTS = {SGD: 0, MOMENTUM: 1, ADAM: 3}  # arrays like the parameters that an optimiser keeps
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015)
 
@@ -161,7 +162,7 @@ class Engine:
 
     def _threads(self) -> int | None:
         """How many for `run`."""
-        return 1 if self._work() < _SMALL_STEP else None
+        return 1 if self._work() < _SMALL_STEP else self.net.threads
 
     def _chunk(self) -> int:
         """Rows that one call trains on."""
@@ -185,7 +186,7 @@ class Predictor:
     def __init__(self, model: Any, x: np.ndarray, state: np.ndarray, way: Any) -> None:
         self.dtype, self.way = state.dtype, way
         self.in_row_space = isinstance(way, RowSpace)
-        self.rows = min(_PREDICTED_ROWS, max(1, len(x)))
+        self.rows = max(1, min(_PREDICTED_ROWS, len(x), _PREDICTED_BYTES // (x[:1].size * self.dtype.itemsize)))
         self.net = Lowering(self.dtype, self.rows, forward_only=True, first=way if self.in_row_space else None)
         self.output = self.net.lower(list(model.layers), x.shape[1:])
         self.net.reserve(WORK, self.net.lanes)
@@ -226,12 +227,22 @@ class Predictor:
         data = Data(_address(batch), batch.strides[0] // batch.itemsize, targets, order, False, 0, 0)
         small = n * self.net.cost.products < _SMALL_STEP
         run(step.train, self._program, data, gram, hyperparameters(self.dtype), self.rows, 0, n, losses,
-            threads=1 if small else None)
+            threads=1 if small else self.net.threads)
 
     def _rows_of(self, buffer: Any) -> np.ndarray:
         at = buffer.place.offset
         flat = self._arenas[WORK][at:at + self.rows * buffer.row]
         return flat.reshape(self.rows, buffer.row)[:, :buffer.columns]
+
+
+def outputs(model: Any, x: np.ndarray) -> np.ndarray:
+    """What the last layer of a network that has a lowering gives for x."""
+    dtype = np.dtype(model.dtype)
+    net = Lowering(dtype, 1, forward_only=True)
+    net.lower(list(model.layers), x.shape[1:])
+    state = _zeros(net.sizes[STATE], dtype)
+    put_parameters(net.slots, model, state)
+    return Predictor(model, x, state, None)(x)
 
 
 def hyperparameters(dtype: np.dtype, lr: float = 0.0, momentum: float = 0.0, weight_decay: float = 0.0,

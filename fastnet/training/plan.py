@@ -38,6 +38,7 @@ class Estimate:
     memory: float
     seconds: float
     refused: str | None = None  # why it can't be used
+    parts: tuple[str, ...] = ()  # what it consists of, line by line
 
     @classmethod
     def no(cls, name: str, why: str) -> Estimate:
@@ -61,6 +62,7 @@ class Plan:
             lines.append(f"{e.name:8s} {e.setup_flops / 1e9:10.2f} {e.epoch_flops / 1e9:10.2f} "
                          f"{e.epoch_bytes / 1e9:10.2f} {e.memory / 1e6:10.1f} "
                          + (f"{_seconds(e.seconds):>11s}" if e.refused is None else f"  no: {e.refused}"))
+        lines += [f"  {line}" for e in self.estimates if e.name == self.chosen for line in e.parts]
         return "\n".join([*lines, f"-> {self.chosen}: {self.why} ({self.threads} threads)"])
 
 
@@ -120,6 +122,7 @@ class _Job:
     shuffle: bool
     models: int
     scored: int
+    parts: tuple[str, ...]
 
     @classmethod
     def of(cls, model: Any, x: np.ndarray, options: FitOptions, models: int) -> _Job:
@@ -131,7 +134,7 @@ class _Job:
         return cls(len(x), int(np.prod(x.shape[1:])), first, net.cost.operations, net.cost.parameters,
                    net.cost.parameter_traffic, net.cost.outputs, net.cost.widest, batch, options.epochs,
                    np.dtype(model.dtype).itemsize, 3 if adam else int(options.momentum > 0), adam, options.shuffle, models,
-                   0 if options.validation is None else len(options.validation[0]))
+                   0 if options.validation is None else len(options.validation[0]), tuple(net.cost.parts))
 
     @property
     def steps(self) -> int:
@@ -185,7 +188,7 @@ def _fused(j: _Job) -> Estimate:
     moved = j.itemsize * (j.steps * (j.parameter_traffic + velocities) + 2 * j.n * j.columns)
     state = 2 * (1 + j.moments) * j.parameters + 2 * j.rest_parameters  # twice: as it was an epoch ago, too
     memory = j.itemsize * (state + j.kept + j.buffers + j.batch * j.columns)
-    return Estimate("fused", 0, flops, moved, memory, j.epochs * j.seconds(flops, moved, j.steps))
+    return Estimate("fused", 0, flops, moved, memory, j.epochs * j.seconds(flops, moved, j.steps), parts=j.parts)
 
 
 def _no_row_space(j: _Job) -> str | None:

@@ -10,7 +10,7 @@ from fastnet._state import snapshot
 from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.kernels.cross_entropy import cross_entropy_forward
 from fastnet.layer import inherits
-from fastnet.training.eligibility import why_not_loss, why_not_model
+from fastnet.training.eligibility import of_images, why_not_compiled, why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
 
 _CHUNK = 4096  # rows that go through the layers at once when there is nothing to learn
@@ -59,6 +59,10 @@ def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
 
 def outputs(model: Any, x: np.ndarray) -> np.ndarray:
     """What the last layer gives, a few thousand rows at a time; what the layers remember stays as it was."""
+    if of_images(model.layers) and why_not_compiled(model, x.shape[1:]) is None:
+        from fastnet.training.engine import outputs as compiled_outputs  # which imports this module
+
+        return compiled_outputs(model, x)
     restore = snapshot((*model.layers, model.loss), copy=True)
     own = why_not_model(model) is not None  # its forward may write into what it is given
     try:
