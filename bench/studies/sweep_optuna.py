@@ -1,0 +1,169 @@
+"""Time to a good learning rate: a sweep with halving, beside Optuna (TPE, median pruner) that trains PyTorch models.
+
+    pip install optuna torch
+    python -m bench.studies.sweep_optuna --rounds 10 --budget 400
+
+Both may train the same number of epochs; whoever has spent them stops. At every moment, each has a best rate so far: the
+suggestion among the trials that were finished, or the rate of the study's best trial. A rate is good if its mean test
+accuracy, over the seeds of a reference sweep on a fine grid, is within 0.01 of the best one's. What counts is the time from
+which on the best rate so far was good until the end. The network and the data are the course's (or --data).
+"""
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+
+from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet.dataset import load
+from fastnet.sweep import SweepResult, lr_sweep
+from fastnet.sweep.session import Session
+
+LRS, BATCH, EPOCHS, HIDDEN = (1e-3, 10.0), 128, 20, 500
+GOOD = 0.01
+
+
+class Spent(Exception):
+    """The budget of epochs is."""
+
+
+class Workload:
+    """The data, split; the networks; and how good each rate is."""
+
+    def __init__(self, source: str, seeds: int) -> None:
+        (x, t), (self.x_test, self.labels) = load(source, 0, "float32")
+        order = np.random.default_rng(1000).permutation(len(x))
+        held, train = order[:len(x) // 5], order[len(x) // 5:]
+        self.x, self.t, self.x_val, self.t_val = x[train], t[train], x[held], t[held]
+        reference = lr_sweep(self.build, self.x, self.t, "1e-3:3:log22", EPOCHS, BATCH, range(100, 100 + seeds),
+                             (self.x_val, self.t_val), (self.x_test, self.labels))
+        done = (reference.status == "done").all(1)
+        self.log_lrs = np.log(np.array(reference.lrs)[done])
+        self.accuracies = reference.accuracies[done].mean(1)
+
+    def build(self, rng: np.random.Generator) -> Sequential:
+        """The course's network."""
+        return Sequential((FullLayer(self.x.shape[1], HIDDEN, np.float32, rng), ReluLayer(),
+                           FullLayer(HIDDEN, self.t.shape[1], np.float32, rng), SoftMaxLayer()), loss=CrossEntropyLayer())
+
+    def good(self, lr: float) -> bool:
+        """Whether the rate's mean test accuracy is within 0.01 of the best one's."""
+        if not np.exp(self.log_lrs[0]) / 1.01 <= lr <= np.exp(self.log_lrs[-1]) * 1.01:
+            return False
+        return bool(np.interp(np.log(lr), self.log_lrs, self.accuracies) >= self.accuracies.max() - GOOD)
+
+
+def good_from(moments: list[tuple[float, float]], work: Workload) -> float:
+    """The time from which on all best rates so far, given as (time, rate), were good; inf if the last was not."""
+    since = float("inf")
+    for at, lr in reversed(moments):
+        if not work.good(lr):
+            break
+        since = at
+    return since
+
+
+def with_fastnet(work: Workload, number: int, budget: int) -> tuple[float, int]:
+    """A sweep of 13 rates with halving; (time, epochs)."""
+    moments: list[tuple[float, float]] = []
+    began = time.perf_counter()
+    keep = Session._keep
+
+    def watched(session: Session, record: Any, state: Any) -> None:
+        keep(session, record, state)
+        found = session.result.suggestion()
+        if found is not None:
+            moments.append((time.perf_counter() - began, float(found)))
+        if sum(r.epochs for r in session.journal.records.values()) >= budget:
+            raise KeyboardInterrupt
+
+    Session._keep = watched  # type: ignore[method-assign]
+    try:
+        result: SweepResult = lr_sweep(
+            work.build, work.x, work.t, "1e-3:10:log13", EPOCHS, BATCH, [number * 5 + k for k in range(5)],
+            (work.x_val, work.t_val), search="halving", progress=False)
+    finally:
+        Session._keep = keep  # type: ignore[method-assign]
+    return good_from(moments, work), int(result.epochs_run.sum())
+
+
+def with_optuna(work: Workload, number: int, budget: int) -> tuple[float, int]:
+    """TPE over the same range of rates, with the median pruner; every trial has weights of its own."""
+    import optuna
+    import torch
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    x, labels = torch.from_numpy(work.x), torch.from_numpy(work.t.argmax(1))
+    x_val, labels_val = torch.from_numpy(work.x_val), torch.from_numpy(work.t_val.argmax(1))
+    spent = 0
+
+    def objective(trial: optuna.Trial) -> float:
+        nonlocal spent
+        lr = trial.suggest_float("lr", *LRS, log=True)
+        torch.manual_seed(1000 * number + trial.number)
+        model = torch.nn.Sequential(torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.ReLU(),
+                                    torch.nn.Linear(HIDDEN, work.t.shape[1]))
+        with torch.no_grad():
+            for layer in (model[0], model[2]):
+                torch.nn.init.xavier_normal_(layer.weight)
+                layer.bias.zero_()
+        optimizer = torch.optim.SGD(model.parameters(), lr)
+        accuracy = 0.0
+        for epoch in range(EPOCHS):
+            if spent >= budget:
+                raise Spent
+            spent += 1
+            for first in range(0, len(x), BATCH):
+                loss = torch.nn.functional.cross_entropy(model(x[first:first + BATCH]), labels[first:first + BATCH])
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+            with torch.no_grad():
+                accuracy = float((model(x_val).argmax(1) == labels_val).float().mean())
+            trial.report(accuracy, epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned
+        return accuracy
+
+    moments: list[tuple[float, float]] = []
+    began = time.perf_counter()
+
+    def note(study: optuna.Study, trial: Any) -> None:
+        if study.best_trials:
+            moments.append((time.perf_counter() - began, study.best_params["lr"]))
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=number),
+                                pruner=optuna.pruners.MedianPruner())
+    try:
+        study.optimize(objective, n_trials=budget, callbacks=[note])
+    except Spent:
+        pass
+    return good_from(moments, work), spent
+
+
+def main() -> None:
+    """Measure in turns, and print each round and the medians."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--data", default="synthetic", help="as for fastnet sweep (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=10, help="(default: %(default)s)")
+    parser.add_argument("--budget", type=int, default=400, help="epochs for each (default: %(default)s)")
+    parser.add_argument("--reference", type=int, default=5, help="seeds of the reference sweep (default: %(default)s)")
+    options = parser.parse_args()
+    work = Workload(options.data, options.reference)
+    with_fastnet(work, 10_000, 40)  # compiled code, and PyTorch, are loaded
+    with_optuna(work, 10_000, 2)
+    times = np.empty((options.rounds, 2))
+    for number in range(options.rounds):
+        (times[number, 0], ours), (times[number, 1], theirs) = (
+            with_fastnet(work, number, options.budget), with_optuna(work, number, options.budget))
+        print(f"round {number}: fastnet good from {times[number, 0]:6.2f} s on ({ours} epochs), Optuna from "
+              f"{times[number, 1]:6.2f} s on ({theirs} epochs)", flush=True)
+    ours, theirs = np.median(times, axis=0)
+    print(f"median of {options.rounds}: fastnet {ours:.2f} s, Optuna {theirs:.2f} s: {theirs / ours:.1f} times sooner; "
+          f"never good within the budget: fastnet {np.isinf(times[:, 0]).sum()}, Optuna {np.isinf(times[:, 1]).sum()}")
+
+
+if __name__ == "__main__":
+    main()
