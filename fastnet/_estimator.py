@@ -27,32 +27,45 @@ class Order(np.random.RandomState):
 
 
 class Stopper:
-    """A callback that stops training, and sets the rates, by scikit-learn's rules."""
+    """A callback that stops training, and sets the rates, by scikit-learn's rules.
 
-    def __init__(self, estimator: Any, n: int) -> None:
-        self.estimator, self.n = estimator, n
-        self.current = float(estimator.learning_rate_init)
-        self.rates: list[float] = []
-        self.waited = self.best = 0
+    It holds the estimator's parameters and record, not the estimator: a callback that can reach the model has the
+    parameters put into its layers after every epoch, which takes time. Only early stopping needs them.
+
+    Parameters
+    ----------
+    record : namespace
+        The estimator's parameters, and ``t_``, ``loss_curve_`` and so on, which are kept up to date here.
+    n : int
+        Training samples.
+    layers : list of FullLayer
+        Whose parameters in the best epoch are kept in `best`; empty without early stopping.
+    """
+
+    def __init__(self, record: Any, n: int, layers: list[Any]) -> None:
+        self.record, self.n, self.layers = record, n, layers
+        self.current = float(record.learning_rate_init)
+        self.epochs = self.waited = 0
+        self.best: list[tuple[np.ndarray, np.ndarray]] = []
         self.stopped = False
 
     def rate(self, epoch: int) -> float:
-        e = self.estimator
-        if e.learning_rate == "invscaling" and e.solver == "sgd" and e.t_:
-            return float(e.learning_rate_init / (e.t_ + 1) ** e.power_t)
+        r = self.record
+        if r.learning_rate == "invscaling" and r.solver == "sgd" and r.t_:
+            return float(r.learning_rate_init / (r.t_ + 1) ** r.power_t)
         return self.current
 
     def __call__(self, report: Any) -> bool:
-        e = self.estimator
-        self.rates.append(report.lr)
-        e.t_ += self.n
-        e.loss_curve_.append(report.loss)
-        if e.verbose:
-            print(f"Iteration {len(self.rates)}, loss = {report.loss:.8f}")
+        r = self.record
+        self.epochs += 1
+        r.t_ += self.n
+        r.loss_curve_.append(report.loss)
+        if r.verbose:
+            print(f"Iteration {self.epochs}, loss = {report.loss:.8f}")
         self.waited = self.waited + 1 if not self._improved(report) else 0
-        if self.waited <= e.n_iter_no_change:
+        if self.waited <= r.n_iter_no_change:
             return False
-        if e.learning_rate == "adaptive" and e.solver == "sgd" and self.current > 1e-6:
+        if r.learning_rate == "adaptive" and r.solver == "sgd" and self.current > 1e-6:
             self.current /= 5
             self.waited = 0
             return False
@@ -61,16 +74,17 @@ class Stopper:
 
     def _improved(self, report: Any) -> bool:
         """Whether this epoch is better by `tol` than the best so far, which it may replace."""
-        e = self.estimator
-        if e.validation_scores_ is not None and report.val_accuracy is not None:
-            before, score = e.best_validation_score_, report.val_accuracy
-            e.validation_scores_.append(score)
+        r = self.record
+        if r.early_stopping:
+            before, score = r.best_validation_score_, report.val_accuracy
+            r.validation_scores_.append(score)
             if score > before:
-                e.best_validation_score_, self.best = score, len(self.rates)
-            return bool(score >= before + e.tol)
-        before = np.inf if e.best_loss_ is None else e.best_loss_
-        e.best_loss_ = min(before, report.loss)
-        return bool(report.loss <= before - e.tol)
+                r.best_validation_score_ = score
+                self.best = [(layer.W.copy(), layer.b.copy()) for layer in self.layers]
+            return bool(score >= before + r.tol)
+        before = r.best_loss_
+        r.best_loss_ = min(before, report.loss)
+        return bool(report.loss <= before - r.tol)
 
 
 def check_parameters(e: Any) -> None:

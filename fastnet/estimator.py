@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import warnings
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,6 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     - Two classes are two softmax outputs, not one logistic one.
     - Adam's epsilon is added after the correction of the first steps, as in the paper: losses differ by some 1e-5.
     - A last, smaller mini-batch weighs as much as the others in `loss_curve_`, and has the same penalty.
-    - With `early_stopping`, the epochs up to the best one are run a second time, for their weights.
     - ``partial_fit`` starts each time with a velocity, or with moments, of 0.
     - Several labels per sample, sparse X, sample weights, ``"lbfgs"``, ``"logistic"`` and ``"tanh"`` are not available.
 
@@ -172,6 +172,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         state = check_random_state(self.random_state)
         if not again:
             self._start(x, state)
+        elif self.early_stopping != (self.validation_scores_ is not None):
+            self._start_record()  # it stops by another measure than before
         held_out = None
         if self.early_stopping:
             x, x_val, numbers, val = train_test_split(
@@ -182,7 +184,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                                  f"number of samples; it has {len(val)}.")
             held_out = x_val, val
         self._train(x, numbers, state, self.max_iter, held_out)
-        if self.n_iter_ == self.max_iter and not self._stopper.stopped:
+        if self.n_iter_ == self.max_iter and not self._stopped:
             warnings.warn(f"MLPClassifier.fit: the {self.max_iter} epochs of max_iter are done, and the loss still falls.",
                           ConvergenceWarning, stacklevel=2)
         return self
@@ -303,37 +305,37 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self.n_layers_, self.n_outputs_, self.out_activation_ = len(sizes), sizes[-1], "softmax"
         self.t_ = 0
         self.loss_curve_: list[float] = []
+        self._start_record()
+
+    def _start_record(self) -> None:
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
         self.best_loss_: float | None = None if self.early_stopping else np.inf
         self.best_validation_score_: float | None = -np.inf if self.early_stopping else None
 
     def _train(self, X: np.ndarray, numbers: np.ndarray, state: np.random.RandomState, epochs: int, held_out: Any) -> None:
         batch_size = self._samples_per_step(len(X))
-        t = one_hot(numbers, len(self.classes_), X.dtype)
-        start = [(layer.W, layer.b) for layer in self._full_layers()]
-        before = state.get_state()
-        stopper = self._stopper = Stopper(self, len(X))
-        options: dict[str, Any] = {
-            "batch_size": batch_size, "optimizer": self.solver, "momentum": self.momentum if self.solver == "sgd" else 0.0,
-            "weight_decay": self.alpha / batch_size, "shuffle": self.shuffle, "progress": False, "on_divergence": "raise"}
+        kept = ("t_", "loss_curve_", "validation_scores_", "best_loss_", "best_validation_score_")
+        record = SimpleNamespace(**self.get_params(), **{name: getattr(self, name) for name in kept})
+        stopper = Stopper(record, len(X), self._full_layers() if held_out is not None else [])
         try:
-            self.model_.fit(X, t, epochs, stopper.rate, validation=held_out, callbacks=stopper, rng=Order(state), **options)
+            self.model_.fit(
+                X, one_hot(numbers, len(self.classes_), X.dtype), epochs, stopper.rate, batch_size, optimizer=self.solver,
+                momentum=self.momentum if self.solver == "sgd" else 0.0, weight_decay=self.alpha / batch_size,
+                shuffle=self.shuffle, rng=Order(state), validation=held_out, callbacks=stopper, progress=False,
+                on_divergence="raise")
         except FloatingPointError as error:
             raise ValueError(f"MLPClassifier.fit: {error} The data may contain large values: scale them.") from None
         except KeyboardInterrupt:
-            if not stopper.rates:
+            if not stopper.epochs:
                 raise
             warnings.warn("MLPClassifier.fit: training interrupted by user.", stacklevel=3)
-        self.n_iter_ = len(stopper.rates)
-        self.loss_ = self.loss_curve_[-1]
-        if held_out is not None and stopper.best < self.n_iter_:
-            history = self.model_.history
-            for layer, (W, b) in zip(self._full_layers(), start):
+        for name in kept:
+            setattr(self, name, getattr(record, name))
+        self.n_iter_, self.loss_ = stopper.epochs, self.loss_curve_[-1]
+        self._stopped = stopper.stopped
+        if stopper.best:
+            for layer, (W, b) in zip(self._full_layers(), stopper.best):
                 layer.W, layer.b = W, b
-            replayed = np.random.RandomState()
-            replayed.set_state(before)
-            self.model_.fit(X, t, stopper.best, stopper.rates[:stopper.best], rng=Order(replayed), **options)
-            self.model_.history = history
 
     def _samples_per_step(self, n: int) -> int:
         size: Any = self.batch_size
@@ -343,6 +345,3 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             warnings.warn(f"MLPClassifier.fit: batch_size is {size}, but there are {n} samples; it is clipped.",
                           stacklevel=4)
         return min(int(size), n)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in super().__getstate__().items() if name != "_stopper"}
