@@ -45,6 +45,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert outcome(start(FASTNET_CACHE_DIR=str(tmp_path)))[0] == 0
 
 
+@pytest.mark.skipif(not (ROOT / "kernels").exists(), reason="needs a checkout, not what is installed")
 def test_an_edit_of_any_kernel_file_is_noticed(tmp_path):
     for folder in ("fastnet", "kernels"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
