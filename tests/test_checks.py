@@ -128,6 +128,15 @@ def test_importing_is_light():
     assert result.stdout == "set()\n", result.stderr
 
 
+def test_figures_downloads_and_bars_are_imported_when_they_are_used():
+    result = run("import numba; before = set(sys.modules)\n"
+                 "import fastnet.cli, fastnet.dataset, fastnet.sweep\n"
+                 "from fastnet import *\n"
+                 "Sequential([FullLayer(2, 2), SoftMaxLayer()], CrossEntropyLayer()).fit([[1, 2]], [[0, 1]], 1)\n"
+                 "print({'matplotlib', 'pooch', 'tqdm', 'scipy', 'pandas'} & (sys.modules.keys() - before))")
+    assert result.stdout == "set()\n", result.stderr
+
+
 @pytest.mark.skipif(not (ROOT / "kernels" / "_jit.py").exists(), reason="needs a checkout, not what is installed")
 @pytest.mark.parametrize("first", ["kernels", "kernels.gemm", "fastnet.kernels", "fastnet"])
 def test_kernels_in_a_checkout_are_one_package(first):
