@@ -6,6 +6,7 @@ class: an object with the methods of :class:`Layer` is a layer.
 """
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -185,8 +186,8 @@ def _written_together(layer: Any, promise: str, method: str) -> bool:
 def known(klass: _Class) -> _Class:
     """Class decorator: remember what the class defines, so that `overridden` sees what is changed later."""
     _DEFINITIONS[klass] = dict(vars(klass))
-    if "forward" in vars(klass):
-        _FORWARD[klass] = vars(klass)["forward"]
+    if hasattr(klass, "forward"):
+        _FORWARD[klass] = klass.forward
     return klass
 
 
@@ -198,6 +199,15 @@ def known_class(klass: type) -> bool:
 def definition(klass: type) -> dict[str, Any]:
     """What a class of fastnet's defined when it was made; empty for any other class."""
     return _DEFINITIONS.get(klass, {})
+
+
+@functools.cache
+def _meant(klass: type) -> dict[str, Any]:
+    """What the names of a class of fastnet's stand for, inherited ones included, as its modules defined them."""
+    meant: dict[str, Any] = {}
+    for base in reversed(klass.__mro__):
+        meant.update(_DEFINITIONS.get(base, {}))
+    return meant
 
 
 def overridden(subject: Any, klass: type) -> str | None:
@@ -223,7 +233,7 @@ def overridden(subject: Any, klass: type) -> str | None:
 
 def redefined(subject: Any, klass: type, free: frozenset[str] = frozenset()) -> str | None:
     """As `overridden`, but that a subclass may add what `klass` does not have, and redefine the names in `free`."""
-    original = _DEFINITIONS[klass]
+    original = _meant(klass)
     for below in type(subject).__mro__:
         if below is klass:
             break
@@ -245,7 +255,7 @@ def inherits(subject: Any, klass: type, name: str) -> bool:
     if name in getattr(subject, "__dict__", {}):
         return False
     found = next((vars(base)[name] for base in type(subject).__mro__ if name in vars(base)), None)
-    return found is not None and found is _DEFINITIONS[klass].get(name)
+    return found is not None and found is _meant(klass).get(name)
 
 
 def _changed(klass: type, free: frozenset[str]) -> str | None:
@@ -254,4 +264,6 @@ def _changed(klass: type, free: frozenset[str]) -> str | None:
     for name, value in original.items():
         if now.get(name) is not value and name not in free and name not in _IGNORED:
             return name
-    return next((name for name in _HOOKS if name in now and name not in original), None)
+    inherited = _meant(klass)
+    return next((name for name in now if name not in original and name not in free and name not in _IGNORED
+                 and (name in inherited or name in _HOOKS)), None)

@@ -3,7 +3,7 @@ import types
 
 import numpy as np
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, TanhLayer
 
 
 class Centre:
@@ -149,6 +149,14 @@ class Leaky(ReluLayer):
         return super().backward(y_grad) + 0.1 * y_grad
 
 
+class Halved(TanhLayer):
+    def forward(self, x):
+        return super().forward(0.5 * x)
+
+    def backward(self, y_grad):
+        return 0.5 * super().backward(y_grad)
+
+
 class Residual:
     """A layer made of layers."""
 
@@ -243,6 +251,3 @@ def doubled(name):
         return 2 * getattr(type(self), name)(self, *args)
 
     return method
-
-
-SOFTMAX_STACK = (FullLayer, ReluLayer, SoftMaxLayer)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy_loop import clusters
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet import CrossEntropyLayer, FullLayer, LeakyReluLayer, ReluLayer, Sequential, SoftMaxLayer, TanhLayer
 from fastnet.layer import overridden
 from fastnet.training.eligibility import why_not, why_not_compiled
 
@@ -125,6 +125,21 @@ def test_what_changes_nothing_that_runs_stays_compiled(change):
     model = change(course())
     model.note = model.layers[0].name = "mine"  # data that no method reads
     assert why_not_compiled(model) is None
+
+
+@pytest.mark.parametrize("kind", [LeakyReluLayer, TanhLayer])
+def test_inherited_methods_are_watched_as_well(kind):
+    """Activations share their methods."""
+    assert why_not(kind()) is None
+    for name in ("forward", "backward", "output_shape"):
+        layer = kind()
+        setattr(layer, name, types.MethodType(lambda self, x: x, layer))
+        assert why_not(layer) == f"{name} of this {kind.__name__} has been replaced"
+        base = next(klass for klass in kind.__mro__ if name in vars(klass))
+        for owner in {base, kind}:
+            with mock.patch.object(owner, name, mock.DEFAULT):
+                assert why_not(kind()) == f"{owner.__name__}.{name} has been replaced"
+        assert why_not(kind()) is None
 
 
 def test_changes_after_the_construction_are_seen():

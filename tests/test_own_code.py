@@ -14,7 +14,17 @@ import numpy as np
 import own_code as own
 import pytest
 
-from fastnet import CrossEntropyLayer, CSVLogger, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet import (
+    CrossEntropyLayer,
+    CSVLogger,
+    FullLayer,
+    LeakyReluLayer,
+    MeanSquaredErrorLayer,
+    ReluLayer,
+    Sequential,
+    SoftMaxLayer,
+    TanhLayer,
+)
 from fastnet.layer import decaying, output_shape, parameters, updater
 from fastnet.sweep import lr_sweep
 from fastnet.training.watching import reaches
@@ -475,7 +485,7 @@ class Case:
         self.dtype = np.dtype(rng.choice([np.float64, np.float64, np.float64, np.float32]))
         self.n, self.n_i, self.n_o = int(rng.integers(1, 13)), int(rng.integers(1, 6)), int(rng.integers(2, 4))
         self.strange = rng.random() < 0.7  # the others are networks that compiled engines know
-        self.classes = not self.strange or rng.random() < 0.6
+        self.classes = rng.random() < 0.6
         self.model = self._model()
         self.options = self._options()
 
@@ -497,6 +507,18 @@ class Case:
             own.replace(layer, "backward", own.doubled("backward"))
         return layer
 
+    def activation(self):
+        kind = (ReluLayer, ReluLayer, LeakyReluLayer, TanhLayer, None)[self.rng.integers(5)]
+        if self.intervenes(0.1, "a subclass of an activation"):
+            kind = (own.Leaky, own.Halved)[self.rng.integers(2)]
+        if kind is None:
+            return []
+        layer = kind()
+        for name in ("forward", "backward"):
+            if self.intervenes(0.05, f"the {name} of an activation on the instance"):
+                own.replace(layer, name, own.doubled(name))
+        return [layer]
+
     def others(self, width):
         """Some foreign layers."""
         found = []
@@ -507,12 +529,11 @@ class Case:
 
     def _model(self):
         rng, width, layers = self.rng, self.n_i, self.others(self.n_i)
+        if rng.random() < 0.1:
+            layers.append(ReluLayer())
         for _ in range(int(rng.integers(0, 3))):
             n_o = int(rng.integers(1, 7))
-            relu = own.Leaky() if self.intervenes(0.1, "a subclass of ReluLayer") else ReluLayer()
-            if self.intervenes(0.05, "ReluLayer's forward on the instance"):
-                own.replace(relu, "forward", own.doubled("forward"))
-            layers += [self.full(width, n_o), relu, *self.others(n_o)]
+            layers += [self.full(width, n_o), *self.activation(), *self.others(n_o)]
             width = n_o
         layers.append(self.full(width, self.n_o))
         if self.classes:
@@ -522,8 +543,7 @@ class Case:
                 own.replace(loss, "forward", own.doubled("forward"))
         else:
             layers += self.others(self.n_o)
-            self.interventions.append("a foreign loss")
-            loss = own.Squares()
+            loss = own.Squares() if self.intervenes(0.5, "a foreign loss") else MeanSquaredErrorLayer()
         kind = own.Named if rng.random() < 0.2 else Sequential
         if self.intervenes(0.25, "a model of the user's"):
             kind = (own.FrozenFirst, own.Shifted, own.ClippedModel, own.LastClass)[rng.integers(4)]
@@ -546,9 +566,12 @@ class Case:
     def _options(self):
         rng = self.rng
         self.x, self.t = self.data(self.n)
-        options = {"epochs": int(rng.integers(1, 4)), "batch_size": int(rng.choice([1, 3, 5, 20])), "lr": 0.05,
-                   "momentum": float(rng.choice([0, 0, 0.5, 0.9])), "weight_decay": float(rng.choice([0, 0, 0.01]))}
-        if rng.random() < 0.3:
+        options = {"epochs": int(rng.integers(1, 4)), "batch_size": int(rng.choice([1, 3, 5, 20])),
+                   "lr": 0.05 if self.classes else 0.01, "momentum": float(rng.choice([0, 0, 0.5, 0.9])),
+                   "weight_decay": float(rng.choice([0, 0, 0.01]))}
+        if rng.random() < 0.15 and self.dtype == np.float64:
+            options.update(optimizer="adam", momentum=0.0, lr=0.01)
+        elif rng.random() < 0.3:
             options["lr"] = [0.05 / (1 + epoch) for epoch in range(options["epochs"])]
         if rng.random() < 0.3:
             options.update(shuffle=True, rng=int(rng.integers(100)))
@@ -556,6 +579,9 @@ class Case:
             options["validation"] = self.data(int(rng.integers(1, 5)))
         if not self.interventions:
             options["engine"] = str(rng.choice(["auto", "layers", *COMPILED]))
+            if options["engine"] in ("gram", "windows") and ("optimizer" in options or isinstance(
+                    self.model.layers[0], ReluLayer)):
+                options["engine"] = "fused"  # those two are for gradient descent and for a fully connected first layer
         return options
 
 
@@ -569,7 +595,7 @@ class Loop:
         self.model, self.options, self.dtype = copy.deepcopy(case.model), case.options, case.dtype
         self.x, self.t = case.x.astype(self.dtype), case.t.astype(self.dtype)
         self.own_model = type(self.model) not in (Sequential, own.Named) or "backward" in vars(self.model)
-        self.velocity = {}
+        self.velocity, self.steps = {}, 0
         self.losses, self.validation = [], []
 
     def run(self):
@@ -607,14 +633,21 @@ class Loop:
             grad = layer.backward(grad)
 
     def update(self, lr):
-        kept = []
-        if self.options["momentum"] or self.options["weight_decay"]:
+        kept, adam = [], "optimizer" in self.options
+        self.steps += 1
+        if self.options["momentum"] or self.options["weight_decay"] or adam:
             for place, layer in enumerate(self.model.layers):
                 kind = FullLayer if isinstance(layer, FullLayer) else type(layer)
                 for name, grad, decays in PARAMETERS.get(kind, ()):
                     value = getattr(layer, grad)
                     change = np.array(value) + decays * self.options["weight_decay"] * getattr(layer, name)
-                    change = self.velocity[place, name] = self.options["momentum"] * self.velocity.get((place, name), 0) + change
+                    if adam:
+                        m, v = self.velocity.get((place, name), (0, 0))
+                        m, v = self.velocity[place, name] = 0.9 * m + 0.1 * change, 0.999 * v + 0.001 * change ** 2
+                        change = m / (1 - 0.9 ** self.steps) / (np.sqrt(v / (1 - 0.999 ** self.steps)) + 1e-8)
+                    else:
+                        change = self.options["momentum"] * self.velocity.get((place, name), 0) + change
+                        self.velocity[place, name] = change
                     kept.append((layer, grad, value))
                     setattr(layer, grad, change.astype(value.dtype))
         if self.own_model:

@@ -89,7 +89,7 @@ class Descent:
 
     def _warn_of_unreached(self, before: dict[int, dict[str, np.ndarray]]) -> None:
         """Say which arrays a layer's update changed that have no gradient momentum or decay could work on."""
-        what = " and ".join(["momentum"] * bool(self.momentum) + ["weight_decay"] * bool(self.decay))
+        what = " and ".join(["momentum"] * bool(self.momentum) + ["weight_decay"] * bool(self.decay) + ["Adam"] * self.adam)
         for i, held in before.items():
             layer = self.model.layers[i]
             now = arrays(layer)

@@ -43,7 +43,7 @@ class Watched:
                 if isinstance(kind, FloatArray) and kind.optional:
                     setattr(layer, name, None)
         self._shown = [(layer, name, np.array(getattr(layer, name))) for layer in self.model.layers
-                       for name in parameters(layer)]
+                       for name in (*parameters(layer), *_settings(layer))]
 
     def changed(self) -> str | None:
         """What was changed since `show`, if training has to go on from there, layer by layer."""
@@ -60,6 +60,11 @@ class Watched:
             if not np.array_equal(getattr(layer, name), before, equal_nan=True):
                 return f"layers[{i}].{name} was changed"
         return None if len(self.model.layers) >= len({id(layer) for layer, _, _ in shown}) else "layers are missing"
+
+
+def _settings(layer: Any) -> list[str]:
+    """Names of the numbers that a layer was made with."""
+    return [name for name, value in vars(layer).items() if isinstance(value, (int, float))]
 
 
 def reaches(function: Any, model: Any) -> bool:
