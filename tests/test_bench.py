@@ -111,6 +111,30 @@ def test_the_report_stands_alone(tmp_path):
     assert "a CPU" in html and "with changes" in html and "prefers-color-scheme: dark" in html
 
 
+def test_no_share_is_above_what_is_possible(tmp_path):
+    info = {"kernel": "gemm", "layout": "forward", "share": 0.934}
+    assert table.share_of_peak(info) == "93%"
+    assert table.share_of_peak({**info, "share": 1.07}) == "100%, limit measured while busy"
+    assert table.share_of_peak({**info, "share": 1.6, "layout": "symmetric"}) == "1.6 x: work saved"
+    run = stored_run(1, 0.1)
+    run["benchmarks"][0]["extra_info"]["share"] = 1.7
+    (tmp_path / "1.json").write_text(json.dumps(run))
+    html = report.write(tmp_path, tmp_path / "report.html").read_text()
+    assert "Busy machine</strong>: a kernel was faster than the limit" in html and "170%" not in html and "<strong>100%" in html
+
+
+def test_a_sweep_has_a_chart_per_job_and_a_rival_a_line(tmp_path):
+    run = stored_run(1, 0.1)
+    sweep = run["benchmarks"][1]
+    sweep["extra_info"]["against"]["torch"] = sweep["extra_info"]["against"]["numpy"]
+    for job in ("2 rates, small", "4 rates, small", "4 rates, large"):
+        run["benchmarks"].append({**sweep, "extra_info": {**sweep["extra_info"], "shape": job, "rates": int(job[0])}})
+    (tmp_path / "1.json").write_text(json.dumps(run))
+    html = report.write(tmp_path, tmp_path / "report.html").read_text()
+    assert html.count('aria-label="Sweeps of small, float32"') == html.count('aria-label="Sweeps of large, float32"') == 1
+    assert "<span>numpy 2.00 [1.90, 2.20]</span><br><span>torch 2.00 [1.90, 2.20]</span>" in html
+
+
 def test_a_report_of_nothing_says_what_to_do(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"python -m bench\.run makes one"):
         report.write(tmp_path, tmp_path / "report.html")

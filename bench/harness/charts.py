@@ -80,12 +80,16 @@ def _frame(x: _Axis, y: _Axis, x_label: str, y_label: str) -> list[str]:
             _text(x.start - 40, y.stop - 12, y_label, "start", "label")]
 
 
-def _legend(names: Sequence[str], y: float) -> list[str]:
-    parts, x = [], 64.0
+def _legend(names: Sequence[str], y: float, width: float = WIDTH) -> tuple[list[str], float]:
+    """Names in as many rows as they need; and the height that the rows after the first one take."""
+    letter = 9.0 if width <= NARROW else 7.5  # the page's narrow charts have larger letters
+    parts, x, first = [], 30.0, y
     for colour, name in enumerate(names):
+        if x > 30 and x + 16 + letter * len(name) > width:
+            x, y = 30.0, y + 22
         parts += [f'<circle cx="{x:.1f}" cy="{y - 4:.1f}" r="5" fill="{_colour(colour)}"/>', _text(x + 10, y, name)]
-        x += 30 + 7.5 * len(name)
-    return parts
+        x += 30 + letter * len(name)
+    return parts, y - first
 
 
 def roofline(points: Mapping[str, Sequence[Point]], roofs: Mapping[str, float], slopes: Mapping[str, float]) -> str:
@@ -104,10 +108,11 @@ def roofline(points: Mapping[str, Sequence[Point]], roofs: Mapping[str, float], 
     x = _Axis(min([0.05, *intensities]), max([1000, *intensities]) * 1.3, 64, 620, True)
     y = _Axis(min([1, *(point.y for point in every)]) * 0.8, top * 2, 350, 40, True)
     parts = _frame(x, y, "operations a byte", "GFLOP/s")
+    middle = x(1.2 * max(roofs.values()) / min(slopes.values()))  # right of the slopes, left of the products
     for colour, (name, roof) in enumerate(roofs.items()):
         knee = max(x.low, roof / max(slopes.values()))
         parts += [_line(x(knee), y(roof), x.stop, y(roof), f"roof s{colour}"),
-                  _text(x.stop, y(roof) - 8, f"{name} {roof:.0f} GFLOP/s", "end", "note")]
+                  _text(middle, y(roof) - 8, f"{name} {roof:.0f} GFLOP/s", "start", "note")]
     sides = (("end", -10, -2), ("start", 10, 14))  # the steeper line's name on its left, the other's on its right
     for (name, slope), (anchor, dx, dy) in zip(sorted(slopes.items(), key=lambda item: -item[1]), sides, strict=True):
         begin, end = max(x.low, y.low / slope), max(roofs.values()) / slope
@@ -115,7 +120,8 @@ def roofline(points: Mapping[str, Sequence[Point]], roofs: Mapping[str, float], 
                   _text(x(end / 3) + dx, y(end / 3 * slope) + dy, f"{name} {slope:.0f} GB/s", anchor, "note")]
     for colour, group in enumerate(points.values()):
         parts += [_dot(x(point.x), y(point.y), colour, point.tip) for point in group]
-    return _svg(420, *parts, *_legend(list(points), 412), title="Roofline: kernels under this machine's limits")
+    legend, more = _legend(list(points), 412)
+    return _svg(420 + more, *parts, *legend, title="Roofline: kernels under this machine's limits")
 
 
 def bars(rows: Sequence[Bar], unit: str, title: str) -> str:
@@ -151,4 +157,5 @@ def lines(series: Mapping[str, Sequence[Point]], x_label: str, y_label: str, tit
         path = " ".join(f"{x(point.x):.1f},{y(point.y):.1f}" for point in points)
         parts.append(f'<polyline points="{path}" class="series" stroke="{_colour(colour)}"/>')
         parts += [_dot(x(point.x), y(point.y), colour, point.tip) for point in points]
-    return _svg(330, *parts, *(_legend(list(series), 322) if len(series) > 1 else ()), title=title, width=width)
+    legend, more = _legend(list(series), 322, width) if len(series) > 1 else ([], 0.0)
+    return _svg(330 + more, *parts, *legend, title=title, width=width)

@@ -48,7 +48,8 @@ def page(runs: Sequence[Run]) -> str:
          "work that hardly computes the sloping ones.", _roofline(latest)),
         ("Beside the others", "How many times as long as fastnet each takes for the same, verified work; all took "
          "turns in one process. Whiskers are 95 % intervals of the median.", _peers(entries)),
-        ("Sweeps", "Seconds for each learning rate of a sweep: what trials share is computed once.", _sweeps(entries)),
+        ("Sweeps", "Seconds for each learning rate of a sweep, a chart per job: what trials share is "
+         "computed once.", _sweeps(entries)),
         ("History", "Medians of stored runs, divided by a NumPy product of the same session so that a slower machine "
          "is not taken for slower code, relative to the first run.", _history(runs)),
         ("All results", "A rate's share is that of the machine's FMA peak, or, where moving data takes longer, of a "
@@ -71,12 +72,21 @@ def page(runs: Sequence[Run]) -> str:
 <h1>fastnet: benchmarks</h1>
 <p>{escape(latest["datetime"][:16].replace("T", " "))} UTC, {escape(machine["cpu"])}, {machine["threads"]} threads,
 {escape(_commit(latest))}</p>
-{_tiles(latest)}
+{_busy(latest)}{_tiles(latest)}
 </header>
 <main>{body}</main>
 </body>
 </html>
 """
+
+
+def _busy(run: Run) -> str:
+    """A mark on a run whose limits other programs spoiled; runs stored earlier did not look, but a share above 1 tells."""
+    limits = run["machine_info"]["limits"]
+    infos = [entry["extra_info"] for entry in run["benchmarks"]]
+    beyond = any(info.get("share", 0) > 1.02 and table.does_all_operations(info) for info in infos)
+    why = limits.get("busy") or ("a kernel was faster than the limit measured for it" if beyond else "")
+    return f'<p class="busy"><strong>Busy machine</strong>: {escape(why)}. Do not quote this run.</p>' if why else ""
 
 
 def _commit(run: Run) -> str:
@@ -93,17 +103,13 @@ def _tiles(run: Run) -> str:
             tiles.append((table.seconds(entry["stats"]["median"]), "to train the course network, 20 epochs, float32"))
             tiles += [(f"{other['ratio']:.1f}x", f"as long: {name}") for name, other in info["against"].items()]
     products = [entry["extra_info"] for entry in run["benchmarks"]]
-    products = [info for info in products if info.get("kernel") == "gemm" and info.get("share") and _counts_right(info)]
+    products = [info for info in products
+                if info.get("kernel") == "gemm" and info.get("share") and table.does_all_operations(info)]
     if products:
         best = max(products, key=lambda info: info["share"])
-        tiles.append((f"{best['share']:.0%}", f"of the FMA peak: {best['kernel']} {best['shape']}"))
+        tiles.append((f"{min(best['share'], 1):.0%}", f"of the FMA peak: {best['kernel']} {best['shape']}"))
     return '<div class="tiles">' + "".join(
         f"<div><strong>{escape(figure)}</strong><span>{escape(text)}</span></div>" for figure, text in tiles) + "</div>"
-
-
-def _counts_right(info: Mapping[str, Any]) -> bool:
-    """Whether it does the operations that it is counted for: symmetric products do half of them."""
-    return info.get("layout") != "symmetric" and info.get("kernel") != "gram_matrix"
 
 
 def _title(info: Mapping[str, Any]) -> str:
@@ -116,8 +122,8 @@ def _roofline(run: Run) -> str:
     points: dict[str, list[Point]] = {"float32": [], "float64": []}
     for entry in run["benchmarks"]:
         info = entry["extra_info"]
-        if info.get("flops") and info.get("bytes") and _counts_right(info):
-            tip = f"{_title(info)}: {info['gflops']:.1f} GFLOP/s, {info['share']:.0%} of its limit"
+        if info.get("flops") and info.get("bytes") and table.does_all_operations(info):
+            tip = f"{_title(info)}: {info['gflops']:.1f} GFLOP/s, {table.share_of_peak(info)} of its limit"
             points[info["dtype"]].append(Point(info["flops"] / info["bytes"], info["gflops"], tip))
     chart = charts.roofline(points, {f"FMA {name}": peak / 1e9 for name, peak in limits["fma_peak"].items()},
                             {name: rate / 1e9 for name, rate in limits["copy_bandwidth"].items()})
@@ -140,21 +146,24 @@ def _peers(entries: Iterable[Entry]) -> str:
 
 
 def _sweeps(entries: Iterable[Entry]) -> str:
-    series: dict[str, list[Point]] = {}
+    jobs: dict[str, dict[str, list[Point]]] = {}
     for entry in entries:
         info = entry["extra_info"]
         if info.get("kernel") == "sweep":
+            job = f"{info.get('shape', '').partition(' rates, ')[2] or info.get('shape', '')}, {info.get('dtype', '')}"
             rates = info["rates"]
             times = {"fastnet": entry["stats"]["median"],
                      **{name: other["seconds"] for name, other in info["against"].items()}}
             for name, seconds in times.items():
                 label = {"fastnet": "fastnet sweep", "fits": "fastnet fits one by one"}.get(name, f"{name} one by one")
                 tip = f"{label}, {rates} rates: {table.seconds(seconds / rates)} each"
-                series.setdefault(label, []).append(Point(rates, seconds / rates, tip))
-    if not series:
-        return ""
-    series = {name: sorted(points) for name, points in series.items()}
-    return f'<figure class="wide">{charts.lines(series, "rates in the sweep", "seconds a rate", "Sweeps")}</figure>'
+                jobs.setdefault(job, {}).setdefault(label, []).append(Point(rates, seconds / rates, tip))
+    figures = []
+    for job, series in jobs.items():
+        chart = charts.lines({name: sorted(points) for name, points in series.items()}, "rates in the sweep",
+                             "seconds per rate", f"Sweeps of {job}", width=charts.NARROW)
+        figures.append(f"<figure><figcaption>{escape(job)}</figcaption>{chart}</figure>")
+    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
 def _history(runs: Sequence[Run]) -> str:
@@ -183,8 +192,14 @@ def _history(runs: Sequence[Run]) -> str:
 
 def _results(entries: Sequence[Entry]) -> str:
     head = "".join(f"<th>{escape(name)}</th>" for name in table.HEAD)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in table.rows(entries))
+    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row[:-1]) + f"<td>{_lines(row[-1])}</td></tr>"
+                   for row in table.rows(entries))
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _lines(against: str) -> str:
+    """One rival per line, each on one line."""
+    return "<br>".join(f"<span>{escape(one)}</span>" for one in against.replace("], ", "]\n").splitlines())
 
 
 def _machine(run: Run) -> str:
