@@ -49,6 +49,7 @@ FILES = {
     ".gitignore": "asv\n.benchmarks\n__pycache__\n",
     "bench/bench_kernels.py": "import kernels\n\n" + "\n\n".join(
         f"def test_{name}(benchmark):\n    benchmark(kernels.{name})\n" for name in NAMES),
+    "asv_bench/__init__.py": "",
     "asv_bench/benchmarks.py": "import kernels\n\n" + "\n\n".join(
         f"def time_{name}():\n    kernels.{name}()\n" for name in NAMES),
     "perf.py": "import pyperf\n\nimport kernels\n\nrunner = pyperf.Runner()\n" + "".join(
