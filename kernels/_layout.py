@@ -64,6 +64,11 @@ def elements(written: int, read: int, constants: int = 0) -> Callable[[Any], tup
     return signature
 
 
+def contiguous(*arrays: Any) -> bool:
+    """Whether these Numba types are C-contiguous arrays, which a kernel can go through as one row of numbers."""
+    return all(isinstance(a, types.Array) and a.layout == "C" for a in arrays)
+
+
 def matrices(written: int, read: int) -> Callable[[Any], tuple]:
     """Signature for `for_dtypes`: so many C-contiguous matrices that are written, then some that are read."""
 

@@ -2,6 +2,7 @@
 import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain
+from numba.extending import overload
 
 
 def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:
@@ -45,6 +46,22 @@ def _backward(dp, p, t):
     for i in range(n):
         for j in range(m):
             dp[i, j] = zero if t[i, j] == zero else -t[i, j] / p[i, j] / count
+
+
+@overload(cross_entropy_forward)
+def _compiled_forward(p, t):
+    def rows(p, t):
+        return _forward(p, t)
+
+    return rows
+
+
+@overload(cross_entropy_backward)
+def _compiled_backward(dp, p, t):
+    def rows(dp, p, t):
+        _backward(dp, p, t)
+
+    return rows
 
 
 @for_dtypes(matrices(0, 2))

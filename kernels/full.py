@@ -3,7 +3,8 @@ import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain
 from fastnet.kernels.gemm import matmul
-from fastnet.kernels.jobs import attempt, backward_job, forward_job
+from fastnet.kernels.jobs import attempt, backward_job, forward_job, product_here
+from numba.extending import overload
 
 
 def full_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> None:
@@ -56,3 +57,48 @@ def _backward_bias(db, dy):
     for i in range(dy.shape[0]):
         for j in range(dy.shape[1]):
             db[0, j] += dy[i, j]
+
+
+# --- the same names in compiled code, on the calling thread ---------------------------------------------------------
+
+
+@overload(full_forward)
+def _compiled_forward(y, x, W, b):
+    def rows(y, x, W, b):
+        product_here(y, x, W.T, 1.0, 0.0, b[0], 0)
+
+    return rows
+
+
+@overload(full_backward_input)
+def _compiled_backward_input(dx, dy, W):
+    def rows(dx, dy, W):
+        product_here(dx, dy, W, 1.0, 0.0, np.empty(0, dx.dtype), 0)
+
+    return rows
+
+
+@overload(full_backward_weights)
+def _compiled_backward_weights(dW, dy, x):
+    def rows(dW, dy, x):
+        product_here(dW, dy.T, x, 1.0, 0.0, np.empty(0, dW.dtype), 0)
+
+    return rows
+
+
+@overload(full_backward_bias)
+def _compiled_backward_bias(db, dy):
+    def rows(db, dy):
+        _backward_bias(db, dy)
+
+    return rows
+
+
+@overload(full_backward)
+def _compiled_backward(dx, dW, db, dy, x, W):
+    def rows(dx, dW, db, dy, x, W):
+        full_backward_input(dx, dy, W)
+        full_backward_weights(dW, dy, x)
+        full_backward_bias(db, dy)
+
+    return rows

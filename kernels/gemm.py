@@ -315,7 +315,7 @@ def pack(b: np.ndarray) -> Packed:
     return Packed(data, (k, n))
 
 
-def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, *, alpha: float = 1.0, beta: float = 0.0,
+def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 1.0, beta: float = 0.0,
            bias: np.ndarray | None = None, relu: bool = False) -> None:
     """C = relu(alpha A B + beta C + bias), bias and ReLU being optional.
 

@@ -6,11 +6,27 @@ layout are of one type here (strides are read, nothing is copied), so there is o
 such a function does not know (an odd shape, a dtype mixed with another, a machine not made ready) it refuses, with
 False or TypeError, before it has changed anything: then the layer checks everything and says what is wrong, or converts.
 """
+import ctypes
+
+import llvmlite.binding as llvm
 import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import for_dtypes, make_ready
-from fastnet.kernels.gemm import gemm, partition
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, load_int, pointer_at, store, store_int
+from fastnet.kernels.gemm import gemm, matmul, partition, syrk
+from fastnet.kernels.simd import (
+    PREPARE_SYMBOL,
+    VECTOR_BYTES,
+    board_here,
+    call_kernel,
+    call_prepare,
+    cast_like,
+    lanes,
+    load,
+    load_int,
+    pointer_at,
+    store,
+    store_int,
+)
 from fastnet.kernels.threads import (
     JOB,
     KERNELS,
@@ -22,6 +38,7 @@ from fastnet.kernels.threads import (
     start_workers,
 )
 from numba import carray, types
+from numba.extending import overload
 
 # Kinds of records: C = relu(alpha A B + beta C + bias); the same, but a few rows of C are summed in another order, that in
 # which B lies; and what their names say
@@ -337,3 +354,99 @@ def attempt(entry, dtype: np.dtype, *args) -> bool:
             make_ready(entry, dtype)
             prepare(dtype)
     return False
+
+
+# --- the same products in a user's compiled code, on the calling thread -----------------------------------------------
+
+_prepare = ctypes.CFUNCTYPE(None, ctypes.c_int64)(lambda size: prepare(np.dtype(f"f{size}")))
+llvm.add_symbol(PREPARE_SYMBOL, ctypes.cast(_prepare, ctypes.c_void_p).value)
+
+
+@jit
+def product_here(c, a, b, alpha, beta, bias, relu):
+    """`gemm.matmul` by the thread that calls it: arrays of any layout, memory of its own; bias (n,) or empty."""
+    like = c.dtype.type(0)
+    _product_at(c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data,
+                b.strides[0], b.strides[1], c.shape[0], c.shape[1], a.shape[1], cast_like(alpha, like),
+                cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias), relu)
+
+
+@jit
+def _product_at(c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, m, n, k, alpha, beta, bias, bias_step, biases, relu):
+    """`product_here` by addresses, with strides in bytes: all that is compiled once, whatever the layouts.
+
+    The kernel is called by its address, which stands on the board. Linked into the caller's code, it would be compiled
+    anew with every function that contains a product.
+    """
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    if m == 0 or n == 0:
+        return
+    kernel = board_here() + 8 * (KERNELS + size // 8)
+    if load_int(kernel) == 0:
+        call_prepare(size)
+    if load_int(kernel) == 0:
+        raise RuntimeError("fastnet.kernels: the product could not be compiled")
+    direct = (c_col == size or n == 1) and c_row % size == 0
+    a_whole, b_whole = a_row % size == 0 and a_col % size == 0, b_row % size == 0 and b_col % size == 0
+    scratch, job = np.empty(SCRATCH_BYTES + 64, np.uint8), np.zeros(1 + _SIZE, np.int64)
+    row = np.empty((n + width) * size, np.uint8)
+    out = np.empty(0 if direct else m * n * size, np.uint8)
+    new_a, new_b = np.empty(0 if a_whole else m * k * size, np.uint8), np.empty(0 if b_whole else k * n * size, np.uint8)
+    for j in range(n + width):
+        store(row.ctypes.data + j * size, load(bias + j * bias_step, alpha) if j < biases else cast_like(0, alpha))
+    to, to_row = c, c_row
+    if not direct:
+        to, to_row = out.ctypes.data, n * size
+        if beta != 0:
+            _copy(to, to_row, size, c, c_row, c_col, m, n, alpha)
+    if not a_whole:
+        _copy(new_a.ctypes.data, k * size, size, a, a_row, a_col, m, k, alpha)
+        a, a_row, a_col = new_a.ctypes.data, k * size, size
+    if not b_whole:
+        _copy(new_b.ctypes.data, n * size, size, b, b_row, b_col, k, n, alpha)
+        b, b_row, b_col = new_b.ctypes.data, n * size, size
+    add_product(job.ctypes.data, PRODUCT, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
+                b_col // size, 0, m, n, k, alpha, beta, row.ctypes.data if biases > 0 else 0, relu)
+    call_kernel(load_int(kernel), 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, job.ctypes.data)
+    if not direct:
+        _copy(c, c_row, c_col, to, to_row, size, m, n, alpha)
+    # an address does not keep an array alive: these are used until here
+    job[0] = len(scratch) + len(row) + len(out) + len(new_a) + len(new_b)
+
+
+@jit
+def _copy(to, to_row, to_col, a, a_row, a_col, rows, cols, like):
+    for i in range(rows):
+        for j in range(cols):
+            store(to + i * to_row + j * to_col, load(a + i * a_row + j * a_col, like))
+
+
+@overload(matmul)
+def _compiled_matmul(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
+    if not all(isinstance(array, types.Array) for array in (c, a, b)):
+        return None  # a Packed lives in Python
+    if isinstance(bias, types.Array) and bias.ndim == 2:
+        def with_row(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
+            product_here(c, a, b, float(alpha), float(beta), bias[0], int(relu))
+
+        return with_row
+
+    if isinstance(bias, types.Array):
+        def with_vector(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
+            product_here(c, a, b, float(alpha), float(beta), bias, int(relu))
+
+        return with_vector
+
+    def without(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
+        product_here(c, a, b, float(alpha), float(beta), np.empty(0, c.dtype), int(relu))
+
+    return without
+
+
+@overload(syrk)
+def _compiled_syrk(c, a):
+    def here(c, a):
+        product_here(c, a, a.T, 1.0, 0.0, np.empty(0, c.dtype), 0)
+
+    return here

@@ -1,8 +1,9 @@
 """The rectified linear unit and its mask (3.14)."""
 import numpy as np
 from fastnet.kernels._jit import jit, op_kernel
-from fastnet.kernels._layout import flat, for_dtypes, make_ready, matrices, plain
+from fastnet.kernels._layout import contiguous, flat, for_dtypes, make_ready, matrices, plain
 from fastnet.kernels.structs import context_at, input_row, op_at, row_of
+from numba.extending import overload
 
 
 def relu_forward(y: np.ndarray, x: np.ndarray) -> None:
@@ -39,6 +40,32 @@ def _backward(dx, dy, y):
     zero = y.dtype.type(0)
     for i in range(y.size):
         dx[i] = dy[i] if y[i] > zero else dy[i] - dy[i]  # a difference, as 0 (-1) is -0
+
+
+@overload(relu_forward)
+def _compiled_forward(y, x):
+    def in_a_row(y, x):
+        _forward(y.reshape(-1), x.reshape(-1))
+
+    def one_by_one(y, x):
+        zero = x.dtype.type(0)
+        for i in np.ndindex(y.shape):
+            y[i] = max(x[i], zero)
+
+    return in_a_row if contiguous(y, x) else one_by_one
+
+
+@overload(relu_backward)
+def _compiled_backward(dx, dy, y):
+    def in_a_row(dx, dy, y):
+        _backward(dx.reshape(-1), dy.reshape(-1), y.reshape(-1))
+
+    def one_by_one(dx, dy, y):
+        zero = y.dtype.type(0)
+        for i in np.ndindex(y.shape):
+            dx[i] = dy[i] if y[i] > zero else dy[i] - dy[i]
+
+    return in_a_row if contiguous(dx, dy, y) else one_by_one
 
 
 @op_kernel

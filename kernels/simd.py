@@ -23,6 +23,7 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 _ADDRESS = ir.IntType(64)
+BOARD_SYMBOL, PREPARE_SYMBOL = "fastnet_board", "fastnet_prepare"
 
 
 def _target() -> tuple[str, str, str]:
@@ -370,6 +371,27 @@ def store(typingctx, address, value):
         return context.get_dummy_value()
 
     return types.void(types.int64, value), codegen
+
+
+@intrinsic
+def board_here(typingctx):
+    """Address of the board in `threads`, by the name of a symbol: so it is right in every process that loads the code."""
+    def codegen(context, builder, signature, arguments):
+        symbol = cgutils.add_global_variable(builder.module, ir.IntType(8), BOARD_SYMBOL)
+        return builder.ptrtoint(symbol, _ADDRESS)
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def call_prepare(typingctx, size):
+    """Have Python compile the kernel for elements of so many bytes, see `jobs`; may be called without the GIL."""
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [_ADDRESS])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, PREPARE_SYMBOL), arguments)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic

@@ -5,7 +5,8 @@ SVML is not in its wheels); the one below is plain arithmetic, which LLVM vector
 """
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain
+from fastnet.kernels._layout import contiguous, for_dtypes, make_ready, matrices, plain
+from numba.extending import overload
 
 BLOCK = 2048  # numbers a block of rows holds at least: enough to fill the vectors, few enough to stay in L1 cache
 
@@ -68,6 +69,27 @@ def _backward(dx, dy, y):
             dot += dy[i, j] * y[i, j]
         for j in range(m):
             dx[i, j] = y[i, j] * (dy[i, j] - dot)
+
+
+@overload(softmax_forward)
+def _compiled_forward(y, x):
+    def directly(y, x):
+        softmax_rows(y, x)
+
+    def through_a_copy(y, x):
+        rows = np.empty(y.shape, y.dtype)
+        softmax_rows(rows, x)
+        y[:, :] = rows
+
+    return directly if contiguous(y) else through_a_copy
+
+
+@overload(softmax_backward)
+def _compiled_backward(dx, dy, y):
+    def rows(dx, dy, y):
+        _backward(dx, dy, y)
+
+    return rows
 
 
 @for_dtypes(matrices(1, 1))

@@ -19,12 +19,13 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import llvmlite.binding as llvm
 import numpy as np
 from fastnet.kernels import _waiting
 from fastnet.kernels._jit import jit
 from fastnet.kernels._system import available_cores
 from fastnet.kernels._waiting import GET_AFFINITY, GET_CPU, SET_AFFINITY, wait_until, wake
-from fastnet.kernels.simd import atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
+from fastnet.kernels.simd import BOARD_SYMBOL, atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
 from numba import types
 
 SCRATCH_BYTES = 1 << 20
@@ -374,6 +375,7 @@ def _aligned(size: int) -> tuple[np.ndarray, int]:
 
 _board_buffer, _board_address = _aligned(8 * (_WORKER + _MOST * _WORKER_SIZE))
 _board = np.frombuffer(_board_buffer, np.int64, _WORKER + _MOST * _WORKER_SIZE, _board_address - _address(_board_buffer))
+llvm.add_symbol(BOARD_SYMBOL, _board_address)
 _waiting.set_up(_board)
 _board[LEAST] = _LEAST_WORK
 _local = threading.local()
