@@ -79,6 +79,7 @@ def test_right_layers_agree(layers, capsys, monkeypatch):
         assert ": " not in said[stem].splitlines()[0] and "ok, " in said[stem], said[stem]
     assert "5 classes drawn without replacement, rows (n, 3072)" in said["dataset"]
     assert out.endswith("Everything agrees.\n") and "noise" not in out
+    assert not (folder / "__pycache__").exists(), "the folder is left as it is"
 
 
 def test_every_mistake_is_named(layers, capsys):
@@ -157,6 +158,7 @@ def test_nothing_to_compare(tmp_path, capsys):
         ([], np.zeros(0), None),
         (np.float32([1 / 3]), [1 / 3], None),
         (None, 1.0, "it is None, expected a number: not written yet?"),
+        (1j, 1.0, "it is complex '1j', expected a number"),
         ("abc", [1.0], "it is str 'abc', expected an array of shape (1,)"),
         ([[1], [1, 2]], [1.0], "it is list '[[1], [1, 2]]', expected an array of shape (1,)"),
         ([1.0, 2.0 + 1e-8], [1.0, 2.0], "it: 1 of 2 elements differ, most at [1]: 2, expected 2, off by 1e-08"),

@@ -29,6 +29,8 @@ def difference(name: str, found: Any, expected: Any, n: int | None = None) -> st
         return f"{name} is None, expected {_kind(e)}: not written yet?"
     try:
         given = np.asarray(found)
+        if given.dtype.kind == "c":
+            raise TypeError("complex")
         f = given.astype(np.float64)
     except (TypeError, ValueError):
         return f"{name} is {type(found).__name__} {str(found)[:40]!r}, expected {_kind(e)}"

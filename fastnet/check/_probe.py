@@ -58,7 +58,8 @@ class Probe:
         except BaseException as error:  # SystemExit as well: it is the participant's
             if self.current is None and not isinstance(error, SystemExit):
                 raise  # not in their code
-            self.problem(f"raises {type(error).__name__}: {str(error)[:200]}{_of_python_2(error)}{self._line(error)}")
+            message = " ".join(str(error).split())[:200]
+            self.problem(f"raises {type(error).__name__}: {message}{_of_python_2(error)}{self._line(error)}")
         finally:
             self.current = None
 

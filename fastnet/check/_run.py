@@ -159,8 +159,12 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """With this fastnet on the path, and without the drop-in, which would serve it for the folder's layers."""
+    """With this fastnet on the path, and without the drop-in, which would serve it for the folder's layers.
+
+    No windows that wait to be closed, and nothing written beside the folder's modules.
+    """
     environment = {key: value for key, value in os.environ.items() if key != _children.MARK}
+    environment |= {"MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1"}
     root = str(Path(fastnet.__file__).resolve().parent.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     return environment
