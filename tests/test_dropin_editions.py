@@ -1,10 +1,14 @@
 """Which edition of the course the drop-in serves: what a dataset.py says, read and never run, or what is asked for."""
+import random
+import warnings
 from pathlib import Path
 
+import cifar_files
 import numpy as np
 import pytest
 
 from fastnet import dataset
+from fastnet.dataset import _files
 from fastnet.dropin import _editions_data, _local, _read_dataset
 from fastnet.dropin._read_dataset import Edition, Unreadable
 
@@ -47,7 +51,7 @@ def test_the_dataset_py_of_every_edition(name, edition):
         ("    # select categories", "    print 'selecting', selected", {}),
         ('encoding="latin1"', 'encoding="bytes"', {}),
         ('"fine_labels"', 'b"fine_labels"', {}),
-        (FOLDER, "/data/cifar-100-python", {"root": "/data/cifar-100-python"}),
+        (FOLDER, "/data/cifar-100-python/", {"root": "/data/cifar-100-python/"}),
         ("train_x = scale(train_x)\n    test_x = scale(test_x)", "train_x = train_x / 255. - 0.5\n    test_x = test_x / 255. - 0.5", {}),
     ],
 )
@@ -178,3 +182,55 @@ def test_a_cifar100_that_is_not_the_courses_is_run(served):
     assert not asked and "cifar100 is that of" in said[0] and "--classes serves fastnet's" in said[0]
     with pytest.raises(ImportError, match=r"dataset\.py, which has it, fails: ModuleNotFoundError: No module named 'cPickle'"):
         make("import cPickle\ndef cifar100(seed):\n    return seed * 2\n")(21)
+
+
+def mutated(draw, text):
+    """A dataset.py with one or two lines lost, doubled, exchanged, or changed by a word."""
+    lines = text.split("\n")
+    words = ["train", "test", "_x", "_y", "0", "1", "5", "4", "3", "True", "False", "data"]
+    for _ in range(draw.randint(1, 2)):
+        a, b, kind = draw.randrange(8, len(lines)), draw.randrange(8, len(lines)), draw.randrange(4)
+        if kind == 0:
+            del lines[a]
+        elif kind == 1:
+            lines.insert(b, lines[a])
+        elif kind == 2:
+            lines[a], lines[b] = lines[b], lines[a]
+        else:
+            lines[a] = lines[a].replace(draw.choice(words), draw.choice(words), 1)
+    return "\n".join(lines)
+
+
+def arrays(data):
+    return [array for part in data for array in (arrays(part) if isinstance(part, tuple) else [np.asarray(part)])]
+
+
+def test_whatever_is_read_is_what_the_file_would_have_done(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_files, "N_IMAGES", cifar_files.N_IMAGES)
+    monkeypatch.setattr(_files, "MD5", {})
+    cifar_files.write(tmp_path / "cifar-100-python", cifar_files.contents())
+    texts = [(DATASETS / f"{name}.py").read_text() for name in ("rows_2018", "images_2018", "rows_2019", "images_2019", "chosen")]
+    draw, same = random.Random(0), 0
+    for seed in range(300):
+        text = mutated(draw, draw.choice(texts))
+        try:
+            edition = read(tmp_path, text)
+        except Unreadable:
+            continue
+        names = {}
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                exec(compile(text, "dataset.py", "exec"), names)
+                own = arrays(names["cifar100"](seed))
+        except Exception:
+            continue  # it would have failed
+        state = np.random.get_state()[1].copy()
+        served = arrays(_editions_data._serve(seed, edition))
+        np.testing.assert_array_equal(np.random.get_state()[1], state)
+        for array, expected in zip(served, own, strict=True):
+            np.testing.assert_allclose(array, expected, rtol=0, atol=1e-12, err_msg=text)
+        same += 1
+    assert same > 20, "the test is about files that can be read"

@@ -1,16 +1,17 @@
 """Read, without running it, what a course's ``layers/dataset.py`` serves.
 
 The function ``cifar100(seed)`` of every edition is a straight line of a few steps: seed, load, draw, select, renumber,
-one-hot, scale, reshape, return. It is read only if each of its steps is one of these, and nothing else is in it: fastnet
-may stand in for it only where nothing observable differs.
+one-hot, scale, reshape, return. They are followed with symbols in the place of arrays, each a note of where it comes from
+and which steps it has taken; what is returned must have taken those of the course's, and no step may be another one:
+fastnet may stand in for the function only where nothing observable differs.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fastnet.dropin._local import parsed
 
@@ -35,12 +36,23 @@ class Unreadable(Exception):
     """Says what is in the file that the course's has not."""
 
 
-_STEPS = {"seed", "open", "load", "array", "asarray", "arange", "range", "choice", "isin", "in1d", "unique", "onehot",
-          "scale", "astype", "reshape", "print", "join", "dirname", "abspath"}
-_STATEMENTS = (ast.Assign, ast.AugAssign, ast.Expr, ast.With, ast.Return, ast.Pass, ast.Import, ast.ImportFrom)
-_KEYS = ("data", "fine_labels", b"data", b"fine_labels")
-_HELPER_STEPS = {"onehot": {"zeros", "len", "max", "arange", "range", "eye", "unique", "int", "array"},
-                 "scale": {"astype", "reshape", "array", "asarray", "float32", "float64", "len"}}
+_KEYS = {"data": "pixels", b"data": "pixels", "fine_labels": "labels", b"fine_labels": "labels"}
+_FLOATS = {"float": "float64", "'float'": "float64", "'float64'": "float64", "np.float64": "float64",
+           "'float32'": "float32", "np.float32": "float32"}
+_ONE_HOT = {"zeros", "len", "max", "arange", "eye", "unique", "array"}
+
+
+class _Array(NamedTuple):
+    """A symbol: what an array started as, of which part of the data, and the steps it has taken since."""
+
+    kind: str  # "file", "content", "pixels", "labels", "mask", "drawn"
+    part: str = ""  # "train" or "test"
+    steps: tuple[str, ...] = ()
+    shape: tuple[int, ...] = (3072,)  # of a sample
+    dtype: str = "float64"
+
+    def then(self, step: str) -> _Array:
+        return self._replace(steps=(*self.steps, step))
 
 
 def read(path: Path) -> Edition:
@@ -59,86 +71,248 @@ def read(path: Path) -> Edition:
     parameters = [argument.arg for argument in ast.walk(function.args) if isinstance(argument, ast.arg)]
     if parameters != ["seed"]:
         raise Unreadable(f"line {function.lineno} takes {', '.join(parameters) or 'nothing'}, not a seed alone")
-    helpers = {name: functions[name] for name in _HELPER_STEPS if name in functions}
-    _check_steps(function, helpers)
-    for name, helper in helpers.items():
-        _check_calls(helper, _HELPER_STEPS[name])
-    _check_numbers(helpers.get("onehot"))
-    constants = _constants([*tree.body, *function.body])
-    n_classes, replace = _draw(function, constants)
-    one_hot_test = _one_hot(function)
-    _check_scaled(function, helpers.get("scale"))
-    return Edition(
-        n_classes, replace, _images(function, helpers.get("scale")), _dtype(function, helpers.get("scale")), one_hot_test,
-        _returned(function), _root(tree))
-
-
-def _check_steps(function: ast.FunctionDef, helpers: dict[str, ast.FunctionDef]) -> None:
-    for node in ast.walk(function):
-        known = node is function or not isinstance(node, ast.stmt) or isinstance(node, _STATEMENTS)
-        if not known or isinstance(node, (ast.Slice, ast.comprehension, ast.Lambda, ast.IfExp)):
-            raise Unreadable(f"line {getattr(node, 'lineno', function.lineno)} is a step that the course's has not")
-        if isinstance(node, ast.Subscript) and not _is_known_item(node):
-            raise Unreadable(f"line {node.lineno} takes {ast.unparse(node)}, which the course's does not")
-    _check_calls(function, _STEPS)
-    missing = {"onehot", "scale"} & {_called(call) for call in _calls(function)} - helpers.keys()
-    if missing:
-        raise Unreadable(f"its {missing.pop()} is not in the same file")
-
-
-def _check_calls(function: ast.FunctionDef, known: set[str]) -> None:
-    for call in _calls(function):
-        if _called(call) not in known:
-            raise Unreadable(f"line {call.lineno} calls {_called(call) or 'something'}, which the course's does not")
-    for node in ast.walk(function):
-        if isinstance(node, (ast.BinOp, ast.AugAssign)) and not _is_known_arithmetic(node):
-            raise Unreadable(f"line {node.lineno} computes something that the course's does not")
-
-
-def _check_numbers(onehot: ast.FunctionDef | None) -> None:
-    """Rows of 0 and 1: no smoothed labels."""
-    for node in ast.walk(onehot) if onehot else ():
-        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)) and node.value not in (0, 1):
-            raise Unreadable(f"line {node.lineno} makes labels other than 0 and 1")
-
-
-def _is_known_item(node: ast.Subscript) -> bool:
-    """train['data'], train['fine_labels'], x[mask], x.shape[0]."""
-    if isinstance(node.slice, ast.Constant):
-        return node.slice.value in _KEYS or (isinstance(node.value, ast.Attribute) and node.value.attr == "shape")
-    return isinstance(node.slice, ast.Name)
-
-
-def _is_known_arithmetic(node: ast.BinOp | ast.AugAssign) -> bool:
-    """x / 255, x - 0.5, n + 1; a product of numbers; a path put together."""
-    right = node.value if isinstance(node, ast.AugAssign) else node.right
-    left = node.target if isinstance(node, ast.AugAssign) else node.left
-    value = right.value if isinstance(right, ast.Constant) else None
-    if isinstance(node.op, ast.Div):
-        return value == 255
-    if isinstance(node.op, ast.Sub):
-        return value == 0.5
-    if isinstance(node.op, ast.Mult):
-        return _integer(left, {}) is not None and _integer(right, {}) is not None
-    return isinstance(node.op, ast.Add) and (value == 1 or isinstance(value, str))
-
-
-def _draw(function: ast.FunctionDef, constants: dict[str, int]) -> tuple[int, bool]:
-    """How many classes are drawn, and whether with replacement."""
-    draws = [call for call in _calls(function) if _called(call) == "choice"]
-    seeds = [ast.unparse(call) for call in _calls(function) if _called(call) == "seed"]
-    if len(draws) != 1 or seeds not in (["np.random.seed(seed)"], ["numpy.random.seed(seed)"]):
+    trace = _Trace(functions, _constants(tree.body))
+    returned = trace.run(function.body, {"seed": "seed"})
+    if trace.drawn is None:
         raise Unreadable("it does not seed and draw once, as the course's does")
-    call = draws[0]
-    given = dict(zip(("a", "size", "replace"), call.args)) | {k.arg: k.value for k in call.keywords if k.arg}
-    of_numpy = ast.unparse(call.func) in ("np.random.choice", "numpy.random.choice")
-    if not of_numpy or not given.keys() <= {"a", "size", "replace"} or not _is_all_classes(given.get("a")):
-        raise Unreadable(f"line {call.lineno} does not draw from all 100 classes alike")
-    n_classes = _integer(given.get("size"), constants)
-    replace = given.get("replace", ast.Constant(True))
-    if n_classes is None or not 2 <= n_classes <= 100 or not isinstance(replace, ast.Constant):
-        raise Unreadable(f"line {call.lineno} does not say how many classes it draws")
-    return n_classes, bool(replace.value)
+    return _edition(returned, *trace.drawn)._replace(root=_root(tree))
+
+
+class _Trace:
+    """Follows the statements of a function."""
+
+    def __init__(self, functions: dict[str, ast.FunctionDef], constants: dict[str, Any]) -> None:
+        self.functions, self.constants = functions, constants
+        self.names: dict[str, Any] = {}
+        self.seeds = 0
+        self.drawn: tuple[int, bool] | None = None  # how many classes, and whether with replacement
+
+    def run(self, body: list[ast.stmt], names: dict[str, Any]) -> Any:
+        """What a function returns, whose arguments are ``names``."""
+        before, self.names = self.names, names
+        try:
+            return self._statements(body)
+        finally:
+            self.names = before
+
+    def _statements(self, body: list[ast.stmt]) -> Any:
+        for statement in body:
+            if isinstance(statement, ast.Return):
+                return self.value(statement.value)
+            if isinstance(statement, ast.Assign):
+                value = self.value(statement.value)
+                for target in statement.targets:
+                    self._bind(target, value)
+            elif isinstance(statement, ast.AugAssign):
+                self._bind(statement.target, self._computed(statement, statement.target, statement.op, statement.value))
+            elif isinstance(statement, ast.With):
+                for item in statement.items:
+                    if item.optional_vars is not None:
+                        self._bind(item.optional_vars, self.value(item.context_expr))
+                returned = self._statements(statement.body)
+                if returned is not None:
+                    return returned
+            elif isinstance(statement, ast.Expr):
+                self.value(statement.value)
+            elif not isinstance(statement, (ast.Pass, ast.Import, ast.ImportFrom)):
+                raise Unreadable(f"line {statement.lineno} is a step that the course's has not")
+        return None
+
+    def _bind(self, target: ast.expr, value: Any) -> None:
+        if isinstance(target, ast.Name):
+            self.names[target.id] = value
+        elif isinstance(target, ast.Tuple) and isinstance(value, tuple) and len(target.elts) == len(value) \
+                and not isinstance(value, _Array):
+            for part, its in zip(target.elts, value):
+                self._bind(part, its)
+        else:
+            raise Unreadable(f"line {target.lineno} is a step that the course's has not")
+
+    def value(self, node: ast.expr | None) -> Any:
+        """The symbol, or the constant, that an expression stands for."""
+        if isinstance(node, ast.Constant):
+            return node.value
+        if isinstance(node, ast.Name) and node.id in (known := {**self.constants, **self.names}):
+            return known[node.id]
+        if isinstance(node, (ast.Tuple, ast.List)):
+            return tuple(self.value(part) for part in node.elts)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            return -1
+        if isinstance(node, ast.Attribute) and node.attr == "shape":
+            return "shape"
+        if isinstance(node, ast.BinOp):
+            return self._computed(node, node.left, node.op, node.right)
+        if isinstance(node, ast.Subscript):
+            return self._item(node)
+        if isinstance(node, ast.Call):
+            return self._call(node)
+        where = "" if node is None else f"line {node.lineno} has "
+        raise Unreadable(f"{where}{ast.unparse(node) if node else 'nothing'}, a step that the course's has not")
+
+    def _computed(self, node: ast.AST, left: ast.expr, operator: ast.operator, right: ast.expr) -> Any:
+        """x / 255, x - 0.5; a product of sizes; a path put together."""
+        a, b = self.value(left), self.value(right)
+        if isinstance(a, _Array) and a.kind == "pixels" and isinstance(b, (int, float)):
+            if isinstance(operator, ast.Div) and b == 255:
+                return a.then("/ 255")
+            if isinstance(operator, ast.Sub) and b == 0.5:
+                return a.then("- 0.5")
+        if isinstance(operator, ast.Mult) and type(a) is int and type(b) is int:
+            return a * b
+        if isinstance(operator, ast.Add) and isinstance(a, str) and isinstance(b, str):
+            return a + b
+        raise Unreadable(f"line {getattr(node, 'lineno', 0)} computes something that the course's does not")
+
+    def _item(self, node: ast.Subscript) -> Any:
+        """train["data"], x[mask], x.shape[0]."""
+        held = self.value(node.value)
+        if not isinstance(node.slice, ast.Slice):
+            index = self.value(node.slice)
+            if held == "shape" and index == 0:
+                return -1
+            if isinstance(held, _Array) and held.kind == "content" and isinstance(index, (str, bytes)) and index in _KEYS:
+                return _Array(_KEYS[index], held.part)
+            if isinstance(held, _Array) and index == _Array("mask", held.part) and held.kind in ("pixels", "labels"):
+                return held.then("select")
+        raise Unreadable(f"line {node.lineno} takes {ast.unparse(node)}, which the course's does not")
+
+    def _call(self, call: ast.Call) -> Any:
+        name, line = _called(call), call.lineno
+        if name == "print":
+            return None
+        if name == "seed":
+            self.seeds += 1
+            if ast.unparse(call) not in ("np.random.seed(seed)", "numpy.random.seed(seed)") or self.seeds > 1:
+                raise Unreadable("it does not seed and draw once, as the course's does")
+            return None
+        if name == "choice":
+            return self._draw(call)
+        if name in ("astype", "reshape"):
+            return self._converted(call)
+        step = getattr(self, f"_{name}", None) if name in _CALLS else None
+        if step is None:
+            raise Unreadable(f"line {line} calls {name or 'something'}, which the course's does not")
+        keywords = {k.arg: self.value(k.value) for k in call.keywords if k.arg and name != "load"}  # load's is an encoding
+        result = step(*(self.value(argument) for argument in call.args[:2]), **keywords) if len(call.args) <= 2 else None
+        if result is None:
+            raise Unreadable(f"line {line} is a step that the course's has not: {ast.unparse(call)}")
+        return result
+
+    def _draw(self, call: ast.Call) -> _Array:
+        if self.seeds != 1 or self.drawn is not None:
+            raise Unreadable("it does not seed and draw once, as the course's does")
+        given = dict(zip(("a", "size", "replace"), call.args)) | {k.arg: k.value for k in call.keywords if k.arg}
+        of_numpy = ast.unparse(call.func) in ("np.random.choice", "numpy.random.choice")
+        if not of_numpy or not given.keys() <= {"a", "size", "replace"} or not _is_all_classes(given.get("a")):
+            raise Unreadable(f"line {call.lineno} does not draw from all 100 classes alike")
+        n_classes = _integer(given.get("size"), {**self.constants, **self.names})
+        replace = given.get("replace", ast.Constant(True))
+        if n_classes is None or not 2 <= n_classes <= 100 or not isinstance(replace, ast.Constant):
+            raise Unreadable(f"line {call.lineno} does not say how many classes it draws")
+        self.drawn = n_classes, bool(replace.value)
+        return _Array("drawn")
+
+    def _converted(self, call: ast.Call) -> Any:
+        """x.astype(type), x.reshape(sizes), np.reshape(x, sizes)."""
+        arguments = list(call.args)
+        of_numpy = isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) in ("np", "numpy")
+        array = self.value(arguments.pop(0) if of_numpy and arguments else getattr(call.func, "value", None))
+        if not isinstance(array, _Array) or array.kind != "pixels" or call.keywords or not arguments:
+            raise Unreadable(f"line {call.lineno} is a step that the course's has not: {ast.unparse(call)}")
+        if _called(call) == "astype":
+            dtype = _FLOATS.get(ast.unparse(arguments[0]))
+            if dtype is None or len(arguments) > 1:
+                raise Unreadable(f"line {call.lineno} converts pixels to another type than the course's does")
+            return array._replace(dtype=dtype)
+        sizes = [self.value(argument) for argument in arguments]
+        sizes = list(sizes[0]) if isinstance(sizes[0], tuple) and len(sizes) == 1 else sizes
+        if sizes[0] != -1 or tuple(sizes[1:]) not in ((3, 32, 32), (3072,)):
+            raise Unreadable(f"line {call.lineno}: its pixels are neither rows nor images, channels first")
+        return array._replace(shape=tuple(sizes[1:]))
+
+    # The other calls: their arguments are symbols, and None says that they are not those of the course's.
+
+    def _open(self, path: Any, mode: Any = "r") -> _Array | None:
+        part = path.replace("\\", "/").rpartition("/")[2] if isinstance(path, str) else ""
+        return _Array("file", part) if part in ("train", "test") else None
+
+    def _load(self, file: Any, *_: Any) -> _Array | None:
+        return _Array("content", file.part) if isinstance(file, _Array) and file.kind == "file" else None
+
+    def _array(self, values: Any) -> _Array | None:
+        return values if isinstance(values, _Array) and values.kind in ("pixels", "labels") else None
+
+    def _isin(self, labels: Any, drawn: Any) -> _Array | None:
+        whole = isinstance(labels, _Array) and labels.kind == "labels" and not labels.steps
+        return _Array("mask", labels.part) if whole and drawn == _Array("drawn") else None
+
+    def _unique(self, labels: Any, return_inverse: Any = False) -> tuple[str, _Array] | None:
+        known = isinstance(labels, _Array) and labels.kind == "labels" and return_inverse is True
+        return ("classes", labels.then("renumber")) if known else None
+
+    def _onehot(self, labels: Any) -> _Array | None:
+        _check_one_hot(self.functions.get("onehot"))
+        return labels.then("one-hot") if isinstance(labels, _Array) and labels.kind == "labels" else None
+
+    def _scale(self, pixels: Any) -> Any:
+        function = self.functions.get("scale")
+        if function is None or len(function.args.args) != 1:
+            raise Unreadable("its scale is not in the same file")
+        return self.run(function.body, {function.args.args[0].arg: pixels})
+
+    def _join(self, a: Any, b: Any) -> str | None:
+        return f"{a}/{b}" if isinstance(a, str) and isinstance(b, str) else None
+
+    _asarray, _in1d = _array, _isin
+
+
+_CALLS = {"open", "load", "array", "asarray", "isin", "in1d", "unique", "onehot", "scale", "join"}
+
+
+def _edition(returned: Any, n_classes: int, replace: bool) -> Edition:
+    """The edition whose function returns these symbols."""
+    parts = returned if isinstance(returned, tuple) and len(returned) in (2, 3) else ((), ())
+    pairs = [part for part in parts[:2] if isinstance(part, tuple) and len(part) == 2]
+    arrays = [array for pair in pairs for array in pair if isinstance(array, _Array)]
+    if [array.kind for array in arrays] != ["pixels", "labels"] * 2:
+        raise Unreadable("it does not return (x, y), (x, y), as the course's does")
+    x_train, y_train, x_test, y_test = arrays
+    if x_train.part != "train" or x_test.part != "test" or y_test.part != "test":
+        raise Unreadable("it does not return training and test data, as the course's does")
+    if y_train.part != "train" or y_train.steps != ("select", "renumber", "one-hot"):
+        raise Unreadable("its training labels are not one-hot, of classes numbered anew, as the course's are")
+    if y_test.steps not in (("select", "renumber"), y_train.steps):
+        raise Unreadable("its test labels are not those of classes numbered anew, as the course's are")
+    for x in (x_train, x_test):
+        if sorted(x.steps) != ["- 0.5", "/ 255", "select"] or x.steps.index("/ 255") > x.steps.index("- 0.5"):
+            raise Unreadable("it does not scale pixels to -0.5 .. 0.5, of the classes drawn, as the course's does")
+    if x_train.shape != x_test.shape or x_train.dtype != x_test.dtype:
+        raise Unreadable("it reshapes one of the two sets only")
+    if len(parts) == 3 and parts[2] != _Array("drawn"):
+        raise Unreadable("it returns a third value that is not the classes drawn")
+    images = x_train.shape == (3, 32, 32)
+    return Edition(n_classes, replace, images, x_train.dtype, y_test.steps == y_train.steps, returns_chosen=len(parts) == 3)
+
+
+def _check_one_hot(function: ast.FunctionDef | None) -> None:
+    """zeros, ones set by index, return; or rows of eye: with 0 and 1 alone."""
+    if function is None or len(function.args.args) != 1:
+        raise Unreadable("its onehot is not in the same file")
+    y = function.args.args[0].arg
+    body = [node for node in function.body if not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))]
+    for node in ast.walk(ast.Module(body, [])):
+        number = node.value if isinstance(node, ast.Constant) else 0
+        if isinstance(number, (int, float)) and number not in (0, 1):
+            raise Unreadable(f"line {getattr(node, 'lineno', 0)} makes labels other than 0 and 1")
+        if isinstance(node, ast.Call) and _called(node) not in _ONE_HOT:
+            raise Unreadable(f"line {node.lineno} calls {_called(node)}, which the course's does not")
+    text = re.sub(r"\bnumpy\b", "np", "; ".join(ast.unparse(node) for node in body))
+    most = rf"(?:np\.max\({y}\)|{y}\.max\(\)|max\({y}\)) \+ 1"
+    known = (rf"(\w+) = np\.zeros\(\((?:len\({y}\)|{y}\.shape\[0\]), {most}\)\); "
+             rf"\1\[np\.arange\((?:len\({y}\)|{y}\.shape\[0\])\), {y}\] = 1(?:\.0)?; return \1",
+             rf"return np\.eye\({most}\)\[{y}\]")
+    if not any(re.fullmatch(form, text) for form in known):
+        raise Unreadable(f"line {function.lineno}: its onehot is not the course's")
 
 
 def _is_all_classes(node: ast.expr | None) -> bool:
@@ -147,96 +321,31 @@ def _is_all_classes(node: ast.expr | None) -> bool:
     return _integer(node, {}) == 100
 
 
-def _one_hot(function: ast.FunctionDef) -> bool:
-    """Whether the test labels are one-hot too; the training labels must be."""
-    made = ["test" in ast.unparse(call) for call in _calls(function) if _called(call) == "onehot"]
-    if made not in ([False], [False, True], [True, False]):
-        raise Unreadable("its training labels are not one-hot, as the course's are")
-    return len(made) == 2
-
-
-def _check_scaled(function: ast.FunctionDef, scale: ast.FunctionDef | None) -> None:
-    used = sum(_called(call) == "scale" for call in _calls(function))
-    inline = [node for node in ast.walk(function) if isinstance(node, (ast.BinOp, ast.AugAssign))]
-    helper = [] if scale is None else [node for node in ast.walk(scale) if isinstance(node, (ast.BinOp, ast.AugAssign))]
-    steps, times = (helper, used) if used else (inline, 1)
-    expected = (1, 1, 2) if used else (2, 2, 1)
-    found = (sum(isinstance(n.op, ast.Div) for n in steps), sum(isinstance(n.op, ast.Sub) for n in steps), times)
-    if found != expected or (used and any(isinstance(n.op, (ast.Div, ast.Sub)) for n in inline)):
-        raise Unreadable("it does not scale pixels to -0.5 .. 0.5, as the course's does")
-
-
-def _images(function: ast.FunctionDef, scale: ast.FunctionDef | None) -> bool:
-    """Whether pixels are returned as (n, 3, 32, 32)."""
-    shapes = _shapes(function)
-    if shapes and len(shapes) != 2:
-        raise Unreadable("it reshapes one of the two sets only")
-    found = {*(shapes or (_shapes(scale) if scale else []))}
-    if found - {(3, 32, 32), (3072,)} or len(found) > 1:
-        raise Unreadable("its pixels are neither rows nor images, channels first")
-    return found == {(3, 32, 32)}
-
-
-def _shapes(function: ast.FunctionDef) -> list[tuple[int, ...]]:
-    """What follows the number of samples in each call of reshape."""
-    shapes = []
-    for call in _calls(function):
-        if _called(call) == "reshape":
-            last = call.args[-1] if call.args else None
-            sizes = last.elts if isinstance(last, (ast.Tuple, ast.List)) else call.args
-            shapes.append(tuple(size for size in (_integer(node, {}) for node in sizes[1:]) if size is not None))
-    return shapes
-
-
-def _dtype(function: ast.FunctionDef, scale: ast.FunctionDef | None) -> str:
-    casts = [call for f in (function, scale) if f for call in _calls(f) if _called(call) == "astype"]
-    named = [ast.unparse(argument) for call in casts for argument in call.args]
-    return "float32" if any("float32" in name or "'f4'" in name for name in named) else "float64"
-
-
-def _returned(function: ast.FunctionDef) -> bool:
-    """Whether the classes drawn are returned as a third value."""
-    returns = [node for node in ast.walk(function) if isinstance(node, ast.Return)]
-    value = returns[0].value if len(returns) == 1 else None
-    parts = value.elts if isinstance(value, ast.Tuple) else []
-    pairs = [[ast.unparse(e).lower() for e in part.elts] for part in parts[:2] if isinstance(part, ast.Tuple)]
-    if len(pairs) != 2 or not all(len(pair) == 2 and "x" in pair[0] and "y" in pair[1] for pair in pairs):
-        raise Unreadable("it does not return (x, y), (x, y), as the course's does")
-    if "test" in "".join(pairs[0]) or "train" in "".join(pairs[1]) or len(parts) > 3:
-        raise Unreadable("it does not return training and test data, as the course's does")
-    if len(parts) == 3 and ast.unparse(parts[2]) not in _drawn_names(function):
-        raise Unreadable(f"line {returns[0].lineno} returns a third value that is not the classes drawn")
-    return len(parts) == 3
-
-
-def _drawn_names(function: ast.FunctionDef) -> list[str]:
-    return [ast.unparse(node.targets[0]) for node in ast.walk(function)
-            if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call) and _called(node.value) == "choice"]
-
-
 def _root(tree: ast.Module) -> str | None:
     texts = [node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
     return next((text for text in texts if text.rstrip("/\\").endswith("cifar-100-python")), None)
 
 
-def _constants(body: list[ast.stmt]) -> dict[str, int]:
-    return {target.id: value for statement in body if isinstance(statement, ast.Assign)
-            for target in statement.targets if isinstance(target, ast.Name)
-            if (value := _integer(statement.value, {})) is not None}
+def _constants(body: list[ast.stmt]) -> dict[str, Any]:
+    """Names of numbers and texts at the top of the file."""
+    found: dict[str, Any] = {}
+    for statement in body:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            whole = _integer(statement.value, {})
+            text = statement.value.value if isinstance(statement.value, ast.Constant) else None
+            found[statement.targets[0].id] = whole if isinstance(whole, int) else text if isinstance(text, str) else None
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _integer(node: ast.expr | None, constants: dict[str, int]) -> int | None:
+def _integer(node: ast.expr | None, constants: dict[str, Any]) -> int | None:
     """A whole number written as one, as a product, or as the name of one."""
     if isinstance(node, ast.Name):
-        return constants.get(node.id)
+        value = constants.get(node.id)
+        return value if type(value) is int else None
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult):
         left, right = _integer(node.left, constants), _integer(node.right, constants)
         return None if left is None or right is None else left * right
     return node.value if isinstance(node, ast.Constant) and type(node.value) is int else None
-
-
-def _calls(function: ast.FunctionDef) -> Iterator[ast.Call]:
-    return (node for node in ast.walk(function) if isinstance(node, ast.Call))
 
 
 def _called(call: ast.Call) -> str:
