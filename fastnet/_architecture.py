@@ -11,8 +11,11 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "MaxPoolLayer": ("fastnet.maxpool", ("size",)),
     "FlattenLayer": ("fastnet.flatten", ()),
     "ReluLayer": ("fastnet.relu", ()),
+    "LeakyReluLayer": ("fastnet.leaky_relu", ("slope",)),
+    "TanhLayer": ("fastnet.tanh", ()),
     "SoftMaxLayer": ("fastnet.softmax", ()),
     "CrossEntropyLayer": ("fastnet.cross_entropy", ()),
+    "MeanSquaredErrorLayer": ("fastnet.mean_squared_error", ()),
 }
 
 

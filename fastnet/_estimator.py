@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from sklearn.utils import shuffle
 
-from fastnet import ReluLayer
+from fastnet import ReluLayer, TanhLayer
 
-ACTIVATIONS: dict[str, Callable[[], Any] | None] = {"relu": ReluLayer, "identity": None}
+ACTIVATIONS: dict[str, Callable[[], Any] | None] = {"relu": ReluLayer, "tanh": TanhLayer, "identity": None}
 
 
 class Order(np.random.RandomState):

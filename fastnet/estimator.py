@@ -36,7 +36,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     ----------
     hidden_layer_sizes : int or sequence of int
         Number of units in each hidden layer.
-    activation : {"relu", "identity"}
+    activation : {"relu", "tanh", "identity"}
         What follows each hidden layer.
     solver : {"adam", "sgd"}
         What updates the weights: Adam (Kingma and Ba 2015), or stochastic gradient descent.
@@ -109,7 +109,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     - Adam's epsilon is added after the correction of the first steps, as in the paper: losses differ by some 1e-5.
     - A last, smaller mini-batch weighs as much as the others in `loss_curve_`, and has the same penalty.
     - ``partial_fit`` starts each time with a velocity, or with moments, of 0.
-    - Several labels per sample, sparse X, sample weights, ``"lbfgs"``, ``"logistic"`` and ``"tanh"`` are not available.
+    - Several labels per sample, sparse X, sample weights, ``"lbfgs"`` and ``"logistic"`` are not available.
 
     Examples
     --------

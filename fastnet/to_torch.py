@@ -36,5 +36,7 @@ _MODULES: dict[str, Any] = {
     "MaxPoolLayer": lambda nn, layer: nn.MaxPool2d(layer.size),
     "FlattenLayer": lambda nn, layer: nn.Flatten(),
     "ReluLayer": lambda nn, layer: nn.ReLU(),
+    "LeakyReluLayer": lambda nn, layer: nn.LeakyReLU(layer.slope),
+    "TanhLayer": lambda nn, layer: nn.Tanh(),
     "SoftMaxLayer": lambda nn, layer: nn.Softmax(dim=1),
 }

@@ -43,7 +43,8 @@ def both(digits, **changes):
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"shuffle": False}, {"activation": "identity", "hidden_layer_sizes": 12}, {"hidden_layer_sizes": ()},
+    {}, {"shuffle": False}, {"activation": "identity", "hidden_layer_sizes": 12},
+    {"activation": "tanh"}, {"hidden_layer_sizes": ()},
     {"alpha": 0.1}, {"momentum": 0.9, "learning_rate_init": 0.01}, {"learning_rate": "invscaling", "power_t": 0.3},
     {"learning_rate": "adaptive", "tol": 0.05, "n_iter_no_change": 1, "max_iter": 30},
     {"tol": 0.3, "n_iter_no_change": 2}, {"batch_size": 1000}, {"batch_size": "auto"},

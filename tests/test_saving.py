@@ -13,12 +13,17 @@ from fastnet import (
     CrossEntropyLayer,
     FlattenLayer,
     FullLayer,
+    LeakyReluLayer,
     MaxPoolLayer,
+    MeanSquaredErrorLayer,
     ReluLayer,
     Sequential,
     SoftMaxLayer,
+    TanhLayer,
+    _architecture,
     one_hot,
     saving,
+    to_torch,
 )
 
 numpy_format = pytest.importorskip("safetensors.numpy")
@@ -88,6 +93,27 @@ def test_convolutions_come_back_and_go_to_pytorch(tmp_path, rng, dtype):
     module.load_state_dict(load_file(tmp_path / "m.safetensors"))
     with torch.no_grad():
         np.testing.assert_allclose(module(torch.tensor(x)).numpy(), expected, rtol=0, atol=20 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("layer", [LeakyReluLayer(0.2), TanhLayer()], ids=repr)
+def test_other_activations_and_another_loss(tmp_path, rng, layer):
+    torch = pytest.importorskip("torch")
+    model = Sequential((FullLayer(4, 6, rng=0), layer, FullLayer(6, 2, rng=1)), MeanSquaredErrorLayer())
+    x = rng.standard_normal((5, 4))
+    expected = model.forward(x)
+    model.save(tmp_path / "m.safetensors")
+    again = fastnet.load(tmp_path / "m.safetensors")
+    assert repr(again) == repr(model)
+    assert np.array_equal(again.forward(x), expected)
+    with torch.no_grad():
+        np.testing.assert_allclose(model.to_torch()(torch.tensor(x)), expected, rtol=0, atol=1e-14)
+
+
+def test_every_layer_and_loss_can_be_described():
+    names = {name for name in fastnet.__all__ if name.endswith("Layer")}
+    assert names == set(_architecture.LAYERS)
+    losses = {"CrossEntropyLayer", "MeanSquaredErrorLayer"}
+    assert names - losses == set(to_torch._MODULES)
 
 
 def test_odd_weights_survive(tmp_path):
