@@ -15,6 +15,7 @@ import sysconfig
 from typing import Any
 
 import numpy as np
+from numba.core.errors import NumbaError
 
 from fastnet._state import FloatArray
 
@@ -23,7 +24,8 @@ _KEPT = 4  # arrays for one purpose: two in turn, for two sizes of batches
 Buffers = dict[str, list[np.ndarray]]
 
 # What a call raises that a layer's short way does not know; the long way, with every check, then says what is wrong.
-UNUSUAL = (TypeError, ValueError, AttributeError, KeyError, IndexError)
+# Numba's own error is that of Numba 0.60 for a dtype it does not know, where newer ones raise TypeError.
+UNUSUAL = (TypeError, ValueError, AttributeError, KeyError, IndexError, NumbaError)
 
 PLAIN: set[type] = set()  # classes whose attributes are fastnet's own: the short way may go to their dictionary
 
