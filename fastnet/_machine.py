@@ -21,7 +21,7 @@ from fastnet.kernels.threads import get_num_threads
 from fastnet.relu import ReluLayer
 from fastnet.sequential import Sequential
 from fastnet.softmax import SoftMaxLayer
-from fastnet.training.options import ENGINES
+from fastnet.training.options import COMPILED
 
 
 class Product(NamedTuple):
@@ -36,7 +36,7 @@ class Product(NamedTuple):
 
 
 # What training needs: each dtype in each engine
-WARM_UP = [(dtype, engine) for dtype in (np.float32, np.float64) for engine in ENGINES]
+WARM_UP = [(dtype, engine) for dtype in (np.float32, np.float64) for engine in ("layers", *COMPILED)]
 
 
 def warm_up() -> Iterator[str]:

@@ -321,10 +321,14 @@ class Lowering:
             gradient = function(gradient)
         return gradient
 
-    def ops(self, *, gathered: bool = False, source_columns: int = 0) -> list[dict[str, Any]]:
-        """All ops in order, with barriers. With `gathered`, each batch's rows are copied from the source first."""
+    def ops(self, *, forward: bool = True, backward: bool = True, gathered: bool = False,
+            source_columns: int = 0) -> list[dict[str, Any]]:
+        """All ops in order, with barriers, or those of the way forward (with the loss), or those behind it, alone.
+
+        With `gathered`, each batch's rows are copied from the source first.
+        """
         updates = sorted(self._updates, key=lambda op: op["rank"])
-        ops = [*self._forward, *self._backward, *updates]
+        ops = [*self._forward] * forward + [*self._backward, *updates] * backward
         if gathered and self.input is not None:
             copy = {"kind": GATHER, "split": TEAM, "reads": {}, "writes": {self.input: ROWS}, "k": source_columns}
             ops = [copy, *ops]

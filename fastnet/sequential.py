@@ -198,7 +198,7 @@ class Sequential:
             list of one rate serves all epochs.
         batch_size : int
             Samples per step; the last batch of an epoch holds what is left.
-        engine : {"auto", "layers", "fused", "gram", "windows"}
+        engine : {"auto", "layers", "fused", "gram", "windows", "mixed"}
             What does the work, see :meth:`explain`. All give the same losses, to rounding.
         validation : (x, y), optional
             Data to evaluate after every epoch, as :meth:`evaluate` does; y one-hot, or labels.
@@ -291,6 +291,8 @@ class Sequential:
         ``gram``     the same; the first layer's weights are formed at the end alone, until then products of the
                      samples with each other stand in for them: for many epochs on some thousand samples
         ``windows``  the same for some hundred samples at a time: for small mini-batches
+        ``mixed``    compiled segments of fastnet's layers, and layers or a loss of one's own between them, called once a
+                     mini-batch
         ===========  ==============================================================================================
         """
         return training.explain(self, x, y, epochs=epochs, batch_size=batch_size, engine=engine, optimizer=optimizer,

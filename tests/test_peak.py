@@ -101,7 +101,7 @@ def test_the_bar_of_warmup_ends_where_it_says(monkeypatch, capsys):
     monkeypatch.setattr(_machine.Sequential, "fit", lambda *args, **options: None)
     assert cli.main(["warmup"]) == 0
     parts = len(list(_machine.warm_up()))
-    assert parts == len(_machine.WARM_UP) == 2 * len(_machine.ENGINES)
+    assert parts == len(_machine.WARM_UP) == 2 * (1 + len(_machine.COMPILED))
     assert f"{parts}/{parts}" in capsys.readouterr().err
 
 

@@ -56,7 +56,7 @@ def test_momentum_and_decay(widths, momentum, decay, dtype):
 
 
 def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
-    monkeypatch.setattr(engines, "_SMALL_STEP", 0)  # even small steps on all threads
+    monkeypatch.setattr(engines, "SMALL_STEP", 0)  # even small steps on all threads
     for widths, n, batch_size in (([33, 70, 40, 5], 50, 16), ([300, 129, 3], 41, 41), ([17, 5], 30, 1)):
         x, t = (a.astype(dtype) for a in clusters(n, widths[0], widths[-1]))
         results = []

@@ -234,7 +234,7 @@ class _Planner:
 
     def _plan(self, spec: Spec, setting: Setting) -> Plan:
         n = len(self.x) - (len(self.x) // spec.folds if spec.folds else 0)
-        return plan(self.models[setting.name], self.x[:n], spec.options(setting), models=self.trials)
+        return plan(self.models[setting.name], self.x[:n], spec.options(setting), models=self.trials, mixed=False)
 
     def models_at_once(self, spec: Spec) -> int:
         """One model a core, which needs no waiting for each other, where there is memory for it; else fewer.

@@ -44,8 +44,8 @@ def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None) -> str | 
     return (why_not_model(model)
             or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
             or _prefixed("loss: ", why_not_loss(model.loss))
-            or _twice(model.layers)
-            or _why_not_dtypes(model)
+            or why_not_twice(model.layers)
+            or why_not_dtypes(model)
             or _why_not_lowered(model, shape))
 
 
@@ -92,8 +92,8 @@ def why_not_loss(loss: Any) -> str | None:
     return why_not(loss)
 
 
-def _twice(stack: Sequence[Any]) -> str | None:
-    """A layer in two places shares its parameters, and what it remembers."""
+def why_not_twice(stack: Sequence[Any]) -> str | None:
+    """Whether a layer stands in two places: it shares its parameters, and what it remembers."""
     for i, layer in enumerate(stack):
         first = next(j for j, other in enumerate(stack) if other is layer)
         if first < i:
@@ -120,7 +120,7 @@ def of_images(stack: Sequence[Any]) -> bool:
     return any(isinstance(layer, (ConvLayer, MaxPoolLayer, FlattenLayer)) for layer in stack)
 
 
-def _why_not_dtypes(model: Any) -> str | None:
+def why_not_dtypes(model: Any) -> str | None:
     found = {np.dtype(array.dtype).newbyteorder("=") for layer in model.layers if type(layer) in (FullLayer, ConvLayer)
              for array in (layer.W, layer.b)}
     if not found:

@@ -9,15 +9,15 @@ import numpy as np
 from fastnet.kernels import step
 from fastnet.kernels.structs import ADAM, MOMENTUM, SGD, Data, Hyperparameters
 from fastnet.kernels.threads import run
-from fastnet.lowering import DATA, LOSSES, MOMENTS, STATE, WORK, Lowering, Slot, assemble, spread
+from fastnet.lowering import DATA, LOSSES, MOMENTS, STATE, WORK, Lowering, assemble, spread
 from fastnet.training.first import Gram, Plain, RowSpace, Source, Windowed, no_gram
 
 WAYS: dict[str, Any] = {way.name: way for way in (Plain, Gram, Windowed)}
 
-_SMALL_STEP = 1 << 18  # multiply-adds a step below which a second thread costs more than it gains
+SMALL_STEP = 1 << 18  # multiply-adds a step below which a second thread costs more than it gains
 _PREDICTED_ROWS = 1024  # rows that go through the network at once when there is nothing to learn
 _PREDICTED_BYTES = 1 << 24  # and their size
-_MOMENTS = {SGD: 0, MOMENTUM: 1, ADAM: 3}  # arrays like the parameters that an optimiser keeps
+MOMENTS_OF = {SGD: 0, MOMENTUM: 1, ADAM: 3}  # arrays like the parameters that an optimiser keeps
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015)
 
 
@@ -59,13 +59,13 @@ class Engine:
         self.way = (Plain(x, self.dtype, self.batch_size) if way == "fused" else
                     WAYS[way](model.layers[0], self.dtype, bool(momentum), x, self.batch_size, **shared))
         self.name = way
-        self.net = Lowering(self.dtype, self.batch_size, moments=_MOMENTS[self.optimizer],
+        self.net = Lowering(self.dtype, self.batch_size, moments=MOMENTS_OF[self.optimizer],
                             first=self.way if isinstance(self.way, RowSpace) else None)
         self.net.lower(list(model.layers), shape, model.loss)
         self._rows_row = spread(self.way.columns, self.net.lanes, self.dtype.itemsize)
         self._rows = self.net.reserve(WORK, self.net.lanes)  # vectors may be read beyond the last row
         self._rows = self.net.reserve(WORK, self.batch_size * self._rows_row)
-        self._arenas = self._allocate()
+        self._arenas = allocate(self.net, list(model.layers))
         self._programs: dict[bool, np.ndarray] = {}
         self._predictor: Predictor | None = None
 
@@ -99,7 +99,7 @@ class Engine:
         of_way, state, moments, self.steps = saved
         self.way.restore(of_way)
         self._arenas[STATE][:], self._arenas[MOMENTS][:] = state, moments
-        self._make_copies()
+        put_copies(self.net, self._arenas)
 
     def write(self) -> None:
         """Put the parameters into the model's layers, as new arrays."""
@@ -110,12 +110,8 @@ class Engine:
 
     def moments(self) -> dict[tuple[int, str], tuple[np.ndarray, ...]]:
         """What the optimiser keeps of each parameter, by its layer's number and its name: (V,) or Adam's (m, v)."""
-        if self.optimizer == SGD:
-            return {}
-        size, arena = self.net.sizes[STATE], self._arenas[MOMENTS]
-        kept = [arena] if self.optimizer == MOMENTUM else [arena[size:], arena[2 * size:]]
-        found = {(slot.layer, slot.name): tuple(slot.get(flat) for flat in kept) for slot in self.net.slots}
-        if isinstance(self.way, RowSpace):
+        found = moments_of(self.net, self._arenas)
+        if self.net.moments and isinstance(self.way, RowSpace):
             found[0, "W"] = (self.way.velocity(),)
         return found
 
@@ -127,30 +123,16 @@ class Engine:
 
     # --- sizes and places ---------------------------------------------------------------------------------------------
 
-    def _allocate(self) -> dict[str, np.ndarray]:
-        sizes, moments = self.net.sizes, _MOMENTS[self.optimizer]
-        arenas = {STATE: _zeros(sizes[STATE], self.dtype), MOMENTS: _zeros(moments * sizes[STATE], self.dtype),
-                  WORK: _zeros(sizes[WORK], self.dtype), LOSSES: np.zeros(sizes[LOSSES])}
-        arenas[WORK][0] = 1
-        put_parameters(self.net.slots, self.model, arenas[STATE])
-        for slot in self.net.slots:
-            slot.put_copies(arenas[STATE], arenas[WORK])
-        return arenas
-
-    def _make_copies(self) -> None:
-        for slot in self.net.slots:
-            slot.put_copies(self._arenas[STATE], self._arenas[WORK])
-
     def _program(self, gathered: bool) -> np.ndarray:
         if gathered not in self._programs:
             ops = self.net.ops(gathered=gathered, source_columns=self.way.columns)
-            self._programs[gathered] = assemble(ops, _bases(self._arenas), self.dtype)
+            self._programs[gathered] = assemble(ops, bases(self._arenas), self.dtype)
         return self._programs[gathered]
 
     def _data(self, source: Source) -> Data:
         step_ = source.rows.strides[0] // source.rows.itemsize
-        return Data(_address(source.rows) - source.row_at * source.rows.strides[0], step_, source.targets, source.order,
-                    source.gathered, _address(self._arenas[WORK][self._rows.offset:]), self._rows_row)
+        return Data(address(source.rows) - source.row_at * source.rows.strides[0], step_, source.targets, source.order,
+                    source.gathered, address(self._arenas[WORK][self._rows.offset:]), self._rows_row)
 
     def _hyper(self, lr: float) -> Hyperparameters:
         return hyperparameters(self.dtype, lr, self.momentum, self.weight_decay, self.optimizer, self.net.sizes[STATE],
@@ -162,7 +144,7 @@ class Engine:
 
     def _threads(self) -> int | None:
         """How many for `run`."""
-        return 1 if self._work() < _SMALL_STEP else self.net.threads
+        return 1 if self._work() < SMALL_STEP else self.net.threads
 
     def _chunk(self) -> int:
         """Rows that one call trains on."""
@@ -194,7 +176,7 @@ class Predictor:
                         LOSSES: np.zeros(0)}
         ops = self.net.ops()
         self._first = ops[0] if self.in_row_space else None  # computed by the way, not by its op
-        self._program = assemble(ops[1:] if self.in_row_space else ops, _bases(self._arenas), self.dtype)
+        self._program = assemble(ops[1:] if self.in_row_space else ops, bases(self._arenas), self.dtype)
         self._none = np.empty((0, 0), self.dtype), np.zeros(1, np.int64), no_gram(self.dtype), np.empty(1)
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
@@ -224,8 +206,8 @@ class Predictor:
 
     def _run(self, batch: np.ndarray, n: int) -> None:
         targets, order, gram, losses = self._none
-        data = Data(_address(batch), batch.strides[0] // batch.itemsize, targets, order, False, 0, 0)
-        small = n * self.net.cost.products < _SMALL_STEP
+        data = Data(address(batch), batch.strides[0] // batch.itemsize, targets, order, False, 0, 0)
+        small = n * self.net.cost.products < SMALL_STEP
         run(step.train, self._program, data, gram, hyperparameters(self.dtype), self.rows, 0, n, losses,
             threads=1 if small else self.net.threads)
 
@@ -253,17 +235,40 @@ def hyperparameters(dtype: np.dtype, lr: float = 0.0, momentum: float = 0.0, wei
                            number(BETA_1), number(BETA_2), number(EPSILON))
 
 
-def put_parameters(slots: list[Slot], model: Any, state: np.ndarray) -> None:
-    """Write the layers' parameters into the arena."""
-    for slot in slots:
-        slot.put(state, np.asarray(getattr(model.layers[slot.layer], slot.name), state.dtype))
+def allocate(net: Lowering, layers: list[Any]) -> dict[str, np.ndarray]:
+    """The arenas of a program, with the layers' parameters in them."""
+    sizes, dtype = net.sizes, net.dtype
+    arenas = {STATE: _zeros(sizes[STATE], dtype), MOMENTS: _zeros(net.moments * sizes[STATE], dtype),
+              WORK: _zeros(sizes[WORK], dtype), LOSSES: np.zeros(sizes[LOSSES])}
+    arenas[WORK][0] = 1
+    for slot in net.slots:
+        slot.put(arenas[STATE], np.asarray(getattr(layers[slot.layer], slot.name), dtype))
+    put_copies(net, arenas)
+    return arenas
 
 
-def _bases(arenas: dict[str, np.ndarray]) -> dict[str, int]:
-    return {DATA: 0, **{name: _address(array) for name, array in arenas.items()}}
+def moments_of(net: Lowering, arenas: dict[str, np.ndarray]) -> dict[tuple[int, str], tuple[np.ndarray, ...]]:
+    """What the optimiser keeps of each parameter: (V,), or Adam's (m, v), behind the gradient."""
+    if not net.moments:
+        return {}
+    size, arena = net.sizes[STATE], arenas[MOMENTS]
+    kept = [arena] if net.moments == 1 else [arena[size:], arena[2 * size:]]
+    return {(slot.layer, slot.name): tuple(slot.get(flat) for flat in kept) for slot in net.slots}
 
 
-def _address(array: np.ndarray) -> int:
+def put_copies(net: Lowering, arenas: dict[str, np.ndarray]) -> None:
+    """Make the copies of parameters that the way back reads anew."""
+    for slot in net.slots:
+        slot.put_copies(arenas[STATE], arenas[WORK])
+
+
+def bases(arenas: dict[str, np.ndarray]) -> dict[str, int]:
+    """Where the arenas start, for `fastnet.lowering.assemble`."""
+    return {DATA: 0, **{name: address(array) for name, array in arenas.items()}}
+
+
+def address(array: np.ndarray) -> int:
+    """Of an array's first element."""
     return array.__array_interface__["data"][0]
 
 
@@ -271,5 +276,5 @@ def _zeros(size: int, dtype: np.dtype) -> np.ndarray:
     """Zeros that start on a cache line's boundary."""
     extra = 64 // dtype.itemsize
     flat = np.zeros(size + extra, dtype)
-    skip = -(_address(flat) // dtype.itemsize) % extra
+    skip = -(address(flat) // dtype.itemsize) % extra
     return flat[skip:skip + size]

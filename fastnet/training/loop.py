@@ -16,6 +16,7 @@ from fastnet.training.divergence import advice, unsound
 from fastnet.training.engine import Engine
 from fastnet.training.history import EpochReport, History
 from fastnet.training.layerwise import Descent, Layerwise, forward_backward
+from fastnet.training.mixed import Mixed
 from fastnet.training.options import FitOptions
 from fastnet.training.plan import Plan
 from fastnet.training.scoring import score
@@ -49,6 +50,8 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Fi
     try:
         if name == "layers":
             return Layerwise(model, x, t, options)
+        if name == "mixed":
+            return Mixed(model, x, t, options)
         return Engine(model, x, t, options.batch_size, options.momentum, options.weight_decay, options.optimizer, name,
                       **shared)
     except MemoryError:
@@ -167,11 +170,14 @@ def _by_layers(engine, model, x, t, options) -> Layerwise:
 def _last_batch(model, engine, x, t, order, start, lr, options) -> float:
     """The fit's last batch layer by layer, so that the layers hold what a hand-written loop would have left in them."""
     engine.write()
-    descent = engine.descent if engine.name == "layers" else Descent(model, options, engine.moments(), engine.steps)
+    if isinstance(engine, Mixed):
+        engine.hand_over()
+    moments = engine.moments() if engine.name != "layers" and engine.steps else None
+    descent = engine.descent if engine.name == "layers" else Descent(model, options, moments, engine.steps)
     loss = _forward_backward(model, x, t, order, start)
     descent.step(lr)
     # a compiled engine takes this step too: its loss is what a sweep, which forms no weights, gets to the bit
-    return loss if engine.name == "layers" else engine.epoch(lr, order, len(x), start)[0]
+    return engine.epoch(lr, order, len(x), start)[0] if isinstance(engine, Engine) else loss
 
 
 def _forward_backward(model, x, t, order, start) -> float:

@@ -13,7 +13,8 @@ from fastnet import _checks
 from fastnet.cross_entropy import one_hot
 from fastnet.training.history import EpochReport
 
-ENGINES = ("layers", "fused", "gram", "windows")
+COMPILED = ("fused", "gram", "windows")  # for networks of fastnet's layers alone
+ENGINES = ("layers", *COMPILED, "mixed")
 OPTIMIZERS = ("sgd", "adam")
 
 Callbacks = Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]]

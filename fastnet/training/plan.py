@@ -17,7 +17,8 @@ from fastnet.kernels.threads import get_num_threads
 from fastnet.lowering import Lowering
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
-from fastnet.training.options import ENGINES, FitOptions
+from fastnet.training.mixed import segments, why_not_mixed
+from fastnet.training.options import COMPILED, FitOptions
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
@@ -25,6 +26,7 @@ _BYTES = 45e9  # a second and core, from the last-level cache
 _STEP = 6e-6  # two barriers and the small loops of a step
 _CALL = 100e-6  # waking the threads for a product
 _LAYER_CALL = 150e-6  # a layer's share of a step run layer by layer
+_SEGMENT_CALL = 40e-6  # running a segment's program once, in a network with layers of the user's
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Plan:
         return "\n".join([*lines, f"-> {self.chosen}: {self.why} ({self.threads} threads)"])
 
 
-def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1) -> Plan:
+def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mixed: bool = True) -> Plan:
     """Estimate all engines and choose one.
 
     Parameters
@@ -77,6 +79,8 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1) -> 
         With an engine other than ``"auto"``, that one is chosen.
     models : int
         How many models share what can be shared.
+    mixed : bool
+        Whether the engine of that name may be chosen.
 
     Raises
     ------
@@ -84,17 +88,20 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1) -> 
         If the engine that was named cannot do this job; the message says why.
     """
     refused = why_not_compiled(model, x.shape[1:])
-    estimates = [_layers(model, x, options)]
+    layers = _layers(model, x, options)
     if refused:
-        estimates += [Estimate.no(name, refused) for name in ENGINES[1:]]
+        estimates = [layers, *(Estimate.no(name, refused) for name in COMPILED), _mixed(model, x, options, layers, mixed)]
     else:
         job = _Job.of(model, x, options, models)
-        estimates += [_fused(job), _gram(job, x), _windows(job)]
+        estimates = [layers, _fused(job), _gram(job, x), _windows(job)]
     possible = [e for e in estimates if e.refused is None]
     best = min(possible, key=lambda e: e.seconds)
-    why = f"nothing else trains this: {refused}" if refused else "the least estimated time"
+    why = "the least estimated time" if len(possible) > 1 else f"nothing else trains this: {refused}"
+    if best.name == "mixed":
+        why = f"segments are compiled, but not all of it: {refused}"
     if options.engine != "auto":
-        named = next(e for e in estimates if e.name == options.engine)
+        named = next((e for e in estimates if e.name == options.engine),
+                     Estimate.no(options.engine, "all its layers are fastnet's: nothing lies between segments"))
         if named.refused:
             raise ValueError(f"Sequential.fit: engine={options.engine!r} cannot train this: {named.refused}. "
                              'Use engine="auto", or "layers", which trains anything.')
@@ -231,6 +238,19 @@ def _windows(j: _Job) -> Estimate:
     slow = 1.2 * flops + j.n * w * d  # products of so few rows pack W for each window; X X.T runs at half the speed
     seconds = j.epochs * (j.seconds(slow, moved, j.steps) + -(-j.n // w) * products * _CALL)
     return Estimate("windows", 0, flops, moved, memory, seconds)
+
+
+def _mixed(model: Any, x: np.ndarray, options: FitOptions, layers: Estimate, allowed: bool) -> Estimate:
+    why = why_not_mixed(model) if allowed else "a sweep's trials do not share a user's layers"
+    if why:
+        return Estimate.no("mixed", why)
+    parts = segments(model)
+    own = len(model.layers) - sum(map(len, parts))
+    steps = options.epochs * -(-len(x) // min(options.batch_size, len(x)))
+    calls = steps * (2 * len(parts) * _SEGMENT_CALL + own * _LAYER_CALL)
+    work = layers.seconds - steps * _LAYER_CALL * len(model.layers)
+    memory = 2 * layers.memory  # the arenas, and what the layers hold
+    return Estimate("mixed", 0, layers.epoch_flops, layers.epoch_bytes, memory, work + calls)
 
 
 def _layers(model: Any, x: np.ndarray, options: FitOptions) -> Estimate:

@@ -19,7 +19,8 @@ _CHUNK = 4096  # rows that go through the layers at once when there is nothing t
 
 def score(engine: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
     """Loss and accuracy of the network that an engine is training, on other data."""
-    if engine.name == "layers":
+    if engine.name in ("layers", "mixed"):
+        engine.write()
         return evaluate(engine.model, x, t)
     y = engine.probabilities(x)
     return Evaluation(loss_of(engine.model.loss, y, t.astype(y.dtype, copy=False)), accuracy(y, t))

@@ -67,14 +67,14 @@ def _settings(layer: Any) -> list[str]:
     return [name for name, value in vars(layer).items() if isinstance(value, (int, float))]
 
 
-def reaches(function: Any, model: Any) -> bool:
+def reaches(subject: Any, model: Any) -> bool:
     """Whether a function may get at a model or one of its layers: through what it closes over, its globals, its object.
 
-    True as well if there is too much to look through.
+    Of a layer: whether it may get at another one. True as well if there is too much to look through.
     """
-    found = {id(part) for part in (model, *model.layers, model.loss, model.layers)}
+    found = {id(part) for part in (model, *model.layers, model.loss, model.layers)} - {id(subject)}
     seen: set[int] = set()
-    todo = [function]
+    todo = [subject]
     while todo:
         o = todo.pop()
         if id(o) in found:
