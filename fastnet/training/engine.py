@@ -222,9 +222,7 @@ def outputs(model: Any, x: np.ndarray) -> np.ndarray:
     dtype = np.dtype(model.dtype)
     net = Lowering(dtype, 1, forward_only=True)
     net.lower(list(model.layers), x.shape[1:])
-    state = _zeros(net.sizes[STATE], dtype)
-    put_parameters(net.slots, model, state)
-    return Predictor(model, x, state, None)(x)
+    return Predictor(model, x, allocate(net, list(model.layers))[STATE], None)(x)
 
 
 def hyperparameters(dtype: np.dtype, lr: float = 0.0, momentum: float = 0.0, weight_decay: float = 0.0,
