@@ -179,6 +179,13 @@ def test_explain_shows_what_is_computed_together():
     assert "its first layer is not fully connected" in text
 
 
+def test_the_compiled_engine_is_chosen_whatever_the_size():
+    for n, batch_size, epochs in ((10, 1, 1), (300, 128, 1), (2500, 128, 15), (2500, 2500, 100)):
+        x, t = np.zeros((n, 3, 12, 12), np.float32), np.eye(3)[np.arange(n) % 3]
+        plan = network(COURSE, (3, 12, 12), 3, np.float32).explain(x, t, epochs=epochs, batch_size=batch_size)
+        assert plan.chosen == "fused"
+
+
 def test_summary_has_the_shapes_of_images():
     text = network(COURSE, (3, 12, 12), 3).summary()
     assert "(n, 3, ?, ?)" in text

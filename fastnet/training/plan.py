@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from fastnet._system import available_memory
+from fastnet.conv import ConvLayer
 from fastnet.full import FullLayer
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
+from fastnet.layer import output_shape
 from fastnet.lowering import Lowering
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
@@ -259,15 +261,32 @@ def _layers(model: Any, x: np.ndarray, options: FitOptions) -> Estimate:
     itemsize = np.dtype(model.dtype or np.float64).itemsize
     batch = min(options.batch_size, len(x))
     steps = -(-len(x) // batch)
-    flops, moved = 6.0 * len(x) * weights, 7.0 * steps * weights * itemsize
+    pixels, values = _of_images(model, x.shape[1:])
+    flops, moved = 6.0 * len(x) * (weights + pixels), (7.0 * steps * weights + 4.0 * len(x) * values) * itemsize
     cores = get_num_threads()
     seconds = options.epochs * (flops / (_FLOPS * 4 / itemsize * cores * 0.6) + moved / (_BYTES * cores)
                                 + steps * _LAYER_CALL * len(model.layers))
     # W of an epoch ago and of now, W_grad; for one layer at a time, a new one of each
     moments = 3 if options.optimizer == "adam" else int(options.momentum > 0)
     memory = itemsize * ((3 + 2 * moments) * weights + 2 * max((n_i * n_o for n_i, n_o in sizes), default=0)
-                         + (2 + options.shuffle) * batch * x[:1].size + 4 * batch * sum(n_o for _, n_o in sizes))
+                         + (2 + options.shuffle) * batch * x[:1].size
+                         + 4 * batch * (values + sum(n_o for _, n_o in sizes)))
     return Estimate("layers", 0, flops, moved, memory, seconds)
+
+
+def _of_images(model: Any, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Multiply-adds of the way forward through convolutions, and elements of all images, for a sample."""
+    products = values = 0.0
+    known: Any = shape
+    for layer in model.layers:
+        known = output_shape(layer, known)
+        if known is None or None in known:
+            break
+        if len(known) == 3:
+            values += float(np.prod(known))
+            if isinstance(layer, ConvLayer):
+                products += float(np.prod(known)) * layer.n_i * layer.h ** 2
+    return products, values
 
 
 def _seconds(value: float) -> str:
