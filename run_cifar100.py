@@ -1,5 +1,7 @@
 """The chapter's experiment: the course network on five classes of CIFAR-100, at four learning rates.
 
+With ``--network conv`` the next chapter's: a small convolutional network on three classes, 15 epochs at rate 0.1.
+
 Writes results/acc_lr.png (average training loss against epoch) and results/acc_results.csv (test accuracies).
 
 Learning rate 10: the network does not learn. The first steps throw the weights so far that the softmax gives the true
@@ -11,21 +13,31 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet import (
+    ConvLayer,
+    CrossEntropyLayer,
+    FlattenLayer,
+    FullLayer,
+    MaxPoolLayer,
+    ReluLayer,
+    Sequential,
+    SoftMaxLayer,
+)
 from fastnet.dataset import SOURCES, load
 from fastnet.sweep import SweepResult, lr_sweep
 
 SEED = 0  # chooses the classes (your student number) and the weights
-LEARNING_RATES = "0.01, 0.1, 0.3, 10"
-EPOCHS = 20
-CLASSES = 5
 HIDDEN = "500"
+CHANNELS = 16, 32  # of the next chapter's convolutions
+DEFAULTS = {"full": {"lrs": "0.01, 0.1, 0.3, 10", "epochs": 20, "classes": 5},
+            "conv": {"lrs": "0.1", "epochs": 15, "classes": 3}}
 BATCH_SIZE = 128
 RED = "#d55e00"
 
@@ -42,18 +54,14 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(settings: argparse.Namespace) -> None:
     data = load(settings.data, settings.seed, settings.dtype, settings.classes)
+    data = data.as_images() if settings.network == "conv" else data
     (x_train, y_train), (x_test, y_test) = data
-    sizes = (x_train.shape[1], *hidden_layers(settings.hidden), y_train.shape[1])
-
-    def build(rng: np.random.Generator) -> Sequential:
-        layers = [layer for n_i, n_o in pairwise(sizes) for layer in (FullLayer(n_i, n_o, settings.dtype, rng), ReluLayer())]
-        return Sequential(layers=(*layers[:-1], SoftMaxLayer()), loss=CrossEntropyLayer())
-
+    build, what = network(settings, x_train.shape[1:], y_train.shape[1])
     result = lr_sweep(build, x_train, y_train, settings.lrs, settings.epochs, settings.batch_size, seeds=[settings.seed],
                       test=(x_test, y_test))
 
     settings.out.mkdir(parents=True, exist_ok=True)
-    title = f"{'-'.join(map(str, sizes))} network on {data.name}, batch size {settings.batch_size}"
+    title = f"{what} network on {data.name}, batch size {settings.batch_size}"
     draw(result, title, chance=1 / y_train.shape[1]).savefig(settings.out / "acc_lr.png", dpi=150)
     with open(settings.out / "acc_results.csv", "w", encoding="ascii") as file:
         for lr, (accuracy,) in zip(result.lrs, result.accuracies):
@@ -65,6 +73,28 @@ def run(settings: argparse.Namespace) -> None:
         last = f"diverged in epoch {epoch}" if epoch else f"{losses[-1]:.4f}"
         print(f"{lr:<13g}   {last:<22s}   {accuracy:.4f}")
     print(f"\nPlot and table: {settings.out / 'acc_lr.png'}, {settings.out / 'acc_results.csv'}")
+
+
+def network(settings: argparse.Namespace, shape: tuple[int, ...], n_classes: int) -> tuple[Callable[..., Sequential], str]:
+    """What builds the network for samples of a shape, and a name for it."""
+    dtype = settings.dtype
+    if settings.network == "conv":
+        c, r, k = shape
+        features = CHANNELS[1] * (r // 4) * (k // 4)
+
+        def build_conv(rng: np.random.Generator) -> Sequential:
+            return Sequential(layers=(ConvLayer(c, CHANNELS[0], 3, dtype, rng), ReluLayer(), MaxPoolLayer(2),
+                                      ConvLayer(*CHANNELS, 3, dtype, rng), ReluLayer(), MaxPoolLayer(2), FlattenLayer(),
+                                      FullLayer(features, n_classes, dtype, rng), SoftMaxLayer()), loss=CrossEntropyLayer())
+
+        return build_conv, f"convolutional {c}-{CHANNELS[0]}-{CHANNELS[1]}-{n_classes}"
+    sizes = (*shape, *hidden_layers(settings.hidden), n_classes)
+
+    def build(rng: np.random.Generator) -> Sequential:
+        layers = [layer for n_i, n_o in pairwise(sizes) for layer in (FullLayer(n_i, n_o, dtype, rng), ReluLayer())]
+        return Sequential(layers=(*layers[:-1], SoftMaxLayer()), loss=CrossEntropyLayer())
+
+    return build, "-".join(map(str, sizes))
 
 
 def draw(result: SweepResult, title: str, chance: float) -> Figure:
@@ -121,14 +151,19 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the course network at several learning rates.")
     parser.add_argument("--data", default="auto", metavar=SOURCES, help="what to train on (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=SEED, help="chooses classes and weights (default: %(default)s)")
-    parser.add_argument("--classes", type=int, default=CLASSES, help="how many, without a file (default: %(default)s)")
+    parser.add_argument("--network", choices=DEFAULTS, default="full", help="the chapter's, or the next one's: conv")
+    parser.add_argument("--classes", type=int, help="how many, without a file (default: 5; conv: 3)")
     parser.add_argument("--hidden", default=HIDDEN, help="hidden units; 1024,512 is two layers (default: %(default)s)")
     parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="(default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="(default: %(default)s)")
-    parser.add_argument("--lrs", default=LEARNING_RATES, help="rates, or a grid as 1e-3:1:log7 (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="(default: 20; conv: 15)")
+    parser.add_argument("--lrs", help="rates, or a grid as 1e-3:1:log7 (default: 0.01, 0.1, 0.3, 10; conv: 0.1)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for plot and table (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="float32 or float64 (default: %(default)s)")
-    return parser.parse_args(argv)
+    settings = parser.parse_args(argv)
+    for name, value in DEFAULTS[settings.network].items():
+        if getattr(settings, name) is None:
+            setattr(settings, name, value)
+    return settings
 
 
 if __name__ == "__main__":

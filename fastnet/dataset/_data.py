@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -35,9 +36,17 @@ class Data(tuple):
         return self
 
     def as_images(self) -> Any:
-        """The same data with pixels as images, (n, 3, 32, 32), channels first: a view, as convolutions take it."""
+        """The same data with pixels as square images, (n, c, r, r), channels first: a view, as convolutions take it.
+
+        Rows of 3 r r values are images of three channels, (n, 3, 32, 32) for CIFAR-100; rows of r r values are of one.
+
+        Raises
+        ------
+        ValueError
+            If the number of values per sample is neither.
+        """
         (x_train, y_train), (x_test, y_test) = self
-        shape = (-1, 3, SIDE, SIDE)
+        shape = (-1, *image_shape(self.name, x_train.shape[1:]))
         return Data((x_train.reshape(shape), y_train), (x_test.reshape(shape), y_test), self.class_names, self.name)
 
     def __getnewargs__(self) -> tuple:  # for copies and pickles
@@ -49,6 +58,18 @@ class Data(tuple):
             f"<Data {self.name!r}: {len(x_train)} training and {len(x_test)} test samples, "
             f"{x_train.dtype}, classes {', '.join(self.class_names)}>"
         )
+
+
+def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Channels, height and width of samples that are images already or rows of square ones."""
+    if len(shape) == 3:
+        return shape
+    for channels in (3, 1):
+        side = math.isqrt(shape[0] // channels)
+        if channels * side * side == shape[0]:
+            return channels, side, side
+    raise ValueError(f"{name}: rows of {shape[0]} values are not square images of 3 channels or of 1. "
+                     "Reshape them yourself: x.reshape(len(x), channels, height, width).")
 
 
 def from_pixels(

@@ -49,7 +49,8 @@ class Classes(NamedTuple):
 
 
 def synthetic(
-    seed: int, n_classes: int = 5, n_train: int = 2500, n_test: int = 500, dtype: npt.DTypeLike = np.float64
+    seed: int, n_classes: int = 5, n_train: int = 2500, n_test: int = 500, dtype: npt.DTypeLike = np.float64,
+    images: bool = False,
 ) -> Data:
     """Make a data set shaped like the course's subset of CIFAR-100.
 
@@ -63,6 +64,8 @@ def synthetic(
         Numbers of images.
     dtype : dtype-like
         float32 or float64.
+    images : bool
+        Give pixels as images, (n, 3, 32, 32), as convolutions take them.
 
     Returns
     -------
@@ -86,7 +89,8 @@ def synthetic(
     train = _draw_set(_generator(seed, 1), classes, n_train)
     test = _draw_set(_generator(seed, 2), classes, n_test)
     names = [f"figure {label}" for label in range(n_classes)]
-    return _data.from_pixels(train, test, names, f"synthetic images (seed {seed})", type_)
+    data = _data.from_pixels(train, test, names, f"synthetic images (seed {seed})", type_)
+    return data.as_images() if images else data
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:

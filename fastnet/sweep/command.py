@@ -13,7 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet import (
+    ConvLayer,
+    CrossEntropyLayer,
+    FlattenLayer,
+    FullLayer,
+    MaxPoolLayer,
+    ReluLayer,
+    Sequential,
+    SoftMaxLayer,
+)
 from fastnet.cli import failed, subcommand
 from fastnet.dataset import SOURCES, load
 from fastnet.sweep.choice import METRICS
@@ -62,6 +71,8 @@ def _declare_sweep(commands: Any) -> None:
     option("--seeds", default="5", metavar="N", help="how many seeds, or which: 3,4,5 (default: 5)")
     option("--epochs", type=int, default=20, metavar="N", help="how often to go through the data (default: 20)")
     option("--batch-size", default="128", metavar="N", help="samples in a step, or several: 32,128 (default: 128)")
+    option("--network", choices=("full", "conv"), default="full",
+           help="the chapter's fully connected network, or the next\nchapter's convolutional one (default: full)")
     option("--hidden", action="append", type=_widths, metavar="WIDTHS",
            help="hidden units, 500, or of several layers, 1024,512;\nrepeat it to compare networks (default: 500)")
     option("--validation", type=float, default=0.2, metavar="PART",
@@ -95,9 +106,10 @@ def _swept(arguments: argparse.Namespace) -> int:
     try:
         options = _options(arguments)
         data = load(arguments.data, arguments.data_seed, arguments.dtype)
+        data = data.as_images() if arguments.network == "conv" else data
         (x, t), test = data
         held_out = 0 if arguments.folds else _held_out(arguments.validation, len(x))
-        builders = _builders(arguments, x.shape[1], t.shape[1])
+        builders = _builders(arguments, x.shape[1:], t.shape[1])
         _journal_for(arguments, journal)
         with _executor(arguments.dask) as executor:
             result = lr_sweep(builders, x[held_out:], t[held_out:], resume=journal, executor=executor,
@@ -173,7 +185,14 @@ def _report(result: SweepResult, out: Path, data: Any) -> int:
     return 0 if len(written) == len(writers) else 1
 
 
-def _builders(arguments: argparse.Namespace, n_i: int, n_o: int) -> Any:
+def _builders(arguments: argparse.Namespace, shape: tuple[int, ...], n_o: int) -> Any:
+    if arguments.network == "conv":
+        if arguments.hidden:
+            raise ValueError("--hidden is for --network full: the convolutional network of the next chapter has no hidden "
+                             "layer. Leave one of them out.")
+        return _convolutional(arguments.dtype, shape, n_o)
+    (n_i,) = shape
+
     def builder(hidden: tuple[int, ...]) -> Callable[[np.random.Generator], Sequential]:
         def build(rng: np.random.Generator) -> Sequential:
             layers: list[Any] = []
@@ -184,6 +203,17 @@ def _builders(arguments: argparse.Namespace, n_i: int, n_o: int) -> Any:
 
     networks = {"-".join(map(str, hidden)) or "no hidden layer": builder(hidden) for hidden in arguments.hidden or [(500,)]}
     return networks if len(networks) > 1 else next(iter(networks.values()))
+
+
+def _convolutional(dtype: str, shape: tuple[int, ...], n_o: int) -> Callable[[np.random.Generator], Sequential]:
+    """The next chapter's network, for images of any size."""
+    c, r, k = shape
+
+    def build(rng: np.random.Generator) -> Sequential:
+        return Sequential((ConvLayer(c, 16, 3, dtype, rng), ReluLayer(), MaxPoolLayer(2), ConvLayer(16, 32, 3, dtype, rng),
+                           ReluLayer(), MaxPoolLayer(2), FlattenLayer(),
+                           FullLayer(32 * (r // 4) * (k // 4), n_o, dtype, rng), SoftMaxLayer()), loss=CrossEntropyLayer())
+    return build
 
 
 def _several(flag: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
