@@ -1,7 +1,7 @@
 """The figures of the documentation: ``python docs/figures.py`` draws them anew in docs/img/.
 
-``steps.png`` and ``cost.png`` follow from sizes alone. ``error.png`` trains three small
-networks; last, it is printed how far training moves the weights. All takes some ten seconds.
+``steps.png`` and ``cost.png`` follow from sizes alone. ``error.png`` and ``sweep.png`` train networks; last,
+it is printed how far training moves the weights. All takes some twenty seconds.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer, one_hot
 from fastnet.dataset import synthetic
+from fastnet.sweep import lr_sweep
 
 IMG = Path(__file__).parent / "img"
 BLUE, ORANGE, GREEN, RED, GREY = "#0072b2", "#e69f00", "#009e73", "#d55e00", "0.6"
@@ -115,6 +116,18 @@ def _losses(dtype: type, engine: str, x: np.ndarray, labels: np.ndarray, h: int,
     return model.fit(x.astype(dtype), one_hot(labels, 5), epochs, 0.05, 50, engine=engine, progress=False)
 
 
+def sweep() -> Figure:
+    """A sweep of nine rates with three seeds on the synthetic images."""
+    (x, t), test = synthetic(0, dtype=np.float32)
+
+    def build(rng: np.random.Generator) -> Sequential:
+        layers = FullLayer(3072, 200, np.float32, rng), ReluLayer(), FullLayer(200, 5, np.float32, rng), SoftMaxLayer()
+        return Sequential(layers, loss=CrossEntropyLayer())
+
+    return lr_sweep(build, x[500:], t[500:], "0.01:1:log9", 12, seeds=3, validation=(x[:500], t[:500]), test=test,
+                    progress=False).plot()
+
+
 def movement(rate: float) -> float:
     """How far 20 epochs move the first weights of the course's network, in terms of their length."""
     (x, t), _ = synthetic(0, dtype=np.float32)
@@ -125,7 +138,7 @@ def movement(rate: float) -> float:
 
 
 def main() -> None:
-    for draw in (steps, cost, error):
+    for draw in (steps, cost, error, sweep):
         draw().savefig(IMG / f"{draw.__name__}.png", dpi=130)
         print(IMG / f"{draw.__name__}.png")
     for rate in (0.01, 0.1, 0.3):
