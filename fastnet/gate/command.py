@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, help="of the order of runs")
     measured = parser.add_argument_group("what is measured beside time")
     measured.add_argument("--no-memory", action="store_true", help="leave out the peaks of allocations and of the process")
-    measured.add_argument("--instructions", choices=("auto", "perf", "valgrind", "off"), default="auto",
-                          help="auto: with the processor's counter, where the system offers it; valgrind is slow, and exact")
+    measured.add_argument("--instructions", choices=("auto", "perf", "off"), default="auto",
+                          help="auto: with the processor's counter, where the system offers it; perf: insist on it")
     many = parser.add_argument_group("history")
     many.add_argument("--range", metavar="OLD..NEW", dest="span", help="walk these revisions in place of BASE and HEAD")
     many.add_argument("--points", type=int, default=8, help="revisions of the range to measure (default: %(default)s)")
@@ -161,13 +161,11 @@ def metrics(args: argparse.Namespace) -> list[str]:
     from fastnet.gate import instructions
 
     found = [] if args.no_memory else ["allocated", "process"]
-    if args.instructions == "valgrind":
-        found.append(instructions.CALLGRIND)
-    elif args.instructions != "off" and instructions.available():
+    if args.instructions != "off" and instructions.available():
         found.append(instructions.COUNTER)
     elif args.instructions == "perf":
         raise GateError("--instructions perf: the system does not offer the processor's counter to this process (a virtual "
-                        "machine without one, or /proc/sys/kernel/perf_event_paranoid above 2). Use valgrind, or off.")
+                        "machine without one, or /proc/sys/kernel/perf_event_paranoid above 2). Leave the option out.")
     return found
 
 

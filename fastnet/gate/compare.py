@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastnet.gate import GateError, environment, instructions, repository
+from fastnet.gate import GateError, environment, repository
 from fastnet.gate.environment import Recipe, Side
 from fastnet.gate.judge import Arms, CountRow, judge, judge_count, judge_metric
 from fastnet.gate.limits import Limits
@@ -118,7 +118,7 @@ def compare(prepared: Prepared, limits: Limits, *, rounds: int = MIN_ROUNDS, set
     seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
     rng = np.random.default_rng(seed)
     log("warming up: compiling, filling caches")
-    warm, pairing = _warm_up(prepared, settings, [metric for metric in metrics if metric != instructions.CALLGRIND])
+    warm, pairing = _warm_up(prepared, settings, metrics)
     names = pairing.compared
 
     batches = [measure(prepared, names, rounds, settings, rng, log)]
@@ -210,13 +210,6 @@ def _judge_metrics(prepared: Prepared, warm: dict[str, Run], names: Sequence[str
         return {side: run(prepared.sides[side], prepared.repository, prepared.path, quick, number, chosen, metrics=metrics)
                 for side in SIDES}
 
-    if instructions.CALLGRIND in metrics:
-        log("counting instructions with valgrind: this takes a while")
-        found = instructions.count(prepared, names, settings, SIDES)
-        metrics = [metric for metric in metrics if metric != instructions.CALLGRIND]
-        rows = [row for name in names for row in judge_metric(name, [found], limits)]
-        rows += _judge_metrics(prepared, warm, names, metrics, limits, settings, log) if metrics else []
-        return rows
     rounds = [{side: warm[side].metrics for side in SIDES}] if metrics else []
     rows = [row for name in names for row in judge_metric(name, rounds, limits)]
     grown = sorted({row.benchmark for row in rows if row.grown})

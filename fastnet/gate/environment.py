@@ -32,7 +32,7 @@ _WINDOWS = os.name == "nt"
 _DECLARATIONS = ("pyproject.toml", "setup.py", "setup.cfg", "*requirements*.txt", "*requirements*.in", "constraints*.txt",
                  "requirements/*")
 _VERSIONS = ("*version*", "*about*")  # files that a dynamic version is usually read from
-_BY_PRODUCTS = ("*.egg-info/*", "*.egg-info", "build/*", "*__pycache__/*", "*.pyc", "*.dist-info/*")
+_BY_PRODUCTS = ("*.egg-info/*", "*.egg-info", "build", "build/*", "*__pycache__/*", "*.pyc", "*.dist-info/*")
 Log = Callable[[str], None]
 
 

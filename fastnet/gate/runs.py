@@ -50,7 +50,7 @@ class ConfigurationError(GateError):
 
 
 def run(side: Side, repository: Path, path: str, settings: Settings, number: int, names: Sequence[str] | None = None,
-        metrics: Sequence[str] = (), collect_only: bool = False, wrapper: Sequence[str] = ()) -> Run:
+        metrics: Sequence[str] = (), collect_only: bool = False) -> Run:
     """Measure once, in a fresh process.
 
     Parameters
@@ -65,8 +65,6 @@ def run(side: Side, repository: Path, path: str, settings: Settings, number: int
         Measured beside time, in one more call each: allocated, process, instructions.
     collect_only : bool
         Only find out which benchmarks there are.
-    wrapper : sequence of str
-        A command that pytest's command is handed to, such as valgrind.
     """
     with tempfile.TemporaryDirectory() as folder:
         numbers, notes, only = (Path(folder, name) for name in ("numbers.json", "notes.json", "only.json"))
@@ -78,7 +76,7 @@ def run(side: Side, repository: Path, path: str, settings: Settings, number: int
             only.write_text(json.dumps(list(names)), encoding="utf-8")
             env["FASTNET_GATE_ONLY"] = str(only)
             targets = sorted({name.split("::")[0] for name in names})
-        command = [*wrapper, *_command(side, targets, settings, numbers, collect_only)]
+        command = _command(side, targets, settings, numbers, collect_only)
         try:
             done = subprocess.run(command, cwd=side.project, env=env, text=True, capture_output=True,
                                   timeout=settings.timeout)

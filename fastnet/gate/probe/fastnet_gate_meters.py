@@ -62,23 +62,4 @@ def _open_counter():
     return counter if counter >= 0 else None
 
 
-_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-
-
-def callgrind(work):
-    """Run one call inside libc's qsort: callgrind is told to count in that function only and to write a file after it."""
-    done = []
-
-    def compare(_a, _b):
-        if not done:
-            done.append(True)
-            work()
-        return 0
-
-    work()
-    pair = (ctypes.c_int * 2)(1, 1)
-    ctypes.CDLL(None).qsort(pair, 2, ctypes.sizeof(ctypes.c_int), _CALLBACK(compare))
-    return 0  # the count is in callgrind's file, one per call, in this order
-
-
-METERS = {"allocated": allocated, "process": process, "instructions": instructions, "callgrind": callgrind}
+METERS = {"allocated": allocated, "process": process, "instructions": instructions}
