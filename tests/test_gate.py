@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.studies import power
-from fastnet.gate import GateError, command, compare, environment, judge, render, runs
+from fastnet.gate import GateError, command, compare, environment, instructions, judge, render, runs
 from fastnet.gate import repository as repositories
 from fastnet.gate.compare import SIDES, Prepared
 from fastnet.gate.environment import Recipe, Side
@@ -387,6 +387,17 @@ def test_unknown_revision(repository, capsys, scipy):
 def test_bad_options(repository, capsys, scipy, options, message):
     assert command.main(["old", "new", "--repo", str(repository), "--env", "current", *options]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_instructions_that_cannot_be_counted(repository, capsys, scipy, monkeypatch):
+    monkeypatch.setattr(instructions, "available", lambda: False)
+    options = ["old", "new", "--repo", str(repository), "--env", "current"]
+    assert command.main([*options, "--instructions", "perf"]) == 2
+    assert "does not offer the processor's counter" in capsys.readouterr().err
+    args = command.parser("x").parse_args(options)
+    assert command.metrics(args) == ["allocated", "process"]
+    monkeypatch.setattr(instructions, "available", lambda: True)
+    assert command.metrics(args) == ["allocated", "process", "instructions"]
 
 
 def test_no_repository(tmp_path, capsys, scipy, monkeypatch):

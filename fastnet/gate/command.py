@@ -130,14 +130,14 @@ def _compare_revisions(args: argparse.Namespace, log: Log) -> Any:
     from fastnet.gate.limits import read_limits
     from fastnet.gate.repository import find_project, find_repository
 
-    repository = find_repository(args.repo)
+    repository, measured = find_repository(args.repo), metrics(args)
     project, path = find_project(args.repo, repository, args.path)
     revisions = {"base": args.base, "head": args.head, "same": args.base}
     with prepare(repository, revisions, project, path, log, recipe(args), settings(args)) as prepared:
         limits = read_limits(args.limits or prepared.sides["head"].project / path / "limits.toml")
         log(f"base: {called(prepared.sides['base'])}; head: {called(prepared.sides['head'])}")
         return compare(prepared, limits, rounds=args.rounds, settings=settings(args), seed=args.seed, log=log,
-                       metrics=metrics(args), allow_removed=args.allow_removed)
+                       metrics=measured, allow_removed=args.allow_removed)
 
 
 def recipe(args: argparse.Namespace) -> Any:
