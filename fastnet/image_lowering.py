@@ -84,11 +84,13 @@ def images_of(net: Lowering, x: Buffer) -> Image:
     if len(x.shape) != 3:
         raise Unsupported(f"layers[{net.layer}] takes images, and is given rows of shape {x.shape}")
     c, r, k = x.shape
+    first = net.threads is None  # the first room for images sets it
     y = image(net, (c, r, k), frame_behind(net, net.layer - 1), net.needs_gradient(x))
     block = block_size(net)
-    # every block goes through all ops up to the next barrier, so the one that the parameters need has to stand here
-    net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=ops.rows_to_images_op, c=y.mat, a=x.mat, n=c, wait=1,
-                block=block, dims=(r, k, 0, 0, 0, y.around, block, 0))
+    # Every block goes through all ops up to the next barrier, so the one that the parameters need has to stand here, before
+    # the first images: another one behind them would find those of the last block only.
+    net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=ops.rows_to_images_op, c=y.mat, a=x.mat, n=c,
+                wait=int(first), block=block, dims=(r, k, 0, 0, 0, y.around, block, 0))
 
     def backward(dy: Image) -> Buffer:
         dx = net.buffer_like(x)

@@ -3,7 +3,7 @@ import types
 
 import numpy as np
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, TanhLayer
+from fastnet import ConvLayer, CrossEntropyLayer, FullLayer, ReluLayer, Sequential, TanhLayer
 
 
 class Centre:
@@ -155,6 +155,22 @@ class Halved(TanhLayer):
 
     def backward(self, y_grad):
         return 0.5 * super().backward(y_grad)
+
+
+class FrozenFilters(ConvLayer):
+    def update_param(self, lr):
+        pass
+
+
+class Average:
+    """Pools by the mean."""
+
+    def forward(self, x):
+        n, c, r, k = x.shape
+        return x.reshape(n, c, r // 2, 2, k // 2, 2).mean(axis=(3, 5))
+
+    def backward(self, y_grad):
+        return np.repeat(np.repeat(y_grad, 2, axis=2), 2, axis=3) / 4
 
 
 class Residual:

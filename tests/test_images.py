@@ -4,7 +4,19 @@ import pytest
 from fastnet.kernels import threads
 from numpy_images import network, numpy_fit, parameters, pictures
 
-from fastnet import ConvLayer, CrossEntropyLayer, Sequential, gradcheck, image_lowering
+from fastnet import (
+    ConvLayer,
+    CrossEntropyLayer,
+    FlattenLayer,
+    FullLayer,
+    LeakyReluLayer,
+    MaxPoolLayer,
+    Sequential,
+    SoftMaxLayer,
+    TanhLayer,
+    gradcheck,
+    image_lowering,
+)
 from fastnet.training import engine as engines
 
 COURSE = ["conv 16 3", "relu", "pool 2", "conv 32 3", "relu", "pool 2", "flatten"]
@@ -50,6 +62,21 @@ def test_training_is_the_loop_by_hand(stack, engine, dtype):
         losses = model.fit(x, t, epochs=4, lr=0.05, batch_size=batch_size, engine=engine, **options)
         assert model.history.engine == engine
         assert_same(model, losses, expected, dtype)
+
+
+@pytest.mark.parametrize("activation", [LeakyReluLayer, TanhLayer])
+def test_layers_of_values_between_images(activation, dtype):
+    """Images become rows and images again, in the middle of a block."""
+    x, t = (a.astype(dtype) for a in pictures(19, (2, 6, 6), 3))
+    trained = []
+    for engine in ("fused", "layers"):
+        rng = np.random.default_rng(0)
+        model = Sequential((ConvLayer(2, 4, 3, dtype, rng), activation(), MaxPoolLayer(), ConvLayer(4, 3, 3, dtype, rng),
+                            activation(), FlattenLayer(), FullLayer(27, 3, dtype, rng), SoftMaxLayer()), CrossEntropyLayer())
+        trained.append((model, model.fit(x, t, epochs=4, lr=0.05, batch_size=8, engine=engine)))
+        assert model.history.engine == engine
+    (model, losses), (other, of_layers) = trained
+    assert_same(model, losses, (of_layers, parameters(other)), dtype)
 
 
 @pytest.mark.parametrize("stack", ["the course's", "without pools"])

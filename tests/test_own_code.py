@@ -15,10 +15,13 @@ import own_code as own
 import pytest
 
 from fastnet import (
+    ConvLayer,
     CrossEntropyLayer,
     CSVLogger,
+    FlattenLayer,
     FullLayer,
     LeakyReluLayer,
+    MaxPoolLayer,
     MeanSquaredErrorLayer,
     ReluLayer,
     Sequential,
@@ -469,6 +472,7 @@ def test_sweeps_refuse_what_they_would_not_run():
 FOREIGN = (own.Gain, own.Hidden, own.Buffered, own.Slotted, own.Noise, own.Residual)
 PARAMETERS = {  # of each class: parameter, gradient, whether it decays
     FullLayer: (("W", "W_grad", True), ("b", "b_grad", False)),
+    ConvLayer: (("W", "W_grad", True), ("b", "b_grad", False)),
     own.Gain: (("gamma", "dgamma", False), ("beta", "dbeta", True)),
     own.Buffered: (("basis", "basis_grad", True), ("b", "b_grad", False)),
     own.Slotted: (("K", "K_grad", True),),
@@ -486,6 +490,7 @@ class Case:
         self.n, self.n_i, self.n_o = int(rng.integers(1, 13)), int(rng.integers(1, 6)), int(rng.integers(2, 4))
         self.strange = rng.random() < 0.7  # the others are networks that compiled engines know
         self.classes = rng.random() < 0.6
+        self.images = rng.random() < 0.1
         self.model = self._model()
         self.options = self._options()
 
@@ -519,6 +524,15 @@ class Case:
                 own.replace(layer, name, own.doubled(name))
         return [layer]
 
+    def convolutions(self):
+        """From images (2, 4, 4) to rows of 12."""
+        kind = own.FrozenFilters if self.intervenes(0.3, "a subclass of ConvLayer") else ConvLayer
+        pool = own.Average if self.intervenes(0.2, "a foreign layer") else MaxPoolLayer
+        layers = [kind(2, 3, 3, dtype=self.dtype, rng=self.rng), *self.activation(), pool(), FlattenLayer()]
+        if self.intervenes(0.1, "ConvLayer's backward on the instance"):
+            own.replace(layers[0], "backward", own.doubled("backward"))
+        return layers
+
     def others(self, width):
         """Some foreign layers."""
         found = []
@@ -528,7 +542,9 @@ class Case:
         return found
 
     def _model(self):
-        rng, width, layers = self.rng, self.n_i, self.others(self.n_i)
+        rng, width, layers = self.rng, self.n_i, self.convolutions() if self.images else self.others(self.n_i)
+        if self.images:
+            width = 12
         if rng.random() < 0.1:
             layers.append(ReluLayer())
         for _ in range(int(rng.integers(0, 3))):
@@ -552,13 +568,13 @@ class Case:
             own.replace(model, "backward", own.doubled("backward"))
         if self.intervenes(0.05, "FullLayer.update_param on the class"):
             self.patches.append(mock.patch.object(FullLayer, "update_param", own.half_step))
-        if self.intervenes(0.05, "SoftMaxLayer.forward on the class"):
+        if self.classes and self.intervenes(0.05, "SoftMaxLayer.forward on the class"):
             plain = SoftMaxLayer.forward
             self.patches.append(mock.patch.object(SoftMaxLayer, "forward", lambda layer, x: plain(layer, 0.5 * x)))
         return model
 
     def data(self, n):
-        x = self.rng.standard_normal((n, self.n_i)).astype(self.rng.choice([np.float64, np.float32]))
+        x = self.rng.standard_normal((n, 2, 4, 4) if self.images else (n, self.n_i)).astype(self.rng.choice([np.float64, np.float32]))
         if self.classes:
             return x, np.eye(self.n_o, dtype=self.rng.choice([np.float64, np.int64]))[self.rng.integers(0, self.n_o, n)]
         return x, self.rng.standard_normal((n, self.n_o))
@@ -579,8 +595,8 @@ class Case:
             options["validation"] = self.data(int(rng.integers(1, 5)))
         if not self.interventions:
             options["engine"] = str(rng.choice(["auto", "layers", *COMPILED]))
-            if options["engine"] in ("gram", "windows") and ("optimizer" in options or isinstance(
-                    self.model.layers[0], ReluLayer)):
+            if options["engine"] in ("gram", "windows") and ("optimizer" in options or not isinstance(
+                    self.model.layers[0], FullLayer)):
                 options["engine"] = "fused"  # those two are for gradient descent and for a fully connected first layer
         return options
 
@@ -637,7 +653,7 @@ class Loop:
         self.steps += 1
         if self.options["momentum"] or self.options["weight_decay"] or adam:
             for place, layer in enumerate(self.model.layers):
-                kind = FullLayer if isinstance(layer, FullLayer) else type(layer)
+                kind = next((kind for kind in (FullLayer, ConvLayer) if isinstance(layer, kind)), type(layer))
                 for name, grad, decays in PARAMETERS.get(kind, ()):
                     value = getattr(layer, grad)
                     change = np.array(value) + decays * self.options["weight_decay"] * getattr(layer, name)
