@@ -13,11 +13,13 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet._state import snapshot
+from fastnet.conv import ConvLayer
 from fastnet.kernels import step
 from fastnet.kernels.structs import ADAM, MOMENTUM, SGD, Data
 from fastnet.kernels.threads import run
 from fastnet.layer import parameters, shielded, updater
 from fastnet.lowering import MOMENTS, STATE, WORK, Buffer, Lowering, assemble
+from fastnet.maxpool import MaxPoolLayer
 from fastnet.softmax import SoftMaxLayer
 from fastnet.training.eligibility import why_not, why_not_dtypes, why_not_loss, why_not_model, why_not_twice
 from fastnet.training.engine import (
@@ -58,6 +60,9 @@ def why_not_mixed(model: Any) -> str | None:
     reason = why_not_model(model) or why_not_twice(model.layers) or why_not_dtypes(model)
     if reason:
         return reason
+    if any(isinstance(layer, (ConvLayer, MaxPoolLayer)) for layer in model.layers):
+        # the way forward and the way back of a segment are two programs, and images are kept for one block at a time
+        return "networks of images are compiled as a whole or not at all"
     parts = segments(model)
     if not parts:
         return "no layer with parameters is one that the compiled engines know"
@@ -109,6 +114,7 @@ class Segment:
     def __init__(self, layers: Sequence[Any], first: int, dtype: np.dtype, rows: int, shape: tuple[int, ...], moments: int,
                  input_gradient: bool, loss: Any = None) -> None:
         self.layers, self.first, self.dtype = list(layers), first, dtype
+        self.shape = shape
         self.net = net = Lowering(dtype, rows, moments=moments, input_gradient=input_gradient)
         self.output: Buffer | None = None
         self.of_output: Buffer | None = None  # its gradient
@@ -180,7 +186,7 @@ class Segment:
     def _input_gradient(self, n: int) -> np.ndarray | None:
         if self.of_input is None or self.net.input is None:
             return None
-        return self._rows(self.of_input, n).reshape(n, *self.net.input.shape).copy()
+        return self._rows(self.of_input, n).reshape(n, *self.shape).copy()
 
     def _rows(self, buffer: Buffer, n: int) -> np.ndarray:
         at = buffer.place.offset
