@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, take
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
 from fastnet._state import FloatArray
 from fastnet.layer import known
 
@@ -54,7 +54,7 @@ class Activation(Buffered):
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
                 y = take(self._buffers, "y", x.shape, x.dtype)
-                if entry(y, x, *self._constants):
+                if entry(_rows(y), _rows(in_order(x)), *self._constants):
                     self.__dict__["y"] = y
                     return y
             except UNUSUAL:
@@ -84,7 +84,8 @@ class Activation(Buffered):
             try:
                 y = self.__dict__["y"]
                 dx = take(self._buffers, "dx", y.shape, y.dtype)
-                if y_grad.dtype == y.dtype and entry(dx, y_grad, y, *self._constants):
+                if y_grad.dtype == y.dtype and y_grad.shape == y.shape and entry(
+                        _rows(dx), _rows(in_order(y_grad)), _rows(in_order(y)), *self._constants):
                     return dx
             except UNUSUAL:
                 pass
@@ -107,3 +108,12 @@ class Activation(Buffered):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self._constants))})"
+
+
+def _rows(a: np.ndarray) -> np.ndarray:
+    """A C-contiguous array of any number of dimensions as a matrix that shares its memory."""
+    if a.ndim == 2:
+        return a
+    if not a.flags.c_contiguous:  # its last holder changed the strides: what is written to a copy would be lost
+        raise ValueError("not contiguous")
+    return a.reshape(1, -1)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba.core.errors import NumbaError
 
-from fastnet._state import FloatArray
+from fastnet._state import FloatArray, settle
 
 _KEPT = 4  # arrays for one purpose: two in turn, for two sizes of batches
 
@@ -33,12 +33,14 @@ PLAIN: set[type] = set()  # classes whose attributes are fastnet's own: the shor
 class Buffered:
     """A layer with buffers. They are no part of its state: neither copied nor pickled nor among its attributes."""
 
-    __slots__ = ("__dict__", "__weakref__", "_buffers")
+    __slots__ = ("__dict__", "__weakref__", "_buffers", "_owner")
     _buffers: Buffers
+    _owner: Any  # what holds some of its attributes meanwhile, see `training.on_batch`; usually None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__new__(cls)
         layer._buffers = {}
+        layer._owner = None
         return layer
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -50,7 +52,13 @@ class Buffered:
             PLAIN.add(cls)
 
     def __getstate__(self) -> dict[str, Any]:
+        settle((self,))
         return self.__dict__.copy()
+
+
+def in_order(a: np.ndarray) -> np.ndarray:
+    """``a`` itself if it is C-contiguous, which is what element-wise kernels are compiled for, otherwise a copy that is."""
+    return a if a.flags.c_contiguous else np.ascontiguousarray(a)
 
 
 def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -30,13 +30,28 @@ class FloatArray:
         self.name = name
 
     def __get__(self, layer: Any, owner: type | None = None) -> Any:
-        return self if layer is None else layer.__dict__.get(self.name)
+        if layer is None:
+            return self
+        held = layer.__dict__
+        if self.name not in held:
+            owner = getattr(layer, "_owner", None)
+            if owner is not None:
+                owner.give(self.name)
+        return held.get(self.name)
 
     def __set__(self, layer: Any, value: npt.ArrayLike | None) -> None:
         if value is not None or not self.optional:
             shape = self.shape(layer) if self.shape else None
             value = _checks.assigned(layer, self.name, value, shape, getattr(layer, "dtype", _dtypes.default))
         layer.__dict__[self.name] = value
+
+
+def settle(objects: Iterable[Any]) -> None:
+    """Have layers hold themselves what a compiled step keeps for them, see `training.on_batch`."""
+    for o in objects:
+        owner = getattr(o, "_owner", None)
+        if owner is not None:
+            owner.give("")
 
 
 def snapshot(objects: Iterable[Any], copy: bool = False) -> Callable[[], None]:
@@ -72,6 +87,8 @@ class unchanged_on_error:
         for o in objects:
             if known_class(type(o)):
                 held = o.__dict__
+                if getattr(o, "_owner", None) is not None:
+                    settle((o,))
                 self.own.append((held, held.copy()))
             else:
                 others.append(o)
@@ -97,6 +114,7 @@ def arrays(layer: Any) -> dict[str, np.ndarray]:
     def collect(value: Any, name: str) -> None:
         if id(value) in seen:
             return
+        settle((value,))
         seen.add(id(value))
         if isinstance(value, np.ndarray):
             found[name] = value
@@ -111,6 +129,7 @@ def _remember(o: Any, owner: type, copy: bool, restores: list[Callable[[], None]
     if id(o) in seen:
         return
     seen.add(id(o))
+    settle((o,))
     held = getattr(o, "__dict__", None)
     if isinstance(o, np.ndarray):
         if copy and o.flags.writeable:
@@ -146,7 +165,7 @@ def _slots(o: Any) -> Iterator[str]:
     for klass in type(o).__mro__:
         names = vars(klass).get("__slots__", ())
         yield from (name for name in ((names,) if isinstance(names, str) else names)
-                    if not name.startswith("__") and name != "_buffers")
+                    if not name.startswith("__") and name not in ("_buffers", "_owner"))
 
 
 def _refill(held: dict[Any, Any], before: dict[Any, Any]) -> None:

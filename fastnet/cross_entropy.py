@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, take
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
 from fastnet._state import FloatArray
 from fastnet.kernels.cross_entropy import (
     backward_entry,
@@ -65,7 +65,7 @@ class CrossEntropyLayer(Buffered):
             try:
                 # a single column might be labels
                 if x.shape == t.shape and x.size and x.shape[1] > 1 and x.dtype == t.dtype and x.dtype.isnative:
-                    loss, held = forward_entry(x, t), self.__dict__
+                    loss, held = forward_entry(in_order(x), in_order(t)), self.__dict__
                     held["x"], held["t"] = x, t
                     return loss
             except UNUSUAL:
@@ -93,7 +93,7 @@ class CrossEntropyLayer(Buffered):
                 held = self.__dict__
                 x, t = held["x"], held["t"]
                 dx = take(self._buffers, "dx", x.shape, x.dtype)
-                if t.dtype == x.dtype and backward_entry(dx, x, t):
+                if t.dtype == x.dtype and backward_entry(dx, in_order(x), in_order(t)):
                     return dx
             except UNUSUAL:
                 pass

@@ -76,6 +76,9 @@ def parameters(layer: Any) -> dict[str, str]:
     declared = declared_parameters(layer)
     if declared is not None:
         return declared
+    owner = getattr(layer, "_owner", None)
+    if owner is not None and hasattr(owner, "give"):
+        owner.give("")  # what a compiled step keeps for the layer, see `training.on_batch`
     held = getattr(layer, "__dict__", {})
     found = {}
     for name, value in held.items():

@@ -16,7 +16,7 @@ from fastnet.flatten import FlattenLayer
 from fastnet.full import FullLayer
 from fastnet.layer import Shape, foreign, inherits, known, output_shape, parameters, shielded, updater
 from fastnet.maxpool import MaxPoolLayer
-from fastnet.training import EpochReport, Evaluation, History, Plan, scoring
+from fastnet.training import EpochReport, Evaluation, History, Plan, on_batch, scoring
 
 
 @known
@@ -173,6 +173,45 @@ class Sequential:
     def update_params(self, lr: float) -> None:
         """The chapter's other name of ``update_param``."""
         self.update_param(lr)
+
+    def train_on_batch(self, x: npt.ArrayLike, t: npt.ArrayLike, lr: float) -> float:
+        """Take one step of gradient descent: forward, backward and update, in one compiled call where that is possible.
+
+        Parameters
+        ----------
+        x : array_like, shape (n, ...)
+            One sample a row.
+        t : array_like, shape (n, n_classes)
+            One-hot targets.
+        lr : float
+            The learning rate.
+
+        Returns
+        -------
+        float
+            The loss of the batch, before the step.
+
+        Notes
+        -----
+        The parameters stay packed from call to call until somebody reads them: ``layer.W`` is always true. The layers'
+        ``x``, ``y`` and gradients are computed when they are read, for the last batch and the parameters of then. A
+        network that the compiled engines don't know takes the step layer by layer.
+        """
+        return on_batch.train_on_batch(self, x, t, lr)
+
+    def test_on_batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+        """Compute the loss of a batch; neither the parameters nor what the layers remember change.
+
+        Parameters
+        ----------
+        x, t
+            As in :meth:`train_on_batch`.
+
+        Returns
+        -------
+        float
+        """
+        return on_batch.test_on_batch(self, x, t)
 
     @_editions.every_form
     def fit(

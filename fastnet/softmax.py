@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, take
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
 from fastnet._state import FloatArray
 from fastnet.kernels.softmax import backward_entry, forward_entry, softmax_backward, softmax_forward
 from fastnet.layer import known
@@ -56,7 +56,7 @@ class SoftMaxLayer(Buffered):
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
                 y = take(self._buffers, "y", x.shape, x.dtype)
-                if forward_entry(y, x):
+                if forward_entry(y, in_order(x)):
                     self.__dict__["y"] = y
                     return y
             except UNUSUAL:
@@ -84,7 +84,7 @@ class SoftMaxLayer(Buffered):
             try:
                 y = self.__dict__["y"]
                 dx = take(self._buffers, "dx", y.shape, y.dtype)
-                if y_grad.dtype == y.dtype and backward_entry(dx, y_grad, y):
+                if y_grad.dtype == y.dtype and backward_entry(dx, in_order(y_grad), in_order(y)):
                     return dx
             except UNUSUAL:
                 pass

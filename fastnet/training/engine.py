@@ -52,6 +52,8 @@ class Engine:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.optimizer = ADAM if optimizer == "adam" else MOMENTUM if momentum else SGD
         self.steps = 0  # mini-batches so far
+        self._order = np.arange(self.batch_size)  # of a batch as it is
+        self._of_batch: tuple[float, Hyperparameters, int] | None = None  # what `batch` needs again, and its rate
         self.check_interrupt: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
         self.t = np.require(t, self.dtype, ("C", "W"))  # a read-only t would be another type to compile for
         shape = x.shape[1:]
@@ -84,6 +86,22 @@ class Engine:
             if done < len(losses):
                 self.check_interrupt()
         return losses
+
+    def batch(self, x: np.ndarray, t: np.ndarray, lr: float) -> float:
+        """Train on one batch of other data, no larger than the engine's batches; returns its loss; by plain SGD."""
+        n, losses = len(x), np.empty(1)
+        if self._of_batch is None or self._of_batch[0] != lr:
+            self._of_batch = lr, self._hyper(lr), address(self._arenas[WORK][self._rows.offset:])
+        _, hyper, rows = self._of_batch
+        data = Data(address(x), x.strides[0] // x.itemsize, t, self._order, False, rows, self._rows_row)
+        run(step.train, self._program(False), data, self.way.gram, hyper, n, 0, n, losses, threads=self._threads())
+        return float(losses[0])
+
+    def read(self) -> None:
+        """Take the parameters from the model's layers again."""
+        for slot in self.net.slots:
+            slot.put(self._arenas[STATE], np.asarray(getattr(self.model.layers[slot.layer], slot.name), self.dtype))
+        put_copies(self.net, self._arenas)
 
     @property
     def in_one_call(self) -> bool:

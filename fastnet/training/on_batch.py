@@ -1,0 +1,180 @@
+"""One compiled step a call, for loops that somebody writes by hand: ``train_on_batch`` and ``test_on_batch``.
+
+Between two calls the parameters stay where the compiled step has them, packed. The layers' attributes are taken out of
+their dictionaries meanwhile, and whoever asks for one finds it true: the parameters are then put back, and what the last
+batch left behind (x, y and the gradients) is computed layer by layer from that batch and the present parameters.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks
+from fastnet._buffers import PLAIN, Buffered
+from fastnet._state import FloatArray, settle, snapshot
+from fastnet.full import FullLayer
+from fastnet.training.eligibility import why_not_compiled
+from fastnet.training.engine import Engine
+from fastnet.training.first import readable_rows
+
+_METHODS = "forward", "backward", "update_param", "update_params"
+
+
+def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
+    """One step of gradient descent; :meth:`fastnet.Sequential.train_on_batch` describes it."""
+    runner = _runner(model)
+    if runner is not None and type(lr) is float and 0 <= lr < np.inf and runner.takes(x, t):
+        return runner.step(x, t, lr)
+    who = "Sequential.train_on_batch"
+    lr = _checks.rate(who, lr)
+    x, t = _batch(who, model, x, t)
+    if runner is not None and runner.resumes(x, t):
+        return runner.step(x, t, lr)
+    settle((*model.layers, model.loss))
+    if _compiles(model, x):
+        runner = OnBatch(model, x, t)
+        if runner.takes(x, t):
+            return runner.step(x, t, lr)
+        settle(runner.parts)
+    put_back = snapshot((*model.layers, model.loss), copy=True)
+    try:
+        loss = model.forward(x, t)
+        model.backward()
+        model.update_param(lr)
+    except BaseException:
+        put_back()
+        raise
+    return float(loss)
+
+
+def test_on_batch(model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
+    """The loss of a batch, nothing being changed; :meth:`fastnet.Sequential.test_on_batch` describes it."""
+    x, t = _batch("Sequential.test_on_batch", model, x, t)
+    put_back = snapshot((*model.layers, model.loss), copy=True)
+    try:
+        return float(model.forward(x, t))
+    finally:
+        put_back()
+
+
+class OnBatch:
+    """The compiled step of a model, and its parameters until somebody asks for one.
+
+    Parameters
+    ----------
+    model : Sequential
+        One that compiled engines may train, all of its layers `Buffered`.
+    x : ndarray, shape (n, ...)
+    t : ndarray, shape (n, n_outputs)
+        A first batch, which says how large they are. Nothing is done with it.
+    """
+
+    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray) -> None:
+        self.model, self.layers, self.loss = model, tuple(model.layers), model.loss
+        self.parts = (*self.layers, self.loss)
+        self.engine = Engine(model, x, t, len(x))
+        self.dtype, self.shape, self.outputs, self.most = self.engine.dtype, x.shape[1:], t.shape[1], len(x)
+        self.sizes = [(layer, layer.n_i, layer.n_o) for layer in self.layers if hasattr(layer, "n_i")]
+        self.last: tuple[np.ndarray, np.ndarray] | None = None
+        self.holds = False  # the parameters
+        self.names = [[name for name in dir(type(part)) if isinstance(getattr(type(part), name), FloatArray)]
+                      for part in self.parts]
+        self.methods = [(type(part), name, getattr(type(part), name)) for part in (*self.parts, model)
+                        for name in _METHODS if hasattr(type(part), name)]
+        for part in self.parts:
+            part._owner = self
+        self._take()
+
+    def takes(self, x: Any, t: Any) -> bool:
+        """Whether a batch is as the step expects, and the model still what it was compiled for."""
+        if not (type(x) is np.ndarray and type(t) is np.ndarray and x.dtype == t.dtype == self.dtype and self.holds
+                and x.shape[1:] == self.shape and t.ndim == 2 and 0 < len(x) == len(t) <= self.most
+                and t.shape[1] == self.outputs and t.flags.carray and readable_rows(x)):
+            return False
+        model = self.model
+        if tuple(model.layers) != self.layers or model.loss is not self.loss or len(model.__dict__) != self.of_model:
+            return False
+        for part, attributes in zip(self.parts, self.attributes, strict=True):
+            if len(part.__dict__) != attributes:  # a parameter was assigned, or a method
+                return False
+        for layer, n_i, n_o in self.sizes:
+            if layer.n_i != n_i or layer.n_o != n_o:
+                return False
+        for klass, name, function in self.methods:
+            if getattr(klass, name) is not function:
+                return False
+        return True
+
+    def resumes(self, x: np.ndarray, t: np.ndarray) -> bool:
+        """As `takes`, and if the layers hold the parameters again, packs them anew."""
+        if not self.holds:
+            same = (tuple(self.model.layers) == self.layers and self.model.loss is self.loss and len(x) <= self.most
+                    and all(layer.n_i == n_i and layer.n_o == n_o for layer, n_i, n_o in self.sizes))
+            if not same or not _compiles(self.model, x) or self.model.dtype != self.dtype:
+                return False
+            self.engine.read()
+            self._take()
+        return self.takes(x, t)
+
+    def step(self, x: np.ndarray, t: np.ndarray, lr: float) -> float:
+        """Train on one batch; returns its loss before the step."""
+        self.last = x, t
+        return self.engine.batch(x if x.ndim == 2 else x.reshape(len(x), -1), t, lr)
+
+    def give(self, name: str) -> None:
+        """Put what the layers should hold back into them: parameters first, the rest if it is asked for by its name."""
+        if self.holds:
+            self.holds = False
+            mine = {(slot.layer, slot.name) for slot in self.engine.net.slots}
+            newer = {key: part.__dict__[key[1]] for key in mine if key[1] in (part := self.layers[key[0]]).__dict__}
+            self.engine.write()
+            for (number, attribute), value in newer.items():  # assigned since
+                self.layers[number].__dict__[attribute] = value
+        if all(name != slot.name for slot in self.engine.net.slots):
+            self._leave()
+
+    def _leave(self) -> None:
+        """What the last batch left behind: as layer by layer, with the present parameters."""
+        for part in self.parts:
+            part._owner = None
+        newer = [{name: part.__dict__[name] for name in names if name in part.__dict__}
+                 for part, names in zip(self.parts, self.names, strict=True)]
+        if self.last is None:
+            for part, old in zip(self.parts, self.before, strict=True):
+                part.__dict__.update(old)
+        else:
+            self.model.forward(*self.last)
+            self.model.backward()
+        for part, kept in zip(self.parts, newer, strict=True):
+            part.__dict__.update(kept)
+
+    def _take(self) -> None:
+        self.before = [{name: part.__dict__.pop(name) for name in names if name in part.__dict__}
+                       for part, names in zip(self.parts, self.names, strict=True)]
+        self.attributes = [len(part.__dict__) for part in self.parts]
+        self.of_model = len(self.model.__dict__)
+        self.holds = True
+
+
+def _runner(model: Any) -> OnBatch | None:
+    owner = getattr(model.loss, "_owner", None)
+    return owner if owner is not None and owner.model is model else None
+
+
+def _compiles(model: Any, x: np.ndarray) -> bool:
+    parts = (*model.layers, model.loss)
+    return (all(isinstance(part, Buffered) and type(part) in PLAIN for part in parts)
+            and all(layer.W.shape == (layer.n_o, layer.n_i) and layer.b.shape == (1, layer.n_o)
+                    for layer in model.layers if isinstance(layer, FullLayer))
+            and why_not_compiled(model, x.shape[1:]) is None)
+
+
+def _batch(who: str, model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    x = _checks.samples(who, model, x)
+    dtype = np.dtype(model.dtype or np.float64)
+    t = _checks.targets(who, "t", t, (len(x), model.output_width()), dtype)
+    if x.ndim == 2 and not readable_rows(x):
+        x = np.ascontiguousarray(x)
+    return x, np.require(t, dtype, ("C", "W"))
