@@ -31,18 +31,23 @@ _FUTEX_NUMBER = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98, "riscv
 
 @jit
 def wait_until(board, word, target):
-    """Wait until the int64 at address `word` is at least `target`; the one behind it counts who sleeps meanwhile."""
-    spins = load_int(board + 8 * SPINS)
+    """Wait until the int64 at address `word` is at least `target`; the one behind it counts who sleeps meanwhile.
+
+    Returns whether the thread went to sleep.
+    """
+    spins, slept = load_int(board + 8 * SPINS), False
     while atomic_load(word) < target:
         if spins > 0:
             spins -= 1
             pause()
         else:
+            slept = True
             atomic_add(word + 8, 1)
             seen = atomic_load(word)  # again, now that whoever changes it knows of us
             if seen < target:
                 _sleep(board, word, seen)
             atomic_add(word + 8, -1)
+    return slept
 
 
 @jit

@@ -28,6 +28,7 @@ from fastnet.kernels.simd import (
     store_int,
 )
 from fastnet.kernels.threads import (
+    ALONE,
     JOB,
     KERNELS,
     LEAST,
@@ -49,6 +50,7 @@ _KIND, _C, _C_ROW, _A, _A_ROW, _A_K, _B, _B_K, _B_COL, _B_VEC, _M, _N, _K, _ALPH
 _FEW = 4  # rows of C below which packing B would cost more than the product
 _STRIP = 1024  # elements of a row of C that stay in L1 cache while rows of B are added to them
 _BIAS_BYTES = 1 << 16  # at the end of the scratch, which products leave alone
+_SHORT = 1 << 26  # multiply-adds that take few milliseconds: no longer than a worker may wait for its core
 _SGD_WORK = 8  # multiply-adds in the time of one element of a step
 
 
@@ -246,7 +248,13 @@ def _finish(caller, work, like):
     function = load_int(board + 8 * (KERNELS + (VECTOR_BYTES // lanes(like)) // 8))
     if function == 0:
         return False
-    return run_compiled(caller, function, caller + JOB, 1 if work < load_int(board + 8 * LEAST) else 1 << 30)
+    alone = load_int(board + 8 * ALONE)
+    if work < load_int(board + 8 * LEAST):
+        return run_compiled(caller, function, caller + JOB, 1)
+    if work < _SHORT and alone > 0:  # results do not depend on the number of threads
+        store_int(board + 8 * ALONE, alone - 1)
+        return run_compiled(caller, function, caller + JOB, 1)
+    return run_compiled(caller, function, caller + JOB, 1 << 30)
 
 
 @jit

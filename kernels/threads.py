@@ -40,6 +40,7 @@ _STARTED, _ENDED = 1, 2  # values of _STATE
 
 # The board, int64, belongs to the process, and places 8 to 15 to `_waiting`
 _SHARE, _WORKERS, LEAST = 0, 1, 2  # LEAST: multiply-adds from which a job is divided among threads
+_PENALTY, ALONE = 6, 7  # ALONE: so many short jobs to come are not divided, as the last was held up; see `_judge`
 KERNELS = 4  # addresses of kernels that are called again and again, see `set_kernel`
 _BUSY = 16
 _FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # of the call that the workers are in; function 0: Python knows it
@@ -52,6 +53,7 @@ _TICKET, _AVOIDS, _ID = 0, 2, 3
 # address of the scratch.
 _HEADER, JOB = 1280, -768
 _LEAST_WORK = 1 << 18
+_MOST_PENALTY = 255
 
 
 # --- in compiled code: sync and board as addresses ------------------------------------------------------------------
@@ -121,7 +123,7 @@ def run_compiled(caller, function, job, most):
             _clear(sync, board)
             _start(board, function, job, sync, threads)
             call_kernel(function, 0, threads, sync, caller, job)
-            _join(board, sync, threads - 1)
+            _judge(board, _join(board, sync, threads - 1))
             return True
     _clear(caller - _HEADER, board)
     call_kernel(function, 0, 1, caller - _HEADER, caller, job)
@@ -183,9 +185,23 @@ def _leave(board, sync, others):
 @jit
 def _join(board, sync, others):
     """Wait until all workers of this call have left, and set them free."""
-    wait_until(board, sync + 8 * _LEFT, others)
+    slept = wait_until(board, sync + 8 * _LEFT, others)
     store_int(sync + 8 * _STATE, _ENDED)
     compare_exchange(board + 8 * _BUSY, 1, 0)
+    return slept
+
+
+@jit
+def _judge(board, late):
+    """Learn from a call: where a worker came so late that its caller went to sleep, others keep its core busy.
+
+    A wait of a millisecond is nothing beside a long product, and many times a short one. So the short jobs that follow are
+    not divided: 1 at first, then 3, 7, ... up to 255, as long as the tries between them are late too.
+    """
+    penalty = load_int(board + 8 * _PENALTY)
+    penalty = min(_MOST_PENALTY, 2 * penalty + 1) if late else penalty // 2
+    store_int(board + 8 * _PENALTY, penalty)
+    store_int(board + 8 * ALONE, penalty if late else 0)
 
 
 @jit

@@ -190,6 +190,23 @@ def test_compiled_calls_of_several_python_threads_at_once():
         list(pool.map(lambda _: [neighbours(1, 50) for _ in range(20)], range(4)))
 
 
+def test_a_late_worker_has_short_jobs_run_alone_for_a_while():
+    board, address = threads._board, threads._board_address
+    before = board[[threads._PENALTY, threads.ALONE]].copy()
+    try:
+        board[threads._PENALTY] = board[threads.ALONE] = 0
+        seen = []
+        for late in (True, True, True, False, True):
+            threads._judge(address, late)
+            seen.append((int(board[threads._PENALTY]), int(board[threads.ALONE])))
+        assert seen == [(1, 1), (3, 3), (7, 7), (3, 0), (7, 7)]
+        board[threads._PENALTY] = 200
+        threads._judge(address, True)
+        assert board[threads.ALONE] == 255
+    finally:
+        board[[threads._PENALTY, threads.ALONE]] = before
+
+
 def test_threads_that_nap_where_the_system_cannot_wake_them():
     program("""
         import ctypes
