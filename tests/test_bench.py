@@ -15,8 +15,8 @@ from bench.studies import gemm_ladder
 from fastnet.gate import statistics
 
 ROOT = Path(__file__).parent.parent
-STEMS = ("full", "relu", "softmax", "cross_entropy", "sgd", "gemm", "fused", "gram", "sweep", "dataset", "compile",
-         "fit")
+STEMS = ("full", "relu", "softmax", "cross_entropy", "sgd", "gemm", "step", "gram", "sweep", "dataset", "compile", "fit",
+         "leaky_relu", "tanh", "mean_squared_error", "estimator", "conv", "maxpool", "flatten", "images")
 
 
 @pytest.mark.parametrize("stem", STEMS)
