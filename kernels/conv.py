@@ -114,13 +114,14 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, chunks, n, n_
     size = VECTOR_BYTES // width
     f = h // 2
     frame = np.zeros((r + 2 * f) * (k + 2 * f) * n_i + width, sums.dtype)
-    gradient = np.empty(r * k * n_o, sums.dtype)
+    gradient = np.zeros((r + 2 * f) * (k + 2 * f) * n_o, sums.dtype)  # in a frame as wide as that of x
+    row = (k + 2 * f) * n_o
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
-            to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * r * k * size, n_o, r, k, 0, zero)
-            dense_conv_back(sums[chunk].ctypes.data, h * n_i, gradient.ctypes.data, k * n_o, frame.ctypes.data,
-                            (k + 2 * f) * n_i, r, k, n_i, n_o, h, zero)
+            to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * r * k * size, n_o, r, k, f, zero)
+            dense_conv_back(sums[chunk].ctypes.data, h * n_i, gradient.ctypes.data + f * (row + n_o) * size, row,
+                            frame.ctypes.data, (k + 2 * f) * n_i, r, k, n_i, n_o, h, zero)
 
 
 @jit
