@@ -37,7 +37,8 @@ def test_steps_are_those_of_a_loop_by_hand(dtype, rng):
     model, other = network(dtype), network(dtype)
     tolerance = 1e-5 if dtype == np.float32 else 1e-12
     for i, (x, t) in enumerate(batches(rng, dtype)):
-        loss = model.train_on_batch(x, t, 0.1 * (i + 1))
+        loss = model.train_on_batch(x, t, dtype.type(0.1 * (i + 1)) if i % 2 else 0.1 * (i + 1))
+        assert "W" not in vars(model.layers[0])  # still packed
         assert type(loss) is float
         assert loss == pytest.approx(by_hand(other, x, t, 0.1 * (i + 1)), rel=tolerance)
         assert isinstance(on_batch._runner(model), on_batch.OnBatch)

@@ -25,8 +25,8 @@ _METHODS = "forward", "backward", "update_param", "update_params"
 def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
     """One step of gradient descent; :meth:`fastnet.Sequential.train_on_batch` describes it."""
     runner = _runner(model)
-    if runner is not None and type(lr) is float and 0 <= lr < np.inf and runner.takes(x, t):
-        return runner.step(x, t, lr)
+    if runner is not None and isinstance(lr, (float, np.floating)) and 0 <= lr < np.inf and runner.takes(x, t):
+        return runner.step(x, t, float(lr))
     who = "Sequential.train_on_batch"
     lr = _checks.rate(who, lr)
     x, t = _batch(who, model, x, t)
