@@ -19,6 +19,7 @@ _Class = TypeVar("_Class", bound=type)
 _BIAS = re.compile(r"(b|bias)(\d+|_\w*)?", re.IGNORECASE)  # b, b1, b_out, bias, bias_2; but not beta or basis
 _DEFINITIONS: dict[type, dict[str, Any]] = {}  # of fastnet's classes: what each defined when it was made
 _FORWARD: dict[type, Any] = {}  # of those with a forward: the one they defined
+_UPDATES: dict[type, Any] = {}  # of those with both names of it: their update_params
 _HOOKS = frozenset({"__getattribute__", "__setattr__", "__delattr__", "__getattr__"})  # called for every attribute
 _IGNORED = frozenset({"__module__", "__doc__", "__dict__", "__weakref__", "__qualname__", "__annotations__", "__annotate__",
                       "__annotations_cache__", "__annotate_func__", "__static_attributes__", "__firstlineno__",
@@ -157,6 +158,11 @@ def updater(layer: Any) -> Callable[[float], Any] | None:
 
     A subclass may have its own version of one of the two names, and an instance of its class's.
     """
+    klass = type(layer)
+    held = getattr(layer, "__dict__", {})
+    if (klass in _UPDATES and klass.update_params is _UPDATES[klass] and "update_param" not in held
+            and "update_params" not in held):  # one of fastnet's, as it was written
+        return layer.update_param
     names = ("update_param", "update_params")
     for held in (getattr(layer, "__dict__", {}), *map(vars, type(layer).__mro__)):
         name = next((name for name in names if callable(getattr(layer, name, None)) and name in held), None)
@@ -191,6 +197,8 @@ def known(klass: _Class) -> _Class:
     _DEFINITIONS[klass] = dict(vars(klass))
     if hasattr(klass, "forward"):
         _FORWARD[klass] = klass.forward
+    if hasattr(klass, "update_param") and hasattr(klass, "update_params"):
+        _UPDATES[klass] = klass.update_params
     return klass
 
 
