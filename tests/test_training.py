@@ -247,7 +247,7 @@ def test_samples_of_more_than_one_dimension():
     expected = copy.deepcopy(model).fit(x, t, 3, 0.1, 8, engine="layers")
     model.layers.insert(0, Flatten())
     assert_close(model.fit(x.reshape(30, 3, 4), t, 3, 0.1, 8), expected, 1e-12)
-    assert model.history.engine == "layers"
+    assert model.history.engine == "mixed"
     with pytest.raises(ValueError, match=r"engine='gram' cannot train this: layers.0.: Flatten is not a class"):
         model.fit(x.reshape(30, 3, 4), t, 2, 0.1, engine="gram")
 
