@@ -214,7 +214,7 @@ def to_markdown(span: str, verdict: str, curves: Sequence[Curve], found: Sequenc
                  "| since the first | 95 % interval | | revision |", "| ---: | :---: | --- | --- |"]
         for number, point in enumerate(curve.points):
             low, high = (f"{100 * (end - 1):+.1f} %" for end in (point.estimate.low, point.estimate.high))
-            lines.append(f"| {100 * (point.estimate.ratio - 1):+.1f} % | {low} … {high} | "
+            lines.append(f"| {100 * (point.estimate.ratio - 1):+.1f} % | {low} to {high} | "
                          f"{'**step**' if number in curve.steps else ''} | `{point.commit[:10]}` {subject(point.commit)} |")
         parts.append("\n".join(lines))
     still = [curve for curve in curves if curve.verdict == OK and not curve.steps]
