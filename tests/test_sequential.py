@@ -194,9 +194,9 @@ def test_interrupted_fit_leaves_the_last_complete_epoch():
         Sequential([FullLayer(7, 6, rng=0), Scale(6), relu, FullLayer(6, 3, rng=1), SoftMaxLayer()], CrossEntropyLayer())
         for relu in (Interrupt(), ReluLayer())
     )
-    expected.fit(x, t, epochs=2, lr=0.1, batch_size=8)  # 3 batches an epoch: the interrupt is in the third
+    expected.fit(x, t, epochs=2, lr=0.1, batch_size=8, engine="layers")  # 3 batches an epoch: the interrupt is in the third
     with pytest.raises(KeyboardInterrupt):
-        interrupted.fit(x, t, epochs=5, lr=0.1, batch_size=8)
+        interrupted.fit(x, t, epochs=5, lr=0.1, batch_size=8, engine="layers")
     interrupted.layers[2].calls = 0
     for layer, other in zip(interrupted.layers, expected.layers, strict=True):
         assert all(same(value, vars(layer)[name]) for name, value in vars(other).items())

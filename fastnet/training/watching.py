@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import types
 import weakref
 from collections.abc import Callable, Iterable
@@ -95,7 +96,7 @@ def _within(o: Any) -> Iterable[Any]:
     if isinstance(o, types.BuiltinFunctionType):
         return (o.__self__,)  # as in losses.append
     if isinstance(o, type):
-        own = o.__flags__ & _WRITTEN_IN_PYTHON and o.__module__.partition(".")[0] not in ("fastnet", "numpy")
+        own = o.__flags__ & _WRITTEN_IN_PYTHON and not _of_a_library(o.__module__)
         return [*vars(o).values(), *o.__bases__] if own else ()
     if isinstance(o, (staticmethod, classmethod)):
         return (o.__func__,)
@@ -110,7 +111,7 @@ def _within_function(function: types.FunctionType) -> Iterable[Any]:
     """What a function closes over, its defaults, and the globals it names, also in modules."""
     if (function.__module__ or "").partition(".")[0] == "fastnet" and function.__closure__ is None:
         return ()
-    names = _names(function.__code__)
+    names = () if _of_a_library(function.__module__) else _names(function.__code__)
     named = [function.__globals__[name] for name in names if name in function.__globals__]
     of_modules = [vars(module)[name] for module in named if isinstance(module, types.ModuleType) for name in names
                   if name in vars(module)]
@@ -118,6 +119,12 @@ def _within_function(function: types.FunctionType) -> Iterable[Any]:
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != empty]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
     return [*cells, *defaults, *named, *of_modules, *vars(function).values()]
+
+
+def _of_a_library(module: str | None) -> bool:
+    """Whether a module is Python's, NumPy's or ours: its classes and globals lead to nothing of a user's."""
+    root = (module or "").partition(".")[0]
+    return root in ("fastnet", "numpy") or root in sys.stdlib_module_names
 
 
 def _names(code: types.CodeType) -> set[str]:
