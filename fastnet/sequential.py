@@ -282,8 +282,9 @@ class Sequential:
         Ctrl-C or an error, the layers hold the last complete epoch.
 
         A compiled engine trains only what is exactly fastnet's own. Subclasses of its layers, methods replaced on an
-        instance or a class, a loss or layers of your own, and subclasses of Sequential with a version of their own of
-        anything that runs in a fit are trained layer by layer; ``history.why`` and :meth:`explain` say so.
+        instance or a class, and a loss or layers of your own run as they are written, once a mini-batch, perhaps between
+        compiled segments of the other layers; a subclass of Sequential with a version of its own of anything that runs in
+        a fit is trained layer by layer. ``history.why`` and :meth:`explain` say so.
         """
         return training.fit(
             self, x, y, epochs=epochs, lr=lr, batch_size=batch_size, engine=engine, optimizer=optimizer,
