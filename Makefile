@@ -32,7 +32,7 @@ bench-compare: .venv/bench  ## did something get slower since BASE?
 	$(BIN)/python -m bench.compare $(BASE)
 
 release-check: .venv/release  ## both distributions, built, installed and tested in environments of their own
-	$(BIN)/python scripts/release_check.py
+	$(BIN)/python .github/scripts/release_check.py
 
 clean-cache: .venv/run  ## forget the compiled kernels
 	$(BIN)/fastnet cache --clear

@@ -4,9 +4,9 @@ import re
 
 import numpy as np
 import pytest
+import scripts
 
 import better_cifar
-import scripts
 
 
 @pytest.fixture

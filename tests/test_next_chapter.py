@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scripts
 
 import run_cifar100
-import scripts
 from fastnet.cli import main
 from fastnet.dataset import from_npz, synthetic
 

@@ -267,7 +267,7 @@ def test_the_sdist_has_what_its_tests_need(tmp_path):
     with tarfile.open(build(copy, "sdist", tmp_path / "dist")) as archive:
         packed = {name.partition("/")[2] for name in archive.getnames()}
     needed = {path.relative_to(ROOT).as_posix() for folder in ("fastnet", "kernels", "tests", "bench", "docs", "examples",
-                                                               "scripts", ".github")
+                                                               ".github")
               for path in (ROOT / folder).rglob("*")
               if path.is_file() and not set(path.parts) & {"__pycache__", "results", "_build", ".mypy_cache"}}
     needed |= {path.name for path in ROOT.glob("*") if path.suffix in (".py", ".md", ".toml", ".cff")} | {"LICENSE", "Makefile"}
@@ -280,7 +280,7 @@ def test_one_version_everywhere():
 
 
 def script(name):
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, ROOT / ".github" / "scripts" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -5,9 +5,9 @@ import warnings
 import matplotlib.figure
 import numpy as np
 import pytest
+import scripts
 
 import run_cifar100
-import scripts
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import scripts
 
 import fastnet
-import scripts
 from fastnet import cli
 
 PICTURES = ["class_accuracy.png", "confusion_matrix.png", "curves.png", "images.png", "mistakes.png", "weights.png"]

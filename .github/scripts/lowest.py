@@ -1,6 +1,6 @@
 """The lowest versions that pyproject.toml declares, as constraints for pip.
 
-    python scripts/lowest.py > lowest.txt && pip install -c lowest.txt -e ".[test]"
+    python .github/scripts/lowest.py > lowest.txt && pip install -c lowest.txt -e ".[test]"
 
 They go together on Python 3.10 alone: newer ones need newer packages.
 """
@@ -20,6 +20,6 @@ def lowest(text: str) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    project = Path(__file__).resolve().parents[1] / "pyproject.toml"
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
     for name, version in lowest(project.read_text(encoding="utf-8")).items():
         print(f"{name}=={version}{'.0' * (2 - version.count('.'))}")

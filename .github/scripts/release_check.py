@@ -1,8 +1,8 @@
 """Everything that a release must pass and that needs no network beyond packages.
 
     make release-check                              # whole: both distributions run the whole suite, some 20 minutes
-    python scripts/release_check.py -- -k packaging # what stands behind -- is given to pytest
-    python scripts/release_check.py --tag v0.1.0    # also: is that the version's tag, and does the changelog know it?
+    python .github/scripts/release_check.py -- -k packaging # what stands behind -- is given to pytest
+    python .github/scripts/release_check.py --tag v0.1.0    # also: is that the tag of the version, with changes listed?
 
 It builds the source distribution and, from it, the wheel; checks their metadata; runs the tests of each in an environment
 of its own outside the checkout; and installs the wheel beside Hugging Face's `kernels`, which has the import name that
@@ -20,7 +20,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TESTED_WITH = ("tests", "bench", "docs", "examples", "scripts")  # what a wheel's tests need beside what is installed
 
 OURS = """
