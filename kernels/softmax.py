@@ -118,10 +118,10 @@ def exp_nonpositive(v):
     """
     if v.itemsize == 4:
         for i in range(v.size):
-            v[i] = _exp_f32(v[i])
+            v[i] = exp_f32(v[i])
     else:
         for i in range(v.size):
-            v[i] = _exp_f64(v[i])
+            v[i] = exp_f64(v[i])
 
 
 # exp(x) = 2^k exp(r) with k = round(x / ln 2) and |r| <= ln 2 / 2, exp(r) by its Taylor series: 13 and 7 terms leave an
@@ -130,7 +130,7 @@ def exp_nonpositive(v):
 
 
 @jit_exact
-def _exp_f64(x):
+def exp_f64(x):
     v = max(-746.0, x)  # exp(-746) is 0 already; NaN becomes -746 too, as no int can be made of it
     k = np.int32(v * _LOG2_E - 0.5)  # the conversion truncates towards 0: this rounds, as v <= 0
     r = v - k * _LN2_HI_F64 - k * _LN2_LO_F64
@@ -154,7 +154,7 @@ def _exp_f64(x):
 
 
 @jit_exact
-def _exp_f32(x):
+def exp_f32(x):
     f32, i32 = np.float32, np.int32
     v = max(f32(-105), x)
     k = i32(v * f32(_LOG2_E) - f32(0.5))

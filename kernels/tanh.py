@@ -7,7 +7,7 @@ import numpy as np
 from fastnet.kernels._jit import jit, jit_exact, op_kernel
 from fastnet.kernels._layout import elements, flat, for_dtypes, make_ready, plain
 from fastnet.kernels.simd import cast_like
-from fastnet.kernels.softmax import _exp_f32, _exp_f64
+from fastnet.kernels.softmax import exp_f32, exp_f64
 from fastnet.kernels.structs import context_at, input_row, op_at, row_of
 
 
@@ -48,7 +48,7 @@ def _tanh_f64(x):
     p = (-9.64399179425052238628e-1 * s - 9.92877231001918586564e1) * s - 1.61468768441708447952e3
     q = ((s + 1.12811678491632931402e2) * s + 2.23548839060100448583e3) * s + 4.84406305325125486048e3
     near = x + x * s * (p / q)
-    t = _exp_f64(-2.0 * abs(x))
+    t = exp_f64(-2.0 * abs(x))
     return np.copysign(near if abs(x) < 0.625 else (1.0 - t) / (1.0 + t), x)  # also of -0
 
 
@@ -58,7 +58,7 @@ def _tanh_f32(x):
     s = x * x
     p = (((f(-5.70498872745e-3) * s + f(2.06390887954e-2)) * s - f(5.37397155531e-2)) * s + f(1.33314422036e-1)) * s
     near = x + x * s * (p - f(3.33332819422e-1))
-    t = _exp_f32(f(-2) * abs(x))
+    t = exp_f32(f(-2) * abs(x))
     return np.copysign(near if abs(x) < f(0.625) else (f(1) - t) / (f(1) + t), x)
 
 
