@@ -258,7 +258,7 @@ def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tup
 def computed(who: object, name: str, value: Any, after: str) -> Any:
     """An attribute that an earlier call leaves behind."""
     if value is None:
-        raise RuntimeError(f"{who}: {name} is not there yet. Call {after} first.")
+        raise RuntimeError(f"{who}: {name} has not been computed; call {after}() first.")
     return value
 
 
@@ -368,7 +368,7 @@ def probabilities(who: object, name: str, t: np.ndarray) -> None:
 
 
 def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
-    """The learning rate of every epoch: a number (or a list of one), one number an epoch, or a function of the epoch."""
+    """The learning rate of every epoch: a number (or a list of one), one number per epoch, or a function of the epoch."""
     if callable(lr):
         first = rate(who, lr(0))  # so that most mistakes show before anything has changed
         return lambda epoch: rate(who, lr(epoch)) if epoch else first
@@ -417,18 +417,18 @@ def pair(who: object, name: str, value: Any) -> tuple[Any, Any]:
 
 
 def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
-    """Data for a model, one sample a row, in its dtype and of the width it takes."""
+    """Data for a model, one sample per row, in its dtype and of the width it takes."""
     return floats(who, "x", batch(who, model, x), model.dtype)
 
 
 def batch(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
-    """Data for a model, one sample a row, of the width it takes, still in its own dtype; it may be larger than memory."""
+    """Data for a model, one sample per row, of the width it takes, still in its own dtype; it may be larger than memory."""
     array = numbers(who, "x", x)
     width = model.input_width()
     if width is not None:
         rows(who, "x", array, width)
     elif array.ndim < 2:
-        raise ValueError(f"{who}: x must have shape (n, ...), one sample a row, got {array.shape}.")
+        raise ValueError(f"{who}: x must have shape (n, ...), one sample per row, got {array.shape}.")
     nonempty(who, "x", array)
     model.check_sample(who, array.shape[1:])
     return array

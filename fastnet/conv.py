@@ -154,8 +154,8 @@ class ConvLayer:
         """
         lr = _checks.rate(self, lr)
         W, b = self._parameters()
-        dW = _checks.computed(self, "W_grad", self.W_grad, "forward and backward")
-        db = _checks.computed(self, "b_grad", self.b_grad, "forward and backward")
+        dW = _checks.computed(self, "W_grad", self.W_grad, "forward() and backward")
+        db = _checks.computed(self, "b_grad", self.b_grad, "forward() and backward")
         dW = _checks.own_shape(self, "W_grad", dW, W.shape, W.dtype, "n_o, n_i and h")
         db = _checks.own_shape(self, "b_grad", db, b.shape, b.dtype, "n_o, n_i and h")
         new_W, new_b = np.empty(W.shape, W.dtype), np.empty(b.shape, b.dtype)

@@ -52,7 +52,7 @@ class CrossEntropyLayer(Buffered):
         Parameters
         ----------
         x : array_like, shape (n, n_classes)
-            Probabilities, one sample a row.
+            Probabilities, one sample per row.
         t : array_like, shape (n, n_classes)
             One-hot targets, see :func:`fastnet.one_hot`.
 

@@ -190,8 +190,8 @@ class FullLayer(Buffered):
                 pass
         lr = _checks.rate(self, lr)
         W, b = self._parameters()
-        dW = _checks.computed(self, "W_grad", self.W_grad, "forward and backward")
-        db = _checks.computed(self, "b_grad", self.b_grad, "forward and backward")
+        dW = _checks.computed(self, "W_grad", self.W_grad, "forward() and backward")
+        db = _checks.computed(self, "b_grad", self.b_grad, "forward() and backward")
         dW = _checks.own_shape(self, "W_grad", dW, W.shape, W.dtype)
         db = _checks.own_shape(self, "b_grad", db, b.shape, b.dtype)
         new_W, new_b = take(self._buffers, "W", W.shape, W.dtype), take(self._buffers, "b", b.shape, b.dtype)

@@ -48,7 +48,7 @@ class MeanSquaredErrorLayer:
         Parameters
         ----------
         x : array_like, shape (n, n_outputs)
-            Outputs, one sample a row.
+            Outputs, one sample per row.
         t : array_like, shape (n, n_outputs)
             What they should be: any finite numbers.
 

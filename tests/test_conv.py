@@ -224,7 +224,7 @@ def test_mistakes(rng):
     with pytest.raises(TypeError, match=r"ConvLayer: h must be a whole number, got 3\.0"):
         ConvLayer(3, 16, 3.0)
     layer, x, dy = layer_and_images(rng)
-    with refuses(RuntimeError, r"ConvLayer\(2, 4, 3\): x is not there yet. Call forward first|x has not been computed", layer):
+    with refuses(RuntimeError, r"ConvLayer\(2, 4, 3\): x has not been computed; call forward\(\) first", layer):
         layer.backward(dy)
     with refuses(ValueError, r"x must be images of shape \(n, 2, r, k\), got \(3, 60\).*x.reshape\(-1, 2, ", layer):
         layer.forward(x.reshape(3, 60))

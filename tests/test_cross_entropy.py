@@ -92,7 +92,7 @@ def test_nothing_to_update():
 def test_mistakes():
     layer = CrossEntropyLayer()
     p = np.full((3, 2), 0.5)
-    with refuses(RuntimeError, "x is not there yet. Call forward first", layer):
+    with refuses(RuntimeError, r"x has not been computed; call forward\(\) first", layer):
         layer.backward()
     layer.forward(p, np.eye(2)[[0, 1, 0]])
     with refuses(ValueError, r"t must be one-hot, of shape \(3, 2\), got labels of shape \(3,\).*one_hot\(t, 2\)", layer):

@@ -268,9 +268,9 @@ def test_assignment_mistakes(rng):
 
 def test_call_mistakes(rng):
     layer, x, dy = layer_and_batch(rng)
-    with refuses(RuntimeError, r"x is not there yet. Call forward first", layer):
+    with refuses(RuntimeError, r"x has not been computed; call forward\(\) first", layer):
         layer.backward(dy)
-    with refuses(RuntimeError, "W_grad is not there yet. Call forward and backward first", layer):
+    with refuses(RuntimeError, r"W_grad has not been computed; call forward\(\) and backward\(\) first", layer):
         layer.update_param(0.1)
     layer.forward(x)
     layer.backward(dy)

@@ -303,7 +303,7 @@ def test_files_that_lack_a_benchmark(write, capsys):
 
 def test_one_process_a_side_accuses_nobody(write, capsys):
     assert command.main([write("a.json", {A: 1.0}), write("b.json", {A: 1.5})]) == 2
-    assert "one process a side proves nothing" in capsys.readouterr().out
+    assert "one process per side proves nothing" in capsys.readouterr().out
 
 
 def test_files_with_counts(write):

@@ -136,7 +136,7 @@ def test_layers_in_a_list_can_grow():
 
 
 class Scale:
-    """A layer as a student writes it: one factor a column, updated in place, the chapter's other spellings."""
+    """A layer as a student writes it: one factor per column, updated in place, the chapter's other spellings."""
 
     def __init__(self, n):
         self.s = np.linspace(0.5, 1.5, n)
@@ -296,9 +296,9 @@ def test_fit_names_the_first_bad_number():
 
 def test_call_mistakes_change_no_layer():
     model, (x, t) = network(), data()
-    with refuses(RuntimeError, "x is not there yet. Call forward first", model):
+    with refuses(RuntimeError, r"x has not been computed; call forward\(\) first", model):
         model.backward()
-    with refuses(RuntimeError, "W_grad is not there yet", model):
+    with refuses(RuntimeError, "W_grad has not been computed", model):
         model.update_param(0.1)
     model.forward(x, t)
     with refuses(ValueError, "Convert them: fastnet.one_hot", model):
@@ -312,7 +312,7 @@ def test_call_mistakes_change_no_layer():
         model.forward(x)
     model.layers[2].n_i = 6
     model.layers[2].W_grad = np.ones((3, 6))
-    with refuses(RuntimeError, "W_grad is not there yet", model):  # the first layer's
+    with refuses(RuntimeError, "W_grad has not been computed", model):  # the first layer's
         model.update_param(0.1)
     with refuses(ValueError, "not negative", model):
         model.update_param(-1)

@@ -104,7 +104,7 @@ def test_nothing_to_update():
 
 def test_mistakes(rng):
     layer = SoftMaxLayer()
-    with refuses(RuntimeError, "y is not there yet. Call forward first", layer):
+    with refuses(RuntimeError, r"y has not been computed; call forward\(\) first", layer):
         layer.backward(np.ones((2, 2)))
     layer.forward(rng.standard_normal((2, 3)))
     with refuses(ValueError, r"y_grad must have the shape \(2, 3\)", layer):

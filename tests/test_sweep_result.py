@@ -20,7 +20,7 @@ def result():
 
 
 def made_up(accuracies, lrs=(0.1, 0.2, 0.4, 0.8), validation=True, names=("",)):
-    """A result with these accuracies, a row a rate, nan where a trial diverged, None where it was not run."""
+    """A result with these accuracies, a row per rate, nan where a trial diverged, None where it was not run."""
     table = np.array(accuracies, dtype=object)
     table = table if names != ("",) else table[None]
     spec = Spec(names, lrs, tuple(range(table.shape[2])), 1)

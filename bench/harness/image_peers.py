@@ -153,7 +153,7 @@ def jax_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: flo
 
 
 def numpy_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: float, batch_size: int) -> np.ndarray:
-    """Vectorised NumPy in the dtype of x: patches by sliding windows, one product a layer."""
+    """Vectorised NumPy in the dtype of x: patches by sliding windows, one product per layer."""
     weights = [(W.astype(x.dtype), b.astype(x.dtype)) for W, b in weights]
     losses = []
     for _ in range(epochs):

@@ -1,4 +1,4 @@
-"""From three loops to the machine's peak, one idea a step: ``python -m bench.studies.gemm_ladder``
+"""From three loops to the machine's peak, one idea per step: ``python -m bench.studies.gemm_ladder``
 
 Every step is verified and timed, all in turns; NumPy, PyTorch's MKL (where it is installed) and the FMA peak of the
 same run stand beside them. Prints a table and writes a picture.

@@ -27,7 +27,7 @@ def onehot(y: npt.ArrayLike) -> np.ndarray:
 
 
 def scale(x: npt.ArrayLike) -> np.ndarray:
-    """Scale pixels of 0 .. 255 to -0.5 .. 0.5, one image a row.
+    """Scale pixels of 0 .. 255 to -0.5 .. 0.5, one image per row.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Compare two files of pytest-benchmark: one process a side, so differences are shown but nobody is accused."""
+"""Compare two files of pytest-benchmark: one process per side, so differences are shown but nobody is accused."""
 from __future__ import annotations
 
 from pathlib import Path

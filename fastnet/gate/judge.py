@@ -1,6 +1,6 @@
 """Statistics and verdicts: from the numbers of many processes to *ok*, *regressed* or *inconclusive*.
 
-Every round runs one process of each side, close together in time, and each process gives one number a benchmark. A
+Every round runs one process of each side, close together in time, and each process gives one number per benchmark. A
 machine that slows down slows both sides of a round, so the logarithm of their ratio barely moves: that, and not the
 times, is what is judged. The median over rounds ignores the rounds that something else disturbed.
 """
@@ -85,9 +85,9 @@ def judge(name: str, base: float, head: float, limit: float, batches: Sequence[A
 
 
 def judge_single(name: str, base: float, head: float, limit: float) -> Row:
-    """From one process a side, as in two files: good enough to pass, never to accuse."""
+    """From one process per side, as in two files: good enough to pass, never to accuse."""
     if head / base - 1 > limit:
-        return Row(name, base, head, limit, (), INCONCLUSIVE, "past the limit, but one process a side proves nothing")
+        return Row(name, base, head, limit, (), INCONCLUSIVE, "past the limit, but one process per side proves nothing")
     return Row(name, base, head, limit, (), OK)
 
 

@@ -50,7 +50,7 @@ def log_ratios(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
     """log(b / a), round by round."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:
-        raise ValueError(f"Paired timings need one number a round on both sides, got shapes {a.shape} and {b.shape}.")
+        raise ValueError(f"Paired timings need one number per round on both sides, got shapes {a.shape} and {b.shape}.")
     if not (np.isfinite(a).all() and np.isfinite(b).all() and (a > 0).all() and (b > 0).all()):
         raise ValueError("Timings must be finite and above 0.")
     return np.log(b / a)

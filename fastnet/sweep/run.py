@@ -52,7 +52,7 @@ def lr_sweep(
         ``build(rng)`` returns a fresh :class:`fastnet.Sequential`, drawn from the generator. All rates of a seed start
         from the same weights and take the same batches. A dict of builders, by name, makes a grid of networks and rates.
     x, y : array_like
-        Data to train on: one sample a row; one-hot targets.
+        Data to train on: one sample per row; one-hot targets.
     lrs : list of float, or str
         Learning rates, or a text such as ``"0.01,0.1,0.3"`` or ``"1e-3:10:log13"``, see :func:`fastnet.sweep.rates`.
         ``"auto"`` finds the range, refines it around the best, and adds rates at an edge.
