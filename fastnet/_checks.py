@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -224,15 +224,26 @@ def image_shape(who: object, shape: tuple[int | None, ...] | None, channels: int
         return channels, None, None
     expected = f"({'c' if channels is None else channels}, r, k)"
     if len(shape) != 3:
-        raise ValueError(f"{who} takes images, of shape {expected} per sample, but is given {_unknown_as_words(shape)}.")
+        raise ValueError(f"{who} takes images, of shape {expected} per sample, but is given {_unknown_as_words(shape)}."
+                         + _square_images(shape, channels))
     c, r, k = shape
     if channels is not None and c not in (None, channels):
-        raise ValueError(f"{who} takes images of {channels} channels, but is given {c}.")
+        hint = " The channels seem to be last: x.transpose(0, 3, 1, 2) puts them first." if k == channels else ""
+        raise ValueError(f"{who} takes images of {channels} channels, but is given {c}.{hint}")
     for side in (r, k):
         if side is not None and side < least:
             raise ValueError(f"{who} takes images of at least {least} x {least} pixels, but is given {r} x {k}. "
                              "Pool less before it, or take larger images.")
     return channels if c is None else c, r, k
+
+
+def _square_images(shape: tuple[int | None, ...], channels: int | None) -> str:
+    """What makes images of samples that lie in rows, where a square image of so many values is possible."""
+    for c in (channels,) if channels is not None else (3, 1):
+        side = math.isqrt((shape[0] or 0) // c) if len(shape) == 1 else 0
+        if side > 1 and c * side * side == shape[0]:
+            return f" Rows of pixels become images by x.reshape(-1, {c}, {side}, {side})."
+    return ""
 
 
 def _unknown_as_words(shape: tuple[int | None, ...]) -> str:
@@ -525,7 +536,7 @@ def layer(who: object, name: str, subject: Any, target: Any) -> None:
 def _interface(who: object, name: str, layer: Any) -> None:
     if isinstance(layer, type):
         raise TypeError(
-            f"{who}: {name} is the class {layer.__name__}, not a layer. Make one of it: {layer.__name__}(...)."
+            f"{who}: {name} is the class {layer.__name__}, not a layer. Instantiate it: {layer.__name__}(...)."
         )
     for method in ("forward", "backward"):
         if not callable(getattr(layer, method, None)):
@@ -545,13 +556,16 @@ def width_given(who: object, shape: tuple[int | None, ...] | None, width: int) -
                      "FlattenLayer() before it.")
 
 
-def width_before(who: object, i: int, layer: Any, width: int | None, source: int | None) -> None:
-    """The layer at i takes as many values as the layers before it give."""
-    if width is not None and layer.n_i != width:
-        raise ValueError(
-            f"{who}: layers[{i}], {layer!r}, takes {layer.n_i} values per sample, but layers[{source}] gives {width}. "
-            f"Make the n_i of layers[{i}] {width}, or the n_o of layers[{source}] {layer.n_i}."
-        )
+def width_before(who: object, i: int, layers: Sequence[Any], width: int | None, source: int | None) -> None:
+    """The layer at i takes as many values as the layers before it give; those of layers[source] reach it."""
+    wants = layers[i].n_i
+    if width is None or wants == width:
+        return
+    other = "" if source is None or not hasattr(layers[source], "n_o") else f", or the n_o of layers[{source}] {wants}"
+    raise ValueError(
+        f"{who}: layers[{i}], {layers[i]!r}, takes {wants} values per sample, but "
+        f"{'x has' if source is None else f'layers[{source}] gives'} {width}. Make the n_i of layers[{i}] {width}{other}."
+    )
 
 
 def _transposed(array: np.ndarray, shape: tuple[int, ...]) -> str:

@@ -108,7 +108,7 @@ class FullLayer(Buffered):
         Parameters
         ----------
         x : array_like, shape (n, n_i)
-            One sample a row. Never written to.
+            One sample per row. Never written to.
 
         Returns
         -------

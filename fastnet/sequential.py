@@ -106,7 +106,7 @@ class Sequential:
             before = shape
             if isinstance(layer, FullLayer) and inherits(layer, FullLayer, "forward"):
                 before = (layer.n_i,)
-                _checks.width_before(who, i, layer, shape[0] if shape and len(shape) == 1 else None, source)
+                _checks.width_before(who, i, self.layers, shape[0] if shape and len(shape) == 1 else None, source)
             if isinstance(layer, ConvLayer) and inherits(layer, ConvLayer, "forward") and shape is None:
                 before = (layer.n_i, None, None)
             try:
@@ -123,7 +123,7 @@ class Sequential:
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            One sample a row.
+            One sample per row.
         target : array_like, shape (n, n_classes), optional
             One-hot targets.
 
@@ -180,7 +180,7 @@ class Sequential:
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            One sample a row.
+            One sample per row.
         t : array_like, shape (n, n_classes)
             One-hot targets.
         lr : float
@@ -226,7 +226,7 @@ class Sequential:
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            One sample a row, finite. Of another dtype than the model it is converted once; a ``numpy.memmap`` is read
+            One sample per row, finite. Of another dtype than the model it is converted once; a ``numpy.memmap`` is read
             batch by batch and may be larger than memory.
         y : array_like, shape (n, n_classes)
             One-hot targets, see :func:`fastnet.one_hot`.
@@ -344,7 +344,7 @@ class Sequential:
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            One sample a row. A few thousand go through the layers at a time; what those remember stays as it was.
+            One sample per row. A few thousand go through the layers at a time; what those remember stays as it was.
 
         Returns
         -------

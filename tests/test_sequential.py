@@ -236,7 +236,7 @@ def test_summary_and_repr():
 @pytest.mark.parametrize(("layers", "error", "match"), [
     ((), ValueError, "layers is empty"),
     (FullLayer(2, 2), TypeError, "must be a tuple or a list of layers"),
-    ((FullLayer(2, 2), ReluLayer), TypeError, r"layers\[1\] is the class ReluLayer.*Make one of it: ReluLayer\("),
+    ((FullLayer(2, 2), ReluLayer), TypeError, r"layers\[1\] is the class ReluLayer.*Instantiate it: ReluLayer\("),
     ((FullLayer(2, 2), "relu"), TypeError, r"layers\[1\] is 'relu', which has no method forward"),
     ((FullLayer(2, 3), ReluLayer(), FullLayer(4, 2)), ValueError,
      r"layers\[2\], FullLayer\(4, 2\), takes 4 values per sample, but layers\[0\] gives 3. Make the n_i"),

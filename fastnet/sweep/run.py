@@ -201,7 +201,7 @@ def _data(models: dict[str, Sequential], x: Any, y: Any, validation: Any, test: 
     dtypes = {model.dtype for model in models.values()}
     if len(dtypes) > 1:
         raise TypeError(f"{_WHO}: the networks of build are of several dtypes, {', '.join(sorted(map(str, dtypes)))}. "
-                        "Make them of one: they share the data.")
+                        "Give all of them the same dtype: they share the data.")
     for name, model in models.items():
         who = f"{_WHO}: build[{name!r}]" if name else _WHO
         x, t = _checks.samples_and_targets(who, model, x, y, on_disk=True)
