@@ -511,6 +511,8 @@ def test_a_process_reports_times_counts_and_reasons(repository):
         "def test_a(benchmark): benchmark(len, 'a')\n")
     with pytest.raises(GateError, match=r"head loaded outside from .* not from its own worktree"):
         runs.run(replace(side, tree=tree, project=tree), repository, "bench", settings, 0)
+    gate_s_own = Path(__file__).parents[1]  # what it loads of itself is no benchmark's code
+    assert runs.run(side, gate_s_own, "bench", settings, 0, metrics=["allocated"]).times
 
 
 def test_the_study_slows_down_one_kernel_only():

@@ -136,8 +136,10 @@ def _compare_revisions(args: argparse.Namespace, log: Log) -> Any:
     with prepare(repository, revisions, project, path, log, recipe(args), settings(args)) as prepared:
         limits = read_limits(args.limits or prepared.sides["head"].project / path / "limits.toml")
         log(f"base: {called(prepared.sides['base'])}; head: {called(prepared.sides['head'])}")
-        return compare(prepared, limits, rounds=args.rounds, settings=settings(args), seed=args.seed, log=log,
-                       metrics=measured, allow_removed=args.allow_removed)
+        result = compare(prepared, limits, rounds=args.rounds, settings=settings(args), seed=args.seed, log=log,
+                         metrics=measured, allow_removed=args.allow_removed)
+    result.about["uncounted"] = uncounted(args, measured)
+    return result
 
 
 def recipe(args: argparse.Namespace) -> Any:
@@ -164,9 +166,17 @@ def metrics(args: argparse.Namespace) -> list[str]:
     if args.instructions != "off" and instructions.available():
         found.append(instructions.COUNTER)
     elif args.instructions == "perf":
-        raise GateError("--instructions perf: the system does not offer the processor's counter to this process (a virtual "
-                        "machine without one, or /proc/sys/kernel/perf_event_paranoid above 2). Leave the option out.")
+        raise GateError(f"--instructions perf: {instructions.WHY_NOT}. Leave the option out.")
     return found
+
+
+def uncounted(args: argparse.Namespace, measured: Sequence[str]) -> str:
+    """What a reader of the verdict must know of the instructions, if they were wanted and could not be counted."""
+    from fastnet.gate import instructions
+
+    if args.instructions == "off" or instructions.COUNTER in measured:
+        return ""
+    return f"Instructions were not counted: {instructions.WHY_NOT}."
 
 
 def _check(args: argparse.Namespace) -> None:

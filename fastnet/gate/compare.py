@@ -67,8 +67,7 @@ def prepare(repo: Path, revisions: dict[str, str | None], project: str, path: st
         sides = {}
         for name, (commit, called) in found.items():
             tree = repository.add_worktree(repo, room / name, commit)
-            for leftover in ("own", "caches"):
-                shutil.rmtree(room / name / leftover, ignore_errors=True)
+            shutil.rmtree(room / name / "own", ignore_errors=True)
             if name == "head" and not (tree / project / path).is_dir():
                 raise GateError(f"{path!r} is no folder of the revision under test. Name the benchmarks' with --path.")
             side = Side(name, called, commit, tree, tree / project, Path(), room / name / "caches")

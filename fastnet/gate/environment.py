@@ -33,6 +33,9 @@ _DECLARATIONS = ("pyproject.toml", "setup.py", "setup.cfg", "*requirements*.txt"
                  "requirements/*")
 _VERSIONS = ("*version*", "*about*")  # files that a dynamic version is usually read from
 _BY_PRODUCTS = ("*.egg-info/*", "*.egg-info", "build", "build/*", "*__pycache__/*", "*.pyc", "*.dist-info/*")
+# A line of a .pth file, run when Python starts. Where pip builds a package in isolation, which it does in folders of this
+# name, what is declared for the build must not be hidden by another version of it below.
+_BELOW = "import os, site; 'pip-build-env-' in os.environ.get('PYTHONPATH', '') or site.addsitedir({place!r})\n"
 Log = Callable[[str], None]
 
 
@@ -171,7 +174,19 @@ def prepare(side: Side, path: str, recipe: Recipe, log: Log) -> Side:
         side = replace(side, python=_own_layer(side, calls, below, recipe, log))
     if recipe.setup:
         _set_up(side, recipe.setup)
-    return replace(side, packages=_installed(side.python))
+    side = replace(side, packages=_installed(side.python))
+    _keep_caches(side)
+    return side
+
+
+def _keep_caches(side: Side) -> None:
+    """Clear what compilers kept of the last comparison, unless the side's files and packages are those of then."""
+    marker = side.caches / "of.json"
+    content = json.dumps([git(side.tree, "rev-parse", "HEAD^{tree}"), str(side.python), sorted(side.packages.items())])
+    if not marker.exists() or marker.read_text(encoding="utf-8") != content:
+        shutil.rmtree(side.caches, ignore_errors=True)
+        side.caches.mkdir(parents=True, exist_ok=True)
+        marker.write_text(content, encoding="utf-8")
 
 
 def _dependencies(side: Side, calls: Sequence[Step], recipe: Recipe, log: Log) -> Path:
@@ -222,7 +237,7 @@ def _own_layer(side: Side, calls: Sequence[Step], below: Path, recipe: Recipe, l
         hint="--env current makes none")
     python = python_of(folder)
     site_packages = _purelib(folder)
-    lines = [f"import site; site.addsitedir({place!r})\n" for place in _site_packages(below)]
+    lines = [_BELOW.format(place=place) for place in _site_packages(below)]
     (site_packages / "_fastnet_gate.pth").write_text("".join(lines), encoding="utf-8")
     log(f"installing {side.name}")
     for call in calls:

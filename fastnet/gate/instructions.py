@@ -4,6 +4,8 @@ from __future__ import annotations
 from fastnet.gate.probe import fastnet_gate_meters
 
 COUNTER = "instructions"
+WHY_NOT = ("the system does not offer the processor's counter to this process (a virtual machine without one, or "
+           "/proc/sys/kernel/perf_event_paranoid above 2, or no Linux)")
 
 
 def available() -> bool:

@@ -94,6 +94,8 @@ def _summary(result: Result) -> str:
         lines.append(f"{_benchmarks(len(result.rows))}, {about['rounds']} rounds, the {about['statistic']} of each process; "
                      f"{again or 'none'} looked suspicious{' and went through a second batch' * (again > 0)}. "
                      f"{about['machine']}.")
+    if about.get("uncounted"):
+        lines.append(about["uncounted"])
     return "  \n".join(lines)
 
 

@@ -36,7 +36,10 @@ def process(work):
 
 
 def instructions(work, calls=5):
-    """User-space instructions of one call on its thread, the fewest of a few: the kernel's counter, as `perf` reads it."""
+    """User-space instructions of one call on its thread, the fewest of a few: the kernel's counter, as `perf` reads it.
+
+    None where there is no counter, or one that stands still, as some virtual machines have it.
+    """
     counter = _open_counter()
     if counter is None:
         return None
@@ -48,7 +51,7 @@ def instructions(work, calls=5):
             counts.append(struct.unpack("q", os.read(counter, 8))[0] - before)
     finally:
         os.close(counter)
-    return min(counts)
+    return min(counts) or None
 
 
 def _open_counter():
@@ -58,7 +61,8 @@ def _open_counter():
         return None
     attributes = ctypes.create_string_buffer(128)
     struct.pack_into("IIQQQQQ", attributes, 0, 0, 128, 1, 0, 0, 0, 1 << 5 | 1 << 6)  # hardware, size, instructions; flags
-    counter = ctypes.CDLL(None).syscall(number, attributes, 0, -1, -1, 0)
+    this_thread, any_core, no_group, no_flags = map(ctypes.c_long, (0, -1, -1, 0))
+    counter = ctypes.CDLL(None).syscall(ctypes.c_long(number), attributes, this_thread, any_core, no_group, no_flags)
     return counter if counter >= 0 else None
 
 
