@@ -47,7 +47,9 @@ RATE = 0.1
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_job(race, job):
     x, t, weights = peers.workload(job.n, job.widths, job.dtype)
-    expected = peers.numpy_fit(*peers.workload(job.n, job.widths, np.float64), job.epochs, RATE, job.batch_size)
+
+    def expected():
+        return peers.numpy_fit(*peers.workload(job.n, job.widths, np.float64), job.epochs, RATE, job.batch_size)
 
     def contender(name, fit):
         def run():

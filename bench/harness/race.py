@@ -22,6 +22,7 @@ from bench.harness import machine
 
 MODES = ("full", "gate", "tiny")
 _MIN_ROUND = 1e-3  # seconds: shorter calls are repeated within a round
+_WARM_UP = 0.001  # seconds that the gate gives each benchmark in its warm-up, the one process of a side that verifies
 _SECONDS = 0.15  # time for our own rounds; the gate sets its own with --benchmark-max-time
 _PAUSE = 0.005  # after which idle threads of a rival's library have stopped to spin on a core that the next one needs
 _LONG = 0.1  # seconds that a call takes, of which those to fill the caches are a small part
@@ -42,8 +43,12 @@ def mode() -> str:
 
 
 def sizes(*full: Any, tiny: Any) -> list[Any]:
-    """The parameters to run: all of `full`, for the gate the first of them, or the one that is quick."""
-    return {"full": list(full), "gate": list(full[:1]), "tiny": [tiny]}[mode()]
+    """The parameters to run: all of `full`, or the one that is quick.
+
+    For the gate the first of `full`, or all of them where the environment has FASTNET_BENCH_SIZES=all.
+    """
+    first = list(full) if os.environ.get("FASTNET_BENCH_SIZES") == "all" else list(full[:1])
+    return {"full": list(full), "gate": first, "tiny": [tiny]}[mode()]
 
 
 class Race:
@@ -52,6 +57,7 @@ class Race:
     def __init__(self, benchmark: Any, seconds: float) -> None:
         self._benchmark = benchmark
         self._seconds = seconds if mode() == "gate" else _SECONDS
+        self._verifies = mode() != "gate" or seconds <= _WARM_UP
 
     def __call__(
         self, contenders: Mapping[str, Callable[[], Any]], *, expected: Any = None, tolerance: float = 0.0,
@@ -63,8 +69,9 @@ class Race:
         ----------
         contenders : dict of callables
             Ours first. Each takes nothing and returns its result, or None if it cannot be compared.
-        expected : array_like, optional
-            What each must return, in float64.
+        expected : array_like or callable, optional
+            What each must return, in float64, or a function that computes it: worth it where that takes long, as the gate
+            asks for it in its warm-up only.
         tolerance : float
             Largest error allowed, relative to the largest number expected.
         flops, nbytes : float
@@ -76,6 +83,8 @@ class Race:
         **facts
             Written to ``extra_info``: kernel, shape, layout, ...
         """
+        if callable(expected):
+            expected = expected() if self._verifies else None
         (ours, function), *others = contenders.items()
         rivals = {} if mode() == "gate" else dict(others)
         errors, loops = {}, {}

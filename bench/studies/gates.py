@@ -5,11 +5,16 @@ Makes a small project in plain Python and has `fastnet compare`, `pytest-benchma
 one function made 15 % slower. Meanwhile a neighbour on the same cores computes and sleeps at random. A *false alarm* is a
 comparison in which a function that did not change is called slower; a *hit*, one in which the changed one is. Needs asv,
 virtualenv and pyperf; those that are missing are left out. The table stands in ``fastnet/gate/README.md``.
+
+What is done is kept in a file, so that the whole can be run in pieces: ``--more 2`` runs two comparisons further, in some
+two minutes. ``--prove`` shows instead that each tool's alarm is understood: nobody disturbs, and one function takes twice
+as long, or nothing changes.
 """
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.metadata
 import importlib.util
 import json
 import multiprocessing
@@ -23,7 +28,11 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+from bench.studies import pieces
+from bench.studies.pieces import Journal
+from fastnet.gate import GateError
 from fastnet.gate.repository import git
 
 LIMIT = 0.05
@@ -55,11 +64,12 @@ FILES = {
     "perf.py": "import pyperf\n\nimport kernels\n\nrunner = pyperf.Runner()\n" + "".join(
         f"runner.bench_func({name!r}, kernels.{name})\n" for name in NAMES),
 }
-Verdict = set[str]  # the functions that a tool calls slower
+Alarms = set[str]  # the functions that a tool calls slower
 
 
 def make_project(folder: Path) -> None:
-    """Revisions `base`, `equal` (a comment more) and `slow` (one function 15 % slower)."""
+    """Revisions `base`, `equal` (a comment more), `slow` (one function 15 % slower) and `twice` (that one twice as slow)."""
+    folder.mkdir(parents=True)
     for name, text in FILES.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -69,7 +79,7 @@ def make_project(folder: Path) -> None:
         "build_command": [], "install_command": ["in-dir={env_dir} python -m pip install --no-deps {build_dir}"]}))
     git(folder, "init", "--quiet")
     sources = {"base": KERNELS.format(words=20_000), "equal": KERNELS.format(words=20_000) + "# a comment\n",
-               "slow": KERNELS.format(words=23_000)}
+               "slow": KERNELS.format(words=23_000), "twice": KERNELS.format(words=40_000)}
     for tag, source in sources.items():
         (folder / "kernels.py").write_text(source)
         git(folder, "add", "--all")
@@ -101,51 +111,75 @@ def _neighbour(seed: int, parent: int) -> None:
 # --- the tools ------------------------------------------------------------------------------------------------------
 
 
-def by_fastnet(project: Path, head: str, scratch: Path) -> Verdict:
+def by_fastnet(project: Path, head: str, scratch: Path) -> Alarms:
     out = scratch / "verdict.json"
-    _call([sys.executable, "-m", "fastnet", "compare", "base", head, "--env", "current", "--json", str(out)], project)
-    rows = json.loads(out.read_text())["rows"]
+    said = _call([sys.executable, "-m", "fastnet", "compare", "base", head, "--env", "current", "--json", str(out)], project)
+    rows = json.loads(out.read_text())["rows"] if out.exists() else []
+    if len(rows) != len(NAMES):
+        raise GateError(f"fastnet compare did not compare everything:\n{said[-2000:]}")
     return {row["name"].partition("test_")[2] for row in rows if row["verdict"] == "regressed"}
 
 
-def by_pytest_benchmark(project: Path, head: str, scratch: Path) -> Verdict:
+def by_pytest_benchmark(project: Path, head: str, scratch: Path) -> Alarms:
     """Run base and save it, run head and compare: `--benchmark-compare-fail=min:5%`."""
     said = ""
     for revision in ("base", head):
-        git(project, "checkout", "--quiet", "--force", revision)
+        _check_out(project, revision)
         options = ["--benchmark-save=base"] if revision == "base" else [
             "--benchmark-compare", f"--benchmark-compare-fail=min:{LIMIT:.0%}"]
         said = _call([sys.executable, "-m", "pytest", "bench/bench_kernels.py", "-q", "-p", "no:cacheprovider",
                       f"--benchmark-storage={scratch / 'stored'}", *options], project)
-    found = re.findall(r"test_(\w+) .*?has regressed|Performance has regressed:(.*)", said, re.DOTALL)
-    text = " ".join(part for pair in found for part in pair)
-    return {name for name in NAMES if re.search(rf"test_{name}\b", text)}
+    return alarms_of_pytest_benchmark(said)
 
 
-def by_asv(project: Path, head: str, scratch: Path) -> Verdict:
-    """`asv continuous --factor 1.05`: its lines that begin with a plus sign."""
+def alarms_of_pytest_benchmark(said: str) -> Alarms:
+    """A line per alarm: test_words (0001_base) - Field 'min' has failed PercentageRegressionCheck: 14.9 > 5.0"""
+    _expect("Comparing against benchmarks from", said)
+    return set(re.findall(r"^\s*test_(\w+) .* has failed \w*RegressionCheck", said, re.MULTILINE))
+
+
+def by_asv(project: Path, head: str, scratch: Path) -> Alarms:
+    """`asv continuous --factor 1.05`."""
     shutil.rmtree(project / "asv" / "results", ignore_errors=True)
     asv = [sys.executable, "-m", "asv"]
     _call([*asv, "machine", "--yes"], project)
-    said = _call([*asv, "continuous", "--factor", str(1 + LIMIT), "base", head], project)
-    if "BENCHMARKS" not in said.upper():
-        raise RuntimeError(f"asv continuous did not run:\n{said[-2000:]}")
-    return {name for name in NAMES if re.search(rf"^\|?\s*\+.*time_{name}\b", said, re.MULTILINE)}
+    return alarms_of_asv(_call([*asv, "continuous", "--factor", str(1 + LIMIT), "base", head], project))
 
 
-def by_pyperf(project: Path, head: str, scratch: Path) -> Verdict:
+def alarms_of_asv(said: str) -> Alarms:
+    """A row per change, the slower ones with a plus sign: | + | 1.17±0.02ms | 1.36±0.01ms | 1.16 | module.time_words |"""
+    _expect("BENCHMARKS NOT SIGNIFICANTLY CHANGED" if "NOT SIGNIFICANTLY" in said else "| Change", said)
+    return set(re.findall(r"^\|\s*\+.*\btime_(\w+)", said, re.MULTILINE))
+
+
+def by_pyperf(project: Path, head: str, scratch: Path) -> Alarms:
     """`pyperf compare_to --min-speed 5` of two runs with `--fast`."""
     files = []
     for revision in ("base", head):
-        git(project, "checkout", "--quiet", "--force", revision)
+        _check_out(project, revision)
         files.append(str(scratch / f"{revision}.json"))
-        Path(files[-1]).unlink(missing_ok=True)
         _call([sys.executable, "perf.py", "--fast", "--quiet", "-o", files[-1]], project)
-    said = _call([sys.executable, "-m", "pyperf", "compare_to", "--min-speed", f"{100 * LIMIT:g}", *files], project)
-    return {name for name in NAMES if re.search(rf"^{name}:.*slower", said, re.MULTILINE | re.IGNORECASE)}
+    return alarms_of_pyperf(_call([sys.executable, "-m", "pyperf", "compare_to", "--min-speed", f"{100 * LIMIT:g}", *files],
+                                  project))
 
 
-TOOLS: dict[str, tuple[str, Callable[[Path, str, Path], Verdict]]] = {
+def alarms_of_pyperf(said: str) -> Alarms:
+    """A line per change: words: Mean +- std dev: [base] 1.17 ms +- 0.03 ms -> [slow] 1.36 ms +- 0.02 ms: 1.16x slower"""
+    _expect("[base]" if "[base]" in said else "Benchmark hidden because not significant", said)
+    return set(re.findall(r"^(\w+): .*\bslower$", said, re.MULTILINE))
+
+
+def _expect(words: str, said: str) -> None:
+    """A tool that did not compare is no tool without alarms."""
+    if words not in said:
+        raise GateError(f"it did not compare; expected {words!r} in:\n{said[-2000:]}")
+
+
+def _check_out(project: Path, revision: str) -> None:
+    git(project, "checkout", "--quiet", "--force", revision)
+
+
+TOOLS: dict[str, tuple[str, Callable[[Path, str, Path], Alarms]]] = {
     "fastnet compare": ("pytest_benchmark", by_fastnet),
     "pytest-benchmark compare": ("pytest_benchmark", by_pytest_benchmark),
     "asv continuous": ("asv", by_asv), "pyperf compare_to": ("pyperf", by_pyperf)}
@@ -161,47 +195,73 @@ def _call(command: Sequence[str], folder: Path) -> str:
 # --- the study ------------------------------------------------------------------------------------------------------
 
 
-def to_table(found: dict[str, dict[str, list[Verdict]]], spent: dict[str, float]) -> str:
+def to_table(results: Sequence[dict[str, Any]]) -> str:
     lines = ["| tool | false alarms, equal code | false alarms, others while one is slower | hits | seconds each |",
              "| --- | ---: | ---: | ---: | ---: |"]
-    for tool, by_head in found.items():
-        equal, slow = by_head["equal"], by_head["slow"]
+    for tool in TOOLS:
+        of_tool = [result for result in results if result["tool"] == tool]
+        equal, slow = ([set(result["alarms"]) for result in of_tool if result["head"] == head] for head in ("equal", "slow"))
         counts = [f"{sum(bool(one) for one in equal)} of {len(equal)}",
                   f"{sum(bool(one - {CHANGED}) for one in slow)} of {len(slow)}",
                   f"{sum(CHANGED in one for one in slow)} of {len(slow)}",
-                  f"{spent[tool] / max(1, len(equal) + len(slow)):.0f}"]
+                  f"{sum(result['seconds'] for result in of_tool) / max(1, len(of_tool)):.0f}"]
         lines.append(f"| {tool} | {' | '.join(counts)} |")
     return "\n".join(lines)
+
+
+def judged(tool: str, head: str, project: Path, neighbour: contextlib.AbstractContextManager[None]) -> dict[str, Any]:
+    """One comparison by one tool."""
+    start = time.monotonic()
+    with tempfile.TemporaryDirectory() as scratch, neighbour:
+        alarms = TOOLS[tool][1](project, head, Path(scratch))
+    seconds = time.monotonic() - start
+    print(f"{head}, {tool}: {', '.join(sorted(alarms)) or 'nothing'} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+    return {"tool": tool, "head": head, "alarms": sorted(alarms), "seconds": round(seconds, 1)}
+
+
+def prove(tools: Sequence[str], project: Path) -> int:
+    """Each tool on twice as slow and on equal code, alone; the exit code says whether all were right."""
+    wrong = 0
+    for tool in tools:
+        for head, expected in (("twice", [CHANGED]), ("equal", [])):
+            found = judged(tool, head, project, contextlib.nullcontext())["alarms"]
+            wrong += found != expected
+            print(f"{tool}, {head}: alarms {found}, expected {expected}", flush=True)
+    return int(wrong > 0)
+
+
+def versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in ("pytest-benchmark", "asv", "pyperf")
+            if importlib.util.find_spec(name.replace("-", "_"))}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.gates", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=10, help="comparisons of each kind (default: %(default)s)")
+    pieces.add_arguments(parser, ".benchmarks/gates.jsonl")
+    parser.add_argument("--project", type=Path, default=Path(".benchmarks/gates"), metavar="FOLDER",
+                        help="where the project is made, and kept with asv's environments (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=10, help="comparisons of each kind in all (default: %(default)s)")
     parser.add_argument("--tool", choices=TOOLS, action="append", help="may be repeated (default: all that are installed)")
+    parser.add_argument("--prove", action="store_true", help="show that each tool's alarms are understood")
     args = parser.parse_args(argv)
     tools = [tool for tool in args.tool or TOOLS if importlib.util.find_spec(TOOLS[tool][0])]
-    found: dict[str, dict[str, list[Verdict]]] = {tool: {"equal": [], "slow": []} for tool in tools}
-    spent = dict.fromkeys(tools, 0.0)
-    with tempfile.TemporaryDirectory() as folder:
-        project = Path(folder, "project")
-        project.mkdir()
+    project = args.project.absolute()
+    if not project.exists():
         make_project(project)
-        for trial in range(args.trials):
-            for head in ("equal", "slow"):
-                for tool in tools:
-                    scratch = Path(folder, f"scratch-{trial}-{head}-{tool.replace(' ', '-')}")
-                    scratch.mkdir()
-                    start = time.monotonic()
-                    with noisy_neighbour(trial):
-                        found[tool][head].append(TOOLS[tool][1](project, head, scratch))
-                    spent[tool] += time.monotonic() - start
-                    print(f"{trial + 1} {head} {tool}: {', '.join(sorted(found[tool][head][-1])) or 'nothing'} "
-                          f"({time.monotonic() - start:.0f} s)", file=sys.stderr, flush=True)
-            print(to_table(found, spent), file=sys.stderr, flush=True)
-    print(to_table(found, spent))
+    if args.prove:
+        return prove(tools, project)
+    journal = Journal(args.state, {"study": "gates", "gate": pieces.gate_digest(), "versions": versions()})
+    wanted = [(number, head, tool) for number in range(args.trials) for head in ("equal", "slow") for tool in tools]
+    done = [(result["number"], result["head"], result["tool"]) for result in journal.results]
+    for number, head, tool in pieces.remaining(wanted, done, args.more):
+        journal.add({"number": number, **judged(tool, head, project, noisy_neighbour(number))})
+    print(to_table(journal.results))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except (GateError, KeyboardInterrupt) as error:
+        sys.exit(f"could not run: {str(error) or 'stopped'}")

@@ -2,11 +2,11 @@
 
 Makes a small project of its own, with NumPy and Numba kernels of a few milliseconds, and puts the gate to three tests:
 equal code must not be called regressed, one kernel made 15 % slower must, and a whole machine made 15 % slower by busy
-loops must not. The table that it prints stands in ``fastnet/gate/README.md``.
+loops must not. The table that it prints stands in ``fastnet/gate/README.md``. What is done is kept in a file, so that the
+whole can be run in pieces: ``--more 2`` runs two comparisons further, in some two minutes.
 """
 import argparse
 import contextlib
-import json
 import multiprocessing
 import os
 import queue
@@ -19,7 +19,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+from bench.studies import pieces
+from bench.studies.pieces import Journal
 from fastnet.gate import GateError
 from fastnet.gate.compare import MIN_ROUNDS, SETTINGS, compare, prepare
 from fastnet.gate.environment import CURRENT, Recipe
@@ -125,26 +128,36 @@ def _busy(core: int, delay: float) -> None:
 # --- the study ------------------------------------------------------------------------------------------------------
 
 
+Trial = tuple[str, int]  # what differs, and the how manieth
+
+
+def head_of(trial: Trial) -> str:
+    what, number = trial
+    return f"slow-{NAMES[number % len(NAMES)]}" if what == "kernel" else "equal"
+
+
 class Study:
     """The project, checked out once, and the cores to share out among comparisons that run at the same time."""
 
-    def __init__(self, repository: Path, stack: contextlib.ExitStack, jobs: int, settings: Settings, rounds: int):
-        self.settings, self.rounds, self.jobs = settings, rounds, jobs
+    def __init__(self, repository: Path, stack: contextlib.ExitStack, args: argparse.Namespace, journal: Journal,
+                 trials: Sequence[Trial]):
+        self.settings, self.rounds, self.jobs = Settings(args.statistic, args.seconds), args.rounds, args.jobs
+        self.journal, self.trials = journal, trials
         self.prepared = {head: stack.enter_context(prepare(repository, {"base": "base", "head": head, "same": "base"}, ".",
                                                            "bench", _silent, Recipe(CURRENT)))
-                         for head in ("equal", *(f"slow-{name}" for name in NAMES))}
+                         for head in sorted({head_of(trial) for trial in trials})}
         allowed = sorted(os.sched_getaffinity(0))
         self.free: queue.Queue[list[int]] = queue.Queue()
-        for job in range(jobs):
-            self.free.put(allowed[job::jobs])
-        self.duration = 0.0  # of the last comparison
+        for job in range(self.jobs):
+            self.free.put(allowed[job::self.jobs])
+        self.duration = journal.results[-1]["seconds"] if journal.results else 0.0  # of the last comparison
 
-    def run(self, what: str, trials: int) -> list[Result]:
+    def run(self) -> None:
         with ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(lambda number: self._trial(what, number), range(trials)))
+            list(pool.map(self._trial, self.trials))
 
-    def _trial(self, what: str, number: int) -> Result:
-        head = f"slow-{NAMES[number % len(NAMES)]}" if what == "kernel" else "equal"
+    def _trial(self, trial: Trial) -> None:
+        (what, number), head = trial, head_of(trial)
         cores = self.free.get()
         os.sched_setaffinity(0, cores)  # of this thread, and so of the processes that it starts
         start = time.monotonic()
@@ -156,8 +169,9 @@ class Study:
         finally:
             self.free.put(cores)
         self.duration = time.monotonic() - start
-        print(f"{what} {number + 1}: {_describe(result, head)}", file=sys.stderr, flush=True)
-        return result
+        self.journal.add({"what": what, "number": number, "head": head, "verdict": result.verdict,
+                          "seconds": round(self.duration, 1), "result": to_json(result)})
+        print(f"{what} {number + 1}: {_describe(result, head)}, {self.duration:.0f} s", file=sys.stderr, flush=True)
 
 
 def _silent(text: str) -> None:
@@ -170,12 +184,12 @@ def _describe(result: Result, head: str) -> str:
     return f"{head} is {result.verdict} ({changes})"
 
 
-def to_table(results: dict[str, list[Result]]) -> str:
+def to_table(results: Sequence[dict[str, Any]]) -> str:
     lines = ["| what differs | comparisons | ok | regressed | inconclusive |", "| --- | ---: | ---: | ---: | ---: |"]
-    for what, found in results.items():
-        verdicts = Counter(result.verdict for result in found)
-        figures = [len(found), *(verdicts[verdict] for verdict in (OK, REGRESSED, INCONCLUSIVE))]
-        lines.append(f"| {WHAT[what]} | {' | '.join(map(str, figures))} |")
+    for what, words in WHAT.items():
+        verdicts = Counter(result["verdict"] for result in results if result["what"] == what)
+        figures = [verdicts.total(), *(verdicts[verdict] for verdict in (OK, REGRESSED, INCONCLUSIVE))]
+        lines.append(f"| {words} | {' | '.join(map(str, figures))} |")
     return "\n".join(lines)
 
 
@@ -183,30 +197,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.power", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
+    pieces.add_arguments(parser, ".benchmarks/power.jsonl")
     add("--what", choices=WHAT, action="append", help="differs; may be repeated (default: each of them)")
-    add("--trials", type=int, default=20, help="comparisons of each kind (default: %(default)s)")
+    add("--trials", type=int, default=20, help="comparisons of each kind in all (default: %(default)s)")
     add("--rounds", type=int, default=MIN_ROUNDS, help="(default: %(default)s)")
     add("--seconds", type=float, default=SETTINGS.seconds, help="of each benchmark in a process (default: %(default)s)")
     add("--statistic", choices=STATISTICS, default=SETTINGS.statistic, help="(default: %(default)s)")
     add("--jobs", type=int, default=1, help="comparisons at a time, each on cores of its own (default: %(default)s)")
-    add("--json", type=Path, metavar="FILE", help="write all results there")
     args = parser.parse_args(argv)
     if not hasattr(os, "sched_setaffinity"):
         parser.exit(2, "could not run: the busy loops must be bound to cores, which this system does not offer.\n")
     if not 1 <= args.jobs <= len(os.sched_getaffinity(0)):
         parser.exit(2, f"could not run: --jobs is {args.jobs}; expected 1 to {len(os.sched_getaffinity(0))}, the cores.\n")
+    how = {"study": "power", "gate": pieces.gate_digest(), "rounds": args.rounds, "seconds": args.seconds,
+           "statistic": args.statistic}
     try:
         need_scipy()
+        journal = Journal(args.state, how)
+        wanted = [(what, number) for number in range(args.trials) for what in args.what or WHAT]
+        trials = pieces.remaining(wanted, [(done["what"], done["number"]) for done in journal.results], args.more)
         with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-            make_project(Path(folder))
-            study = Study(Path(folder), stack, args.jobs, Settings(args.statistic, args.seconds), args.rounds)
-            results = {what: study.run(what, args.trials) for what in args.what or WHAT}
+            if trials:
+                make_project(Path(folder))
+                Study(Path(folder), stack, args, journal, trials).run()
     except (GateError, KeyboardInterrupt) as error:
         parser.exit(2, f"could not run: {str(error) or 'stopped'}\n")
-    print(to_table(results))
-    if args.json:
-        args.json.write_text(json.dumps({what: [to_json(result) for result in found]
-                                         for what, found in results.items()}))
+    print(to_table(journal.results))
     return 0
 
 
