@@ -3,13 +3,11 @@
 Their benchmarks run on a clock of their own, which the compared code moves, so that no verdict hangs on this machine.
 Two layouts run by default; ``FASTNET_LAYOUTS=all`` runs all twelve, in a minute or two.
 """
-import base64
 import hashlib
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -76,18 +74,34 @@ PyMODINIT_FUNC PyInit__c(void) { return PyModule_Create(&module); }
 '''
 
 
-def wheel(folder):
-    """A wheel of one module, without any tool; returns its file."""
-    file = folder / "gated_dep-1.0-py3-none-any.whl"
-    folder.mkdir()
-    about = "gated_dep-1.0.dist-info"
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("gated_dep.py", "VALUE = 1\n")
-        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: gated-dep\nVersion: 1.0\n")
-        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        digest = base64.urlsafe_b64encode(hashlib.sha256(b"VALUE = 1\n").digest()).rstrip(b"=").decode()
-        archive.writestr(f"{about}/RECORD", f"gated_dep.py,sha256={digest},10\n{about}/METADATA,,\n{about}/WHEEL,,\n{about}/RECORD,,\n")
-    return file
+# Makes wheels without any tool. As a build backend it is one that makes a project without files of its own.
+WHEEL = '''
+import base64, hashlib, zipfile
+
+
+def write_wheel(folder, name, version, module, source):
+    stem = name.replace("-", "_") + "-" + version
+    about = stem + ".dist-info"
+    digest = base64.urlsafe_b64encode(hashlib.sha256(source.encode()).digest()).rstrip(b"=").decode()
+    with zipfile.ZipFile(f"{folder}/{stem}-py3-none-any.whl", "w") as archive:
+        archive.writestr(module, source)
+        archive.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\\nName: {name}\\nVersion: {version}\\n")
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        archive.writestr(f"{about}/RECORD", f"{module},sha256={digest},{len(source)}\\n{about}/METADATA,,\\n{about}/WHEEL,,\\n{about}/RECORD,,\\n")
+    return f"{stem}-py3-none-any.whl"
+
+
+def build_editable(folder, config_settings=None, metadata_directory=None):
+    return write_wheel(folder, "gated-me", "1.2", "gated_nothing.py", "")
+'''
+_tools = {}
+exec(WHEEL, _tools)
+
+
+def wheel(folder, name="gated-dep", version="1.0", module="gated_dep.py", source="VALUE = 1\n"):
+    """A wheel of one module; returns its file."""
+    folder.mkdir(exist_ok=True)
+    return folder / _tools["write_wheel"](folder, name, version, module, source)
 
 
 def flat(top):
@@ -223,6 +237,16 @@ def test_a_step_that_fails_says_which_and_what_to_do(make):
     with pytest.raises(GateError, match=r"(?s)installing requirements.txt on head \(unknown\) failed:.*gated-dep==7.*Options: -r FILE"):
         with prepare(top, {"head": "unknown"}, ".", "bench", print, Recipe(INHERIT, pip_args=OFFLINE)):
             pass
+
+
+def test_a_project_is_built_with_what_it_declares_for_that(make):
+    """Not with the setuptools of the environment below, which its own would have to give way to."""
+    top, _ = make(scripts)
+    wheel(top / "wheels", "setuptools", "999", "setuptools.py", WHEEL)
+    write({top / "pyproject.toml": '[build-system]\nrequires = ["setuptools==999"]\nbuild-backend = "setuptools"\n'})
+    commit(top, "built")
+    with prepare(top, {"head": "built"}, ".", "bench", print, Recipe(INHERIT, pip_args="--no-index --find-links wheels")) as prepared:
+        assert prepared.sides["head"].packages["gated-me"] == "1.2"
 
 
 def test_an_environment_is_kept_while_the_project_describes_itself_alike(make):
