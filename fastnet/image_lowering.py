@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 
 from fastnet.kernels import conv_ops as ops
+from fastnet.kernels.conv_avx512 import LANES, LISTS, way_back
 from fastnet.kernels.gemm import pack
 from fastnet.kernels.structs import CALL, TEAM
 from fastnet.kernels.threads import get_num_threads
 from fastnet.lowering import ALL, COLUMNS, DATA, ROWS, WORK, Buffer, Lowering, Matrix, Place, Unsupported
 
 BLOCKS = 16  # of a mini-batch, at least, so that many threads have work
+GROUPS = 16  # of blocks, at most, with memory for the gradients of all filters each
 _BLOCK_BYTES = 1 << 19  # images of a block: half of an L2 cache
 
 
@@ -77,6 +79,13 @@ def block_size(net: Lowering) -> int:
     return max(1, min(-(-net.rows // BLOCKS), _BLOCK_BYTES // (size * net.dtype.itemsize)))
 
 
+def groups_of(net: Lowering) -> tuple[int, int]:
+    """How many groups of blocks there are in a mini-batch, and the blocks of a group."""
+    blocks = -(-net.rows // block_size(net))
+    group = -(-blocks // GROUPS)
+    return -(-blocks // group), group
+
+
 def images_of(net: Lowering, x: Buffer) -> Image:
     """The images that a layer is given, which may be rows (of the data, or behind a layer of values)."""
     if isinstance(x, Image):
@@ -90,7 +99,7 @@ def images_of(net: Lowering, x: Buffer) -> Image:
     # Every block goes through all ops up to the next barrier, so the one that the parameters need has to stand here, before
     # the first images: another one behind them would find those of the last block only.
     net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=ops.rows_to_images_op, c=y.mat, a=x.mat, n=c,
-                wait=int(first), block=block, dims=(r, k, 0, 0, 0, y.around, block, 0))
+                wait=int(first), block=block, group=groups_of(net)[1], dims=(r, k, 0, 0, 0, y.around, block, 0))
 
     def backward(dy: Image) -> Buffer:
         dx = net.buffer_like(x)
@@ -217,16 +226,19 @@ def lower_conv(layer: Any, net: Lowering, x: Buffer) -> Buffer:
         if dx is not None:
             copied = net.reserve(WORK, W.packing.copy_size(W.shape))
             W.copy.append(copied)
-        sums = net.reserve(WORK, -(-net.rows // block) * (n_o * h * length + row_length(n_o, net.lanes)))
+        way = way_back(h, c, net.lanes, dx is not None) if pooled else LISTS
+        groups, group = groups_of(net)
+        size = W.size if way == LANES else n_o * h * length
+        sums = net.reserve(WORK, groups * (size + row_length(n_o, net.lanes)))
         room = net.reserve(WORK, W.size)
         written = {sums: ROWS, dy: ROWS} | ({dx: ROWS} if dx else {})
         net.backward(CALL, reads={x: ROWS, y: ROWS, copied: ALL}, writes=written,
                      kernel=ops.conv_pool_back_op if pooled else ops.conv_back_op,
                      c=dx.mat if dx else Matrix(Place(DATA, 0), 0), a=x.mat, b=dy.mat,
-                     bias=sums, aux=y.place, packed=copied, relu=op["relu"], n=n_o, k=c, dims=(*dims, 0))
+                     bias=sums, aux=y.place, packed=copied, relu=op["relu"], n=n_o, k=c, group=group, dims=(*dims, way))
         net.update(CALL, split=TEAM, reads={}, writes={sums: ALL, room: COLUMNS, W: COLUMNS, b: COLUMNS, copied: COLUMNS},
                    kernel=ops.conv_update_op, c=Matrix(W.place, 0), a=Matrix(sums, 0), b=Matrix(room, 0), bias=b.place,
-                   aux=net.gradient_of(W), packed=copied, n=n_o, k=c, dims=(*dims, copy))
+                   aux=net.gradient_of(W), packed=copied, n=n_o, k=c, group=group, dims=(way, *dims[1:], copy))
         return dx
 
     net.on_backward(backward)

@@ -6,18 +6,21 @@ elements behind its corner. The patch that a filter of side h covers begins h //
 - Forward, a tile of pixels and output channels is summed in registers (`conv_simd.conv_tile`), and bias, ReLU and pooling
   happen there, too: of a pooled convolution only the maxima are written, with one byte each that says where they were.
 - On the way back through a pooled convolution only those places have a gradient, of which ReLU has removed some: a quarter
-  of the pixels at most. For each output channel they are listed, and `conv_simd.patch_update` goes through the list.
+  of the pixels at most. For each output channel they are listed, and `conv_simd.patch_update` goes through the list; with
+  AVX-512 there are better ways for the usual sizes, see `conv_avx512`.
 - Without a pool the gradients are dense, and products as of any layer.
 """
+from fastnet.kernels import conv_avx512
 from fastnet.kernels._jit import jit
-from fastnet.kernels.conv_simd import conv_tile, load_byte, load_int, patch_update, store_int
+from fastnet.kernels.conv_avx512 import LANES, MASKS, lanes_back, masks_back
+from fastnet.kernels.conv_simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
 from fastnet.kernels.gemm import pack_copy, tile_loop
 from fastnet.kernels.simd import _ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
 from fastnet.kernels.structs import Mat
 
 LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
 TOGETHER = 256  # pixels in one product of a dense gradient
-LIST_BYTES = (24 + 16 * 4) * LISTED + 128  # memory for it: 4 equal maxima a window at most, and a table
+MEMORY = max(conv_avx512.MEMORY, (24 + 16 * 4) * LISTED + 128)  # of a list: 4 equal maxima a window at most, and a table
 _MANY = VECTOR_BITS == 512 or _ARM  # 32 vector registers, not 16
 
 
@@ -102,12 +105,13 @@ def plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
 
 
 @jit
-def pooled_conv_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
+def list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
     """The way back through `pooled_conv` for one image: dW, db += and, if dx is not 0, dx +=.
 
     dW and W are (n_o, h, row_length), a row of a filter being h c elements and zeros to whole vectors; dW is anything
     there. x and dx are addresses of the patch of pixel (0, 0) in equal frames; dx's is filled before, and what is added
-    outside its middle has no meaning. `memory` has LIST_BYTES.
+    outside its middle has no meaning. `memory` starts on a vector's boundary and has MEMORY bytes. Behind x, dx and dy a
+    vector is read, and 64 bytes behind `bits`.
     """
     noinline()
     width = lanes(zero)
@@ -217,6 +221,25 @@ def _update_patches(offsets, gradients, count, x, x_row, dW, row_length, W, dx, 
                 v += 1
 
 
+if conv_avx512.AVAILABLE:
+    @jit
+    def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
+                         zero):
+        """`list_back`, or one of the ways of `conv_avx512`: that which `conv_avx512.way_back` names."""
+        if way == LANES:
+            lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero)
+        elif way == MASKS:
+            masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero)
+        else:
+            list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+else:
+    @jit
+    def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
+                         zero):
+        """`list_back`: this target has no other way."""
+        list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+
+
 @jit
 def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero):
     """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `pooled_conv_back`.
@@ -259,29 +282,48 @@ def to_frame(to, x, c, r, k, f, zero):
 
     What the frame holds outside the middle is left alone.
     """
+    if f == 0:  # without a frame all rows are one
+        _to_row(to, x, c, r * k, r * k, zero)
+        return
+    size = VECTOR_BYTES // lanes(zero)
+    for i in range(r):
+        _to_row(to + ((i + f) * (k + 2 * f) + f) * c * size, x + i * k * size, c, k, r * k, zero)
+
+
+@jit
+def _to_row(to, x, c, k, plane, zero):
+    """k pixels of c channels each from channels that lie `plane` elements apart."""
+    noinline()
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    for i in range(r):
-        row = to + ((i + f) * (k + 2 * f) + f) * c * size
-        if c >= width:
-            pack_copy(row, c, Mat(x + i * k * size, 1, r * k, 0), k, c, zero)
+    if c == 1:
+        pack_copy(to, k, Mat(x, k, 1, 0), 1, k, zero)
+        return
+    if c >= width:
+        pack_copy(to, c, Mat(x, 1, plane, 0), k, c, zero)
+        return
+    whole = k // width * width if c <= 4 else 0
+    for j in range(0, whole, width):
+        if c == 2:
+            interleave(2, to + j * c * size, x + j * size, plane, zero)
+        elif c == 3:
+            interleave(3, to + j * c * size, x + j * size, plane, zero)
         else:
-            for channel in range(c):
-                source = x + (channel * r + i) * k * size
-                for j in range(k):
-                    store(row + (j * c + channel) * size, load(source + j * size, zero))
+            interleave(4, to + j * c * size, x + j * size, plane, zero)
+    for channel in range(c):
+        for j in range(whole, k):
+            store(to + (j * c + channel) * size, load(x + (channel * plane + j) * size, zero))
 
 
 @jit
 def from_frame(to, x, c, r, k, f, zero):
     """The middle of the frame at address x into an image (c, r, k) at address `to`."""
     size = VECTOR_BYTES // lanes(zero)
+    if f == 0:
+        pack_copy(to, r * k, Mat(x, 1, c, 0), c, r * k, zero)
+        return
     for i in range(r):
-        row = x + ((i + f) * (k + 2 * f) + f) * c * size
-        if f == 0 and i == 0:  # without a frame all rows are one
-            pack_copy(to, r * k, Mat(row, 1, c, 0), c, r * k, zero)
-            return
-        pack_copy(to + i * k * size, r * k, Mat(row, 1, c, 0), c, k, zero)
+        pack_copy(to + i * k * size, r * k, Mat(x + ((i + f) * (k + 2 * f) + f) * c * size, 1, c, 0), c, k, zero)
 
 
 @jit

@@ -4,13 +4,15 @@ An image belongs to one thread: a sample's frame (see `conv_image`) and what its
 memory, as many samples behind each other as a block has, and are written anew for the next block. Of a matrix of images,
 `row` is the distance of samples, `col` that of an image's rows and `vec` that of the threads' memories, in elements.
 
-Gradients of filters are summed over the samples of a block, block by block, into memory of the block's own; the update adds
-them up in the order of the blocks. So they do not depend on the number of threads.
+Gradients of filters are summed over the samples of a group of blocks, one after the other, into memory of the group's own;
+the update adds them up in the order of the groups. So they do not depend on the number of threads.
 
 ``OP.n`` and ``OP.k`` are the channels that come out and go in, ``OP.dims`` is (r, k, h or pool size, length of a filter's
-row, frame around the input, frame around the output, samples of a block, a choice).
+row, frame around the input, frame around the output, samples of a block, a choice); of an update, the first is the way in
+which the gradient was computed, see `conv_avx512`.
 """
 from fastnet.kernels._jit import jit, op_kernel
+from fastnet.kernels.conv_avx512 import LANES
 from fastnet.kernels.conv_image import (
     add_channel_sums,
     clear,
@@ -27,6 +29,7 @@ from fastnet.kernels.ops import descend
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
 from fastnet.kernels.structs import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at
 
+_ADDED = 1024  # elements that are added up at a time: they stay in the L1 cache
 NO_COPY, ROWS, TURNED = range(3)  # what the way back reads of the filters: the last of `dims` of an update
 
 
@@ -103,16 +106,16 @@ def conv_pool_op(op, context, start, stop, one):
 
 @op_kernel
 def conv_pool_back_op(op, context, start, stop, one):
-    """The way back through `conv_pool_op`: the block's dW and db, and C = the gradient of the images A, if C is wanted.
+    """The way back through `conv_pool_op`: the group's dW and db, and C = the gradient of the images A, if C is wanted.
 
-    B is the gradient of the pooled images, which lie at `aux`; the block's memory is at `bias`; `packed` holds the filters
+    B is the gradient of the pooled images, which lie at `aux`; the groups' memory is at `bias`; `packed` holds the filters
     row by row.
     """
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
     r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
-    dW, db = gradient_of_block(o, now.block, one)
+    dW, db = gradient_of_group(o, now.block, o.dims[7], one)
     behind = frame_size(r // 2, k // 2, of_y, n_o) * size
     for number in range(stop - start):
         x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
@@ -123,7 +126,7 @@ def conv_pool_back_op(op, context, start, stop, one):
             frame = image_at(o.c, now.thread, number, one)
             clear(frame, frame_size(r, k, of_x, c), zero)
             dx = patches(frame, o.c.col, of_x, h // 2, c, one)
-        pooled_conv_back(dx, dW, db, length, dy, o.b.col, bits, whole_vectors(n_o, one), x, o.a.col, o.packed,
+        pooled_conv_back(o.dims[7], dx, dW, db, length, dy, o.b.col, bits, whole_vectors(n_o, one), x, o.a.col, o.packed,
                          r, k, c, n_o, h, now.scratch, zero)
 
 
@@ -137,7 +140,7 @@ def conv_back_op(op, context, start, stop, one):
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
     r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
-    dW, db = gradient_of_block(o, now.block, one)
+    dW, db = gradient_of_group(o, now.block, 0, one)
     no_bias = o.packed + h * h * n_o * whole_vectors(c, one) * size
     for number in range(stop - start):
         x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
@@ -164,13 +167,20 @@ def whole_vectors(count, one):
 
 
 @jit
-def gradient_of_block(o, block, one):
-    """Addresses of the block's sums dW (n_o, h, length) and db, set to 0."""
+def gradient_size(way, n_o, h, length, c, one):
+    """Elements of a gradient of filters: (n_o, h, length), or as the filters themselves in vector columns."""
+    return whole_vectors(n_o, one) * h * h * c if way == LANES else n_o * h * length
+
+
+@jit
+def gradient_of_group(o, block, way, one):
+    """Addresses of dW and db of the group that a block belongs to, set to 0 for the first of its blocks."""
     size = VECTOR_BYTES // lanes(one)
-    filters = o.n * o.dims[2] * o.dims[3]
+    filters = gradient_size(way, o.n, o.dims[2], o.dims[3], o.k, one)
     total = filters + whole_vectors(o.n, one)
-    at = o.bias + block * total * size
-    clear(at, total, one - one)
+    at = o.bias + block // o.group * total * size
+    if block % o.group == 0:
+        clear(at, total, one - one)
     return at, at + filters * size
 
 
@@ -274,7 +284,7 @@ def maxpool_back_op(op, context, start, stop, one):
 
 @op_kernel
 def conv_update_op(op, context, start, stop, one):
-    """A step for the filters C and the biases, from the blocks' sums A, of whole vectors of output channels per thread.
+    """A step for the filters C and the biases, from the groups' sums A, of whole vectors of output channels per thread.
 
     C is (h h k, n) in vector columns. B is memory for a gradient like it, `aux` what the optimiser keeps. `packed` is the
     copy that the way back reads, made anew: as the last of `dims` says, row by row or turned.
@@ -283,32 +293,39 @@ def conv_update_op(op, context, start, stop, one):
     hyper = hyperparameters(now, one)
     width, zero = lanes(one), one - one
     size = VECTOR_BYTES // width
-    h, length, n_o, c, block, copy = o.dims[2], o.dims[3], o.n, o.k, o.dims[6], o.dims[7]
+    h, length, n_o, c, way = o.dims[2], o.dims[3], o.n, o.k, o.dims[0]
     o0, o1 = partition(n_o, width, now.thread, now.threads), partition(n_o, width, now.thread + 1, now.threads)
     if o0 == o1:
         return
-    filters, blocks, stride = h * length, (now.n + block - 1) // block, n_o * h * length + whole_vectors(n_o, one)
-    for of_block in range(1, blocks):
-        add(o.a.at + o0 * filters * size, o.a.at + (of_block * stride + o0 * filters) * size, (o1 - o0) * filters, one)
-        add(o.a.at + (n_o * filters + o0) * size, o.a.at + (of_block * stride + n_o * filters + o0) * size, o1 - o0, one)
+    blocks = (now.n + o.dims[6] - 1) // o.dims[6]
+    groups = (blocks + o.group - 1) // o.group
+    of_filters = gradient_size(way, n_o, h, length, c, one)
     column = h * h * c * width  # elements of a vector column
-    for j in range(o0, o1, width):
-        for p in range(h):
-            pack_columns(o.b.at + (j // width * column + p * h * c * width) * size, column,
-                         Mat(o.a.at + (j * filters + p * length) * size, 1, filters, 0), h * c, min(width, n_o - j), one)
+    filters = column // width if way == LANES else h * length  # elements of a channel's gradient
+    channels = whole_vectors(o1 - o0, one) if way == LANES else o1 - o0
+    stride = of_filters + whole_vectors(n_o, one)
+    add_up(o.a.at + o0 * filters * size, channels * filters, groups, stride, one)
+    add_up(o.a.at + (of_filters + o0) * size, o1 - o0, groups, stride, one)
     at = o0 // width * column * size
+    gradient = o.a.at + at
+    if way != LANES:
+        gradient = o.b.at + at
+        for j in range(o0, o1, width):
+            for p in range(h):
+                pack_columns(o.b.at + (j // width * column + p * h * c * width) * size, column,
+                             Mat(o.a.at + (j * filters + p * length) * size, 1, filters, 0), h * c, min(width, n_o - j), one)
     count = (o1 - o0 + width - 1) // width * column
-    step(o.c.at + at, o.b.at + at, o.aux + at if o.aux != 0 else 0, count, hyper.weight_decay, hyper)
+    step(o.c.at + at, gradient, o.aux + at if o.aux != 0 else 0, count, hyper.weight_decay, hyper)
     to_bias = o.bias - o.c.at
-    step(o.bias + o0 * size, o.a.at + (n_o * filters + o0) * size, o.aux + to_bias + o0 * size if o.aux != 0 else 0, o1 - o0,
+    step(o.bias + o0 * size, o.a.at + (of_filters + o0) * size, o.aux + to_bias + o0 * size if o.aux != 0 else 0, o1 - o0,
          zero, hyper)
     for j in range(o0, o1, width):
         high = min(width, n_o - j)
         for p in range(h):
-            if copy == ROWS:
-                pack_copy(o.packed + (j * filters + p * length) * size, filters,
+            if o.dims[7] == ROWS:
+                pack_copy(o.packed + (j * h * length + p * length) * size, h * length,
                           Mat(o.c.at + (j // width * column + p * h * c * width) * size, 1, width, 0), high, h * c, one)
-            elif copy == TURNED:
+            elif o.dims[7] == TURNED:
                 for q in range(h):
                     place = ((h - 1 - p) * h + h - 1 - q) * n_o + j
                     pack_columns(o.packed + place * width * size, h * h * n_o * width,
@@ -317,11 +334,16 @@ def conv_update_op(op, context, start, stop, one):
 
 
 @jit
-def add(to, what, count, one):
-    """to += what, `count` elements each."""
-    a, b = vector_at(to, count, one), vector_at(what, count, one)
-    for i in range(count):
-        a[i] += b[i]
+def add_up(to, count, groups, stride, one):
+    """to += the arrays of `count` elements that follow `to`, `stride` elements apart, in order."""
+    size = VECTOR_BYTES // lanes(one)
+    for first in range(0, count, _ADDED):
+        length = min(_ADDED, count - first)
+        a = vector_at(to + first * size, length, one)
+        for group in range(1, groups):
+            b = vector_at(to + (group * stride + first) * size, length, one)
+            for i in range(length):
+                a[i] += b[i]
 
 
 @jit

@@ -1,12 +1,13 @@
-"""The two vector intrinsics of compiled convolutional networks; see `simd` for how and why they are written in LLVM IR.
+"""The vector intrinsics of compiled convolutional networks; see `simd` for how and why they are written in LLVM IR.
 
 ==================  ==========================================================================================
 ``conv_tile``       a few pixels x a few vectors of output channels, bias, ReLU and pooling in registers
 ``patch_update``    the way back of one output channel: for each place with a gradient, one patch of the image
+``interleave``      LANES pixels of a few channels, from channel after channel to pixel after pixel
 ==================  ==========================================================================================
 
-Both read images whose channels stand innermost, inside a frame of zeros: row p of the patch that a filter covers is a run
-of h n_i neighbours.
+The first two read images whose channels stand innermost, inside a frame of zeros: row p of the patch that a filter covers
+is a run of h n_i neighbours.
 """
 import llvmlite.ir as ir
 from fastnet.kernels.simd import _ADDRESS, _Emit, _lanes
@@ -225,6 +226,30 @@ def patch_update(typingctx, rows, vecs, scatter, count, offsets, gradients, x, r
         for place in at:
             there = builder.add(dw, filter_at[place])
             emit.store(builder.fadd(emit.load(there), sums[place]), there)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def interleave(typingctx, channels, to, x, plane, zero):
+    """to[j, c] = x[c, j] for LANES pixels j of `channels` (a literal) channels, which lie `plane` elements apart in x."""
+    if not isinstance(channels, types.IntegerLiteral):
+        return None
+    count, float_type = channels.literal_value, zero
+    signature = types.void(channels, *[types.int64] * 3, float_type)
+
+    def codegen(context, builder, signature, arguments):
+        to, x, plane, _ = arguments[1:]
+        emit = _Emit(builder, float_type, _lanes(float_type))
+        planes = [emit.load(emit.address(x, builder.mul(plane, _constant(c)))) for c in range(count)]
+        for part in range(count):
+            places = [divmod(part * emit.lanes + lane, count) for lane in range(emit.lanes)]  # (pixel, channel) of each lane
+            mixed = emit.shuffle(planes[0], planes[1], [pixel + emit.lanes * (channel == 1) for pixel, channel in places])
+            for c in range(2, count):
+                mixed = emit.shuffle(mixed, planes[c], [emit.lanes + pixel if channel == c else lane
+                                                        for lane, (pixel, channel) in enumerate(places)])
+            emit.store(mixed, emit.address(to, _constant(part * emit.lanes)))
         return context.get_dummy_value()
 
     return signature, codegen

@@ -132,11 +132,12 @@ def run_samples(team, ops, number, context, data, batch, one):
     """The ops from `number` to the last of its run, on this thread's samples.
 
     With `OP.block` that many samples at a time go through all of them, so that what they pass on stays in the cache. Blocks
-    are the same for any number of threads, and `CONTEXT.block` says which one is at work.
+    are the same for any number of threads, and `CONTEXT.block` says which one is at work. Those of a group go through in
+    order, on one thread.
     """
-    block, last = ops[number].block, ops[number].last
+    block, last, group = ops[number].block, ops[number].last, max(1, ops[number].group)
     blocks = (batch.n + block - 1) // block if block > 0 else batch.n
-    begin, end = partition(blocks, 1, team.thread, team.threads), partition(blocks, 1, team.thread + 1, team.threads)
+    begin, end = partition(blocks, group, team.thread, team.threads), partition(blocks, group, team.thread + 1, team.threads)
     step = 1 if block > 0 else max(1, end - begin)
     for at in range(begin, end, step):
         i0, i1 = (at * block, min(batch.n, (at + 1) * block)) if block > 0 else (begin, end)

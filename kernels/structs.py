@@ -88,6 +88,7 @@ OP = np.dtype([
     ("wait", "i8"),  # 1: a barrier stands before it
     ("last", "i8"),  # SAMPLES: number of the op after the last that runs on the same samples without a barrier
     ("block", "i8"),  # SAMPLES: go through the run with so many samples at a time; 0 for all of the thread's at once
+    ("group", "i8"),  # so many blocks that follow each other belong to one thread; 0 for 1
     ("from_data", "i8"),  # 1: matrix a is the batch's rows in the source of the data
     ("n", "i8"),  # columns of c
     ("k", "i8"),  # length of the inner sum

@@ -26,15 +26,16 @@ from fastnet.training.engine import Engine
 ROUNDS = 15
 
 
-def least(function: Any, *arguments: Any, rounds: int = ROUNDS) -> float:
-    """Least CPU time of this thread."""
+def least(function: Any, *arguments: Any, rounds: int = ROUNDS, repeats: int = 1) -> float:
+    """Least CPU time of this thread for a call, of several timings of `repeats` calls."""
     function(*arguments)
     taken = []
     for _ in range(rounds):
         started = time.thread_time()
-        function(*arguments)
+        for _ in range(repeats):
+            function(*arguments)
         taken.append(time.thread_time() - started)
-    return min(taken)
+    return min(taken) / repeats
 
 
 def engine_of(job: Any, n: int) -> tuple[Engine, np.ndarray]:
@@ -59,7 +60,7 @@ def of_ops(engine: Engine, x: np.ndarray) -> list[tuple[str, float]]:
             samples = int(program["block"].max()) if op["split"] == SAMPLES else engine.batch_size
             call = signature(int(program[number]["kernel"]))
             at = program.ctypes.data + number * OP.itemsize
-            seconds = least(call, at, context.ctypes.data, 0, samples, 1.0, rounds=100)
+            seconds = least(call, at, context.ctypes.data, 0, samples, 1.0, rounds=30, repeats=20)
             found.append((op["kernel"].function.__name__, 1e6 * seconds / samples))
     return found
 
