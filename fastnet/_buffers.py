@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numba.core.errors import NumbaError
 
-from fastnet._state import FloatArray, settle
+from fastnet._state import FloatArray, Owned
 
 _KEPT = 4  # arrays for one purpose: two in turn, for two sizes of batches
 
@@ -30,17 +30,15 @@ UNUSUAL = (TypeError, ValueError, AttributeError, KeyError, IndexError, NumbaErr
 PLAIN: set[type] = set()  # classes whose attributes are fastnet's own: the short way may go to their dictionary
 
 
-class Buffered:
+class Buffered(Owned):
     """A layer with buffers. They are no part of its state: neither copied nor pickled nor among its attributes."""
 
-    __slots__ = ("__dict__", "__weakref__", "_buffers", "_owner")
+    __slots__ = ("_buffers",)
     _buffers: Buffers
-    _owner: Any  # what holds some of its attributes meanwhile, see `training.on_batch`; usually None
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__new__(cls)
         layer._buffers = {}
-        layer._owner = None
         return layer
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -50,10 +48,6 @@ class Buffered:
         if all(getattr(cls, hook) is getattr(object, hook) for hook in hooks) and all(
                 isinstance(getattr(cls, name), FloatArray) for name in names):
             PLAIN.add(cls)
-
-    def __getstate__(self) -> dict[str, Any]:
-        settle((self,))
-        return self.__dict__.copy()
 
 
 def in_order(a: np.ndarray) -> np.ndarray:

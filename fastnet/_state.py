@@ -46,12 +46,46 @@ class FloatArray:
         layer.__dict__[self.name] = value
 
 
+class Remembered(FloatArray):
+    """An attribute of a layer that holds anything it remembers of its last input, or None before there was one."""
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        layer.__dict__[self.name] = value
+
+
+class Owned:
+    """A layer some of whose attributes may be held elsewhere until they are read, by its ``_owner``.
+
+    That is `training.on_batch.OnBatch` or `training.last_batch.LastBatch`, usually nobody. Copies and pickles are whole.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_owner")
+    _owner: Any
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        layer = super().__new__(cls)
+        layer._owner = None
+        return layer
+
+    def __getstate__(self) -> dict[str, Any]:
+        settle((self,))
+        return self.__dict__.copy()
+
+
 def settle(objects: Iterable[Any]) -> None:
-    """Have layers hold themselves what a compiled step keeps for them, see `training.on_batch`."""
+    """Have layers hold themselves what is kept for them elsewhere, see `Owned`."""
     for o in objects:
         owner = getattr(o, "_owner", None)
         if owner is not None:
             owner.give("")
+
+
+def _pending(o: Any) -> Any:
+    """The owner that a layer still has once its parameters are its own; None without one."""
+    owner = getattr(o, "_owner", None)
+    if owner is not None and owner.holds:
+        owner.give("")
+    return getattr(o, "_owner", None)
 
 
 def snapshot(objects: Iterable[Any], copy: bool = False) -> Callable[[], None]:
@@ -86,10 +120,9 @@ class unchanged_on_error:
         others = []
         for o in objects:
             if known_class(type(o)):
+                owner = _pending(o) if getattr(o, "_owner", None) is not None else None
                 held = o.__dict__
-                if getattr(o, "_owner", None) is not None:
-                    settle((o,))
-                self.own.append((held, held.copy()))
+                self.own.append((o, held, held.copy(), owner))
             else:
                 others.append(o)
         self.put_back = snapshot(others) if others else None
@@ -100,8 +133,10 @@ class unchanged_on_error:
     def __exit__(self, error: type[BaseException] | None, *_: Any) -> None:
         if error is None:
             return
-        for held, before in self.own:
+        for o, held, before, owner in self.own:
             _refill(held, before)
+            if owner is not None:
+                o._owner = owner
         if self.put_back is not None:
             self.put_back()
 
@@ -129,7 +164,9 @@ def _remember(o: Any, owner: type, copy: bool, restores: list[Callable[[], None]
     if id(o) in seen:
         return
     seen.add(id(o))
-    settle((o,))
+    pending = _pending(o)
+    if pending is not None:
+        restores.append(functools.partial(setattr, o, "_owner", pending))
     held = getattr(o, "__dict__", None)
     if isinstance(o, np.ndarray):
         if copy and o.flags.writeable:

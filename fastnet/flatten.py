@@ -5,13 +5,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet._state import Owned, Remembered
 from fastnet.kernels.flatten import flatten_backward, flatten_forward
 from fastnet.layer import known
 from fastnet.lowering import Buffer, Lowering
 
 
 @known
-class FlattenLayer:
+class FlattenLayer(Owned):
     """Lays out every image as one row: first its channels, in each its rows from the top.
 
     Attributes
@@ -29,10 +30,12 @@ class FlattenLayer:
              [7., 8.]]]])
     """
 
+    orig_shape = Remembered()
+
     takes_images = True  # for Lowering
 
     def __init__(self) -> None:
-        self.orig_shape: tuple[int, ...] | None = None
+        self.orig_shape = None
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; None for a number of values that is not known yet."""

@@ -309,6 +309,8 @@ class Lowering:
                 raise Unsupported(f"layers[{self.layer}]: {type(layer).__name__} has no lowering")
             x = lower(self, x if getattr(layer, "takes_images", False) else x.as_rows(self))
         x = x.as_rows(self)
+        if self.forward_only:
+            self._tape.clear()
         if self.forward_only or loss is None:
             return x
         gradient: Buffer | None = loss.lower(self, x)
@@ -316,9 +318,9 @@ class Lowering:
 
     def way_back(self, gradient: Buffer | None) -> Buffer | None:
         """Add the way back from the gradient of the output; returns the gradient of the input, if it is needed."""
-        for function in reversed(self._tape):
+        while self._tape:  # which refers to the layers: nothing of it stays
             assert gradient is not None
-            gradient = function(gradient)
+            gradient = self._tape.pop()(gradient)
         return gradient
 
     def ops(self, *, forward: bool = True, backward: bool = True, gathered: bool = False,

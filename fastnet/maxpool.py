@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
+from fastnet._state import Owned, Remembered
 from fastnet.image_lowering import lower_maxpool
 from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward
 from fastnet.layer import known
@@ -12,7 +13,7 @@ from fastnet.lowering import Buffer, Lowering
 
 
 @known
-class MaxPoolLayer:
+class MaxPoolLayer(Owned):
     """Maximum pooling: of every size x size window of an image, the largest value.
 
     Windows do not overlap. Rows and columns behind the last whole window are ignored. Of equal maxima in a window each
@@ -39,11 +40,13 @@ class MaxPoolLayer:
              [5., 5., 0.]]]])
     """
 
+    locs = Remembered()
+
     takes_images = True  # for Lowering
 
     def __init__(self, size: int = 2) -> None:
         self.size = _checks.whole_number("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
-        self.locs: npt.ArrayLike | None = None
+        self.locs = None
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._state import FloatArray
+from fastnet._state import FloatArray, Owned
 from fastnet.kernels.mean_squared_error import (
     mean_squared_error_backward,
     mean_squared_error_forward,
@@ -17,7 +17,7 @@ from fastnet.lowering import ROWS, Buffer, Lowering
 
 
 @known
-class MeanSquaredErrorLayer:
+class MeanSquaredErrorLayer(Owned):
     """Mean squared error of outputs and targets, over the samples and the outputs.
 
     Attributes

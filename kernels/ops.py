@@ -85,7 +85,7 @@ def softmax_cross_entropy(op, data, batch, i0, i1, one):
         losses[i] = loss
 
 
-@jit
+@jit_exact  # where t / p overflows, t / p p must not become t
 def _gradient_of_lost(dz, p, t, n):
     """dz of a sample whose true class has no probability, or so little that t / p overflows: NaN, as the layers find it.
 

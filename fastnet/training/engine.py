@@ -9,8 +9,9 @@ import numpy as np
 from fastnet.kernels import step
 from fastnet.kernels.structs import ADAM, MOMENTUM, SGD, Data, Hyperparameters
 from fastnet.kernels.threads import run
-from fastnet.lowering import DATA, LOSSES, MOMENTS, STATE, WORK, Lowering, assemble, spread
+from fastnet.lowering import DATA, LOSSES, MOMENTS, STATE, WORK, Buffer, Lowering, assemble, spread
 from fastnet.training.first import Gram, Plain, RowSpace, Source, Windowed, no_gram
+from fastnet.training.last_batch import Parameters, ParametersBefore
 
 WAYS: dict[str, Any] = {way.name: way for way in (Plain, Gram, Windowed)}
 
@@ -87,6 +88,27 @@ class Engine:
                 self.check_interrupt()
         return losses
 
+    def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> tuple[float, ParametersBefore]:
+        """Train on the rows from `start` on, the last batch of a fit, and put the parameters into the layers.
+
+        Returns the loss, and a function of the batch's x that gives the parameters from before this step.
+        """
+        state, slots, way = self._arenas[STATE].copy(), self.net.slots, self.way
+        first = way.before_step(lr, self.weight_decay) if isinstance(way, RowSpace) else None
+        loss = self.epoch(lr, order, len(self.t), start)[0]
+        self.write()
+        if first is None and isinstance(way, RowSpace):
+            first = way.undone(self.model.layers[0].W, self._rows_of(way.gradient, len(self.t) - start), lr,
+                               self.weight_decay)
+
+        def before(x: np.ndarray) -> Parameters:
+            found = {(slot.layer, slot.name): slot.get(state) for slot in slots}
+            if first is not None:
+                found[0, "W"] = first(x)
+            return found
+
+        return loss, before
+
     def batch(self, x: np.ndarray, t: np.ndarray, lr: float) -> float:
         """Train on one batch of other data, no larger than the engine's batches; returns its loss; by plain SGD."""
         n, losses = len(x), np.empty(1)
@@ -151,6 +173,12 @@ class Engine:
         step_ = source.rows.strides[0] // source.rows.itemsize
         return Data(address(source.rows) - source.row_at * source.rows.strides[0], step_, source.targets, source.order,
                     source.gathered, address(self._arenas[WORK][self._rows.offset:]), self._rows_row)
+
+    def _rows_of(self, buffer: Buffer | None, n: int) -> np.ndarray:
+        """The first n rows of a buffer."""
+        assert buffer is not None
+        at = buffer.place.offset
+        return self._arenas[WORK][at:at + n * buffer.row].reshape(n, buffer.row)[:, :buffer.columns]
 
     def _hyper(self, lr: float) -> Hyperparameters:
         return hyperparameters(self.dtype, lr, self.momentum, self.weight_decay, self.optimizer, self.net.sizes[STATE],

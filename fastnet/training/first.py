@@ -13,7 +13,7 @@ call by call, and what the layer's weights are.
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,6 +129,7 @@ class RowSpace:
         self.e = np.zeros(columns if momentum else (0, 0, 0), dtype)
         self.scales = np.array(START)
         self.visited = 0  # rows of D, from the top, that may not be 0
+        self.gradient: Buffer | None = None  # dA of the last batch
 
     @property
     def columns(self) -> int:
@@ -144,6 +145,7 @@ class RowSpace:
                     c=y.mat, bias=b.place, n=n_o)
 
         def backward(dy: Buffer) -> None:
+            self.gradient = dy
             net.update(GRAM_UPDATE, split=TEAM, reads={dy: COLUMNS}, writes={"D": COLUMNS}, b=dy.mat, n=n_o, rank=1)
             net.update_bias(b, dy)
 
@@ -172,6 +174,27 @@ class RowSpace:
             W += self.dtype.type(of_v0) * self.v0
         matmul(W, d.T, self.rows, alpha=of_rows, beta=1.0)
         return W
+
+    def before_step(self, lr: float, decay: float) -> Callable[[np.ndarray], np.ndarray] | None:
+        """A function that gives W as it is now, for `Engine.last_batch`; None if `undone` can find it after the step."""
+        if not self.e.size and lr * decay != 1:
+            return None
+        W = self.weights()
+        return lambda x: W
+
+    def undone(self, W: np.ndarray, dA: np.ndarray, lr: float, decay: float) -> Callable[[np.ndarray], np.ndarray]:
+        """A function of a batch's x that gives W as it was before the batch's step W = (1 - lr decay) W - lr dA.T x.
+
+        So the product of all rows of X, which forms W, is needed only once.
+        """
+        W, dA, shrink = W.copy(), dA.copy(), 1 - lr * decay
+
+        def before(x: np.ndarray) -> np.ndarray:
+            was = W.copy()
+            matmul(was, dA.T, x, alpha=lr / shrink, beta=1 / shrink)
+            return was
+
+        return before
 
     def save(self) -> Any:
         """What `restore` needs to go back to this state."""

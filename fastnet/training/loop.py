@@ -15,11 +15,12 @@ from fastnet.kernels.threads import region
 from fastnet.training.divergence import advice, unsound
 from fastnet.training.engine import Engine
 from fastnet.training.history import EpochReport, History
+from fastnet.training.last_batch import LastBatch, present_parameters, release
 from fastnet.training.layerwise import Descent, Layerwise, forward_backward
 from fastnet.training.mixed import Mixed
 from fastnet.training.options import FitOptions
 from fastnet.training.plan import Plan
-from fastnet.training.scoring import score
+from fastnet.training.scoring import converted, score
 from fastnet.training.watching import Watched
 
 
@@ -155,8 +156,15 @@ def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
         raise
     if not whole:
         engine.write()
-        with np.errstate(all="ignore"):
-            _forward_backward(model, x, t, order, (len(x) - 1) // engine.batch_size * engine.batch_size)
+        start = (len(x) - 1) // engine.batch_size * engine.batch_size
+        if isinstance(engine, Engine):
+            now = present_parameters(model)
+            _leave(model, engine, x, t, order, start, lambda _: now)
+        else:
+            with np.errstate(all="ignore"):
+                _forward_backward(model, x, t, order, start)
+    if not isinstance(engine, Engine):
+        release(model)
 
 
 def _by_layers(engine, model, x, t, options) -> Layerwise:
@@ -168,7 +176,14 @@ def _by_layers(engine, model, x, t, options) -> Layerwise:
 
 
 def _last_batch(model, engine, x, t, order, start, lr, options) -> float:
-    """The fit's last batch layer by layer, so that the layers hold what a hand-written loop would have left in them."""
+    """The fit's last batch, after which the layers hold what a hand-written loop would have left in them.
+
+    A compiled engine leaves the batch to be computed from, see `LastBatch`; else it goes through the layers.
+    """
+    if isinstance(engine, Engine):
+        loss, before = engine.last_batch(lr, order, start)
+        _leave(model, engine, x, t, order, start, before)
+        return loss
     engine.write()
     if isinstance(engine, Mixed):
         engine.hand_over()
@@ -176,12 +191,20 @@ def _last_batch(model, engine, x, t, order, start, lr, options) -> float:
     descent = engine.descent if engine.name == "layers" else Descent(model, options, moments, engine.steps)
     loss = _forward_backward(model, x, t, order, start)
     descent.step(lr)
-    # a compiled engine takes this step too: its loss is what a sweep, which forms no weights, gets to the bit
-    return engine.epoch(lr, order, len(x), start)[0] if isinstance(engine, Engine) else loss
+    return loss
+
+
+def _leave(model, engine, x, t, order, start, parameters) -> None:
+    rows = _rows(order, start)
+    LastBatch(model, converted(x[rows], engine.dtype, copy=True), np.array(t[rows]), parameters)
 
 
 def _forward_backward(model, x, t, order, start) -> float:
-    return forward_backward(model, x, t, slice(start, None) if order is None else order[start:])
+    return forward_backward(model, x, t, _rows(order, start))
+
+
+def _rows(order: np.ndarray | None, start: int) -> slice | np.ndarray:
+    return slice(start, None) if order is None else order[start:]
 
 
 def _report(engine, epoch: int, lr: float, loss: float, options: FitOptions, seconds: float) -> EpochReport:

@@ -160,7 +160,7 @@ class OnBatch:
 
 def _runner(model: Any) -> OnBatch | None:
     owner = getattr(model.loss, "_owner", None)
-    return owner if owner is not None and owner.model is model else None
+    return owner if isinstance(owner, OnBatch) and owner.model is model else None
 
 
 def _compiles(model: Any, x: np.ndarray) -> bool:
