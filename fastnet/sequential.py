@@ -278,8 +278,9 @@ class Sequential:
         and returns two arrays of shape (epochs,): the losses, and the loss on the test data after each epoch.
 
         Afterwards the layers hold the parameters, and the last batch's inputs, outputs and gradients; if training ended
-        early, those are of the last batch with the final parameters. ``history`` has the full record. Interrupted by
-        Ctrl-C or an error, the layers hold the last complete epoch.
+        early, those are of the last batch with the final parameters. After compiled training they are computed when one of
+        them is read, from copies of that batch and of the parameters; before that, ``vars(layer)`` does not show them.
+        ``history`` has the full record. Interrupted by Ctrl-C or an error, the layers hold the last complete epoch.
 
         A compiled engine trains only what is exactly fastnet's own. Subclasses of its layers, methods replaced on an
         instance or a class, and a loss or layers of your own run as they are written, once a mini-batch, perhaps between

@@ -28,6 +28,7 @@ from fastnet import (
     SoftMaxLayer,
     TanhLayer,
 )
+from fastnet._state import settle
 from fastnet.layer import decaying, output_shape, parameters, updater
 from fastnet.sweep import lr_sweep
 from fastnet.training.watching import reaches
@@ -694,6 +695,7 @@ def held(value):
         return [array for inner in value for array in held(inner)]
     if isinstance(value, dict):
         return [array for name in sorted(value) if value[name] is not None for array in held(value[name])]
+    settle([value])  # what a fit leaves behind is computed when somebody asks for it
     slots = {name: getattr(value, name, None) for name in getattr(type(value), "__slots__", ()) if not name.startswith("_")}
     return held({**getattr(value, "__dict__", {}), **slots}) if hasattr(value, "forward") else []
 
