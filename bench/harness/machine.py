@@ -65,14 +65,22 @@ def limits() -> dict[str, Any]:
 
 def fingerprint() -> dict[str, Any]:
     """What a figure depends on: CPU, features, cores, threads and versions."""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
     versions = {name: version for name in PEERS if (version := _version(name))}
     return {
         "cpu": _cpu_name(), "llvm_cpu": llvm.get_host_cpu_name(), "features": _features(), "vector_bits": VECTOR_BITS,
         "cores": available_cores(), "threads": get_num_threads(), "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(), "numpy": np.__version__, "numba": numba.__version__,
-        "llvmlite": llvmlite.__version__, "blas": f"{blas.get('name')} {blas.get('version')}", **versions,
+        "llvmlite": llvmlite.__version__, "blas": _blas(), **versions,
     }
+
+
+def _blas() -> str:
+    """Name and version of the library behind NumPy's products, as NumPy was built; NumPy 1.24 does not keep them."""
+    try:
+        blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
+    except TypeError:  # no mode
+        return "unknown"
+    return f"{blas.get('name')} {blas.get('version')}"
 
 
 def _version(name: str) -> str | None:
