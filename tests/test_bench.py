@@ -1,6 +1,7 @@
 """Every benchmark collects, verifies its results and runs once, on tiny sizes; the timing itself is right."""
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,16 +20,28 @@ STEMS = ("full", "relu", "softmax", "cross_entropy", "sgd", "gemm", "step", "gra
          "leaky_relu", "tanh", "mean_squared_error", "estimator", "conv", "maxpool", "flatten", "images")
 
 
-@pytest.mark.parametrize("stem", STEMS)
-def test_a_benchmark_runs_once(stem, tmp_path):
-    file = tmp_path / "run.json"
+@pytest.fixture(scope="module")
+def tiny_run(tmp_path_factory):
+    """All benchmarks, each run once in one process: what it printed, and what it stored."""
+    folder = tmp_path_factory.mktemp("bench")
     env = os.environ | {"FASTNET_BENCH": "tiny", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "pytest", str(ROOT / "bench" / f"bench_{stem}.py"), "-q", "-p", "no:cacheprovider",
-               "-o", "addopts=", "--benchmark-quiet", f"--benchmark-json={file}"]
-    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, cwd=tmp_path)
+    command = [sys.executable, "-m", "pytest", *(str(ROOT / "bench" / f"bench_{stem}.py") for stem in STEMS), "-q", "-rfE",
+               "-p", "no:cacheprovider", "-o", "addopts=", "--benchmark-quiet", f"--benchmark-json={folder / 'run.json'}"]
+    done = subprocess.run(command, env=env, check=False, capture_output=True, text=True, cwd=folder)
+    assert (folder / "run.json").is_file(), done.stdout + done.stderr
+    return done, json.loads((folder / "run.json").read_text())
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_benchmark_runs_once(stem, tiny_run):
+    done, run = tiny_run
+    assert not re.search(rf"^(FAILED|ERROR) .*bench_{stem}\.py", done.stdout, re.MULTILINE), done.stdout + done.stderr
+    assert any(f"bench_{stem}.py" in benchmark["fullname"] for benchmark in run["benchmarks"]), "nothing was timed"
+
+
+def test_a_run_says_what_its_figures_depend_on(tiny_run):
+    done, run = tiny_run
     assert done.returncode == 0, done.stdout + done.stderr
-    run = json.loads(file.read_text())
-    assert run["benchmarks"], "nothing was timed"
     assert {"cpu", "threads", "numpy", "numba", "blas"} <= run["machine_info"]["fingerprint"].keys()
     assert len(table.rows(run["benchmarks"])) == len(run["benchmarks"])
 
@@ -42,7 +55,7 @@ def test_who_computes_something_else_is_not_timed(benchmark):
     with pytest.raises(AssertionError, match=r"numpy is wrong by 0\.5 of the largest number"):
         contest({"fastnet": lambda: np.ones(3), "numpy": lambda: np.array([1, 0.5, 1])}, expected=np.ones(3),
                 tolerance=1e-6)
-    benchmark(int)
+    benchmark.pedantic(int)  # the fixture must be used
 
 
 def test_a_race_records_both_sides_and_the_ratio(benchmark, monkeypatch):
