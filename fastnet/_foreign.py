@@ -46,9 +46,11 @@ def _from_table(who: object, name: str, table: Any, pandas: Any) -> Any:
 
 
 def _from_column(column: Any, pandas: Any) -> Any:
-    if _nullable(column.dtype, pandas) and column.hasnans:
+    if not _nullable(column.dtype, pandas):
+        return column.to_numpy()
+    if column.hasnans:
         return column.to_numpy(float, na_value=float("nan"))
-    return column.to_numpy()
+    return column.to_numpy(getattr(column.dtype, "numpy_dtype", None))  # before pandas 2.2, Int64 would become objects
 
 
 def _nullable(dtype: Any, pandas: Any) -> bool:
