@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 pytest.importorskip("scipy")
-pytest.importorskip("setuptools")
+pytest.importorskip("setuptools", "70.1")  # builds wheels by itself
 
 from fastnet.gate import GateError, environment, judge
 from fastnet.gate.compare import compare, prepare
