@@ -17,6 +17,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 setuptools = pytest.importorskip("setuptools", "77")
@@ -317,7 +318,6 @@ bench = ["torch>=9"]
 
 
 def test_workflows_and_forms_can_be_read():
-    yaml = pytest.importorskip("yaml")
     files = [*(ROOT / ".github").rglob("*.yml"), ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml"]
     read = {file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
     jobs = [job for content in read.values() for job in content.get("jobs", {}).values()]
