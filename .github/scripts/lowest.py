@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-EXTRAS = ("test",)
+EXTRAS = ("test", "docs")
 _REQUIREMENT = re.compile(r'"([A-Za-z0-9._-]+)(?:\[[a-z,]+\])?>=([0-9.]+)"')  # without a marker
 
 
 def lowest(text: str) -> dict[str, str]:
-    """Name and version of each requirement: of the package, and of the extras for its tests."""
+    """Name and version of each requirement: of the package, and of the extras for its tests and documentation."""
     blocks = [re.search(rf"^{name} = \[(.*?)\]$", text, re.MULTILINE | re.DOTALL) for name in ("dependencies", *EXTRAS)]
     return {name: version for block in blocks if block for name, version in _REQUIREMENT.findall(block.group(1))}
 
