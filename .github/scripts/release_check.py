@@ -1,24 +1,28 @@
 """Everything that a release must pass and that needs no network beyond packages.
 
-    make release-check                              # whole: both distributions run the whole suite, some 20 minutes
+    make release-check                              # whole: both distributions run the whole suite, some 10 minutes
     python .github/scripts/release_check.py -- -k packaging # what stands behind -- is given to pytest
     python .github/scripts/release_check.py --tag v0.1.0    # also: is that the tag of the version, with changes listed?
 
-It builds the source distribution and, from it, the wheel; checks their metadata; runs the tests of each in an environment
-of its own outside the checkout; and installs the wheel beside Hugging Face's `kernels`, which has the import name that
-the folder of kernels has in a checkout, in both orders, with either uninstalled.
+It builds the source distribution and, from it, the wheel; checks their metadata; installs the wheel beside Hugging
+Face's `kernels`, which has the import name that the folder of kernels has in a checkout, in both orders, with either
+uninstalled; and runs the tests of each in an environment of its own outside the checkout, both at once, since most of a
+test keeps one core busy. With --jobs 1, one after the other.
 """
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tempfile
 import venv
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parents[2]
 TESTED_WITH = ("tests", "bench", "docs", "examples", "scripts")  # what a wheel's tests need beside what is installed
@@ -32,20 +36,29 @@ assert "site-packages" in relu.__file__, relu.__file__
 THEIRS = "import kernels; assert hasattr(kernels, 'get_kernel') and not hasattr(kernels, 'gemm'), kernels.__file__"
 
 
-def run(*command: object, cwd: Path) -> None:
-    """Run a command that must succeed, without the settings of a checkout."""
+def run(*command: object, cwd: Path, log: IO[str] | None = None) -> None:
+    """Run a command that must succeed, without the settings of a checkout; what it prints goes to `log`, if given."""
     print("+", *command, flush=True)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
-    subprocess.run([str(part) for part in command], cwd=cwd, env=environment, check=True)
+    subprocess.run([str(part) for part in command], cwd=cwd, env=environment, check=True, stdout=log, stderr=log)
 
 
 class Environment:
-    """A clean virtual environment."""
+    """A clean virtual environment; with `behind`, one that sees another's packages behind its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, behind: Environment | None = None) -> None:
         venv.create(folder, with_pip=True)
         self.folder = folder
         self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        if behind is not None:
+            (self.site / "behind.pth").write_text(f"{behind.site}\n", encoding="utf-8")
+
+    @property
+    def site(self) -> Path:
+        """Its folder of packages."""
+        scheme = "venv" if sys.version_info >= (3, 11) else sysconfig.get_default_scheme()
+        paths = {"base": str(self.folder), "platbase": str(self.folder)}
+        return Path(sysconfig.get_path("purelib", scheme, vars=paths))
 
     def pip(self, *arguments: object) -> None:
         """Run pip in it."""
@@ -76,38 +89,65 @@ def check_version(tag: str | None) -> None:
         raise SystemExit(f"release-check: CHANGELOG.md has no entry '## {version}': give Unreleased that name and a date.")
 
 
-def test_sdist(sdist: Path, work: Path, arguments: list[str]) -> None:
-    """The unpacked source distribution passes its own tests."""
+def prepare_sdist(sdist: Path, work: Path) -> tuple[Path, Path]:
+    """Install the source distribution and unpack it: the interpreter, and the folder whose tests it is to pass."""
     environment = Environment(work / "of-sdist")
     environment.pip("install", f"{sdist}[test]")
     with tarfile.open(sdist) as archive:
         archive.extractall(work / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     folder, = (work / "unpacked").iterdir()
-    run(environment.python, "-m", "pytest", "-q", *arguments, cwd=folder)
+    return environment.python, folder
 
 
-def test_wheel(wheel: Path, work: Path, arguments: list[str]) -> None:
-    """The installed wheel passes the tests, which stand in a folder without the package."""
+def prepare_wheel(wheel: Path, work: Path) -> tuple[Path, Path]:
+    """Install the wheel, and put the tests in a folder without the package: the interpreter, and that folder."""
     environment = Environment(work / "of-wheel")
     environment.pip("install", f"{wheel}[test]")
     folder = work / "tests-alone"
     folder.mkdir()
     for name in TESTED_WITH:
         if (ROOT / name).exists():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results", "_build"))
     for file in [*ROOT.glob("*.md"), *(path for path in ROOT.glob("*.py") if path.name != "setup.py")]:
         shutil.copy(file, folder)
     shutil.copy(ROOT / "pyproject.toml", folder)
-    run(environment.python, "-m", "pytest", "-q", *arguments, cwd=folder)
+    return environment.python, folder
+
+
+def test(prepared: dict[str, tuple[Path, Path]], work: Path, arguments: list[str], jobs: int) -> None:
+    """Run the suite in each of the folders prepared, `jobs` at once, and print what each printed when it ends."""
+
+    def run_one(name: str) -> bool:
+        python, folder = prepared[name]
+        with open(work / f"{name}.log", "w", encoding="utf-8") as log:
+            try:
+                run(python, "-m", "pytest", "-q", "-rs", *arguments, cwd=folder, log=log)
+            except subprocess.CalledProcessError:
+                return False
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(run_one, name): name for name in prepared}
+        failed = []
+        for done in concurrent.futures.as_completed(running):
+            name = running[done]
+            print((work / f"{name}.log").read_text(encoding="utf-8"), flush=True)
+            print(f"release-check: the tests of the {name} {'passed' if done.result() else 'FAILED'}.", flush=True)
+            failed += [] if done.result() else [name]
+    if failed:
+        raise SystemExit(f"release-check: the tests of the {' and the '.join(failed)} failed.")
 
 
 def test_beside(wheel: Path, work: Path) -> None:
     """Beside Hugging Face's `kernels`, installed in both orders and either uninstalled, both are whole."""
+    needed = Environment(work / "needed")  # what both need, once
+    needed.pip("install", wheel, "kernels")
+    needed.pip("uninstall", "--yes", "fastnet-kernels", "kernels")
     for order in ([wheel, "kernels"], ["kernels", wheel]):
         for gone, left in (("kernels", OURS), ("fastnet-kernels", THEIRS)):
-            environment = Environment(Path(tempfile.mkdtemp(dir=work)))
+            environment = Environment(Path(tempfile.mkdtemp(dir=work)), behind=needed)
             for what in order:
-                environment.pip("install", what)
+                environment.pip("install", "--no-deps", what)
             environment.python_runs(OURS)
             environment.python_runs(THEIRS)
             environment.pip("uninstall", "--yes", gone)
@@ -119,6 +159,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tag", help="the tag that is being released")
     parser.add_argument("--dist", type=Path, metavar="FOLDER", help="leave the distributions here")
+    parser.add_argument("--jobs", type=int, default=2, help="how many suites run at once (default: %(default)s)")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, behind --")
     options = parser.parse_args()
     check_version(options.tag)
@@ -126,8 +167,8 @@ def main() -> None:
         work = Path(folder)
         sdist, wheel = build(work)
         test_beside(wheel, work)
-        test_wheel(wheel, work, options.pytest)
-        test_sdist(sdist, work, options.pytest)
+        prepared = {"wheel": prepare_wheel(wheel, work), "source distribution": prepare_sdist(sdist, work)}
+        test(prepared, work, options.pytest, options.jobs)
         if options.dist is not None:
             shutil.copytree(work / "dist", options.dist, dirs_exist_ok=True)
     print("release-check: passed.")
