@@ -13,7 +13,8 @@ import pytest
 import fastnet
 from fastnet import CrossEntropyLayer, FullLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, SweepResult, lr_sweep
-from fastnet.sweep.journal import Journal, _line
+from fastnet.sweep.journal import Journal
+from fastnet.sweep.lines import line_of
 from fastnet.sweep.session import Session
 from fastnet.sweep.trial import _Run as Run
 from tests.sweeps import assert_same, build, network, small, trial_lines, without_times
@@ -124,9 +125,9 @@ def test_files_that_are_not_ours(tmp_path, content, words):
 def test_a_damaged_line_is_named(whole, tmp_path):
     lines = whole[1].read_bytes().splitlines(keepends=True)
     path = tmp_path / "sweep.jsonl"
-    empty = _line({**parsed(lines[3]), "losses": [], "val_losses": [], "val_accuracies": []})
-    foreign = _line({**parsed(lines[3]), "trial": {**parsed(lines[3])["trial"], "lr": 0.7}})
-    short = _line({**parsed(lines[3]), "val_losses": [1.0]})
+    empty = line_of({**parsed(lines[3]), "losses": [], "val_losses": [], "val_accuracies": []})
+    foreign = line_of({**parsed(lines[3]), "trial": {**parsed(lines[3])["trial"], "lr": 0.7}})
+    short = line_of({**parsed(lines[3]), "val_losses": [1.0]})
     for damaged, words in [(b"\x00" * 20 + b"\n", "its checksum does not match"), (b'{"name": ""}\n', "checksum"),
                            (b"3\n", "checksum"), (b"\n", "it is blank"), (b"  \n", "it is blank"),
                            (lines[3].replace(b"0.3", b"0.2"), "its checksum does not match"),
@@ -194,7 +195,7 @@ def test_the_engine_of_the_file_goes_on(whole, tmp_path):
     path = tmp_path / "sweep.jsonl"
     for engine in ("layers", "fused", "gram", "windows"):
         grid = parsed(asked)
-        path.write_bytes(head + _line({**grid, "engines": [[setting, engine] for setting, _ in grid["engines"]]}))
+        path.write_bytes(head + line_of({**grid, "engines": [[setting, engine] for setting, _ in grid["engines"]]}))
         assert lr_sweep(**small(resume=path)).engines == {"": engine}
         assert {line["engine"] for line in trial_lines(path)} == {engine}
 

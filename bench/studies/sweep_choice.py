@@ -24,7 +24,8 @@ import numpy as np
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.dataset import load
 from fastnet.sweep import SweepResult, lr_sweep
-from fastnet.sweep.choice import Candidate, Table, choose
+from fastnet.sweep.candidates import Candidate, Table
+from fastnet.sweep.choice import choose
 from fastnet.sweep.search import SEARCHES
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.sweep.trial import Record

@@ -10,10 +10,11 @@
 ``search``       which trials to run: all, successive halving, or a grid that finds itself
 ``session``      hands trials to threads or to an executor, and keeps what comes back
 ``executors``    how data get to where trials run: threads, processes, a Dask ``cluster``
-``journal``      the file that a sweep is resumed from; ``fingerprint``: what it may not change
+``journal``      the file that a sweep is resumed from, and its ``lines``; ``fingerprint``: what it may not change
 ``states``       where stopped trials wait to go on
-``choice``       which rate to take, and how sure that is; ``statistics``
-``result``       `SweepResult`: arrays, ``tables``, the suggested rate
+``metrics``      what trials are judged by; ``candidates``: what can be chosen, in a table
+``choice``       which rate to take, and how sure that is; ``ranking`` and ``statistics``
+``result``       `SweepResult`: ``arrays``, ``tables``, the suggested rate, the ``best`` model trained again
 ``plot``         its picture; ``report``: its page
 ``command``      ``fastnet sweep``
 ===============  =======================================================================================

@@ -25,8 +25,8 @@ from fastnet import (
 )
 from fastnet.cli import failed, subcommand
 from fastnet.dataset import SOURCES, load
-from fastnet.sweep.choice import METRICS
 from fastnet.sweep.grid import is_automatic, rates
+from fastnet.sweep.metrics import METRICS
 from fastnet.sweep.result import SweepResult
 from fastnet.sweep.run import check, lr_sweep
 from fastnet.sweep.schedules import NAMED

@@ -1,14 +1,13 @@
 """The picture of a sweep: losses against epoch, one curve per rate; accuracy or loss against the rate, with its interval."""
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure  # without pyplot: no window, no state, any thread
 
 from fastnet import _checks
+from fastnet._figure import Picture
 from fastnet._student import quantile
 from fastnet.sweep import tables
 from fastnet.sweep.result import SweepResult
@@ -24,15 +23,6 @@ _METRICS = {"val_accuracy": ("validation accuracy", "#0072b2", "o"), "test_accur
             "best_val_loss": ("validation loss, best epoch", "#0072b2", "o"),
             "best_val_accuracy": ("validation accuracy, best epoch", "#0072b2", "o")}
 _LEAST = 0.1  # of the accuracy axis: a difference of one image in a hundred must not look like a cliff
-
-
-class Picture(Figure):
-    """A matplotlib Figure that a notebook shows by itself."""
-
-    def _repr_png_(self) -> bytes:
-        image = io.BytesIO()
-        self.savefig(image, dpi=100, format="png")
-        return image.getvalue()
 
 
 def draw(result: SweepResult, metric: str | None = None) -> Picture:

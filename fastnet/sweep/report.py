@@ -15,7 +15,8 @@ from fastnet._version import __version__
 from fastnet.sweep import tables
 from fastnet.sweep._page import CSS, JS
 from fastnet.sweep.charts import Chart, colour, heat
-from fastnet.sweep.choice import METRICS, Suggestion, value_of
+from fastnet.sweep.choice import Suggestion
+from fastnet.sweep.metrics import METRICS, value_of
 from fastnet.sweep.plot import best_settings
 from fastnet.sweep.result import SweepResult
 from fastnet.sweep.spec import Setting

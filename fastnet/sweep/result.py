@@ -1,11 +1,10 @@
 """What a sweep found."""
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,8 +12,10 @@ import numpy as np
 from fastnet import _checks
 from fastnet.sequential import Sequential
 from fastnet.sweep import choice, journal, tables
-from fastnet.sweep.choice import METRICS, Suggestion, Table, tabulate
-from fastnet.sweep.folds import held_out, rows_of
+from fastnet.sweep.arrays import Arrays
+from fastnet.sweep.candidates import Table, tabulate
+from fastnet.sweep.choice import Suggestion
+from fastnet.sweep.metrics import check_metric
 from fastnet.sweep.spec import Builders, Setting, Spec, Trial
 from fastnet.sweep.trial import Record
 
@@ -28,7 +29,7 @@ class Score(NamedTuple):
     diverged: int
 
 
-class SweepResult:
+class SweepResult(Arrays):
     """The trials of a sweep, as arrays, tables and a picture.
 
     Arrays have an axis for the rates and one for the seeds, in the order they were asked for; with cross-validation a third
@@ -77,99 +78,6 @@ class SweepResult:
         spec, engines, records = journal.read(path)
         return cls(spec, records, engines)
 
-    # --- arrays -------------------------------------------------------------------------------------------------------
-
-    @property
-    def axes(self) -> dict[str, tuple[Any, ...]]:
-        return self.spec.axes
-
-    @property
-    def lrs(self) -> tuple[float, ...]:
-        return self.spec.lrs
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return self.spec.seeds
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.spec.names
-
-    @property
-    def metric(self) -> str | None:
-        """What `lr_sweep` was told to judge by."""
-        return self.spec.metric
-
-    @property
-    def engines(self) -> dict[str, str]:
-        by_network = {setting.name: engine for setting, engine in self.settings_engines.items()}
-        if all(by_network[setting.name] == engine for setting, engine in self.settings_engines.items()):
-            return by_network
-        return {self.spec.label(setting): engine for setting, engine in self.settings_engines.items()}
-
-    @property
-    def losses(self) -> np.ndarray:
-        return self._by_epoch(lambda record: record.losses)
-
-    @property
-    def val_losses(self) -> np.ndarray:
-        return self._by_epoch(lambda record: record.val_losses)
-
-    @property
-    def val_accuracies(self) -> np.ndarray:
-        return self._by_epoch(lambda record: record.val_accuracies)
-
-    @property
-    def accuracies(self) -> np.ndarray:
-        return self._array(lambda record: record.test.accuracy if record.test else np.nan, np.nan)
-
-    @property
-    def test_losses(self) -> np.ndarray:
-        return self._array(lambda record: record.test.loss if record.test else np.nan, np.nan)
-
-    @property
-    def status(self) -> np.ndarray:
-        return self._array(lambda record: record.status, "missing")
-
-    @property
-    def diverged_in(self) -> np.ndarray:
-        return self._array(lambda record: record.epochs if record.status == "diverged" else 0, 0)
-
-    @property
-    def epochs_run(self) -> np.ndarray:
-        return self._array(lambda record: record.epochs, 0)
-
-    @property
-    def seconds(self) -> np.ndarray:
-        return self._array(lambda record: record.seconds, np.nan)
-
-    @property
-    def finished(self) -> int:
-        """How many trials have been run."""
-        return sum(trial in self.records for trial in self.spec.trials())
-
-    @property
-    def cost(self) -> float:
-        """Epochs that were run, as a part of those of all trials to the end; what diverged ended by itself."""
-        records = [self.records[trial] for trial in self.spec.trials() if trial in self.records]
-        full = sum(record.epochs if record.status == "diverged" else self.spec.epochs for record in records)
-        missing = sum(trial not in self.records for trial in self.spec.trials())
-        return sum(record.epochs for record in records) / max(1, full + missing * self.spec.epochs)
-
-    def _array(self, value: Callable[[Record], Any], missing: Any) -> np.ndarray:
-        axes = self.axes
-        base = Trial(self.names[0], 0.0, 0, 0, self.spec.folds, *self.spec.settings[0][1:])
-        cells = []
-        for values in itertools.product(*axes.values()):
-            record = self.records.get(base._replace(**dict(zip(axes, values))))
-            cells.append(missing if record is None else value(record))
-        array = np.array(cells)
-        return array.reshape(*map(len, axes.values()), *array.shape[1:])
-
-    def _by_epoch(self, values: Callable[[Record], list[float]]) -> np.ndarray:
-        empty = [np.nan] * self.spec.epochs
-        return self._array(lambda record: (values(record) + empty)[:self.spec.epochs], empty)
-
     # --- judgement ----------------------------------------------------------------------------------------------------
 
     def setting(self, who: str = "SweepResult.setting", **wanted: Any) -> Setting:
@@ -184,13 +92,13 @@ class SweepResult:
             _checks.choice(who, "hyperparameter", field, Setting._fields)
             there = [getattr(setting, field) for setting in self.spec.settings]
             if value not in there:
-                raise ValueError(f"{who}: there is no {_words(field)} {value!r}. There is: {_listed(there)}.")
+                raise ValueError(f"{who}: there is no {in_words(field)} {value!r}. There is: {listed(there)}.")
         found = [setting for setting in self.spec.settings
                  if all(getattr(setting, field) == value for field, value in wanted.items())]
         if len(found) > 1:
             open_ = [field for field in self.axes if field in Setting._fields and field not in wanted]
             raise ValueError(f"{who}: say which one: " + "; ".join(
-                f"{field}={_listed(self.axes[field], ' or ')}" for field in open_) + ".")
+                f"{field}={listed(self.axes[field], ' or ')}" for field in open_) + ".")
         return found[0]
 
     def rate(self, lr: float, who: str = "SweepResult.rate") -> float:
@@ -198,7 +106,7 @@ class SweepResult:
         lr = _checks.rate(who, lr)
         found = [rate for rate in self.lrs if f"{rate:.6g}" == f"{lr:.6g}"]
         if not found:
-            raise ValueError(f"{who}: there is no rate {lr:g}. Rates: {_listed(f'{rate:.6g}' for rate in self.lrs)}.")
+            raise ValueError(f"{who}: there is no rate {lr:g}. Rates: {listed(f'{rate:.6g}' for rate in self.lrs)}.")
         return found[0]
 
     def score(self, lr: float, metric: str = "val_accuracy", name: str | None = None, **wanted: Any) -> Score:
@@ -296,7 +204,7 @@ class SweepResult:
         """What `suggest` compares, on all seeds and folds or some."""
         settings = tuple(setting for setting in self.spec.settings
                          if all(getattr(setting, field) == value for field, value in wanted.items()))
-        metric = choice.check_metric("SweepResult.suggest", metric or self.metric, self.validated)
+        metric = check_metric("SweepResult.suggest", metric or self.metric, self.validated)
         return tabulate(self.spec, self.records, metric, settings, repeats)
 
     def _suggestion(self, metric: str | None, wanted: dict[str, Any]) -> Suggestion:
@@ -304,7 +212,7 @@ class SweepResult:
             _checks.choice("SweepResult.suggest", "hyperparameter", field, Setting._fields)
             there = list(dict.fromkeys(getattr(setting, field) for setting in self.spec.settings))
             if value not in there:
-                raise ValueError(f"SweepResult.suggest: there is no {_words(field)} {value!r}. There is: {_listed(there)}.")
+                raise ValueError(f"SweepResult.suggest: there is no {in_words(field)} {value!r}. There is: {listed(there)}.")
         key = metric, tuple(wanted.items()), self.spec, sum(record.epochs for record in self.records.values())
         if key not in self._suggested:
             self._suggested[key] = choice.choose(self.table(metric, **wanted))
@@ -338,48 +246,9 @@ class SweepResult:
         -------
         Sequential
         """
-        who = "SweepResult.best_model"
-        if self._data is None or self._builders is None:
-            raise ValueError(f"{who}: a sweep that was loaded from a file has no data and no networks. Call lr_sweep with "
-                             "them and resume=the file: it runs nothing again.")
-        wanted = wanted if name is None else {"name": name, **wanted}
-        if lr is None:
-            lr = self._suggestion(None, wanted)
-        setting = lr.setting if isinstance(lr, Suggestion) and not wanted else self._first_setting(who, wanted)
-        rate = next((known for known in self.lrs if f"{known:.6g}" == f"{lr:.6g}"), float(lr))
-        trial = self._trial(setting, rate, seed, fold)
-        if trial is None:
-            raise ValueError(f"{who}: no trial of {self.spec.trial(setting, rate, seed or 0, fold or 0)} is finished. "
-                             f"Rates: {_listed(f'{rate:g}' for rate in self.lrs)}; seeds: {list(self.seeds)}"
-                             + (f"; names: {list(self.names)}." if self.names != ("",) else "."))
-        x, t, validation, _ = self._data
-        if fold is not None and self.spec.folds:
-            train, out = rows_of(held_out(t, self.spec.folds), fold)
-            x, t, validation = x[train], t[train], (x[out], t[out])
-        spec, model = self.spec, self._builders.build(setting.name, trial.seed)
-        model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), trial.batch_size,
-                  engine=self.settings_engines[setting], validation=validation, shuffle=spec.shuffle,
-                  rng=trial.seed if spec.shuffle else None, momentum=trial.momentum, weight_decay=trial.weight_decay,
-                  progress=False)
-        return model
+        from fastnet.sweep.best import best_model
 
-    def _first_setting(self, who: str, wanted: dict[str, Any]) -> Setting:
-        """Where a choice is left, the one of the suggestion."""
-        try:
-            return self.setting(who, **wanted)
-        except ValueError:
-            best = self.suggestion()
-            if best is None or any(getattr(best.setting, field, None) != value for field, value in wanted.items()):
-                raise
-            return best.setting
-
-    def _trial(self, setting: Setting, lr: float, seed: int | None, fold: int | None) -> Trial | None:
-        """The best finished trial of a rate."""
-        metric = choice.check_metric("SweepResult.best_model", self.metric, self.validated)
-        of = [self.spec.trial(setting, lr, s, f) for s, f in self.spec.repeats()
-              if seed in (None, s) and fold in (None, f)]
-        of = [trial for trial in of if trial in self.records and (seed is not None or self.records[trial].status == "done")]
-        return max(of, key=lambda trial: METRICS[metric].sign * choice.value_of(self.records[trial], metric), default=None)
+        return best_model(self, lr, seed, fold, wanted if name is None else {"name": name, **wanted})
 
     # --- tables and pictures ------------------------------------------------------------------------------------------
 
@@ -433,11 +302,11 @@ class SweepResult:
         return tables.notebook(self)
 
 
-def _words(field: str) -> str:
+def in_words(field: str) -> str:
     return field.replace("_", " ")
 
 
-def _listed(values: Any, by: str = ", ") -> str:
+def listed(values: Any, by: str = ", ") -> str:
     return by.join(dict.fromkeys(value if isinstance(value, str) and "'" in repr(value) and _number(value) else repr(value)
                                  for value in values))
 

@@ -16,9 +16,9 @@ from fastnet._system import available_memory, deferred_interrupt
 from fastnet.kernels.threads import get_num_threads
 from fastnet.sequential import Sequential
 from fastnet.sweep import fingerprint, grid
-from fastnet.sweep.choice import check_metric
 from fastnet.sweep.executors import LocalThreads, executor_for
 from fastnet.sweep.journal import open_journal
+from fastnet.sweep.metrics import check_metric
 from fastnet.sweep.progress import progress_line
 from fastnet.sweep.result import SweepResult
 from fastnet.sweep.schedules import multipliers

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.sweep.choice import METRICS, Candidate, check_metric, equal_to_best, neighbourhood, value_of
+from fastnet.sweep.candidates import Candidate
+from fastnet.sweep.metrics import METRICS, check_metric, value_of
+from fastnet.sweep.ranking import equal_to_best, neighbourhood
 from fastnet.sweep.spec import Trial
 
 _LOT = 0.2  # part of the repeats that candidates run before they are compared again

@@ -12,8 +12,9 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastnet.sweep.choice import METRICS as CHOSEN_BY
-from fastnet.sweep.choice import as_dict, value_of
+from fastnet.sweep.choice import as_dict
+from fastnet.sweep.metrics import METRICS as CHOSEN_BY
+from fastnet.sweep.metrics import value_of
 from fastnet.sweep.spec import Setting
 from fastnet.sweep.trial import Record
 
