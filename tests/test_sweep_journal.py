@@ -190,6 +190,18 @@ def test_a_full_disk_leaves_whole_lines(whole, tmp_path, monkeypatch):
     assert_same(lr_sweep(**small(resume=full)), result)
 
 
+def test_a_file_from_before_there_were_optimizers_is_read(whole, tmp_path):
+    result, journal = whole[:2]
+    path = tmp_path / "sweep.jsonl"
+    head, *lines = journal.read_bytes().splitlines(keepends=True)
+    with open(path, "wb") as file:
+        file.write(head)
+        for line in map(parsed, lines):
+            (line.get("asked") or line["trial"]).pop("optimizers" if "asked" in line else "optimizer")
+            file.write(line_of(line))
+    assert_same(SweepResult.load(path), result)
+
+
 def test_the_engine_of_the_file_goes_on(whole, tmp_path):
     head, asked, *_ = whole[1].read_bytes().splitlines(keepends=True)
     path = tmp_path / "sweep.jsonl"

@@ -119,6 +119,33 @@ def test_the_table_is_tidy():
     assert not frame.duplicated(["lr", "seed", "batch_size", "momentum"]).any()
 
 
+@pytest.mark.parametrize("engine", ["fused", "layers"])
+def test_optimizers_are_combined_with_rates(tmp_path, engine):
+    arguments = small(lrs=[0.003, 0.03], optimizer=["sgd", "adam"], weight_decay=0.01, seeds=1, test=None, engine=engine)
+    result = lr_sweep(**arguments, resume=tmp_path / "sweep.jsonl")
+    assert result.axes["optimizer"] == ("sgd", "adam") and result.losses.shape == (2, 2, 1, 4)
+    for (i, optimizer), (j, lr) in itertools.product(enumerate(["sgd", "adam"]), enumerate(result.lrs)):
+        losses = build(np.random.default_rng(0)).fit(arguments["x"], arguments["y"], 4, lr, 16, engine=engine,
+                                                     optimizer=optimizer, weight_decay=0.01)
+        np.testing.assert_array_equal(result.losses[i, j, 0], losses)
+    suggested = result.suggest(optimizer="adam")
+    assert suggested.optimizer == "adam" and "optimizer adam" in suggested.explanation()
+    np.testing.assert_array_equal(result.best_model(suggested).history.losses, result.losses[1, result.lrs.index(suggested), 0])
+    assert {row["optimizer"] for row in result.rows()} == {"sgd", "adam"}
+    assert_same(SweepResult.load(tmp_path / "sweep.jsonl"), result)
+
+
+def test_adams_rates_are_found():
+    found = lr_sweep(**small(lrs="auto", optimizer=["sgd", "adam"], test=None, epochs=3, seeds=2))
+    ran = {lr for lr, done in zip(found.lrs, (found.status[1] == "done").any(1)) if done}
+    assert {1e-4, 1e-3, 1e-2} <= ran  # whatever the range test says of gradient descent
+
+
+def test_a_compiled_engine_that_has_no_adam_says_so():
+    with pytest.raises(ValueError, match="Adam changes weights by more than"):
+        lr_sweep(**small(lrs=[0.01], optimizer=["sgd", "adam"], engine="gram"))
+
+
 @pytest.mark.parametrize("name, expected", [("cosine", [1, 0.75, 0.25]), ("linear", [1, 2 / 3, 1 / 3]), ("step", [1, 1, 1]),
                                             (lambda epoch: 1 / (1 + epoch), [1, 1 / 2, 1 / 3])])
 def test_schedules(name, expected):
@@ -131,6 +158,8 @@ def test_schedules(name, expected):
     ({"schedule": "sometimes"}, r"there is no schedule 'sometimes'\. Give 'constant', 'cosine'"), ({"schedule": {}}, "empty dict"),
     ({"schedule": 3}, "must be a name or a function"), ({"schedule": lambda epoch: -1}, "not be negative|not negative"),
     ({"batch_size": [8, 8]}, "each value once"), ({"momentum": []}, "at least one"), ({"batch_size": [8, 0]}, "at least 1"),
+    ({"optimizer": "rmsprop"}, "optimizer must be one of"), ({"optimizer": ["adam", "adam"]}, "each value once"),
+    ({"optimizer": ["sgd", "adam"], "momentum": [0, 0.9]}, "momentum of its own"),
     ({"search": "random"}, "search must be one of"), ({"search": "halving", "lrs": "auto"}, "needs a grid"),
     ({"metric": "speed"}, "metric must be one of"), ({"metric": "val_loss", "validation": None}, "needs validation data"),
 ], ids=str)
@@ -171,6 +200,14 @@ def test_halving_chooses_what_the_full_grid_does_at_less_than_half_the_price(ful
     assert "of the epochs of the full grid" in repr(halved)
     labels = [text.get_text() for axes in halved.plot().axes if axes.get_legend() for text in axes.get_legend().get_texts()]
     assert any("suggested" in label for label in labels)
+
+
+def test_adam_goes_on_to_the_bit():
+    options = dict(MANY, lrs="0.0001:0.1:log12", optimizer="adam", shuffle=True)
+    halved, whole = lr_sweep(**small(**options, search="halving")), lr_sweep(**small(**options))
+    ran = halved.status == "done"
+    assert (halved.status == "stopped").any()
+    np.testing.assert_array_equal(halved.losses[ran], whole.losses[ran])
 
 
 @pytest.mark.parametrize("keep_states", [False, True])
@@ -236,5 +273,10 @@ def test_the_range_test_ends_where_training_does():
 
 def test_data_that_no_rate_suits_are_refused():
     x, y, labels = data()
-    with pytest.raises(ValueError, match=r"the loss is inf before the first step.*Scale them to about 1"):
-        lr_sweep(build, x[:50] * np.float32(1e6), y[:50], lrs="auto", epochs=1, validation=(x[50:], labels[50:]))
+    x = np.float32(1e6) * np.clip(x, 0, 1)
+    with pytest.raises(ValueError, match=r"the loss is inf before the first step.*values of x from 0 to 1e\+06 .*Scale them to "
+                                         r"about 1 first, for example x = \(x - 500000\) / 500000"):
+        lr_sweep(build, x[:50], y[:50], lrs="auto", epochs=1, validation=(x[50:], labels[50:]))
+    every = lr_sweep(build, x[:50], y[:50], lrs=[1e-9, 0.1], epochs=1, seeds=1, validation=(x[50:], labels[50:]))
+    with pytest.raises(ValueError, match=r"every rate diverged, from 1e-09 to 0\.1\..*scale them to about 1"):
+        every.suggest()

@@ -78,6 +78,10 @@ class Suggestion(float):
     def schedule(self) -> str:
         return self.setting.schedule
 
+    @property
+    def optimizer(self) -> str:
+        return self.setting.optimizer
+
     @functools.cached_property
     def otherwise(self) -> float:
         picks = [pick(self._table, drawn)[0] for drawn in redrawn(self._table, self._columns)]
@@ -124,7 +128,7 @@ def choose(table: Table) -> Suggestion:
        otherwise is counted.
     """
     if not table.candidates:
-        raise ValueError("SweepResult.suggest: " + ("every rate diverged. Sweep smaller rates." if table.diverged
+        raise ValueError("SweepResult.suggest: " + (_all_diverged(table) if table.diverged
                                                     else "no trial is finished yet."))
     columns = np.flatnonzero(table.common)
     best, equal = pick(table, columns)
@@ -142,6 +146,11 @@ def choose(table: Table) -> Suggestion:
     chosen.enough, chosen.needed = _enough(table, columns, equal & table.whole, chosen.mean)
     chosen.edge = _edge(table, chosen)
     return chosen
+
+
+def _all_diverged(table: Table) -> str:
+    return (f"every rate diverged, from {min(table.spec.lrs):g} to {max(table.spec.lrs):g}. Sweep smaller rates; or, if "
+            "values of x are large, as the 0 to 255 of pixels are, scale them to about 1: x / 255 - 0.5.")
 
 
 def _enough(table: Table, columns: np.ndarray, equal: np.ndarray, mean: float) -> tuple[bool, int | None]:

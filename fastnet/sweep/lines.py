@@ -58,7 +58,7 @@ def _asked_for(trial: Trial, grid: dict[str, Any]) -> bool:
     return (trial.name in grid["names"] and trial.lr in grid["lrs"] and trial.seed in grid["seeds"]
             and trial.folds == grid["folds"] and 0 <= trial.fold <= trial.folds and trial.batch_size in grid["batch_sizes"]
             and trial.momentum in grid["momenta"] and trial.weight_decay in grid["weight_decays"]
-            and trial.schedule in dict(grid["schedules"]))
+            and trial.schedule in dict(grid["schedules"]) and trial.optimizer in grid.get("optimizers", ["sgd"]))
 
 
 def head_of(path: Path, line: bytes) -> dict[str, Any]:

@@ -54,9 +54,7 @@ def range_test(model: Sequential, x: np.ndarray, t: np.ndarray, batch_size: int,
             at = (at + batch) % len(x)
             loss = float(model.forward(np.asarray(x[rows], model.dtype), t[rows]))
             if not step and not np.isfinite(loss):
-                raise ValueError(f"lr_sweep: the loss is {loss} before the first step, whatever the rate: the values of x, "
-                                 f"up to {np.abs(x).max():.3g}, are too large for the weights. Scale them to about 1, as in "
-                                 "x / 255 - 0.5.")
+                raise ValueError(_too_large(loss, float(np.min(x)), float(np.max(x))))
             losses.append(loss)
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
             smooth.append(average / (1 - _SMOOTHING ** (step + 1)))
@@ -67,3 +65,10 @@ def range_test(model: Sequential, x: np.ndarray, t: np.ndarray, batch_size: int,
             check_interrupt()
     high = float(lrs[len(losses) - 1])
     return RangeTest(lrs[:len(losses)], np.array(losses), np.array(smooth), high / _BELOW, high)
+
+
+def _too_large(loss: float, low: float, high: float) -> str:
+    middle, half = (low + high) / 2, (high - low) / 2 or 1.0
+    return (f"lr_sweep: the loss is {loss} before the first step, whatever the rate: values of x from {low:g} to {high:g} "
+            "are too large for the network's first weights, which give the true class a probability of 0. Scale them to "
+            f"about 1 first, for example x = (x - {middle:g}) / {half:g}; the validation and test data in the same way.")

@@ -262,8 +262,8 @@ def _origin(result: SweepResult, command: str) -> str:
     spec = result.spec
     asked = (f"epochs {spec.epochs}, batch size {', '.join(map(str, spec.batch_sizes))}, momentum "
              f"{', '.join(f'{m:g}' for m in spec.momenta)}, weight decay {', '.join(f'{d:g}' for d in spec.weight_decays)}, "
-             f"schedule {', '.join(name for name, _ in spec.schedules)}, shuffle {spec.shuffle}, search {spec.search}, "
-             f"seeds {', '.join(map(str, spec.seeds))}")
+             f"schedule {', '.join(name for name, _ in spec.schedules)}, optimizer {', '.join(spec.optimizers)}, "
+             f"shuffle {spec.shuffle}, search {spec.search}, seeds {', '.join(map(str, spec.seeds))}")
     engines = ", ".join(sorted(set(result.engines.values())))
     lines = [command or "lr_sweep(...)", asked, f"engines: {engines}",
              f"fastnet {__version__}, NumPy {np.__version__}, Numba {numba.__version__}, "

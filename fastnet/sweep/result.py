@@ -33,8 +33,9 @@ class SweepResult(Arrays):
     """The trials of a sweep, as arrays, tables and a picture.
 
     Arrays have an axis for the rates and one for the seeds, in the order they were asked for; with cross-validation a third
-    one for the folds; and in front of them one each for the networks, batch sizes, momenta, weight decays and schedules of
-    which there were several: `axes` says which, in that order. Numbers of trials that have not been run are nan.
+    one for the folds; and in front of them one each for the networks, batch sizes, momenta, weight decays, schedules and
+    optimizers of which there were several: `axes` says which, in that order. Numbers of trials that have not been run are
+    nan.
 
     Attributes
     ----------
@@ -81,7 +82,8 @@ class SweepResult(Arrays):
     # --- judgement ----------------------------------------------------------------------------------------------------
 
     def setting(self, who: str = "SweepResult.setting", **wanted: Any) -> Setting:
-        """The setting with these values: ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``.
+        """The setting with these values: ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``,
+        ``optimizer``.
 
         Raises
         ------
@@ -122,7 +124,7 @@ class SweepResult(Arrays):
         name : str, optional
             Of the builder, if there are several.
         **wanted
-            ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, where there are several.
+            ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, ``optimizer``, where there are several.
 
         Returns
         -------
@@ -162,14 +164,15 @@ class SweepResult(Arrays):
             ``"val_accuracy"``, ``"val_loss"``, ``"best_val_accuracy"``, ``"best_val_loss"`` or ``"loss"``. By default what
             `lr_sweep` was given, or the validation accuracy; without validation data the training loss, with a warning.
         **wanted
-            ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``: look only among these.
+            ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, ``optimizer``: look only among
+            these.
 
         Returns
         -------
         Suggestion
-            A float, the rate, with ``name``, ``batch_size``, ``momentum``, ``weight_decay`` and ``schedule``; ``equals``,
-            what can't be told apart from it; ``otherwise``, how often another draw of seeds would choose otherwise;
-            ``enough`` and ``needed``, whether there were enough trials to tell, and how many would be.
+            A float, the rate, with ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule`` and
+            ``optimizer``; ``equals``, what can't be told apart from it; ``otherwise``, how often another draw of seeds would
+            choose otherwise; ``enough`` and ``needed``, whether there were enough trials to tell, and how many would be.
 
         Raises
         ------
@@ -240,7 +243,7 @@ class SweepResult(Arrays):
         fold : int, optional
             After cross-validation: train on all but this fold, from 1, as the sweep did. By default on all data.
         **wanted
-            ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, where there are several.
+            ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, ``optimizer``, where there are several.
 
         Returns
         -------

@@ -14,11 +14,13 @@ from fastnet.sweep.spec import Trial
 
 _LOT = 0.2  # part of the repeats that candidates run before they are compared again
 _PROMOTED = 0.4  # part of the candidates that go on after the first lot
-_KEPT = 0.7  # part of those that go on after each further lot
-_RUNG = 0.5  # part of the epochs of the first lot after which the slow are stopped
+_FINAL = 0.2  # part of the candidates that go on after the second lot, and to the end
+_RUNG = 0.5  # part of the epochs of the first lot after which the slowest are stopped
+_SLOWEST = 0.2  # part of the candidates that may be stopped then
 _EXTENSIONS = 8  # half decades that a grid may grow by
 _REFINEMENTS = (10**0.25, 10**0.125)
 _FINALISTS = 5
+_OF_ADAM = range(-8, -3)  # half decades: from 1e-4 to 1e-2
 
 
 def full(session: Any) -> None:
@@ -31,11 +33,11 @@ def halving(session: Any) -> None:
 
     The seeds and folds are run in five lots.
 
-    1. In the first, all candidates run half of the epochs. What is in the better half neither by the metric nor by the
-       training loss is stopped. (The loss is there because large rates are behind at first and ahead at the end: it shows
-       how fast they learn.) The rest run to the end.
-    2. The best two fifths go on to the second lot, seven tenths of those to the third, and so on, two at least; less where
-       others are worse beyond chance, in pairs.
+    1. In the first, all candidates run half of the epochs. What is in the worst fifth both by the metric and by the training
+       loss is stopped. (Large rates are behind at first and ahead at the end, so that the metric alone would stop the best:
+       the loss shows how fast they learn.) The rest run to the end.
+    2. The best two fifths of what did not diverge go on to the second lot, and a fifth, two at least, to the others; less
+       where others are worse beyond chance, in pairs.
 
     Trials that go on do so from where they stopped: in the end they are, bit for bit, those of the full grid.
     """
@@ -43,30 +45,38 @@ def halving(session: Any) -> None:
     repeats = spec.repeats()
     size = math.ceil(_LOT * len(repeats))
     lots = [repeats[first:first + size] for first in range(0, len(repeats), size)]
-    alive = [Candidate(setting, lr) for setting in spec.settings for lr in spec.lrs]
+    everyone = alive = [Candidate(setting, lr) for setting in spec.settings for lr in spec.lrs]
     rung = round(_RUNG * spec.epochs)
     if 0 < rung < spec.epochs:
         session.run(_trials(session, alive, lots[0]), rung)
-        alive = _better_half(session, alive, lots[0], rung)
-    promoted = _PROMOTED * len(spec.settings) * len(spec.lrs)
+        alive = _not_slowest(session, alive, lots[0], rung)
     for number, lot in enumerate(lots):
         done = repeats[:(number + 1) * size]
         session.run(_trials(session, alive, lot), spec.epochs)
+        if not number:
+            count = len(everyone) - _diverged(session, everyone, lot)
         if number + 1 < len(lots):
-            alive = _best(session, alive, done, max(2, math.ceil(promoted * _KEPT**number)))
+            alive = _best(session, alive, done, max(2, math.ceil((_FINAL if number else _PROMOTED) * count)))
+
+
+def _diverged(session: Any, candidates: Iterable[Candidate], repeats: list[tuple[int, int]]) -> int:
+    """How many of the candidates have a trial that diverged: they cost the full grid little, too."""
+    records = session.journal.records
+    return sum(any(records[trial].status == "diverged" for trial in _trials(session, [candidate], repeats))
+               for candidate in candidates)
 
 
 def _trials(session: Any, candidates: Iterable[Candidate], repeats: Iterable[tuple[int, int]]) -> list[Trial]:
     return [session.spec.trial(candidate.setting, candidate.lr, *repeat) for repeat in repeats for candidate in candidates]
 
 
-def _better_half(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], rung: int) -> list[Candidate]:
-    """Those in the better half by the metric, smoothed along the rate, or by the training loss."""
+def _not_slowest(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], rung: int) -> list[Candidate]:
+    """Those that are not in the worst fifth by the metric, smoothed along the rate, or not by the training loss."""
     metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
     kept: set[Candidate] = set()
     for judge in dict.fromkeys((metric, "loss")):
         score = _levels(session, alive, repeats, judge, rung)
-        kept.update(sorted(score, key=lambda candidate: -score[candidate])[:math.ceil(len(score) / 2)])
+        kept.update(sorted(score, key=lambda candidate: -score[candidate])[:math.ceil((1 - _SLOWEST) * len(score))])
     return [candidate for candidate in alive if candidate in kept]
 
 
@@ -96,7 +106,8 @@ def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]]
 def find_rates(session: Any) -> None:
     """A grid that finds itself.
 
-    1. A range test of each network says where to look; a grid of half decades covers that.
+    1. A range test of each network says where to look; a grid of half decades covers that. (Adam's steps do not grow with
+       the gradients, so that its rates begin at the usual ones.)
     2. On the first two fifths of the seeds and folds: while the best rate of a setting is at an edge that did not diverge,
        the grid grows there; then rates are put between it and its neighbours, twice, down to a factor of 1.33.
     3. What can't be told apart from the best then, five candidates at most, runs on all seeds and folds; and if that is
@@ -106,10 +117,10 @@ def find_rates(session: Any) -> None:
     low = min(test.low for test in session.result.range_test.values())
     high = max(test.high for test in session.result.range_test.values())
     exponents = range(math.floor(2 * math.log10(low)), math.ceil(2 * math.log10(high)) + 1)
-    session.add_rates(_half_decades(exponents))
     repeats = session.spec.repeats()
     first = repeats[:math.ceil(0.4 * len(repeats))]
-    wanted = {Candidate(setting, lr) for setting in session.spec.settings for lr in session.spec.lrs}
+    wanted = {Candidate(setting, lr) for setting in session.spec.settings
+              for lr in _half_decades(_OF_ADAM if setting.optimizer == "adam" else exponents)}
     _run_all(session, wanted, first)
     for _ in range(_EXTENSIONS):
         more = _beyond_edges(session, wanted, first)

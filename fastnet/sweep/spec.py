@@ -26,6 +26,7 @@ class Setting(NamedTuple):
     momentum: float = 0.0
     weight_decay: float = 0.0
     schedule: str = CONSTANT
+    optimizer: str = "sgd"
 
 
 class Trial(NamedTuple):
@@ -44,11 +45,12 @@ class Trial(NamedTuple):
     momentum: float = 0.0
     weight_decay: float = 0.0
     schedule: str = CONSTANT
+    optimizer: str = "sgd"
 
     @property
     def setting(self) -> Setting:
         """What it has in common with the trials of other rates, seeds and folds."""
-        return Setting(self.name, self.batch_size, self.momentum, self.weight_decay, self.schedule)
+        return Setting(self.name, self.batch_size, self.momentum, self.weight_decay, self.schedule, self.optimizer)
 
     def __str__(self) -> str:
         parts = [f"rate {self.lr:g}, seed {self.seed}"] + ([f"fold {self.fold} of {self.folds}"] if self.folds else [])
@@ -76,20 +78,23 @@ class Spec:
     diverged_above: float = 10.0
     search: str = "grid"
     metric: str | None = None  # what to judge by
+    optimizers: tuple[str, ...] = ("sgd",)
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
         """What the trials differ in, and the values: the axes of a result's arrays."""
         several = {"name": self.names, "batch_size": self.batch_sizes, "momentum": self.momenta,
-                   "weight_decay": self.weight_decays, "schedule": tuple(name for name, _ in self.schedules)}
+                   "weight_decay": self.weight_decays, "schedule": tuple(name for name, _ in self.schedules),
+                   "optimizer": self.optimizers}
         return {**{field: values for field, values in several.items() if len(values) > 1 or (field == "name" and values[0])},
                 "lr": self.lrs, "seed": self.seeds, **({"fold": tuple(range(1, self.folds + 1))} if self.folds else {})}
 
     @property
     def settings(self) -> tuple[Setting, ...]:
         """All of them, in the order of the sweep."""
-        return tuple(Setting(name, batch, momentum, decay, schedule) for name in self.names for batch in self.batch_sizes
-                     for momentum in self.momenta for decay in self.weight_decays for schedule, _ in self.schedules)
+        return tuple(Setting(name, batch, momentum, decay, schedule, optimizer)
+                     for name in self.names for batch in self.batch_sizes for momentum in self.momenta
+                     for decay in self.weight_decays for schedule, _ in self.schedules for optimizer in self.optimizers)
 
     def label(self, setting: Setting) -> str:
         """What tells a setting from the others of the sweep; empty if there is only one."""
@@ -103,8 +108,9 @@ class Spec:
 
     def options(self, setting: Setting) -> FitOptions:
         """What the trials of a setting are asked for; each has its own rates and, if rows are shuffled, generator."""
-        return FitOptions(self.epochs, lambda epoch: 0.0, setting.batch_size, engine=self.engine, momentum=setting.momentum,
-                          weight_decay=setting.weight_decay, shuffle=self.shuffle)
+        return FitOptions(self.epochs, lambda epoch: 0.0, setting.batch_size, engine=self.engine,
+                          optimizer=setting.optimizer, momentum=setting.momentum, weight_decay=setting.weight_decay,
+                          shuffle=self.shuffle)
 
     def trial(self, setting: Setting, lr: float, seed: int, fold: int = 0) -> Trial:
         """The trial of a setting."""

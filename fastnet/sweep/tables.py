@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from fastnet.sweep.result import Score, SweepResult
 
 METRICS = ("loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "best_val_loss", "best_val_accuracy")
-_COLUMNS = ("lr", "seed", "fold", "batch_size", "momentum", "weight_decay", "schedule", "status", "epochs", *METRICS[:5],
+_COLUMNS = ("lr", "seed", "fold", "batch_size", "momentum", "weight_decay", "schedule", "optimizer", "status", "epochs",
+            *METRICS[:5],
             "engine", "seconds")
 _IN_TEXT = ("loss", "val_accuracy", "test_accuracy")
 
@@ -92,7 +93,7 @@ def headline(result: SweepResult) -> str:
 
 
 _PLURAL = {"name": "networks", "batch_size": "batch sizes", "momentum": "momenta", "weight_decay": "weight decays",
-           "schedule": "schedules"}
+           "schedule": "schedules", "optimizer": "optimizers"}
 
 
 def grid(result: SweepResult) -> list[list[str]]:
