@@ -258,6 +258,20 @@ def test_an_environment_is_kept_while_the_project_describes_itself_alike(make):
     assert said == ["installing head"]
 
 
+def test_what_compilers_keep_stays_while_a_side_is_the_same(make):
+    """And so do the files' times, by which Numba knows them."""
+    top, _ = make(scripts)
+    found = []
+    for revision in ("base", "base", "head", "head"):
+        with prepare(top, {"head": revision}, ".", "bench", print, Recipe(INHERIT, pip_args=OFFLINE)) as prepared:
+            side = prepared.sides["head"]
+            found.append((side.project.joinpath("gated_me.py").stat().st_mtime, (side.caches / "kernel").exists()))
+            (side.caches / "kernel").touch()
+    times, kept = zip(*found)
+    assert kept == (False, True, False, True)
+    assert times[0] == times[1] != times[2] == times[3]
+
+
 def test_groups_include_each_other():
     table = {"dependency-groups": {"Bench_All": ["a", {"include-group": "run"}], "run": ["b"], "me": [{"include-group": "me"}]}}
     assert environment._expand(table, "bench-all", ()) == ("a", "b")

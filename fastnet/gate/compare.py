@@ -78,7 +78,9 @@ def prepare(repo: Path, revisions: dict[str, str | None], project: str, path: st
                     raise
                 log(f"{called} is left out: {error}")
         own: dict[str, Run] = {}
+        benchmarks = repository.git(sides["head"].project, "rev-parse", f"HEAD:./{path}")
         for name, side in sides.items():
+            environment.keep_caches(side, benchmarks)
             if name != "head":
                 known = next((other for other in own if sides[other].commit == side.commit), None)
                 own[name] = own[known] if known else own_benchmarks(side, repo, path, settings)

@@ -174,15 +174,29 @@ def prepare(side: Side, path: str, recipe: Recipe, log: Log) -> Side:
         side = replace(side, python=_own_layer(side, calls, below, recipe, log))
     if recipe.setup:
         _set_up(side, recipe.setup)
-    side = replace(side, packages=_installed(side.python))
-    _keep_caches(side)
-    return side
+    return replace(side, packages=_installed(side.python))
 
 
-def _keep_caches(side: Side) -> None:
-    """Clear what compilers kept of the last comparison, unless the side's files and packages are those of then."""
+def keep_caches(side: Side, benchmarks: str) -> None:
+    """Clear what compilers kept of the last comparison, unless the side's files and packages are those of then.
+
+    Compilers such as Numba's trust a file's time. So each file gets one that follows from its content: it is the same in
+    every checkout, and another where the content differs.
+
+    Parameters
+    ----------
+    side : Side
+        Installed.
+    benchmarks : str
+        What the benchmarks that it will be given are, as git's hash of their folder.
+    """
+    for path, digest in tracked(side.tree).items():
+        if not (side.tree / path).is_symlink() and (side.tree / path).is_file():
+            moment = 10**9 + int(digest[:7], 16)  # seconds: between 2001 and 2010
+            os.utime(side.tree / path, (moment, moment))
     marker = side.caches / "of.json"
-    content = json.dumps([git(side.tree, "rev-parse", "HEAD^{tree}"), str(side.python), sorted(side.packages.items())])
+    content = json.dumps([git(side.tree, "rev-parse", "HEAD^{tree}"), benchmarks, str(side.python),
+                          sorted(side.packages.items())])
     if not marker.exists() or marker.read_text(encoding="utf-8") != content:
         shutil.rmtree(side.caches, ignore_errors=True)
         side.caches.mkdir(parents=True, exist_ok=True)
