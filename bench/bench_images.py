@@ -38,7 +38,9 @@ RATE = 0.05
 @pytest.mark.parametrize("job", JOBS, ids=str)
 def test_job(race, job):
     x, t, weights = peers.workload(job.network, job.n, job.dtype)
-    expected = peers.numpy_fit(x.astype(np.float64), t.astype(np.float64), weights, job.epochs, RATE, job.batch_size)
+
+    def expected():
+        return peers.numpy_fit(x.astype(np.float64), t.astype(np.float64), weights, job.epochs, RATE, job.batch_size)
 
     def contender(fit):
         return lambda: fit(x, t, weights, job.epochs, RATE, job.batch_size)
