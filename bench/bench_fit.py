@@ -73,8 +73,8 @@ def test_two_at_once(race):
             return [future.result() for future in [pool.submit(peers.fastnet_fit, *fit) for _ in range(2)]]
 
     race({"fastnet": at_once, "in turn": lambda: [peers.fastnet_fit(*fit) for _ in range(2)]},
-         expected=lambda: [peers.numpy_fit(*peers.workload(n, widths, np.float64), epochs, RATE)] * 2, tolerance=1e-4, kernel="two fits",
-         shape=f"{n}x{'-'.join(map(str, widths))}, {epochs} epochs", dtype=np.float32,
+         expected=lambda: [peers.numpy_fit(*peers.workload(n, widths, np.float64), epochs, RATE)] * 2,
+         tolerance=1e-4, kernel="two fits", shape=f"{n}x{'-'.join(map(str, widths))}, {epochs} epochs", dtype=np.float32,
          flops=2 * epochs * peers.plain_flops(n, widths))
 
 
