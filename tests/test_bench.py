@@ -136,6 +136,20 @@ def test_no_share_is_above_what_is_possible(tmp_path):
     assert "Busy machine</strong>: a kernel was faster than the limit" in html and "170%" not in html and "<strong>100%" in html
 
 
+def test_the_figures_on_top_say_what_was_trained(tmp_path):
+    for day in (1, 2):
+        run = stored_run(day, 0.1)
+        for kernel, seconds in (("MLPClassifier.fit", 0.3), ("fit", 0.4)):
+            info = {**run["benchmarks"][0]["extra_info"], "kernel": kernel, "shape": "course: 9x3-2, 7 epochs"}
+            run["benchmarks"].append({"name": kernel, "extra_info": info, "stats": {"median": seconds}})
+        run["benchmarks"] = run["benchmarks"][2:2 + day]  # the older run lacks the newer one's: no curve of either
+        (tmp_path / f"{day}.json").write_text(json.dumps(run))
+    html = report.write(tmp_path, tmp_path / "report.html").read_text()
+    tiles = html.partition('class="tiles">')[2].partition("</header>")[0]
+    assert "400 ms" in tiles and "to train course: 9x3-2, 7 epochs, float32" in tiles and "300 ms" not in tiles
+    assert "<h2>History</h2>" not in html
+
+
 def test_a_sweep_has_a_chart_per_job_and_a_rival_a_line(tmp_path):
     run = stored_run(1, 0.1)
     sweep = run["benchmarks"][1]

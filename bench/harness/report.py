@@ -99,8 +99,8 @@ def _tiles(run: Run) -> str:
     tiles = []
     for entry in run["benchmarks"]:
         info = entry["extra_info"]
-        if str(info.get("shape")).startswith("course:"):
-            tiles.append((table.seconds(entry["stats"]["median"]), "to train the course network, 20 epochs, float32"))
+        if info.get("kernel") == "fit" and str(info.get("shape")).startswith("course:"):
+            tiles.append((table.seconds(entry["stats"]["median"]), f"to train {info['shape']}, {info['dtype']}"))
             tiles += [(f"{other['ratio']:.1f}x", f"as long: {name}") for name, other in info["against"].items()]
     products = [entry["extra_info"] for entry in run["benchmarks"]]
     products = [info for info in products
@@ -187,7 +187,7 @@ def _history(runs: Sequence[Run]) -> str:
             chart = charts.lines({title: scaled}, "stored run", "first run = 1", f"History of {title}",
                                  width=charts.NARROW)
             figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>")
-    return f'<div class="grid">{"".join(figures)}</div>'
+    return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
 def _results(entries: Sequence[Entry]) -> str:
