@@ -155,7 +155,8 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
-    in_place = a.col == 1 and a.row * size % 1024 != 0  # rows of A that do not evict each other from the L1 cache
+    # A is read where it lies if its rows, or those of A.T, are contiguous and do not evict each other from the L1 cache
+    in_place = (a.col == 1 and a.row * size % 1024 != 0) or (a.row == 1 and a.col * size % 1024 != 0)
     for run_number in range(runs):
         p = run_number * KC
         length = min(KC, k - p)
