@@ -6,7 +6,6 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-from sklearn.utils import shuffle
 
 from fastnet import ReluLayer, TanhLayer
 
@@ -22,7 +21,9 @@ class Order(np.random.RandomState):
         self.order: np.ndarray | None = None
 
     def permutation(self, n: int) -> np.ndarray:  # type: ignore[override]
-        self.order = shuffle(np.arange(n) if self.order is None else self.order, random_state=self.source)
+        moved = np.arange(n)
+        self.source.shuffle(moved)  # what sklearn.utils.shuffle does, with checks that take longer than an epoch may
+        self.order = moved if self.order is None else self.order[moved]
         return self.order
 
 

@@ -279,9 +279,12 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=reset)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
+        if reset and classes is None:
+            self.classes_, numbers = np.unique(y, return_inverse=True)
+            return X, numbers
         found = np.unique(y)
         if reset:
-            self.classes_ = found if classes is None else np.unique(classes)
+            self.classes_ = np.unique(classes)
         elif classes is not None and not np.array_equal(np.unique(classes), self.classes_):
             raise ValueError(f"MLPClassifier: classes={classes!r} differ from those of the first call, {self.classes_}.")
         unknown = np.setdiff1d(found, self.classes_)
@@ -296,7 +299,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         activation = ACTIVATIONS[self.activation]
         layers: list[Any] = []
         for n_i, n_o in pairwise(sizes):
-            full = FullLayer(n_i, n_o, X.dtype, rng=0)
+            full = FullLayer(1, 1, X.dtype, rng=0)
+            full.n_i, full.n_o = n_i, n_o  # whose weights are drawn here, and not twice
             bound = np.sqrt(6 / (n_i + n_o))
             full.W = np.ascontiguousarray(state.uniform(-bound, bound, (n_i, n_o)).T.astype(X.dtype))
             full.b = state.uniform(-bound, bound, n_o).astype(X.dtype)

@@ -26,7 +26,7 @@ _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclas
 _ATTRIBUTES = frozenset({"layers", "loss", "history"})  # of a Sequential's instances: not to be properties of a subclass
 
 
-def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None) -> str | None:
+def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None, lowered: bool = True) -> str | None:
     """Why a model has to be trained layer by layer; None if a compiled engine may stand in.
 
     Parameters
@@ -34,6 +34,8 @@ def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None) -> str | 
     model : Sequential
     shape : tuple of int, optional
         Of one sample. By default what a fully connected first layer takes.
+    lowered : bool
+        Whether to try to lower it, too; False for a caller who does that itself.
 
     Returns
     -------
@@ -46,7 +48,7 @@ def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None) -> str | 
             or _prefixed("loss: ", why_not_loss(model.loss))
             or why_not_twice(model.layers)
             or why_not_dtypes(model)
-            or _why_not_lowered(model, shape))
+            or (_why_not_lowered(model, shape) if lowered else None))
 
 
 def why_not_model(model: Any) -> str | None:

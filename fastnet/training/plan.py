@@ -16,7 +16,7 @@ from fastnet.full import FullLayer
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
 from fastnet.layer import output_shape
-from fastnet.lowering import Lowering
+from fastnet.lowering import Lowering, Unsupported
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
 from fastnet.training.mixed import segments, why_not_mixed
@@ -29,6 +29,7 @@ _BYTES = 45e9  # a second and core, from the last-level cache
 _STEP = 6e-6  # two barriers and the small loops of a step
 _CALL = 100e-6  # waking the threads for a product
 _LAYER_CALL = 150e-6  # a layer's share of a step run layer by layer
+_SURELY_FREE = 1 << 25  # bytes; asking the system for less takes longer than a short fit may
 _SEGMENT_CALL = 40e-6  # running a segment's program once, in a network with layers of the user's
 
 
@@ -90,13 +91,16 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
     ValueError
         If the engine that was named cannot do this job; the message says why.
     """
-    refused = why_not_compiled(model, x.shape[1:])
+    refused = why_not_compiled(model, x.shape[1:], lowered=False)
     layers = _layers(model, x, options)
+    if not refused:
+        try:
+            job = _Job.of(model, x, options, models)
+            estimates = [layers, _fused(job), _gram(job, x), _windows(job)]
+        except Unsupported as reason:
+            refused = str(reason)
     if refused:
         estimates = [layers, *(Estimate.no(name, refused) for name in COMPILED), _mixed(model, x, options, layers, mixed)]
-    else:
-        job = _Job.of(model, x, options, models)
-        estimates = [layers, _fused(job), _gram(job, x), _windows(job)]
     possible = [e for e in estimates if e.refused is None]
     best = min(possible, key=lambda e: e.seconds)
     why = "the least estimated time" if len(possible) > 1 else f"nothing else trains this: {refused}"
@@ -223,7 +227,7 @@ def _gram(j: _Job, x: np.ndarray) -> Estimate:
     state = 2 * (1 + j.moments) * (n * h + j.rest_parameters) + 2 * j.rest_parameters
     memory = j.itemsize * (n * n + 2 * n * h + state + j.kept + j.buffers + j.batch * n + j.scored * (n + h))
     refused = None
-    if memory > available_memory() / 2:
+    if memory > _SURELY_FREE and memory > available_memory() / 2:
         refused = f"it needs {memory / 1e9:.1f} GB, more than half of what is free"
     return Estimate("gram", setup, flops, moved, memory, seconds, refused)
 
