@@ -13,13 +13,13 @@ import numpy as np
 
 from fastnet.kernels import conv_ops as ops
 from fastnet.kernels.conv_avx512 import LANES, LISTS, way_back
+from fastnet.kernels.conv_winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.gemm import pack
 from fastnet.kernels.structs import CALL, TEAM
 from fastnet.kernels.threads import get_num_threads
 from fastnet.lowering import ALL, COLUMNS, DATA, ROWS, WORK, Buffer, Lowering, Matrix, Place, Unsupported
 
-BLOCKS = 16  # of a mini-batch, at least, so that many threads have work
-GROUPS = 16  # of blocks, at most, with memory for the gradients of all filters each
+GROUPS = 16  # of blocks, at most: each has memory for the gradients of all filters, and is work for one thread
 _BLOCK_BYTES = 1 << 19  # images of a block: half of an L2 cache
 
 
@@ -66,24 +66,32 @@ def gradient_like(net: Lowering, x: Image) -> Image:
 
 
 def block_size(net: Lowering) -> int:
-    """Samples of a block."""
+    """Samples of a block: as many as the cache holds, in equal blocks of a group."""
     assert net.input is not None
-    shape: Any = net.input.shape
-    size = 0
-    for layer in net.layers:
-        if len(shape) != 3:
-            break
-        size += 2 * int(np.prod(shape))
-        if hasattr(layer, "output_shape"):
-            shape = layer.output_shape(shape)
-    return max(1, min(-(-net.rows // BLOCKS), _BLOCK_BYTES // (size * net.dtype.itemsize)))
+    of_group, most = -(-net.rows // GROUPS), max(1, _BLOCK_BYTES // (_image_size(net) * net.dtype.itemsize))
+    return -(-of_group // -(-of_group // most))
 
 
 def groups_of(net: Lowering) -> tuple[int, int]:
     """How many groups of blocks there are in a mini-batch, and the blocks of a group."""
-    blocks = -(-net.rows // block_size(net))
-    group = -(-blocks // GROUPS)
-    return -(-blocks // group), group
+    block, of_group = block_size(net), -(-net.rows // GROUPS)
+    group = -(-of_group // block)
+    return -(-net.rows // (block * group)), group
+
+
+def _image_size(net: Lowering) -> int:
+    """Elements of all the images of a sample and of their gradients, but for frames."""
+    assert net.input is not None
+    shape: Any = net.input.shape
+    size, absorbed = 0, set(net.absorbed)
+    for number, layer in enumerate(net.layers):
+        if len(shape) != 3:
+            break
+        size += 2 * int(np.prod(shape)) * (number not in absorbed)
+        absorbed.update(_absorbed(net, number))
+        if hasattr(layer, "output_shape"):
+            shape = layer.output_shape(shape)
+    return size
 
 
 def images_of(net: Lowering, x: Buffer) -> Image:
@@ -186,6 +194,12 @@ class Filters:
         return np.append(pack(turned).data.ravel(), np.zeros(row_length(n_i, self.lanes), value.dtype))
 
 
+def _for_each_thread(net: Lowering, size: int) -> Place:
+    """Room for so many elements per thread."""
+    assert net.threads is not None
+    return net.reserve(WORK, net.threads * row_length(size, net.lanes))
+
+
 def row_length(count: int, lanes: int) -> int:
     """Elements of whole vectors that hold `count`."""
     return -(-count // lanes) * lanes
@@ -195,7 +209,7 @@ def lower_conv(layer: Any, net: Lowering, x: Buffer) -> Buffer:
     """The ops of a ConvLayer, and of a pool of size 2 behind it, with or without ReLU between them."""
     x = images_of(net, x)
     (_, r, k), c, n_o, h = x.shape, layer.n_i, layer.n_o, layer.h
-    absorbed = _absorbed(net)
+    absorbed = _absorbed(net, net.layer)
     pooled, block = bool(absorbed), block_size(net)
     copy = (ops.ROWS if pooled else ops.TURNED) if x.wanted and not net.forward_only else ops.NO_COPY
     W = net.parameter("W", (n_o, c, h, h), packing=Filters(net.lanes, copy))
@@ -209,9 +223,12 @@ def lower_conv(layer: Any, net: Lowering, x: Buffer) -> Buffer:
     length = row_length(h * c, net.lanes)
     dims = (r, k, h, length, x.around, y.around, block)
     column = Matrix(W.place, net.lanes, 1, h * h * c * net.lanes)
-    op = net.forward(CALL, reads={x: ROWS, W: ALL, b: ALL}, writes={y: ROWS},
-                     kernel=ops.conv_pool_op if pooled else ops.conv_op, c=y.mat, a=x.mat, b=column, bias=b.place,
-                     relu=int(len(absorbed) == 2), n=n_o, k=c, dims=(*dims, 0))
+    kernel = ops.conv_pool_op if pooled else ops.conv_op
+    memory: Place | int = 0
+    if pooled and h == 3 and c >= LEAST_CHANNELS and net.dtype == np.float32:
+        kernel, memory = ops.conv_pool_winograd_op, _for_each_thread(net, memory_size(c, n_o, net.lanes))
+    op = net.forward(CALL, reads={x: ROWS, W: ALL, b: ALL}, writes={y: ROWS}, kernel=kernel, c=y.mat, a=x.mat, b=column,
+                     bias=b.place, aux=memory, relu=int(len(absorbed) == 2), n=n_o, k=c, dims=(*dims, 0))
     products = float(r * k * n_o * c * h * h)
     back = (1 + x.wanted) / (4 if pooled else 1)  # of a pooled convolution a quarter of the pixels has a gradient
     net.cost.add(operations=(1 + back) * 2 * products, products=products, outputs=len(absorbed) * n_o * r * k)
@@ -245,15 +262,18 @@ def lower_conv(layer: Any, net: Lowering, x: Buffer) -> Buffer:
     return y
 
 
-def _absorbed(net: Lowering) -> list[int]:
-    """Numbers of the layers behind a convolution that are done in its op: a pool of size 2, perhaps a ReLU before it."""
+def _absorbed(net: Lowering, number: int) -> list[int]:
+    """Numbers of the layers that a convolution's op does, too: a pool of size 2 behind it, perhaps a ReLU between them."""
+    from fastnet.conv import ConvLayer
     from fastnet.maxpool import MaxPoolLayer
     from fastnet.relu import ReluLayer
 
-    behind = net.layers[net.layer + 1:net.layer + 3]
+    if not isinstance(net.layers[number], ConvLayer):
+        return []
+    behind = net.layers[number + 1:number + 3]
     relu = int(bool(behind) and isinstance(behind[0], ReluLayer))
     if len(behind) > relu and isinstance(behind[relu], MaxPoolLayer) and behind[relu].size == 2:
-        return [net.layer + 1 + i for i in range(relu + 1)]
+        return [number + 1 + i for i in range(relu + 1)]
     return []
 
 
@@ -262,7 +282,7 @@ def lower_relu(net: Lowering, x: Image) -> Image:
     if net.layer in net.absorbed:
         return x
     made = net.writer_of(x, CALL)
-    if made is not None and made["kernel"] in (ops.conv_op, ops.conv_pool_op):
+    if made is not None and made["kernel"] in (ops.conv_op, ops.conv_pool_op, ops.conv_pool_winograd_op):
         made["relu"] = 1
         return x
     c, r, k = x.shape

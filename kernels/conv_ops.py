@@ -24,6 +24,7 @@ from fastnet.kernels.conv_image import (
     to_frame,
 )
 from fastnet.kernels.conv_simd import load_byte, store_byte
+from fastnet.kernels.conv_winograd import memory_size, winograd_filters, winograd_pooled_conv
 from fastnet.kernels.gemm import pack_columns, pack_copy, partition
 from fastnet.kernels.ops import descend
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
@@ -102,6 +103,24 @@ def conv_pool_op(op, context, start, stop, one):
         y = frame + of_y * (o.c.col + n_o) * size
         pooled_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, o.b.at, o.bias, r, k, c, n_o, h, o.relu,
                     one - one)
+
+
+@op_kernel
+def conv_pool_winograd_op(op, context, start, stop, one):
+    """As `conv_pool_op`, by Winograd's algorithm; at `aux` each thread has memory for it, `memory_size` elements."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.n, o.k, o.dims[4], o.dims[5]
+    behind = frame_size(r // 2, k // 2, of_y, n_o) * size
+    memory = o.aux + now.thread * whole_vectors(memory_size(c, n_o, lanes(one)), one) * size
+    if now.begins:
+        winograd_filters(memory, o.b.at, c, n_o, one - one)
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, 1, c, one)
+        frame = image_at(o.c, now.thread, number, one)
+        y = frame + of_y * (o.c.col + n_o) * size
+        winograd_pooled_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, memory, o.bias, r, k, c, n_o,
+                             o.relu, one - one)
 
 
 @op_kernel

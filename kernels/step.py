@@ -141,7 +141,7 @@ def run_samples(team, ops, number, context, data, batch, one):
     step = 1 if block > 0 else max(1, end - begin)
     for at in range(begin, end, step):
         i0, i1 = (at * block, min(batch.n, (at + 1) * block)) if block > 0 else (begin, end)
-        context[0].block = at
+        context[0].block, context[0].begins = at, int(at == begin)
         for q in range(number, last):
             op = ops[q]
             kind = op.kind

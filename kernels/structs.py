@@ -110,6 +110,7 @@ CONTEXT = np.dtype([
     ("threads", "i8"),
     ("scratch", "i8"),  # address
     ("block", "i8"),  # which of the blocks of samples is at work, from 0
+    ("begins", "i8"),  # 1: it is the first one of this thread in the mini-batch
     ("n", "i8"),  # samples in the mini-batch
     ("batch", "i8"),  # address of its first row in the source of the data
     ("batch_row", "i8"),  # distance of its rows, in elements

@@ -1,7 +1,7 @@
 """One image through a convolution, its pool and back, by address: beside the naive twins, for every tile and in every corner."""
 import numpy as np
 import pytest
-from fastnet.kernels import conv_avx512, conv_image, naive
+from fastnet.kernels import conv_avx512, conv_image, conv_winograd, naive
 from fastnet.kernels.conv import pack_filters
 from fastnet.kernels.gemm import vector_lanes
 from helpers import dtypes, eps, seeds
@@ -16,6 +16,13 @@ GUARD = 12345.0
 def call_pooled(y, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
     conv_image.pooled_conv(y.ctypes.data, k // 2 * n_o, bits.ctypes.data, bits_col, x.ctypes.data, x_row, filters.ctypes.data,
                            bias.ctypes.data, r, k, c, n_o, h, relu, zero)
+
+
+@njit
+def call_winograd(y, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero, memory):
+    conv_winograd.winograd_filters(memory.ctypes.data, filters.ctypes.data, c, n_o, zero)
+    conv_winograd.winograd_pooled_conv(y.ctypes.data, k // 2 * n_o, bits.ctypes.data, bits_col, x.ctypes.data, x_row,
+                                       memory.ctypes.data, bias.ctypes.data, r, k, c, n_o, relu, zero)
 
 
 @njit
@@ -68,14 +75,18 @@ class Case:
     def sizes(self):
         return self.r, self.k, self.c, self.n_o, self.h
 
-    def pooled(self, relu):
+    def pooled(self, relu, winograd=False):
         """Output and places by the kernel, in the layer's layout."""
         shape = self.r // 2, self.k // 2
         y = np.full((*shape, self.n_o), np.nan, self.x.dtype)
         size = shape[0] * shape[1] * self.bits_col
         with_guard = np.full(size + 64, 99, np.uint8)
         self.bits = with_guard[:size].reshape(*shape, self.bits_col)
-        call_pooled(y, self.bits, self.bits_col, self.frame, self.x_row, self.filters, self.bias, *self.sizes, relu, self.zero)
+        arguments = y, self.bits, self.bits_col, self.frame, self.x_row, self.filters, self.bias, *self.sizes, relu, self.zero
+        if winograd:
+            call_winograd(*arguments, np.full(conv_winograd.memory_size(self.c, self.n_o, vector_lanes(y.dtype)), np.nan, y.dtype))
+        else:
+            call_pooled(*arguments)
         return y.transpose(2, 0, 1)[None], self.bits[:, :, :self.n_o].transpose(2, 0, 1)[None]
 
     def pooled_back(self, dy, scatter=True, way=conv_avx512.LISTS):
@@ -105,14 +116,15 @@ def cases(draw):
 
 def assert_pooled(case, relu):
     dtype = case.x.dtype
-    y, bits = case.pooled(relu)
-    expected, places = np.empty(y.shape), np.empty(y.shape, np.uint8)
-    naive.conv_pool_forward(expected, places, case.x, case.W, case.b, relu)
-    size = np.abs(case.W).sum(axis=(1, 2, 3)).max() * np.abs(case.x).max() + np.abs(case.b).max()
-    tolerance = 4 * case.W[0].size * eps(y) * size
-    np.testing.assert_allclose(y, expected, atol=tolerance, rtol=0)
-    different = bits != places  # only where rounding may decide
-    assert different.mean() < 0.02
+    for winograd in (True, False) if case.h == 3 else (False,):
+        y, bits = case.pooled(relu, winograd)
+        expected, places = np.empty(y.shape), np.empty(y.shape, np.uint8)
+        naive.conv_pool_forward(expected, places, case.x, case.W, case.b, relu)
+        size = np.abs(case.W).sum(axis=(1, 2, 3)).max() * np.abs(case.x).max() + np.abs(case.b).max()
+        tolerance = 4 * case.W[0].size * eps(y) * size
+        np.testing.assert_allclose(y, expected, atol=tolerance, rtol=0)
+        different = bits != places  # only where rounding may decide
+        assert different.mean() < 0.02
     dy = np.random.default_rng(5).standard_normal(y.shape).astype(dtype)
     results = [np.empty(a.shape) for a in (case.x, case.W, case.b)]
     sizes = [np.empty(a.shape) for a in (case.x, case.W, case.b)]
@@ -136,16 +148,38 @@ def test_shapes_of_the_course_and_more_windows_than_are_listed_at_once(c, n_o, h
     assert_pooled(Case(c, n_o, h, r, k, dtype, rng), 1)
 
 
-def test_equal_maxima_have_a_bit_each(dtype, rng):
+@pytest.mark.parametrize("winograd", [True, False])
+def test_equal_maxima_have_a_bit_each(winograd, dtype, rng):
     case = Case(2, 3, 3, 6, 8, dtype, rng)
     case.frame[:-2 * vector_lanes(dtype)] = 0
     for relu in (0, 1):
         case.bias[:] = 1
-        y, bits = case.pooled(relu)
+        y, bits = case.pooled(relu, winograd)
         assert np.all(y == 1)
         assert np.all(bits == 15)
         case.bias[:] = 0
-        assert np.all(case.pooled(relu)[1] == (0 if relu else 15))
+        assert np.all(case.pooled(relu, winograd)[1] == (0 if relu else 15))
+
+
+@pytest.mark.parametrize("winograd", [True, False])
+def test_pixels_under_equal_patches_have_the_same_bits(winograd, dtype, rng):
+    """Images that do not change along an axis, as flat areas and straight edges are: windows of equal outputs."""
+    for axes, pairs in (((0,), {5, 10}), ((1,), {3, 12}), ((0, 1), {15})):
+        case = Case(17, 19, 3, 10, 12, dtype, rng)
+        frame = case.frame[:12 * case.x_row].reshape(12, 14, 17)
+        frame[...] = rng.standard_normal(frame.shape)
+        for axis in axes:
+            frame[...] = frame.take([0], axis)
+        assert set(np.unique(case.pooled(0, winograd)[1])) == pairs
+
+
+@pytest.mark.parametrize("relu", [0, 1])
+def test_winograd_s_window_over_nan_is_nan(relu, dtype, rng):
+    case = Case(3, 20, 3, 6, 6, dtype, rng)
+    case.frame[0] = np.nan  # in the corner of the frame, under one window alone
+    y, _ = case.pooled(relu, True)
+    assert np.all(np.isnan(y[0, :, 0, 0]))
+    assert np.isnan(y).sum() == 20
 
 
 @pytest.mark.parametrize("relu", [0, 1])

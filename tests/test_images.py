@@ -116,8 +116,8 @@ def test_blocks_of_samples_do_not_matter_but_for_rounding(stack, dtype, monkeypa
     words, shape = STACKS[stack]
     x, t = (a.astype(dtype) for a in pictures(40, shape, 3))
     expected = None
-    for blocks, size in ((16, 1 << 19), (1, 1 << 30), (3, 1 << 30), (1, 1)):
-        monkeypatch.setattr(image_lowering, "BLOCKS", blocks)
+    for groups, size in ((16, 1 << 19), (1, 1 << 30), (3, 1 << 30), (1, 1), (3, 1)):
+        monkeypatch.setattr(image_lowering, "GROUPS", groups)
         monkeypatch.setattr(image_lowering, "_BLOCK_BYTES", size)
         model = network(words, shape, 3, dtype)
         losses = model.fit(x, t, epochs=2, lr=0.1, batch_size=23, engine="fused")

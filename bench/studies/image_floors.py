@@ -9,14 +9,14 @@ one core, measured in this session; times are CPU times of one thread, the least
 """
 from __future__ import annotations
 
-import ctypes
 import sys
 import time
 from typing import Any
 
 import numpy as np
 from fastnet.kernels import threads
-from fastnet.kernels.structs import CALL, CONTEXT, OP, SAMPLES
+from fastnet.kernels.structs import CALL, CONTEXT, OP, SAMPLES, call_op
+from numba import njit
 
 from bench.bench_images import JOBS, RATE
 from bench.harness import image_peers as peers
@@ -24,18 +24,24 @@ from bench.harness import machine
 from fastnet.training.engine import Engine
 
 ROUNDS = 15
+_REPEATS = 20  # calls of an op in one timing
 
 
-def least(function: Any, *arguments: Any, rounds: int = ROUNDS, repeats: int = 1) -> float:
-    """Least CPU time of this thread for a call, of several timings of `repeats` calls."""
+@njit
+def _repeat(times: int, kernel: int, op: int, context: int, samples: int, one: float) -> None:
+    for _ in range(times):
+        call_op(kernel, op, context, 0, samples, one)
+
+
+def least(function: Any, *arguments: Any, rounds: int = ROUNDS) -> float:
+    """Least CPU time of this thread."""
     function(*arguments)
     taken = []
     for _ in range(rounds):
         started = time.thread_time()
-        for _ in range(repeats):
-            function(*arguments)
+        function(*arguments)
         taken.append(time.thread_time() - started)
-    return min(taken) / repeats
+    return min(taken)
 
 
 def engine_of(job: Any, n: int) -> tuple[Engine, np.ndarray]:
@@ -47,20 +53,18 @@ def engine_of(job: Any, n: int) -> tuple[Engine, np.ndarray]:
 def of_ops(engine: Engine, x: np.ndarray) -> list[tuple[str, float]]:
     """Microseconds an image of each op that is called by address, on the images of one block, again and again."""
     program, ops = engine._program(False), engine.net.ops()
-    element = np.ctypeslib.as_ctypes_type(engine.dtype)
     scratch = np.zeros(threads.SCRATCH_BYTES + 64, np.uint8)
     context = np.zeros(1, CONTEXT)
     context["threads"], context["n"], context["lr"] = 1, engine.batch_size, RATE
     context["scratch"] = -(-scratch.ctypes.data // 64) * 64
     context["batch"], context["batch_row"] = x.ctypes.data, x[0].size
-    signature = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4, element)
     found = []
     for number, op in enumerate(ops):
         if op["kind"] == CALL:
             samples = int(program["block"].max()) if op["split"] == SAMPLES else engine.batch_size
-            call = signature(int(program[number]["kernel"]))
             at = program.ctypes.data + number * OP.itemsize
-            seconds = least(call, at, context.ctypes.data, 0, samples, 1.0, rounds=30, repeats=20)
+            seconds = least(_repeat, _REPEATS, int(program[number]["kernel"]), at, context.ctypes.data, samples,
+                            engine.dtype.type(1)) / _REPEATS
             found.append((op["kernel"].function.__name__, 1e6 * seconds / samples))
     return found
 
