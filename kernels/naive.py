@@ -205,6 +205,45 @@ def conv_pool_backward(dx, dW, db, dy, bits, x, W):
     conv_backward_weights(dW, full, x)
     conv_backward_bias(db, full)
 
+
+def conv_op(y, x, W, b, relu):
+    """Convolution, and ReLU if `relu`"""
+    conv_forward(y, x, W, b)
+    if relu:
+        y[...] = np.maximum(y, 0)
+
+
+def conv_back_op(dx, dW, db, dy, y, x, W, relu):
+    """dx, dW, db from the gradient of `conv_op`'s output y"""
+    (dy,) = _f64(dy)
+    dy = np.where(np.asarray(y) > 0, dy, 0) if relu else dy
+    conv_backward_input(dx, dy, W)
+    conv_backward_weights(dW, dy, x)
+    conv_backward_bias(db, dy)
+
+
+conv_pool_op = conv_pool_winograd_op = conv_pool_forward
+conv_pool_back_op = conv_pool_backward
+
+
+def rows_to_images_op(images, rows, f):
+    """images (n, r + 2 f, k + 2 f, c) = each row's image, channels last, in the middle; what is around it stays"""
+    n, high, wide, c = images.shape
+    images[:, f:high - f, f:wide - f] = rows.reshape(n, c, high - 2 * f, wide - 2 * f).transpose(0, 2, 3, 1)
+
+
+def images_to_rows_op(rows, images, f):
+    """rows = the middle of each image, channel after channel"""
+    n, high, wide, _ = images.shape
+    rows[...] = images[:, f:high - f, f:wide - f].transpose(0, 3, 1, 2).reshape(n, -1)
+
+
+def conv_update_op(W, b, dW, db, lr):
+    """W -= lr (sum of all dW), b -= lr (sum of all db)"""
+    W[...] = W - lr * np.sum(_f64(*dW), axis=0)
+    b[...] = b - lr * np.sum(_f64(*db), axis=0)
+
+
 def flatten_forward(y, x):
     """y = each image as one row, in C order"""
     y[...] = np.reshape(x, y.shape)

@@ -1,0 +1,257 @@
+"""The ops of compiled networks of images, each called by itself as a step calls it, beside its naive twin."""
+import numpy as np
+import pytest
+from fastnet.kernels import conv_avx512, conv_ops, conv_winograd, naive
+from fastnet.kernels.conv import pack_filters
+from fastnet.kernels.gemm import vector_lanes
+from fastnet.kernels.structs import CONTEXT, OP, call_op
+from fastnet.kernels.threads import SCRATCH_BYTES
+from helpers import dtypes, eps, seeds
+from hypothesis import given
+from hypothesis import strategies as st
+from numba import njit
+
+from fastnet.image_lowering import Filters, row_length
+
+GUARD = 12345.0
+channels = st.sampled_from([1, 2, 3, 5, 16, 17, 32, 33, 70])
+sides = st.sampled_from([1, 2, 3, 5, 7, 8, 11])
+frames = st.integers(0, 3)
+
+
+@njit
+def call(kernel, op, context, samples, one):
+    call_op(kernel, op, context, 0, samples, one)
+
+
+def run(kernel, dtype, samples, *, lr=0.0, momentum=0.0, block=0, **fields):
+    """Call an op on `samples` samples, all of one block; matrices are (address, row, col, vec)."""
+    op, context, scratch = np.zeros(1, OP), np.zeros(1, CONTEXT), np.zeros(SCRATCH_BYTES + 64, np.uint8)
+    for name, value in ({"group": 1} | fields).items():
+        op[0][name] = value
+    for name, value in (("threads", 1), ("begins", 1), ("block", block), ("n", samples), ("lr", lr), ("momentum", momentum),
+                        ("optimizer", int(momentum > 0)), ("scratch", -(-scratch.ctypes.data // 64) * 64)):
+        context[0][name] = value
+    call(kernel.address(dtype), op.ctypes.data, context.ctypes.data, samples, dtype.type(1))
+
+
+class Images:
+    """Memory for n images (c, r, k) in frames of f pixels, with `extra` bytes behind each."""
+
+    def __init__(self, n, c, r, k, f, dtype, extra=0, fill=0.0):
+        self.shape, self.f, self.dtype = (n, c, r, k), f, dtype
+        self.framed = (r + 2 * f, k + 2 * f, c)
+        lanes, size = vector_lanes(dtype), int(np.prod(self.framed))
+        self.row = row_length(size + -(-extra // dtype.itemsize) + lanes, lanes)
+        self.flat = np.full(n * self.row + lanes, fill, dtype)
+
+    @property
+    def mat(self):
+        return self.flat.ctypes.data, self.row, self.framed[1] * self.framed[2], 0
+
+    @property
+    def frames(self):
+        """A view (n, r + 2 f, k + 2 f, c)."""
+        rows = self.flat[:self.shape[0] * self.row].reshape(self.shape[0], -1)
+        return rows[:, :int(np.prod(self.framed))].reshape(-1, *self.framed)
+
+    @property
+    def images(self):
+        """A view (n, c, r, k) of what is inside the frames."""
+        _, _, r, k = self.shape
+        return self.frames[:, self.f:self.f + r, self.f:self.f + k].transpose(0, 3, 1, 2)
+
+    def behind(self, count):
+        """The bytes behind each image (n, count)."""
+        rows = self.flat[:self.shape[0] * self.row].reshape(self.shape[0], -1)
+        return np.ascontiguousarray(rows[:, int(np.prod(self.framed)):]).view(np.uint8)[:, :count]
+
+
+class Convolution:
+    """Random images, filters and gradients, and the memory that the ops of a convolution need."""
+
+    def __init__(self, n, c, n_o, h, r, k, of_y, dtype, rng, pooled):
+        self.sizes, self.dtype, self.rng = (n, c, n_o, h, r, k), np.dtype(dtype), rng
+        dtype, self.lanes = self.dtype, vector_lanes(dtype)
+        self.whole = row_length(n_o, self.lanes)
+        self.length = row_length(h * c, self.lanes)
+        out = (r // 2, k // 2) if pooled else (r, k)
+        self.x = Images(n, c, r, k, h // 2, dtype)
+        self.x.images[...] = rng.standard_normal(self.x.shape)
+        self.y, self.dy = (Images(n, n_o, *out, of_y, dtype, out[0] * out[1] * self.whole * pooled) for _ in range(2))
+        self.W, self.b = rng.standard_normal((n_o, c, h, h)).astype(dtype), rng.standard_normal((1, n_o)).astype(dtype)
+        self.filters = np.append(pack_filters(self.W.transpose(2, 3, 1, 0).reshape(-1, n_o)).ravel(), np.zeros(self.whole, dtype))
+        self.bias = self.filters[-self.whole:]
+        self.bias[:n_o] = self.b
+
+    def fields(self, way=0):
+        n, c, n_o, h, r, k = self.sizes
+        return {"n": n_o, "k": c, "a": self.x.mat, "dims": (r, k, h, self.length, self.x.f, self.y.f, n, way)}
+
+    def forward(self, kernel, relu, aux=0):
+        run(kernel, self.dtype, self.sizes[0], c=self.y.mat, b=(self.filters.ctypes.data, self.lanes, 1, 0),
+            bias=self.bias.ctypes.data, relu=relu, aux=aux, **self.fields())
+
+    def back(self, kernel, relu, way, copy, wanted):
+        """dx, dW, db."""
+        n, c, n_o, h, _, _ = self.sizes
+        dx = Images(*self.x.shape, self.x.f, self.dtype, fill=GUARD)
+        columns = way == conv_avx512.LANES
+        size = (self.filters.size - self.whole) if columns else n_o * h * self.length
+        sums = np.full(size + self.whole + self.lanes, GUARD, self.dtype)
+        packed = np.append(Filters(self.lanes, copy).copy(self.W), np.zeros(self.lanes, self.dtype))
+        run(kernel, self.dtype, n, c=dx.mat if wanted else (0, 0, 0, 0), b=self.dy.mat, bias=sums.ctypes.data,
+            aux=self.y.flat.ctypes.data, packed=packed.ctypes.data, relu=relu, **self.fields(way))
+        if columns:
+            dW = sums[:size].reshape(-1, h * h * c, self.lanes).transpose(0, 2, 1).reshape(-1, h, h, c)[:n_o]
+        else:
+            dW = sums[:size].reshape(n_o, h, -1)[:, :, :h * c].reshape(n_o, h, h, c)
+        return [dx.images] * wanted + [dW.transpose(0, 3, 1, 2), sums[None, size:size + n_o]]
+
+
+@st.composite
+def convolutions(draw, pooled):
+    h = draw(st.sampled_from([1, 3, 3, 5, 7]))
+    r, k = draw(sides), draw(sides)
+    if pooled:
+        r, k = max(r, 2), max(k, 2)
+    of_y = draw(frames) if pooled else max(draw(frames), h // 2)
+    return Convolution(draw(st.integers(1, 3)), draw(channels), draw(channels), h, r, k, of_y, draw(dtypes),
+                       np.random.default_rng(draw(seeds)), pooled)
+
+
+def assert_sums(found, twin, operands, terms):
+    """Rounding errors of sums of products: some halves of an eps of the sum of their sizes."""
+    exact, sizes = [np.empty(a.shape) for a in found], [np.empty(a.shape) for a in found]
+    twin(*exact, *operands)
+    twin(*sizes, *(np.abs(a) if a.dtype.kind == "f" else a for a in operands))
+    for ours, theirs, size, count in zip(found, exact, sizes, terms, strict=True):
+        assert np.all(np.abs(ours - theirs) <= (count + 2) * eps(ours) * size)
+
+
+def terms(case):
+    n, _, n_o, h, r, k = case.sizes
+    return [n_o * h * h, n * r * k, n * r * k]
+
+
+@given(convolutions(pooled=False), st.booleans())
+def test_convolution_and_its_way_back(case, relu):
+    _, c, _, h, _, _ = case.sizes
+    case.forward(conv_ops.conv_op, relu)
+    y = np.ascontiguousarray(case.y.images)
+    exact, sizes = np.empty(y.shape), np.empty(y.shape)
+    naive.conv_op(exact, case.x.images, case.W, case.b, relu)
+    naive.conv_op(sizes, np.abs(case.x.images), np.abs(case.W), np.abs(case.b), False)
+    assert np.all(np.abs(y - exact) <= (c * h * h + 2) * eps(y) * sizes)
+    case.dy.flat[...] = GUARD  # around the images, too
+    case.dy.images[...] = dy = case.rng.standard_normal(y.shape).astype(case.dtype)
+
+    def twin(*arrays):
+        naive.conv_back_op(*arrays[:4], y, *arrays[4:], relu)
+
+    found = case.back(conv_ops.conv_back_op, relu, 0, conv_ops.TURNED, True)
+    assert_sums(found, twin, (dy, case.x.images, case.W), terms(case))
+
+
+@given(convolutions(pooled=True), st.booleans(), st.booleans())
+def test_pooled_convolution_and_its_way_back(case, relu, wanted):
+    n, c, n_o, h, r, k = case.sizes
+    windows = (r // 2) * (k // 2)
+    memory = np.zeros(conv_winograd.memory_size(c, n_o, case.lanes) + case.lanes, case.dtype)
+    for kernel in (conv_ops.conv_pool_winograd_op, conv_ops.conv_pool_op)[h != 3:]:
+        case.forward(kernel, relu, memory.ctypes.data)
+        y = np.ascontiguousarray(case.y.images)
+        bits = case.y.behind(windows * case.whole).reshape(n, r // 2, k // 2, -1)[..., :n_o].transpose(0, 3, 1, 2)
+        exact, places = np.empty(y.shape), np.empty(y.shape, np.uint8)
+        naive.conv_pool_op(exact, places, case.x.images, case.W, case.b, relu)
+        size = np.abs(case.W).sum(axis=(1, 2, 3)).max() * np.abs(case.x.images).max() + np.abs(case.b).max()
+        np.testing.assert_allclose(y, exact, atol=4 * case.W[0].size * eps(y) * size, rtol=0)
+        assert np.mean(bits != places) < 0.02  # only where rounding may decide
+        assert not case.y.frames.sum() - case.y.images.sum() > 1e-3 * np.abs(y).sum()  # the frame stays 0
+    case.dy.images[...] = dy = case.rng.standard_normal(y.shape).astype(case.dtype)
+
+    def twin(*arrays):
+        arrays = arrays if wanted else (np.empty(case.x.shape), *arrays)
+        naive.conv_pool_back_op(*arrays[:4], bits, *arrays[4:])
+
+    for way in {conv_avx512.LISTS, conv_avx512.way_back(h, c, case.lanes, wanted)}:
+        found = case.back(conv_ops.conv_pool_back_op, relu, way, conv_ops.ROWS, wanted)
+        assert_sums(found, twin, (dy, case.x.images, case.W), terms(case)[not wanted:])
+
+
+@given(st.integers(1, 3), channels, sides, sides, st.integers(1, 4), frames, frames, dtypes, seeds)
+def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, of_x, of_y, dtype, seed):
+    dtype, rng = np.dtype(dtype), np.random.default_rng(seed)
+    r, k = max(r, size), max(k, size)
+    x = Images(n, c, r, k, of_x, dtype)
+    x.images[...] = np.rint(2 * rng.standard_normal(x.shape))  # equal maxima
+    given_x = x.images.copy()
+    y, dy = (Images(n, c, r // size, k // size, of_y, dtype, extra=c * r * k) for _ in range(2))
+    dims = (r, k, size, 0, of_x, of_y, 0, 0)
+    run(conv_ops.maxpool_op, dtype, n, c=y.mat, a=x.mat, n=c, dims=dims)
+    exact, locs = np.empty(y.shape), np.empty(x.shape, bool)
+    naive.maxpool_forward(exact, locs, given_x, size)
+    assert np.array_equal(y.images, exact)
+    dy.images[...] = rng.standard_normal(y.shape)
+    dx, expected = Images(n, c, r, k, of_x, dtype, fill=GUARD), np.empty(x.shape)
+    run(conv_ops.maxpool_back_op, dtype, n, c=dx.mat, b=dy.mat, aux=y.flat.ctypes.data, n=c, dims=dims)
+    naive.maxpool_backward(expected, dy.images, locs, size)
+    assert np.array_equal(dx.images, expected)
+    dims = (r, k, 0, 0, 0, of_x, 0, 0)
+    run(conv_ops.relu_images_op, dtype, n, c=x.mat, n=c, dims=dims)
+    assert np.array_equal(x.images, np.maximum(given_x, 0))
+    run(conv_ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, dims=dims)
+    assert np.array_equal(dx.images, np.where(given_x > 0, expected, 0))
+
+
+@given(st.integers(1, 3), channels, sides, sides, frames, dtypes, seeds)
+def test_rows_to_images_and_back(n, c, r, k, f, dtype, seed):
+    dtype, rng = np.dtype(dtype), np.random.default_rng(seed)
+    rows, back = rng.standard_normal((n, c * r * k)).astype(dtype), np.full((n, c * r * k), np.nan, dtype)
+    images = Images(n, c, r, k, f, dtype, fill=GUARD)
+    expected = images.frames.copy()
+    naive.rows_to_images_op(expected, rows, f)
+    run(conv_ops.rows_to_images_op, dtype, n, c=images.mat, a=(rows.ctypes.data, c * r * k, 1, 0), n=c, dims=(r, k, 0, 0, 0, f, 0, 0))
+    assert np.array_equal(images.frames, expected)
+    run(conv_ops.images_to_rows_op, dtype, n, c=(back.ctypes.data, c * r * k, 1, 0), a=images.mat, n=c, dims=(r, k, 0, 0, f, 0, 0, 0))
+    naive.images_to_rows_op(expected := np.empty(rows.shape), images.frames, f)
+    assert np.array_equal(back, expected)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize(("way", "copy"), [(conv_avx512.LISTS, conv_ops.ROWS), (conv_avx512.LISTS, conv_ops.TURNED),
+                                           (conv_avx512.LANES, conv_ops.NO_COPY)])
+@pytest.mark.parametrize(("c", "n_o"), [(1, 16), (3, 19), (40, 33)])
+def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
+    h, groups, lanes = 3, 3, vector_lanes(dtype)
+    length, whole = row_length(h * c, lanes), row_length(n_o, lanes)
+    dW, db = rng.standard_normal((groups, n_o, c, h, h)).astype(dtype), rng.standard_normal((groups, 1, n_o)).astype(dtype)
+    W, b = rng.standard_normal((n_o, c, h, h)).astype(dtype), rng.standard_normal((1, n_o)).astype(dtype)
+    packing = Filters(lanes, copy)
+    size = packing.size(W.shape)
+    state, kept, room = (np.zeros(size + whole, dtype) for _ in range(3))
+    packing.pack(W, state[:size])
+    state[size:size + n_o] = b
+    sums = []
+    for one, bias in zip(dW, db, strict=True):
+        if way == conv_avx512.LANES:
+            packing.pack(one, of_group := np.empty(size, dtype))
+        else:
+            of_group = np.zeros((n_o, h, length), dtype)
+            of_group[:, :, :h * c] = one.transpose(0, 2, 3, 1).reshape(n_o, h, -1)
+        sums.append(np.concatenate([of_group.ravel(), bias.ravel(), np.zeros(whole - n_o, dtype)]))
+    sums = np.stack(sums)
+    packed = np.zeros(packing.copy_size(W.shape) if copy else 1, dtype)
+    at = state.ctypes.data
+    run(conv_ops.conv_update_op, dtype, 5, lr=0.5, momentum=momentum, c=(at, 0, 0, 0), a=(sums.ctypes.data, 0, 0, 0),
+        b=(room.ctypes.data, 0, 0, 0), bias=at + size * dtype.itemsize, aux=kept.ctypes.data if momentum else 0,
+        packed=packed.ctypes.data, n=n_o, k=c, group=1, dims=(way, 0, h, length, 0, 0, 2, copy))  # 5 samples, blocks of 2
+    expected = W.astype(float), b.astype(float)
+    naive.conv_update_op(*expected, dW, db, 0.5)
+    found = packing.unpack(state[:size], W.shape)
+    np.testing.assert_allclose(found, expected[0], atol=20 * eps(W), rtol=0)
+    np.testing.assert_allclose(state[None, size:size + n_o], expected[1], atol=20 * eps(W), rtol=0)
+    if momentum:
+        np.testing.assert_allclose(packing.unpack(kept[:size], W.shape), dW.sum(axis=0), atol=20 * eps(W), rtol=0)
+    if copy:
+        assert np.array_equal(packed, packing.copy(found))
