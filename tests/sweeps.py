@@ -1,6 +1,7 @@
 """A small sweep that all tests of fastnet.sweep share."""
 import itertools
 import json
+import re
 
 import numpy as np
 
@@ -59,3 +60,8 @@ def without_times(path):
 def trial_lines(path):
     """The lines of trials, as `without_times` gives them."""
     return [line for line in without_times(path) if "trial" in line]
+
+
+def case(value):
+    """The name of a case: that of another process is the same, which an address in memory is not."""
+    return re.sub(r" at 0x[0-9A-Fa-f]+", "", str(value))

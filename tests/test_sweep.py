@@ -11,7 +11,7 @@ from fastnet.kernels.threads import get_num_threads, set_num_threads
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, lr_sweep
 from fastnet.sweep import shared as shared_module
-from tests.sweeps import RATES, assert_same, build, data, network, small
+from tests.sweeps import RATES, assert_same, build, case, data, network, small
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_a_memory_map_is_trained_on_by_the_fused_engine(tmp_path):
     ({"executor": 3}, TypeError, "client.get_executor"),
     ({"lrs": [0.1, -1]}, ValueError, "above 0"),
     ({"seeds": 0}, ValueError, "seeds"),
-], ids=str)
+], ids=case)
 def test_wrong_arguments(wrong, error, words):
     with pytest.raises(error, match=words):
         lr_sweep(**small(**wrong))

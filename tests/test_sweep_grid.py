@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from fastnet.sweep import rates
 from fastnet.sweep.grid import seeds
+from tests.sweeps import case
 
 
 @pytest.mark.parametrize("given, expected", [
@@ -18,7 +19,7 @@ from fastnet.sweep.grid import seeds
     (0.1, (0.1,)),
     (np.array([1, 2]), (1.0, 2.0)),
     ((lr for lr in (1, 2)), (1.0, 2.0)),
-], ids=str)
+], ids=case)
 def test_rates(given, expected):
     assert rates(given) == expected
 
@@ -44,7 +45,7 @@ def test_rates(given, expected):
     ("fast", TypeError, "must be a number, got 'fast'"),
     ([None], TypeError, "must be a number, got None"),
     (None, TypeError, "must be a number"),
-], ids=str)
+], ids=case)
 def test_wrong_rates(wrong, error, words):
     with pytest.raises(error, match=words):
         rates(wrong)

@@ -17,7 +17,7 @@ from fastnet.sweep.journal import Journal
 from fastnet.sweep.lines import line_of
 from fastnet.sweep.session import Session
 from fastnet.sweep.trial import _Run as Run
-from tests.sweeps import assert_same, build, network, small, trial_lines, without_times
+from tests.sweeps import assert_same, build, case, network, small, trial_lines, without_times
 
 KILLS = int(os.environ.get("FASTNET_KILLS", 3))
 
@@ -96,7 +96,7 @@ def test_trials_stand_in_order_whichever_finished_first(whole, tmp_path):
     ({"validation": None}, "validation"),
     ({"x": small()["x"] + 1}, "x: .* in the file, .* now"),
     ({"y": small()["y"][::-1]}, "y: "),
-], ids=str)
+], ids=case)
 def test_another_sweep_is_refused_and_nothing_is_lost(whole, change, words):
     _, path = whole
     before = path.read_bytes()
@@ -260,7 +260,7 @@ def leaky(slope):
     (0.5, r"network, layer 1, slope: 0.01 in the file, 0.5 now"),
     (np.float32(0.25), "slope: 0.01 in the file, 0.25 now"),
     (lambda x: x, "slope: 0.01 in the file"),
-], ids=str)
+], ids=case)
 def test_options_of_layers_are_part_of_the_network(tmp_path, other, words):
     path = tmp_path / "sweep.jsonl"
     few = dict(lrs=[0.1], seeds=1, epochs=1, resume=path)
@@ -299,7 +299,7 @@ def test_another_version_of_the_package_is_refused(whole, monkeypatch):
 @pytest.mark.parametrize("more", [
     {"seeds": 3}, {"seeds": [5, 1]}, {"lrs": [0.02, 0.1, 0.3, 1e4]}, {"epochs": 7}, {"batch_size": [8, 16]},
     {"momentum": [0.0, 0.9]}, {"build": {"": build, "b": network(12, 4, 3)}},
-], ids=str)
+], ids=case)
 def test_more_of_the_same_runs_what_is_missing(whole, tmp_path, more, monkeypatch):
     if "build" in more:
         more = {"build": {"a": build, "b": network(12, 4, 3)}}

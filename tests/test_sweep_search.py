@@ -12,7 +12,7 @@ from fastnet.sweep.folds import held_out, rows_of
 from fastnet.sweep.range_test import range_test
 from fastnet.sweep.schedules import multipliers
 from fastnet.sweep.session import Session
-from tests.sweeps import assert_same, build, data, network, small, trial_lines
+from tests.sweeps import assert_same, build, case, data, network, small, trial_lines
 
 # --- folds -------------------------------------------------------------------------------------------------------------
 
@@ -162,7 +162,7 @@ def test_schedules(name, expected):
     ({"optimizer": ["sgd", "adam"], "momentum": [0, 0.9]}, "momentum of its own"),
     ({"search": "random"}, "search must be one of"), ({"search": "halving", "lrs": "auto"}, "needs a grid"),
     ({"metric": "speed"}, "metric must be one of"), ({"metric": "val_loss", "validation": None}, "needs validation data"),
-], ids=str)
+], ids=case)
 def test_wrong_hyperparameters(wrong, words):
     with pytest.raises((ValueError, TypeError), match=words):
         lr_sweep(**small(**wrong))
