@@ -14,8 +14,8 @@ run: .venv/run  ## train the course network at four learning rates; plot and tab
 better: .venv/run  ## beat the course network
 	$(BIN)/python better_cifar.py
 
-test: .venv/test  ## all tests; they need no network
-	$(BIN)/python -m pytest -q
+test: .venv/test  ## all tests, a file at a time on each of two cores; they need no network
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: .venv/test  ## style, and types of the public API
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 """Settings of all tests: the same examples in every run, and no float type that changes on its way."""
 import importlib
+import os
 import signal
 
 import hypothesis
@@ -12,6 +13,9 @@ from numba.core.dispatcher import Dispatcher
 import fastnet
 
 collect_ignore = ["dropin_scripts"]  # run by test_dropin_scripts.py, in folders of their own
+
+for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):  # in its presence pytest-benchmark times nothing
+    os.environ.pop(name, None)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with Ctrl-C ignored
 
