@@ -38,21 +38,26 @@ def for_dtypes(signature: Callable[[Any], tuple]) -> Callable[[Callable], Any]:
         dispatcher = jit(function)
         dispatcher._can_compile = False
         dispatcher.signature_for = signature
+        dispatcher.versions = None
         return dispatcher
 
     return decorate
 
 
 def make_ready(entry: Any, dtype: np.dtype) -> None:
-    """Compile a function of `for_dtypes` for a dtype, unless that has been done."""
+    """Compile a function of `for_dtypes` for a dtype, unless that has been done.
+
+    A second dispatcher of the same function compiles, and hands the result over: would `entry` be allowed to compile in the
+    meantime, another thread that calls it then would have it compiled for whatever its arguments are.
+    """
     arguments = entry.signature_for(from_dtype(dtype))
     if arguments not in entry.overloads:
         with _compiling:
-            entry._can_compile = True
-            try:
-                entry.compile(arguments)
-            finally:
-                entry._can_compile = False
+            if entry.versions is None:
+                entry.versions = jit(entry.py_func)
+                entry.versions._cache_hits, entry.versions._cache_misses = entry._cache_hits, entry._cache_misses
+            entry.versions.compile(arguments)
+            entry.add_overload(entry.versions.overloads[arguments])
 
 
 def elements(written: int, read: int, constants: int = 0) -> Callable[[Any], tuple]:

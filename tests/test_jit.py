@@ -2,9 +2,14 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fastnet.kernels._layout import for_dtypes, make_ready, matrices
+from numba.core.compiler_lock import global_compiler_lock
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,3 +22,27 @@ def test_without_the_compiler_there_is_a_clear_error(name, tmp_path):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith("ImportError: fastnet's kernels are compiled by Numba, which "
                                                      "NUMBA_DISABLE_JIT has turned off here: unset it")
+
+
+@for_dtypes(matrices(1, 1))
+def twice(y, x):
+    for i in range(y.shape[0]):
+        for j in range(y.shape[1]):
+            y[i, j] = 2 * x[i, j]
+
+
+def test_while_one_thread_compiles_others_get_the_versions_there_are():
+    y, x = np.empty((2, 3)), np.ones((2, 3))
+    with global_compiler_lock:  # the thread gets as far as to compile
+        thread = threading.Thread(target=make_ready, args=(twice, x.dtype))
+        thread.start()
+        time.sleep(0.2)
+        for odd in (x, x.astype(np.float32), x.T):
+            with pytest.raises(TypeError, match="No matching definition"):
+                twice(y, odd)
+    thread.join()
+    twice(y, x)
+    assert (y == 2).all()
+    with pytest.raises(TypeError, match="No matching definition"):
+        twice(y, x.astype(np.float32))
+    assert len(twice.signatures) == 1
