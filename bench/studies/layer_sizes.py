@@ -4,15 +4,23 @@
     python -m bench.studies.layer_sizes --picture docs/img/layer_sizes.svg
     python -m bench.studies.layer_sizes --most 512 --only relu
 
+In pieces, for a machine that is quiet for a few minutes at a time only; then one picture of all:
+
+    python -m bench.studies.layer_sizes --sizes 1,2,4,8 --save small.csv
+    python -m bench.studies.layer_sizes --sizes 2048,4096 --layouts C --save large.csv
+    python -m bench.studies.layer_sizes --merge small.csv large.csv --picture docs/img/layer_sizes.svg
+
 The ratio is NumPy's time / fastnet's; both compute the same, in the same dtype, from the same arrays. Each number is the
 best of many short turns, which alternate.
 """
 from __future__ import annotations
 
 import argparse
+import csv
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +32,17 @@ TURN = 2e-3  # seconds of a turn, unless a single call takes longer
 LAYOUTS = ("C", "F", "strided")
 
 Call = Callable[[], Any]
+
+
+class Row(NamedTuple):
+    """One comparison."""
+
+    name: str
+    dtype: str
+    layout: str
+    size: int
+    ratio: float  # NumPy's time / fastnet's
+    seconds: float  # of a call of fastnet's
 
 
 def laid_out(a: np.ndarray, layout: str) -> np.ndarray:
@@ -93,23 +112,38 @@ def best(calls: tuple[Call, Call], turns: int) -> list[float]:
     return times
 
 
-def measure(most: int, only: str, turns: int, layouts: tuple[str, ...]) -> list[tuple[str, str, str, int, float, float]]:
-    """A row a comparison: name, dtype, layout, size, ratio, seconds of fastnet's call."""
+def measure(sizes: Iterable[int], only: str, turns: int, layouts: tuple[str, ...]) -> list[Row]:
+    """Time every comparison, and print it."""
     rows = []
-    for size in (s for s in SIZES if s <= most):
+    for size in sizes:
         for dtype in (np.float64, np.float32):
             for layout in layouts:
                 for name, ours, theirs in pairs(BATCH, size, dtype, layout, np.random.default_rng(size)):
                     if only in name:
                         with np.errstate(all="ignore"):
                             mine, numpys = best((ours, theirs), turns)
-                        rows.append((name, dtype.__name__, layout, size, numpys / mine, mine))
+                        rows.append(Row(name, dtype.__name__, layout, size, numpys / mine, mine))
                         print(f"{name:24s} {dtype.__name__} {layout:8s} {size:5d}  {numpys / mine:7.2f}  "
                               f"{mine * 1e6:10.2f} us", flush=True)
     return rows
 
 
-def picture(rows: list[tuple[str, str, str, int, float, float]], path: str) -> None:
+def save(rows: list[Row], path: str) -> None:
+    """Write rows for a later ``--merge``."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def merge(paths: Iterable[str]) -> list[Row]:
+    """Rows of several files; of the same comparison, the last counts."""
+    found = {}
+    for path in paths:
+        for name, dtype, layout, size, ratio, seconds in csv.reader(Path(path).read_text(encoding="utf-8").splitlines()):
+            found[name, dtype, layout, int(size)] = Row(name, dtype, layout, int(size), float(ratio), float(seconds))
+    return sorted(found.values(), key=lambda row: row.size)
+
+
+def picture(rows: list[Row], path: str) -> None:
     """Ratios over sizes, a panel a method, a line for each dtype and layout."""
     import matplotlib.pyplot as plt
 
@@ -132,15 +166,24 @@ def picture(rows: list[tuple[str, str, str, int, float, float]], path: str) -> N
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--most", type=int, default=4096, help="largest size")
+    parser.add_argument("--sizes", default=",".join(map(str, SIZES)))
     parser.add_argument("--only", default="", help="comparisons whose name contains a text")
     parser.add_argument("--turns", type=int, default=7)
     parser.add_argument("--layouts", default=",".join(LAYOUTS))
+    parser.add_argument("--save", metavar="FILE", help="where to write the rows, for --merge")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="measure nothing, take the rows of these files")
     parser.add_argument("--picture", help="where to draw the ratios")
     options = parser.parse_args()
-    rows = measure(options.most, options.only, options.turns, tuple(options.layouts.split(",")))
-    slower = [row for row in rows if row[4] < 1]
+    if options.merge:
+        rows = merge(options.merge)
+    else:
+        sizes = [size for size in map(int, options.sizes.split(",")) if size <= options.most]
+        rows = measure(sizes, options.only, options.turns, tuple(options.layouts.split(",")))
+    if options.save:
+        save(rows, options.save)
+    slower = [row for row in rows if row.ratio < 1]
     print(f"{len(rows)} comparisons, {len(slower)} of them slower than NumPy" + "".join(
-        f"\n  {name} {dtype} {layout} {size}: {ratio:.2f}" for name, dtype, layout, size, ratio, _ in slower))
+        f"\n  {row.name} {row.dtype} {row.layout} {row.size}: {row.ratio:.2f}" for row in slower))
     if options.picture:
         picture(rows, options.picture)
 
