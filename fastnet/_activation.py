@@ -48,20 +48,24 @@ class Activation(Buffered):
         Returns
         -------
         ndarray
-            Of the shape of x.
+            Of the shape of x; a matrix in Fortran order gives another.
         """
         forward, _, entry, _ = self.kernels
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
-                y = take(self._buffers, "y", x.shape, x.dtype)
-                if entry(_rows(y), _rows(in_order(x)), *self._constants):
-                    self.__dict__["y"] = y
+                turned = not x.flags.c_contiguous and _turned(x)
+                if turned:
+                    x = x.T
+                y = take(self._buffers, "y", x.shape, x.dtype, x.size)
+                if entry(y, x, *self._constants) if x.ndim == 2 and x.flags.c_contiguous else entry(
+                        _rows(y), _rows(in_order(x)), *self._constants):
+                    self.__dict__["y"] = y = y.T if turned else y
                     return y
             except UNUSUAL:
                 pass
         x = _checks.floats(self, "x", x)
         _checks.nonempty(self, "x", x)
-        y = take(self._buffers, "y", x.shape, x.dtype)
+        y = take(self._buffers, "y", x.shape, x.dtype, x.size)
         forward(y, x, *self._constants)
         self.y = y
         return y
@@ -83,15 +87,19 @@ class Activation(Buffered):
         if type(y_grad) is np.ndarray and type(self) in PLAIN:
             try:
                 y = self.__dict__["y"]
-                dx = take(self._buffers, "dx", y.shape, y.dtype)
-                if y_grad.dtype == y.dtype and y_grad.shape == y.shape and entry(
-                        _rows(dx), _rows(in_order(y_grad)), _rows(in_order(y)), *self._constants):
-                    return dx
+                dy = y_grad
+                if dy.dtype == y.dtype and dy.shape == y.shape:
+                    turned = not y.flags.c_contiguous and _turned(y) and _turned(dy)
+                    if turned:
+                        y, dy = y.T, dy.T
+                    dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
+                    if entry(_rows(dx), _rows(in_order(dy)), _rows(in_order(y)), *self._constants):
+                        return dx.T if turned else dx
             except UNUSUAL:
                 pass
         y = _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward"))
         dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
-        dx = take(self._buffers, "dx", y.shape, y.dtype)
+        dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
         backward(dx, dy, y, *self._constants)
         return dx
 
@@ -108,6 +116,11 @@ class Activation(Buffered):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self._constants))})"
+
+
+def _turned(a: np.ndarray) -> bool:
+    """Whether a matrix is in Fortran order, so that its transpose is what the kernels are compiled for."""
+    return a.ndim == 2 and a.flags.f_contiguous
 
 
 def _rows(a: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ A step of the course's network makes some thirty megabytes of arrays in float64,
 zeros and to take back each time; that takes as long as the arithmetic of a small network. So a layer keeps the arrays
 that it has handed out, and counts who else refers to them: a view, a memoryview, a list, another thread or another
 library's tensor does, as long as it lives. An array that only the layer refers to is handed out again. Whatever
-somebody still holds is never written to.
+somebody still holds is never written to. Small arrays are made anew each time: that is quicker than to look for one.
 
 Where references are not counted exactly (PyPy, Python without its global lock) every array is a new one.
 """
@@ -20,6 +20,7 @@ from numba.core.errors import NumbaError
 from fastnet._state import FloatArray, Owned
 
 _KEPT = 4  # arrays for one purpose: two in turn, for two sizes of batches
+SMALL = 2048  # elements
 
 Buffers = dict[str, list[np.ndarray]]
 
@@ -52,13 +53,18 @@ class Buffered(Owned):
 
 def in_order(a: np.ndarray) -> np.ndarray:
     """``a`` itself if it is C-contiguous, which is what element-wise kernels are compiled for, otherwise a copy that is."""
-    return a if a.flags.c_contiguous else np.ascontiguousarray(a)
+    return a if a.flags.c_contiguous else a.copy()  # in C order; np.ascontiguousarray takes three times as long for few
 
 
-def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """Return an array that nobody else holds, of undefined content; C-contiguous unless its last holder changed that."""
+def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
+    """Return an array that nobody else holds, of undefined content; C-contiguous unless its last holder changed that.
+
+    `size` is the number of its elements.
+    """
     if not dtype.isnative:  # Numba takes some arrays of the other byte order for native ones
         raise ValueError(f"buffers are of native types, got {dtype!r}")
+    if size <= SMALL:
+        return np.empty(shape, dtype)
     try:
         free = buffers[purpose]
         a = free.pop(0)  # the one handed out first; out of the list, no other thread can find it

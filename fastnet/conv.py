@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes
-from fastnet._state import FloatArray, Owned
+from fastnet._buffers import Buffered
+from fastnet._state import FloatArray
 from fastnet.image_lowering import lower_conv
 from fastnet.kernels import conv as kernels
 from fastnet.kernels.sgd import sgd_update
@@ -16,7 +17,7 @@ from fastnet.lowering import Buffer, Lowering
 
 
 @known
-class ConvLayer(Owned):
+class ConvLayer(Buffered):
     """Convolutional layer: every output pixel is a weighted sum of the h x h pixels around it, in all channels.
 
     y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, i + p - h // 2, j + q - h // 2]

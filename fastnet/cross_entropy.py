@@ -9,6 +9,7 @@ from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
 from fastnet._state import FloatArray
 from fastnet.kernels.cross_entropy import (
     backward_entry,
+    columns_entry,
     cross_entropy_backward,
     cross_entropy_forward,
     forward_entry,
@@ -65,7 +66,11 @@ class CrossEntropyLayer(Buffered):
             try:
                 # a single column might be labels
                 if x.shape == t.shape and x.size and x.shape[1] > 1 and x.dtype == t.dtype and x.dtype.isnative:
-                    loss, held = forward_entry(in_order(x), in_order(t)), self.__dict__
+                    held = self.__dict__
+                    if not x.flags.c_contiguous and x.flags.f_contiguous and t.flags.f_contiguous:
+                        loss = columns_entry(x.T, t.T)
+                    else:
+                        loss = forward_entry(in_order(x), in_order(t))
                     held["x"], held["t"] = x, t
                     return loss
             except UNUSUAL:
@@ -92,15 +97,20 @@ class CrossEntropyLayer(Buffered):
             try:
                 held = self.__dict__
                 x, t = held["x"], held["t"]
-                dx = take(self._buffers, "dx", x.shape, x.dtype)
-                if t.dtype == x.dtype and backward_entry(dx, in_order(x), in_order(t)):
-                    return dx
+                n, classes = x.shape
+                if classes > 1 and t.dtype == x.dtype and t.shape == x.shape:
+                    turned = not x.flags.c_contiguous and x.flags.f_contiguous and t.flags.f_contiguous
+                    if turned:
+                        x, t = x.T, t.T
+                    dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
+                    if backward_entry(dx, in_order(x), in_order(t), n):
+                        return dx.T if turned else dx
             except UNUSUAL:
                 pass
         scale = _checks.gradient_scale(self, y_grad)
         x = _checks.rows(self, "x", _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward")))
         t = _checks.targets(self, "t", _checks.computed(self, "t", self.t, "forward"), x.shape, x.dtype)
-        dx = take(self._buffers, "dx", x.shape, x.dtype)
+        dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
         cross_entropy_backward(dx, x, t)
         return dx if y_grad is None else dx * x.dtype.type(scale)
 

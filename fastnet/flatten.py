@@ -5,14 +5,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._state import Owned, Remembered
+from fastnet._buffers import Buffered
+from fastnet._state import Remembered
 from fastnet.kernels.flatten import flatten_backward, flatten_forward
 from fastnet.layer import known
 from fastnet.lowering import Buffer, Lowering
 
 
 @known
-class FlattenLayer(Owned):
+class FlattenLayer(Buffered):
     """Lays out every image as one row: first its channels, in each its rows from the top.
 
     Attributes

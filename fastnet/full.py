@@ -53,6 +53,9 @@ class FullLayer(Buffered):
     All may be assigned, and changed in place. No method writes into an array that was assigned, or that anybody but the
     layer still holds: outputs, gradients and new weights are other arrays then, see :mod:`fastnet._buffers`.
 
+    The same input gives the same bits on any number of threads. Those of one sample's output may differ in the last place
+    between a batch of fewer than four samples and a larger one, as they do with a BLAS: few samples are dot products.
+
     Examples
     --------
     >>> import numpy as np
@@ -119,7 +122,8 @@ class FullLayer(Buffered):
                 held = self.__dict__
                 W, b = held["W"], held["b"]
                 if x.dtype == W.dtype == b.dtype:
-                    y = take(self._buffers, "y", (x.shape[0], self.n_o), W.dtype)
+                    n, n_o = x.shape[0], self.n_o
+                    y = take(self._buffers, "y", (n, n_o), W.dtype, n * n_o)
                     if forward_job(y, x, W, b, self.n_i, caller()):
                         held["x"] = x
                         return y
@@ -127,7 +131,7 @@ class FullLayer(Buffered):
                 pass
         W, b = self._parameters()
         x = _checks.rows(self, "x", _checks.floats(self, "x", x, W.dtype), self.n_i)
-        y = take(self._buffers, "y", (len(x), self.n_o), W.dtype)
+        y = take(self._buffers, "y", (len(x), self.n_o), W.dtype, len(x) * self.n_o)
         full_forward(y, x, W, b)
         self.x = x
         return y
@@ -150,8 +154,9 @@ class FullLayer(Buffered):
                 held, n_i, n_o = self.__dict__, self.n_i, self.n_o
                 x, W, dtype = held["x"], held["W"], y_grad.dtype
                 if x.dtype == W.dtype == held["b"].dtype == dtype:
-                    dx = take(self._buffers, "dx", x.shape, dtype)
-                    dW, db = take(self._buffers, "dW", (n_o, n_i), dtype), take(self._buffers, "db", (1, n_o), dtype)
+                    dx = take(self._buffers, "dx", x.shape, dtype, x.size)
+                    dW = take(self._buffers, "dW", (n_o, n_i), dtype, n_o * n_i)
+                    db = take(self._buffers, "db", (1, n_o), dtype, n_o)
                     if backward_job(dx, dW, db, y_grad, x, W, n_i, n_o, caller()):
                         held["W_grad"], held["b_grad"] = dW, db
                         return dx
@@ -162,8 +167,9 @@ class FullLayer(Buffered):
         x = _checks.rows(self, "x", x, self.n_i)
         dy = _checks.floats(self, "y_grad", y_grad, W.dtype)
         dy = _checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o))
-        dx = take(self._buffers, "dx", x.shape, W.dtype)
-        dW, db = take(self._buffers, "dW", W.shape, W.dtype), take(self._buffers, "db", (1, self.n_o), W.dtype)
+        dx = take(self._buffers, "dx", x.shape, W.dtype, x.size)
+        dW = take(self._buffers, "dW", W.shape, W.dtype, W.size)
+        db = take(self._buffers, "db", (1, self.n_o), W.dtype, self.n_o)
         full_backward(dx, dW, db, dy, x, W)
         self.W_grad, self.b_grad = dW, db
         return dx
@@ -181,8 +187,8 @@ class FullLayer(Buffered):
                 held = self.__dict__
                 W, b, dW, db = held["W"], held["b"], held["W_grad"], held["b_grad"]
                 if W.dtype == b.dtype == dW.dtype == db.dtype:
-                    new_W = take(self._buffers, "W", W.shape, W.dtype)
-                    new_b = take(self._buffers, "b", b.shape, W.dtype)
+                    new_W = take(self._buffers, "W", W.shape, W.dtype, W.size)
+                    new_b = take(self._buffers, "b", b.shape, W.dtype, b.size)
                     if sgd_job(new_W, W, dW, new_b, b, db, lr, self.n_i, self.n_o, caller()):
                         held["W"], held["b"] = new_W, new_b
                         return
@@ -194,7 +200,8 @@ class FullLayer(Buffered):
         db = _checks.computed(self, "b_grad", self.b_grad, "forward() and backward")
         dW = _checks.own_shape(self, "W_grad", dW, W.shape, W.dtype)
         db = _checks.own_shape(self, "b_grad", db, b.shape, b.dtype)
-        new_W, new_b = take(self._buffers, "W", W.shape, W.dtype), take(self._buffers, "b", b.shape, b.dtype)
+        new_W = take(self._buffers, "W", W.shape, W.dtype, W.size)
+        new_b = take(self._buffers, "b", b.shape, b.dtype, b.size)
         if not attempt(sgd_job, W.dtype, new_W, W, dW, new_b, b, db, lr, self.n_i, self.n_o):
             sgd_update(new_W, W, dW, lr)
             sgd_update(new_b, b, db, lr)

@@ -5,7 +5,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._state import Owned, Remembered
+from fastnet._buffers import Buffered
+from fastnet._state import Remembered
 from fastnet.image_lowering import lower_maxpool
 from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward
 from fastnet.layer import known
@@ -13,7 +14,7 @@ from fastnet.lowering import Buffer, Lowering
 
 
 @known
-class MaxPoolLayer(Owned):
+class MaxPoolLayer(Buffered):
     """Maximum pooling: of every size x size window of an image, the largest value.
 
     Windows do not overlap. Rows and columns behind the last whole window are ignored. Of equal maxima in a window each

@@ -55,14 +55,14 @@ class SoftMaxLayer(Buffered):
         """
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
-                y = take(self._buffers, "y", x.shape, x.dtype)
+                y = take(self._buffers, "y", x.shape, x.dtype, x.size)
                 if forward_entry(y, in_order(x)):
                     self.__dict__["y"] = y
                     return y
             except UNUSUAL:
                 pass
         x = _checks.rows(self, "x", _checks.floats(self, "x", x))
-        y = take(self._buffers, "y", x.shape, x.dtype)
+        y = take(self._buffers, "y", x.shape, x.dtype, x.size)
         softmax_forward(y, x)
         self.y = y
         return y
@@ -83,14 +83,14 @@ class SoftMaxLayer(Buffered):
         if type(y_grad) is np.ndarray and type(self) in PLAIN:
             try:
                 y = self.__dict__["y"]
-                dx = take(self._buffers, "dx", y.shape, y.dtype)
+                dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
                 if y_grad.dtype == y.dtype and backward_entry(dx, in_order(y_grad), in_order(y)):
                     return dx
             except UNUSUAL:
                 pass
         y = _checks.rows(self, "y", _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward")))
         dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
-        dx = take(self._buffers, "dx", y.shape, y.dtype)
+        dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
         softmax_backward(dx, dy, y)
         return dx
 

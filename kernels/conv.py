@@ -8,10 +8,12 @@ chunks of images, whatever the number of threads.
 """
 import numpy as np
 from fastnet.kernels._jit import jit
+from fastnet.kernels._layout import to_read, to_write, written
 from fastnet.kernels.conv_image import dense_conv_back, from_frame, plain_conv, to_frame
 from fastnet.kernels.gemm import partition, vector_lanes
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from fastnet.kernels.threads import run
+from numba.extending import overload
 
 CHUNKS = 16  # parts of a batch whose gradients are summed by themselves
 _SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
@@ -54,9 +56,7 @@ def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray) -> None
     sums = np.zeros((chunks, n_o, h, h * n_i), dW.dtype)
     run(_backward_weights, sums, _contiguous(dy), _contiguous(x), chunks, n, n_i, r, k, n_o, h,
         threads=_threads(n * r * k * dW.size))
-    total = sums[0]
-    for chunk in sums[1:]:
-        total += chunk
+    total = _in_order(sums.reshape(chunks, -1))
     dW[...] = total.reshape(n_o, h, h, n_i).transpose(0, 3, 1, 2)
 
 
@@ -67,7 +67,7 @@ def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
     """
     sums = np.empty(dy.shape[:2], dy.dtype)
     run(_plane_sums, sums, _contiguous(dy), threads=_threads(dy.size))
-    db[...] = sums.sum(axis=0)
+    db[...] = _in_order(sums)
 
 
 def pack_filters(B: np.ndarray) -> np.ndarray:
@@ -134,3 +134,91 @@ def _plane_sums(thread, threads, sync, scratch, sums, dy):
                 for j in range(dy.shape[3]):
                     total += dy[s, o, i, j]
             sums[s, o] = total
+
+
+@jit
+def _in_order(rows):
+    """The sum of some rows, added one after the other."""
+    total = rows[0].copy()
+    for i in range(1, rows.shape[0]):
+        for j in range(total.size):
+            total[j] += rows[i, j]
+    return total
+
+
+# --- the same names in compiled code, on the calling thread ---------------------------------------------------------
+
+
+@jit
+def _forward_here(y, x, filters, bias, n_o, h):
+    """`_forward` of filters B (h h n_i, n_o) that are not packed yet; y and x C-contiguous, bias (n_o,)."""
+    n, n_i, r, k = x.shape
+    width = lanes(bias.dtype.type(0))
+    vectors = (n_o + width - 1) // width
+    packed, padded = np.zeros((vectors, h * h * n_i, width), y.dtype), np.zeros(vectors * width, y.dtype)
+    for o in range(n_o):
+        padded[o] = bias[o]
+        for p in range(h * h * n_i):
+            packed[o // width, p, o % width] = filters[p, o]
+    _forward(0, 1, np.zeros(0, np.int64), 0, y, x, packed, padded, n, n_i, r, k, n_o, h)
+
+
+@jit
+def _filters(W, turned):
+    """W (n_o, n_i, h, h) as the rows p of patches and the columns of outputs; or turned by half a circle, for the way back."""
+    n_o, n_i, h, _ = W.shape
+    out, channels = (n_i, n_o) if turned else (n_o, n_i)
+    B = np.empty((h * h * channels, out), W.dtype)
+    for o in range(n_o):
+        for c in range(n_i):
+            for p in range(h):
+                for q in range(h):
+                    if turned:
+                        B[((h - 1 - p) * h + h - 1 - q) * n_o + o, c] = W[o, c, p, q]
+                    else:
+                        B[(p * h + q) * n_i + c, o] = W[o, c, p, q]
+    return B
+
+
+@overload(conv_forward)
+def _compiled_forward(y, x, W, b):
+    def in_compiled_code(y, x, W, b):
+        result = to_write(y)
+        _forward_here(result, to_read(x), _filters(to_read(W), False), to_read(b).reshape(-1), W.shape[0], W.shape[2])
+        written(y, result)
+
+    return in_compiled_code
+
+
+@overload(conv_backward_input)
+def _compiled_backward_input(dx, dy, W):
+    def in_compiled_code(dx, dy, W):
+        result = to_write(dx)
+        _forward_here(result, to_read(dy), _filters(to_read(W), True), np.zeros(W.shape[1], W.dtype), W.shape[1], W.shape[2])
+        written(dx, result)
+
+    return in_compiled_code
+
+
+@overload(conv_backward_weights)
+def _compiled_backward_weights(dW, dy, x):
+    def in_compiled_code(dW, dy, x):
+        n, n_i, r, k = x.shape
+        n_o, h = dW.shape[0], dW.shape[2]
+        chunks = min(CHUNKS, n)
+        sums = np.zeros((chunks, n_o, h, h * n_i), dW.dtype)
+        _backward_weights(0, 1, np.zeros(0, np.int64), 0, sums, to_read(dy), to_read(x), chunks, n, n_i, r, k, n_o, h)
+        total = _in_order(sums.reshape(chunks, -1)).reshape(n_o, h, h, n_i)
+        dW[...] = total.transpose(0, 3, 1, 2)
+
+    return in_compiled_code
+
+
+@overload(conv_backward_bias)
+def _compiled_backward_bias(db, dy):
+    def in_compiled_code(db, dy):
+        sums = np.empty((dy.shape[0], dy.shape[1]), dy.dtype)
+        _plane_sums(0, 1, np.zeros(0, np.int64), 0, sums, to_read(dy))
+        db[0, :] = _in_order(sums)
+
+    return in_compiled_code

@@ -1,7 +1,8 @@
 """Cross-entropy of probabilities and one-hot targets, and its gradient (3.18, 3.19)."""
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain
+from fastnet.kernels._layout import flat, for_dtypes, make_ready, matrices, plain, to_read, to_write, written
+from numba import types
 from numba.extending import overload
 
 
@@ -9,10 +10,11 @@ def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:
     """-sum_ij t_ij log p_ij / n (3.18).
 
     p, t: (n, n_classes), n > 0, one dtype (float32 or float64), any layout; t need not be one-hot. Overwrites nothing.
-    Summed in float64, in the order of the elements. 0 log 0 counts as 0, the limit; a true class with p = 0 gives inf;
+    Summed in float64, each row in the order of its elements, then the rows. 0 log 0 counts as 0, the limit; a true class with p = 0 gives inf;
     NaN in p or t gives NaN, and so does p < 0.
     """
     make_ready(forward_entry, p.dtype)
+    make_ready(columns_entry, p.dtype)
     return forward_entry(plain(p), plain(t))
 
 
@@ -22,7 +24,10 @@ def cross_entropy_backward(dp: np.ndarray, p: np.ndarray, t: np.ndarray) -> None
     dp, p, t: (n, n_classes), one dtype (float32 or float64), any layout. Overwrites dp, which may be p or t.
     p = 0 at the true class gives -inf.
     """
-    _backward(dp, plain(p), plain(t))
+    result = dp if dp.flags.carray else np.empty(dp.shape, dp.dtype)
+    _backward(flat(result), flat(plain(p)), flat(plain(t)), len(p))
+    if result is not dp:
+        dp[...] = result
     make_ready(backward_entry, p.dtype)
 
 
@@ -31,37 +36,56 @@ def _forward(p, t):
     n, m = p.shape
     total = 0.0
     for i in range(n):
+        row = 0.0
         for j in range(m):
             if t[i, j] != 0:  # a logarithm only where it counts: of a one-hot row that is one in n_classes
-                total += np.float64(t[i, j]) * np.log(np.float64(p[i, j]))
+                row += np.float64(t[i, j]) * np.log(np.float64(p[i, j]))
             elif not p[i, j] >= 0:  # two branches: as one condition LLVM makes it four times as slow in float32
-                total += np.nan
+                row += np.nan
+        total += row
     return -total / n
 
 
 @jit
-def _backward(dp, p, t):
-    n, m = p.shape
-    zero, count = p.dtype.type(0), p.dtype.type(n)
+def _forward_by_columns(p, t):
+    """`_forward` of transposed rows: p and t (n_classes, n). Each row's sum is added in the same order."""
+    m, n = p.shape
+    rows = np.zeros(n)
+    for j in range(m):
+        for i in range(n):
+            if t[j, i] != 0:
+                rows[i] += np.float64(t[j, i]) * np.log(np.float64(p[j, i]))
+            elif not p[j, i] >= 0:
+                rows[i] += np.nan
+    total = 0.0
     for i in range(n):
-        for j in range(m):
-            dp[i, j] = zero if t[i, j] == zero else -t[i, j] / p[i, j] / count
+        total += rows[i]
+    return -total / n
+
+
+@jit
+def _backward(dp, p, t, n):
+    zero, count = p.dtype.type(0), p.dtype.type(n)
+    for i in range(p.size):
+        dp[i] = zero if t[i] == zero else -t[i] / p[i] / count
 
 
 @overload(cross_entropy_forward)
 def _compiled_forward(p, t):
-    def rows(p, t):
-        return _forward(p, t)
+    def in_compiled_code(p, t):
+        return _forward(to_read(p), to_read(t))
 
-    return rows
+    return in_compiled_code
 
 
 @overload(cross_entropy_backward)
 def _compiled_backward(dp, p, t):
-    def rows(dp, p, t):
-        _backward(dp, p, t)
+    def in_compiled_code(dp, p, t):
+        result = to_write(dp)
+        _backward(result.reshape(-1), to_read(p).reshape(-1), to_read(t).reshape(-1), len(p))
+        written(dp, result)
 
-    return rows
+    return in_compiled_code
 
 
 @for_dtypes(matrices(0, 2))
@@ -70,10 +94,16 @@ def forward_entry(p, t):
     return _forward(p, t)
 
 
-@for_dtypes(matrices(1, 2))
-def backward_entry(dp, p, t):
-    """`cross_entropy_backward` for the layer; False, with nothing done, if the shapes are not those of a batch."""
-    if p.shape != t.shape or dp.shape != p.shape or p.size == 0 or p.shape[1] == 1:
+@for_dtypes(matrices(0, 2))
+def columns_entry(p, t):
+    """`cross_entropy_forward` of the transposes, for arrays in Fortran order."""
+    return _forward_by_columns(p, t)
+
+
+@for_dtypes(lambda t: (*matrices(1, 2)(t), types.int64))
+def backward_entry(dp, p, t, n):
+    """`cross_entropy_backward` for the layer, n samples, or of the transposes; False, with nothing done, if shapes differ."""
+    if p.shape != t.shape or dp.shape != p.shape or p.size == 0:
         return False
-    _backward(dp, p, t)
+    _backward(dp.reshape(-1), p.reshape(-1), t.reshape(-1), n)
     return True

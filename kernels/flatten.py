@@ -1,5 +1,7 @@
 """Images to rows and back: copies, with nothing to compile."""
 import numpy as np
+from fastnet.kernels._layout import to_write, written
+from numba.extending import overload
 
 
 def flatten_forward(y: np.ndarray, x: np.ndarray) -> None:
@@ -16,3 +18,23 @@ def flatten_backward(dx: np.ndarray, dy: np.ndarray) -> None:
     dx (n, c, r, k) C-contiguous, dy (n, c r k) of any layout; one dtype. Overwrites dx.
     """
     np.copyto(dx.reshape(dy.shape), dy)
+
+
+@overload(flatten_forward)
+def _compiled_forward(y, x):
+    def in_compiled_code(y, x):
+        result = to_write(y)
+        result.reshape(x.shape)[...] = x
+        written(y, result)
+
+    return in_compiled_code
+
+
+@overload(flatten_backward)
+def _compiled_backward(dx, dy):
+    def in_compiled_code(dx, dy):
+        result = to_write(dx)
+        result.reshape(dy.shape)[...] = dy
+        written(dx, result)
+
+    return in_compiled_code

@@ -3,7 +3,7 @@ import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain
 from fastnet.kernels.gemm import matmul
-from fastnet.kernels.jobs import attempt, backward_job, forward_job, product_here
+from fastnet.kernels.jobs import FEW_ROWS, PRODUCT, attempt, backward_job, forward_job, product_here
 from numba.extending import overload
 
 
@@ -12,8 +12,17 @@ def full_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> 
 
     y (n, n_o), x (n, n_i), W (n_o, n_i), b (1, n_o): one dtype (float32 or float64), any layout. Overwrites y.
     With n_i = 0, y is b. NaN and inf go where NumPy puts them.
+
+    Fewer than four samples are dot products of rows of x and W, which need no packing and are summed in an order of their
+    own: the last bits of a sample's output differ from those in a batch of four and more. (A BLAS does the same.)
     """
-    if not attempt(forward_job, W.dtype, y, x, W, b, W.shape[1]):
+    if attempt(forward_job, W.dtype, y, x, W, b, W.shape[1]):
+        return
+    if not y.flags.carray:  # through an array that is, so that a few rows are summed as in any other
+        result = np.empty(y.shape, y.dtype)
+        full_forward(result, x, W, b)
+        y[...] = result
+    else:
         matmul(y, x, W.T, bias=b)
 
 
@@ -64,41 +73,41 @@ def _backward_bias(db, dy):
 
 @overload(full_forward)
 def _compiled_forward(y, x, W, b):
-    def rows(y, x, W, b):
-        product_here(y, x, W.T, 1.0, 0.0, b[0], 0)
+    def in_compiled_code(y, x, W, b):
+        product_here(FEW_ROWS, y, x, W.T, 1.0, 0.0, b[0], 0)
 
-    return rows
+    return in_compiled_code
 
 
 @overload(full_backward_input)
 def _compiled_backward_input(dx, dy, W):
-    def rows(dx, dy, W):
-        product_here(dx, dy, W, 1.0, 0.0, np.empty(0, dx.dtype), 0)
+    def in_compiled_code(dx, dy, W):
+        product_here(FEW_ROWS, dx, dy, W, 1.0, 0.0, np.empty(0, dx.dtype), 0)
 
-    return rows
+    return in_compiled_code
 
 
 @overload(full_backward_weights)
 def _compiled_backward_weights(dW, dy, x):
-    def rows(dW, dy, x):
-        product_here(dW, dy.T, x, 1.0, 0.0, np.empty(0, dW.dtype), 0)
+    def in_compiled_code(dW, dy, x):
+        product_here(PRODUCT, dW, dy.T, x, 1.0, 0.0, np.empty(0, dW.dtype), 0)
 
-    return rows
+    return in_compiled_code
 
 
 @overload(full_backward_bias)
 def _compiled_backward_bias(db, dy):
-    def rows(db, dy):
+    def in_compiled_code(db, dy):
         _backward_bias(db, dy)
 
-    return rows
+    return in_compiled_code
 
 
 @overload(full_backward)
 def _compiled_backward(dx, dW, db, dy, x, W):
-    def rows(dx, dW, db, dy, x, W):
+    def in_compiled_code(dx, dW, db, dy, x, W):
         full_backward_input(dx, dy, W)
         full_backward_weights(dW, dy, x)
         full_backward_bias(db, dy)
 
-    return rows
+    return in_compiled_code

@@ -9,7 +9,7 @@ C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and a
 
 `kernels/README.md` has the picture. An operand that is used many times can be kept packed: see `pack`.
 """
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from fastnet.kernels._jit import jit
@@ -36,6 +36,7 @@ _SLAB_BYTES = SCRATCH_BYTES * 3 // 4  # the scratch holds a slab of B, then MC r
 _PAD = 1  # keeps vector columns out of the same sets of the L1 cache
 _NC_BYTES = _SLAB_BYTES // (KC + _PAD) // VECTOR_BYTES * VECTOR_BYTES  # width of the slab
 _ABREAST = 4  # vectors of a row packed together
+_SMALL_BYTES = 1 << 15  # an operand that spans no more stays in the L1 cache as it lies, and need not be packed
 
 
 # --- inside a kernel: matrices by address, see `structs.Mat` ---------------------------------------------------------
@@ -157,6 +158,7 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
     # A is read where it lies if its rows, or those of A.T, are contiguous and do not evict each other from the L1 cache
     in_place = (a.col == 1 and a.row * size % 1024 != 0) or (a.row == 1 and a.col * size % 1024 != 0)
+    in_place |= a.row == 1 and min(KC, k) * a.col * size <= _SMALL_BYTES
     for run_number in range(runs):
         p = run_number * KC
         length = min(KC, k - p)
@@ -168,6 +170,8 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
             c_j = c.at + j // width * c.vec * size
             if b.vec > 0:
                 slab = Mat(b.at + (j // width * b.vec + p * width) * size, width, 1, b.vec)
+            elif b.col == 1 and nc % width == 0 and length * b.row * size <= _SMALL_BYTES:
+                slab = Mat(b.at + (p * b.row + j) * size, b.row, 1, width)
             else:
                 slab = Mat(scratch, width, 1, (KC + _PAD) * width)
                 pack_columns(scratch, slab.vec, Mat(b.at + (p * b.row + j * b.col) * size, b.row, b.col, 0),
@@ -264,11 +268,10 @@ def pack_kernel(thread, threads, sync, scratch, to, to_vec, b, b_k, b_col, k, n,
 # --- for callers with arrays ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A matrix B (k, n) kept in vector columns: what `pack` returns and `matmul` takes as `b`."""
+class Packed(NamedTuple):
+    """A matrix B (k, n) kept in vector columns: what `pack` returns and `matmul` takes as `b`, in compiled code too."""
 
-    data: np.ndarray
+    data: np.ndarray  # (vectors, k, LANES)
     shape: tuple[int, int]
 
     @property
@@ -335,7 +338,8 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
 
     Notes
     -----
-    Each element is summed by one thread in one order: runs of KC products added one after the other, then the runs.
+    Each element is summed by one thread in one order: runs of KC products added one after the other, then the runs. So its
+    bits depend neither on the number of threads nor on the layouts, nor on whether `b` is packed.
     """
     m, n = c.shape
     if m == 0 or n == 0:
@@ -344,11 +348,11 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     if (c.strides[1] != c.itemsize and n > 1) or c.strides[0] % c.itemsize:
         _matmul_strided(c, a, b, alpha, beta, bias, relu)
         return
-    if not isinstance(b, Packed) and m < 4 and n > 4 * width and b.strides[0] == b.itemsize != b.strides[1]:
+    if beta == 0 and not isinstance(b, Packed) and m < 4 and n > 4 * width and b.strides[0] == b.itemsize != b.strides[1]:
         # B.T is read row by row as it lies, instead of being packed for the sake of three rows
         across = np.empty((n, m), c.dtype)
         matmul(across, b.T, a.T, alpha=alpha)
-        _finish(c, across.T, beta, bias, relu)
+        _finish(c, across.T, bias, relu)
         return
     a = _readable(a)
     k = a.shape[1]
@@ -373,13 +377,15 @@ def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
     rows = max(MC, _SLAB_BYTES // (n * c.itemsize))
     for i in range(0, m, rows):
         strip = np.empty((min(rows, m - i), n), c.dtype)
-        matmul(strip, a[i:i + rows], b, alpha=alpha)
-        _finish(c[i:i + rows], strip, beta, bias, relu)
+        if beta != 0:
+            strip[...] = c[i:i + rows]
+        matmul(strip, a[i:i + rows], b, alpha, beta, bias, relu)
+        c[i:i + rows] = strip
 
 
-def _finish(c, product, beta, bias, relu) -> None:
+def _finish(c, product, bias, relu) -> None:
     """What `micro_kernel` does at its end, for a product that could not be written in place."""
-    c[...] = product if beta == 0 else product + c.dtype.type(beta) * c
+    c[...] = product
     if bias is not None:
         c += np.reshape(bias, (1, -1))
     if relu:

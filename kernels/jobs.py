@@ -10,9 +10,9 @@ import ctypes
 
 import llvmlite.binding as llvm
 import numpy as np
-from fastnet.kernels._jit import jit
+from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels._layout import for_dtypes, make_ready
-from fastnet.kernels.gemm import gemm, matmul, partition, syrk
+from fastnet.kernels.gemm import KC, Packed, gemm, matmul, pack, pack_columns, partition, syrk, vector_lanes
 from fastnet.kernels.simd import (
     PREPARE_SYMBOL,
     VECTOR_BYTES,
@@ -23,10 +23,12 @@ from fastnet.kernels.simd import (
     lanes,
     load,
     load_int,
+    noinline,
     pointer_at,
     store,
     store_int,
 )
+from fastnet.kernels.structs import Mat
 from fastnet.kernels.threads import (
     ALONE,
     JOB,
@@ -41,8 +43,8 @@ from fastnet.kernels.threads import (
 from numba import carray, types
 from numba.extending import overload
 
-# Kinds of records: C = relu(alpha A B + beta C + bias); the same, but a few rows of C are summed in another order, that in
-# which B lies; and what their names say
+# Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows of C are computed without packing B;
+# and what their names say
 PRODUCT, FEW_ROWS, COLUMN_SUMS, SGD = range(4)
 # Places in a record, in int64 numbers
 _KIND, _C, _C_ROW, _A, _A_ROW, _A_K, _B, _B_K, _B_COL, _B_VEC, _M, _N, _K, _ALPHA, _BETA, _BIAS, _RELU, _SIZE = range(18)
@@ -130,9 +132,10 @@ def _work(thread, threads, sync, scratch, job, like):
             few = kind == FEW_ROWS and m < _FEW and k > 1
             j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
             if few and b_k == 1 and a_k == 1:
+                j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
                 _dots(c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like)
             elif few and b_col == 1 and bias == 0:
-                _sums_of_rows(c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like)
+                _sums_of_rows(scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like)
             else:
                 gemm(thread, threads, sync, scratch, c, c_row, width, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k,
                      alpha, beta, bias, relu)
@@ -152,47 +155,78 @@ def _array(address, size, like):
 
 @jit
 def _dots(c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like):
-    """Columns j0:j1 of C = A B + bias, where B.T has contiguous rows: each element is the dot product of two rows."""
+    """Columns j0:j1 of C = A B + bias, where B.T has contiguous rows: each element is the dot product of two rows.
+
+    j0 is a multiple of 4, and j1 as well unless it is the last: so an element is summed in the same way by any thread.
+    """
     size = VECTOR_BYTES // lanes(like)
-    for j in range(j0, j1):
-        column = _array(b + j * b_col * size, k, like)
-        for i in range(m):
-            row = _array(a + i * a_row * size, k, like)
-            total = cast_like(0, like)
+    whole = j1 - (j1 - j0) % 4
+    for i in range(m):
+        row = _array(a + i * a_row * size, k, like)
+        out = c + i * c_row * size
+        for j in range(j0, whole, 4):
+            b0, b1 = _array(b + j * b_col * size, k, like), _array(b + (j + 1) * b_col * size, k, like)
+            b2, b3 = _array(b + (j + 2) * b_col * size, k, like), _array(b + (j + 3) * b_col * size, k, like)
+            s0, s1, s2, s3 = cast_like(0, like), cast_like(0, like), cast_like(0, like), cast_like(0, like)
+            for p in range(k):
+                s0 += row[p] * b0[p]
+                s1 += row[p] * b1[p]
+                s2 += row[p] * b2[p]
+                s3 += row[p] * b3[p]
+            store(out + j * size, _plus_bias(s0, bias, j, like))
+            store(out + (j + 1) * size, _plus_bias(s1, bias, j + 1, like))
+            store(out + (j + 2) * size, _plus_bias(s2, bias, j + 2, like))
+            store(out + (j + 3) * size, _plus_bias(s3, bias, j + 3, like))
+        for j in range(whole, j1):
+            column, total = _array(b + j * b_col * size, k, like), cast_like(0, like)
             for p in range(k):
                 total += row[p] * column[p]
-            if bias != 0:
-                total += load(bias + j * size, like)
-            store(c + (i * c_row + j) * size, total)
+            store(out + j * size, _plus_bias(total, bias, j, like))
 
 
 @jit
-def _sums_of_rows(c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like):
-    """Columns j0:j1 of C = A B, where B has contiguous rows: they are added up, four at a time."""
+def _plus_bias(value, bias, j, like):
+    return value + load(bias + j * (VECTOR_BYTES // lanes(like)), like) if bias != 0 else value
+
+
+@jit
+def _sums_of_rows(scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like):
+    """Columns j0:j1 of C = A B, where B has contiguous rows: they are added up as `macro_kernel` does, the same bits."""
     size = VECTOR_BYTES // lanes(like)
-    a_step, b_step = a_k * size, b_k * size
     for start in range(j0, j1, _STRIP):
-        wide = min(_STRIP, j1 - start)
+        sums = _array(scratch, min(_STRIP, j1 - start), like)
         for i in range(m):
-            out = _array(c + (i * c_row + start) * size, wide, like)
-            for j in range(wide):
-                out[j] = cast_like(0, like)
-            w, row = a + i * a_row * size, b + start * size
-            for _ in range(k // 4):
-                w0, w1 = load(w, like), load(w + a_step, like)
-                w2, w3 = load(w + 2 * a_step, like), load(w + 3 * a_step, like)
-                b0, b1 = _array(row, wide, like), _array(row + b_step, wide, like)
-                b2, b3 = _array(row + 2 * b_step, wide, like), _array(row + 3 * b_step, wide, like)
-                for j in range(wide):
-                    out[j] += w0 * b0[j] + w1 * b1[j] + w2 * b2[j] + w3 * b3[j]
-                w += 4 * a_step
-                row += 4 * b_step
-            for _ in range(k % 4):
-                w0, b0 = load(w, like), _array(row, wide, like)
-                for j in range(wide):
-                    out[j] += w0 * b0[j]
-                w += a_step
-                row += b_step
+            out = _array(c + (i * c_row + start) * size, sums.size, like)
+            for p in range(0, k, KC):
+                for j in range(sums.size):
+                    sums[j] = cast_like(0, like)
+                _add_rows(sums, a + (i * a_row + p * a_k) * size, a_k * size, b + (p * b_k + start) * size, b_k * size,
+                          min(KC, k - p), like)
+                if p == 0:
+                    for j in range(sums.size):
+                        out[j] = sums[j]
+                else:
+                    for j in range(sums.size):
+                        out[j] += sums[j]
+
+
+@jit_exact
+def _add_rows(sums, a, a_step, b, b_step, k, like):
+    """Add k rows at b, each times its number at a, in this order; four a pass. Steps are in bytes."""
+    for _ in range(k // 4):
+        w0, w1, w2, w3 = load(a, like), load(a + a_step, like), load(a + 2 * a_step, like), load(a + 3 * a_step, like)
+        b0, b1 = _array(b, sums.size, like), _array(b + b_step, sums.size, like)
+        b2, b3 = _array(b + 2 * b_step, sums.size, like), _array(b + 3 * b_step, sums.size, like)
+        for j in range(sums.size):
+            sums[j] = (((sums[j] + w0 * b0[j]) + w1 * b1[j]) + w2 * b2[j]) + w3 * b3[j]
+        a += 4 * a_step
+        b += 4 * b_step
+    for _ in range(k % 4):
+        w0, b0 = load(a, like), _array(b, sums.size, like)
+        for j in range(sums.size):
+            sums[j] += w0 * b0[j]
+        a += a_step
+        b += b_step
 
 
 @jit
@@ -371,21 +405,37 @@ llvm.add_symbol(PREPARE_SYMBOL, ctypes.cast(_prepare, ctypes.c_void_p).value)
 
 
 @jit
-def product_here(c, a, b, alpha, beta, bias, relu):
-    """`gemm.matmul` by the thread that calls it: arrays of any layout, memory of its own; bias (n,) or empty."""
+def product_here(kind, c, a, b, alpha, beta, bias, relu):
+    """`gemm.matmul` by the thread that calls it: arrays of any layout, memory of its own; bias (n,) or empty.
+
+    A few rows (`FEW_ROWS`) are summed as `forward_job` does, where that would take them.
+    """
     like = c.dtype.type(0)
-    _product_at(c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data,
-                b.strides[0], b.strides[1], c.shape[0], c.shape[1], a.shape[1], cast_like(alpha, like),
+    if c.shape[1] * c.itemsize > _BIAS_BYTES - VECTOR_BYTES:
+        kind = PRODUCT
+    _product_at(kind, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data,
+                b.strides[0], b.strides[1], 0, c.shape[0], c.shape[1], a.shape[1], cast_like(alpha, like),
                 cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias), relu)
 
 
 @jit
-def _product_at(c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, m, n, k, alpha, beta, bias, bias_step, biases, relu):
+def _packed_here(c, a, data, alpha, beta, bias, relu):
+    """`product_here` with the data of a `Packed`."""
+    like = c.dtype.type(0)
+    _product_at(PRODUCT, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1],
+                data.ctypes.data, data.strides[1], data.strides[2], data.shape[1] * data.shape[2], c.shape[0], c.shape[1],
+                a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias), relu)
+
+
+@jit
+def _product_at(kind, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, m, n, k, alpha, beta, bias, bias_step,
+                biases, relu):
     """`product_here` by addresses, with strides in bytes: all that is compiled once, whatever the layouts.
 
-    The kernel is called by its address, which stands on the board. Linked into the caller's code, it would be compiled
-    anew with every function that contains a product.
+    `b_vec`, of a packed B, is in elements. The kernel is called by its address, which stands on the board. Linked into the
+    caller's code, it would be compiled anew with every function that contains a product.
     """
+    noinline()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     if m == 0 or n == 0:
@@ -414,8 +464,8 @@ def _product_at(c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, m, n, k, alph
     if not b_whole:
         _copy(new_b.ctypes.data, n * size, size, b, b_row, b_col, k, n, alpha)
         b, b_row, b_col = new_b.ctypes.data, n * size, size
-    add_product(job.ctypes.data, PRODUCT, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
-                b_col // size, 0, m, n, k, alpha, beta, row.ctypes.data if biases > 0 else 0, relu)
+    add_product(job.ctypes.data, kind, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
+                b_col // size, b_vec, m, n, k, alpha, beta, row.ctypes.data if biases > 0 else 0, relu)
     call_kernel(load_int(kernel), 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, job.ctypes.data)
     if not direct:
         _copy(c, c_row, c_col, to, to_row, size, m, n, alpha)
@@ -432,29 +482,50 @@ def _copy(to, to_row, to_col, a, a_row, a_col, rows, cols, like):
 
 @overload(matmul)
 def _compiled_matmul(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-    if not all(isinstance(array, types.Array) for array in (c, a, b)):
-        return None  # a Packed lives in Python
-    if isinstance(bias, types.Array) and bias.ndim == 2:
-        def with_row(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-            product_here(c, a, b, float(alpha), float(beta), bias[0], int(relu))
+    if isinstance(b, types.NamedTuple) and b.instance_class is Packed:
+        def packed(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
+            _packed_here(c, a, b.data, float(alpha), float(beta), _row_of(bias, c), int(relu))
 
-        return with_row
+        return packed
 
-    if isinstance(bias, types.Array):
-        def with_vector(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-            product_here(c, a, b, float(alpha), float(beta), bias, int(relu))
+    def here(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
+        product_here(PRODUCT, c, a, b, float(alpha), float(beta), _row_of(bias, c), int(relu))
 
-        return with_vector
+    return here
 
-    def without(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-        product_here(c, a, b, float(alpha), float(beta), np.empty(0, c.dtype), int(relu))
 
-    return without
+def _row_of(bias, c):
+    """A bias (n,), (1, n) or None as a vector, which is empty if there is none."""
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(_row_of)
+def _compiled_row_of(bias, c):
+    if not isinstance(bias, types.Array):
+        return lambda bias, c: np.empty(0, c.dtype)
+    if bias.ndim == 1:
+        return lambda bias, c: bias
+    return lambda bias, c: bias[0]
 
 
 @overload(syrk)
 def _compiled_syrk(c, a):
     def here(c, a):
-        product_here(c, a, a.T, 1.0, 0.0, np.empty(0, c.dtype), 0)
+        product_here(PRODUCT, c, a, a.T, 1.0, 0.0, np.empty(0, c.dtype), 0)
+
+    return here
+
+
+@overload(pack)
+def _compiled_pack(b):
+    width = vector_lanes(np.dtype(str(b.dtype)))
+
+    def here(b):
+        k, n = b.shape
+        data = np.empty(((n + width - 1) // width, k, width), b.dtype)
+        rows = b if b.strides[0] % b.itemsize == 0 and b.strides[1] % b.itemsize == 0 else b.copy()
+        pack_columns(data.ctypes.data, k * width, Mat(rows.ctypes.data, rows.strides[0] // b.itemsize,
+                                                      rows.strides[1] // b.itemsize, 0), k, n, b.dtype.type(1))
+        return Packed(data, (k, n))
 
     return here

@@ -1,9 +1,10 @@
 """The leaky rectified linear unit (Maas, Hannun & Ng 2013) and its derivative."""
 import numpy as np
 from fastnet.kernels._jit import jit, op_kernel
-from fastnet.kernels._layout import elements, flat, for_dtypes, make_ready, plain
+from fastnet.kernels._layout import elements, flat, for_dtypes, make_ready, plain, to_read, to_write, written
 from fastnet.kernels.simd import cast_like
 from fastnet.kernels.structs import context_at, input_row, op_at, row_of
+from numba.extending import overload
 
 
 def leaky_relu_forward(y: np.ndarray, x: np.ndarray, slope: float) -> None:
@@ -36,6 +37,26 @@ def _forward(y, x, slope):
 def _backward(dx, dy, y, slope):
     for i in range(y.size):
         dx[i] = dy[i] if y[i] > 0 else cast_like(slope, dy[i]) * dy[i]
+
+
+@overload(leaky_relu_forward)
+def _compiled_forward(y, x, slope):
+    def in_compiled_code(y, x, slope):
+        result = to_write(y)
+        _forward(result.reshape(-1), to_read(x).reshape(-1), float(slope))
+        written(y, result)
+
+    return in_compiled_code
+
+
+@overload(leaky_relu_backward)
+def _compiled_backward(dx, dy, y, slope):
+    def in_compiled_code(dx, dy, y, slope):
+        result = to_write(dx)
+        _backward(result.reshape(-1), to_read(dy).reshape(-1), to_read(y).reshape(-1), float(slope))
+        written(dx, result)
+
+    return in_compiled_code
 
 
 @op_kernel

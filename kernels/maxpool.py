@@ -1,9 +1,10 @@
 """Maximum pooling over windows that do not overlap, and its gradient."""
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels._layout import plain
+from fastnet.kernels._layout import plain, to_read, to_write, written
 from fastnet.kernels.gemm import partition
 from fastnet.kernels.threads import run
+from numba.extending import overload
 
 _SHARE = 1 << 16  # elements below which waking a second thread costs more than it gains
 
@@ -29,6 +30,31 @@ def maxpool_backward(dx: np.ndarray, dy: np.ndarray, locs: np.ndarray, size: int
     n, c, r, k = dx.shape
     run(_backward, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, r // size, k // size),
         plain(locs).reshape(n * c, r, k).view(np.uint8), size, threads=1 if dx.size < _SHARE else None)
+
+
+@overload(maxpool_forward)
+def _compiled_forward(y, locs, x, size):
+    def in_compiled_code(y, locs, x, size):
+        n, c, r, k = x.shape
+        maxima, places = to_write(y), to_write(locs)
+        _forward(0, 1, np.zeros(0, np.int64), 0, maxima.reshape(n * c, r // size, k // size),
+                 places.reshape(n * c, r, k).view(np.uint8), to_read(x).reshape(n * c, r, k), size)
+        written(y, maxima)
+        written(locs, places)
+
+    return in_compiled_code
+
+
+@overload(maxpool_backward)
+def _compiled_backward(dx, dy, locs, size):
+    def in_compiled_code(dx, dy, locs, size):
+        n, c, r, k = dx.shape
+        result = to_write(dx)
+        _backward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r, k),
+                  to_read(dy).reshape(n * c, r // size, k // size), to_read(locs).reshape(n * c, r, k).view(np.uint8), size)
+        written(dx, result)
+
+    return in_compiled_code
 
 
 @jit

@@ -1,9 +1,10 @@
 """The mean squared error of outputs and targets, and its gradient."""
 import numpy as np
 from fastnet.kernels._jit import jit, op_kernel
-from fastnet.kernels._layout import plain
+from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from fastnet.kernels.structs import context_at, op_at, vector_at
+from numba.extending import overload
 
 
 def mean_squared_error_forward(x: np.ndarray, t: np.ndarray) -> float:
@@ -11,7 +12,8 @@ def mean_squared_error_forward(x: np.ndarray, t: np.ndarray) -> float:
 
     x, t: (n, m), n and m > 0, one dtype (float32 or float64), any layout. Overwrites nothing. Summed in float64, row by row.
     """
-    return _forward(plain(x), plain(t))
+    make_ready(forward_entry, x.dtype)
+    return forward_entry(plain(x), plain(t))
 
 
 def mean_squared_error_backward(dx: np.ndarray, x: np.ndarray, t: np.ndarray) -> None:
@@ -20,6 +22,7 @@ def mean_squared_error_backward(dx: np.ndarray, x: np.ndarray, t: np.ndarray) ->
     dx, x, t: (n, m), n and m > 0, one dtype (float32 or float64), any layout. Overwrites dx, which may be x or t.
     """
     _backward(dx, plain(x), plain(t))
+    make_ready(backward_entry, x.dtype)
 
 
 @jit
@@ -45,6 +48,39 @@ def _backward(dx, x, t):
     for i in range(n):
         for j in range(m):
             dx[i, j] = (x[i, j] - t[i, j]) * scale
+
+
+@overload(mean_squared_error_forward)
+def _compiled_forward(x, t):
+    def in_compiled_code(x, t):
+        return _forward(to_read(x), to_read(t))
+
+    return in_compiled_code
+
+
+@overload(mean_squared_error_backward)
+def _compiled_backward(dx, x, t):
+    def in_compiled_code(dx, x, t):
+        result = to_write(dx)
+        _backward(result, to_read(x), to_read(t))
+        written(dx, result)
+
+    return in_compiled_code
+
+
+@for_dtypes(matrices(0, 2))
+def forward_entry(x, t):
+    """`mean_squared_error_forward` for the layer, which has compared the shapes."""
+    return _forward(x, t)
+
+
+@for_dtypes(matrices(1, 2))
+def backward_entry(dx, x, t):
+    """`mean_squared_error_backward` for the layer; False, with nothing done, if the shapes are not those of a batch."""
+    if x.shape != t.shape or dx.shape != x.shape or x.size == 0:
+        return False
+    _backward(dx, x, t)
+    return True
 
 
 @op_kernel

@@ -1,7 +1,7 @@
 """The rectified linear unit and its mask (3.14)."""
 import numpy as np
 from fastnet.kernels._jit import jit, op_kernel
-from fastnet.kernels._layout import contiguous, flat, for_dtypes, make_ready, matrices, plain
+from fastnet.kernels._layout import flat, for_dtypes, make_ready, matrices, plain, to_read, to_write, written
 from fastnet.kernels.structs import context_at, input_row, op_at, row_of
 from numba.extending import overload
 
@@ -44,28 +44,22 @@ def _backward(dx, dy, y):
 
 @overload(relu_forward)
 def _compiled_forward(y, x):
-    def in_a_row(y, x):
-        _forward(y.reshape(-1), x.reshape(-1))
+    def in_compiled_code(y, x):
+        result = to_write(y)
+        _forward(result.reshape(-1), to_read(x).reshape(-1))
+        written(y, result)
 
-    def one_by_one(y, x):
-        zero = x.dtype.type(0)
-        for i in np.ndindex(y.shape):
-            y[i] = max(x[i], zero)
-
-    return in_a_row if contiguous(y, x) else one_by_one
+    return in_compiled_code
 
 
 @overload(relu_backward)
 def _compiled_backward(dx, dy, y):
-    def in_a_row(dx, dy, y):
-        _backward(dx.reshape(-1), dy.reshape(-1), y.reshape(-1))
+    def in_compiled_code(dx, dy, y):
+        result = to_write(dx)
+        _backward(result.reshape(-1), to_read(dy).reshape(-1), to_read(y).reshape(-1))
+        written(dx, result)
 
-    def one_by_one(dx, dy, y):
-        zero = y.dtype.type(0)
-        for i in np.ndindex(y.shape):
-            dx[i] = dy[i] if y[i] > zero else dy[i] - dy[i]
-
-    return in_a_row if contiguous(dx, dy, y) else one_by_one
+    return in_compiled_code
 
 
 @op_kernel

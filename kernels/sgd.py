@@ -1,7 +1,7 @@
 """The step of stochastic gradient descent (3.10, 3.11)."""
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels._layout import contiguous, flat, plain
+from fastnet.kernels._layout import flat, plain, to_read, to_write, written
 from numba.extending import overload
 
 
@@ -22,12 +22,9 @@ def _update(out, W, dW, lr):
 
 @overload(sgd_update)
 def _compiled_update(out, W, dW, lr):
-    def in_a_row(out, W, dW, lr):
-        _update(out.reshape(-1), W.reshape(-1), dW.reshape(-1), W.dtype.type(lr))
+    def in_compiled_code(out, W, dW, lr):
+        result = to_write(out)
+        _update(result.reshape(-1), to_read(W).reshape(-1), to_read(dW).reshape(-1), W.dtype.type(lr))
+        written(out, result)
 
-    def one_by_one(out, W, dW, lr):
-        rate = W.dtype.type(lr)
-        for i in np.ndindex(W.shape):
-            out[i] = W[i] - rate * dW[i]
-
-    return in_a_row if contiguous(out, W, dW) else one_by_one
+    return in_compiled_code

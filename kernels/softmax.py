@@ -5,7 +5,7 @@ SVML is not in its wheels); the one below is plain arithmetic, which LLVM vector
 """
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels._layout import contiguous, for_dtypes, make_ready, matrices, plain
+from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
 from numba.extending import overload
 
 BLOCK = 2048  # numbers a block of rows holds at least: enough to fill the vectors, few enough to stay in L1 cache
@@ -73,23 +73,22 @@ def _backward(dx, dy, y):
 
 @overload(softmax_forward)
 def _compiled_forward(y, x):
-    def directly(y, x):
-        softmax_rows(y, x)
+    def in_compiled_code(y, x):
+        result = to_write(y)
+        softmax_rows(result, to_read(x))
+        written(y, result)
 
-    def through_a_copy(y, x):
-        rows = np.empty(y.shape, y.dtype)
-        softmax_rows(rows, x)
-        y[:, :] = rows
-
-    return directly if contiguous(y) else through_a_copy
+    return in_compiled_code
 
 
 @overload(softmax_backward)
 def _compiled_backward(dx, dy, y):
-    def rows(dx, dy, y):
-        _backward(dx, dy, y)
+    def in_compiled_code(dx, dy, y):
+        result = to_write(dx)
+        _backward(result, to_read(dy), to_read(y))
+        written(dx, result)
 
-    return rows
+    return in_compiled_code
 
 
 @for_dtypes(matrices(1, 1))

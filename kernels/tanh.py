@@ -5,10 +5,11 @@ arithmetic and our own exponential, which LLVM vectorises; the C library's funct
 """
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact, op_kernel
-from fastnet.kernels._layout import elements, flat, for_dtypes, make_ready, plain
+from fastnet.kernels._layout import elements, flat, for_dtypes, make_ready, plain, to_read, to_write, written
 from fastnet.kernels.simd import cast_like
 from fastnet.kernels.softmax import exp_f32, exp_f64
 from fastnet.kernels.structs import context_at, input_row, op_at, row_of
+from numba.extending import overload
 
 
 def tanh_forward(y: np.ndarray, x: np.ndarray) -> None:
@@ -66,6 +67,26 @@ def _tanh_f32(x):
 def _backward(dx, dy, y):
     for i in range(y.size):
         dx[i] = dy[i] * (cast_like(1, y[i]) - y[i] * y[i])
+
+
+@overload(tanh_forward)
+def _compiled_forward(y, x):
+    def in_compiled_code(y, x):
+        result = to_write(y)
+        _forward(result.reshape(-1), to_read(x).reshape(-1))
+        written(y, result)
+
+    return in_compiled_code
+
+
+@overload(tanh_backward)
+def _compiled_backward(dx, dy, y):
+    def in_compiled_code(dx, dy, y):
+        result = to_write(dx)
+        _backward(result.reshape(-1), to_read(dy).reshape(-1), to_read(y).reshape(-1))
+        written(dx, result)
+
+    return in_compiled_code
 
 
 @op_kernel

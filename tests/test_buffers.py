@@ -13,6 +13,13 @@ from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMax
 
 counted = pytest.mark.skipif(not _buffers._COUNTED, reason="no exact counts of references here")
 
+
+@pytest.fixture(autouse=True)
+def of_any_size(monkeypatch):
+    """Small arrays, too, are kept and looked for."""
+    monkeypatch.setattr(_buffers, "SMALL", -1)
+
+
 HOLDERS = {
     "itself": lambda a: a,
     "view": lambda a: a[:],

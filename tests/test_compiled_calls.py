@@ -1,10 +1,14 @@
 """Public kernels called from compiled code of a user's own: the same names, arguments and results as in Python."""
+import importlib
+import inspect
+import pkgutil
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet.kernels import cross_entropy, full, gemm, relu, sgd, softmax
+from fastnet import kernels
+from fastnet.kernels import cross_entropy, full, gemm, naive, relu, sgd, softmax
 from helpers import filled, laid_out
 from numba import njit
 
@@ -84,6 +88,137 @@ def test_arrays_of_any_number_of_dimensions(rng):
         both(y, dx, given)
         assert np.array_equal(y, np.maximum(given, 0))
         assert np.array_equal(np.abs(dx), np.where(given > 0, given, 0))
+
+
+N, N_I, N_O = 9, 21, 6  # samples, inputs, outputs; images are 7 x 6, their filters 3 x 3, in 2 channels and out 3
+IMAGES, FILTERED, POOLED, FILTERS = (4, 2, 7, 6), (4, 3, 7, 6), (4, 2, 3, 3), (3, 2, 3, 3)
+# Of each kernel: the shapes of its outputs and inputs, in the order of its arguments, then numbers
+ARGUMENTS = {
+    "full_forward": ([(N, N_O)], [(N, N_I), (N_O, N_I), (1, N_O)]),
+    "full_backward": ([(N, N_I), (N_O, N_I), (1, N_O)], [(N, N_O), (N, N_I), (N_O, N_I)]),
+    "full_backward_input": ([(N, N_I)], [(N, N_O), (N_O, N_I)]),
+    "full_backward_weights": ([(N_O, N_I)], [(N, N_O), (N, N_I)]),
+    "full_backward_bias": ([(1, N_O)], [(N, N_O)]),
+    "relu_forward": ([(N, N_I)], [(N, N_I)]),
+    "relu_backward": ([(N, N_I)], [(N, N_I)] * 2),
+    "leaky_relu_forward": ([(N, N_I)], [(N, N_I)], 0.1),
+    "leaky_relu_backward": ([(N, N_I)], [(N, N_I)] * 2, 0.1),
+    "tanh_forward": ([(N, N_I)], [(N, N_I)]),
+    "tanh_backward": ([(N, N_I)], [(N, N_I)] * 2),
+    "softmax_forward": ([(N, N_I)], [(N, N_I)]),
+    "softmax_backward": ([(N, N_I)], [(N, N_I)] * 2),
+    "cross_entropy_forward": ([], [(N, N_I)] * 2),
+    "cross_entropy_backward": ([(N, N_I)], [(N, N_I)] * 2),
+    "mean_squared_error_forward": ([], [(N, N_I)] * 2),
+    "mean_squared_error_backward": ([(N, N_I)], [(N, N_I)] * 2),
+    "sgd_update": ([(N_O, N_I)], [(N_O, N_I)] * 2, 0.3),
+    "conv_forward": ([FILTERED], [IMAGES, FILTERS, (1, 3)]),
+    "conv_backward_input": ([IMAGES], [FILTERED, FILTERS]),
+    "conv_backward_weights": ([FILTERS], [FILTERED, IMAGES]),
+    "conv_backward_bias": ([(1, 3)], [FILTERED]),
+    "maxpool_forward": ([POOLED, IMAGES], [IMAGES], 2),
+    "maxpool_backward": ([IMAGES], [POOLED, IMAGES], 2),
+    "flatten_forward": ([(4, 84)], [IMAGES]),
+    "flatten_backward": ([IMAGES], [(4, 84)]),
+    "matmul": ([(N, N_O)], [(N, N_I), (N_I, N_O)]),
+    "syrk": ([(N, N)], [(N, N_I)]),
+    "pack": ([], [(N_I, N_O)]),
+}
+ARRAYS_OF_PLACES = {("maxpool_forward", 1), ("maxpool_backward", 2)}  # bool; outputs first
+
+
+def public_kernels():
+    """Functions of fastnet.kernels that can be called from Python and have a naive twin."""
+    found = {}
+    for module in pkgutil.iter_modules(kernels.__path__, "fastnet.kernels."):
+        for name, function in vars(importlib.import_module(module.name)).items():
+            if (inspect.isfunction(function) and function.__module__ == module.name != naive.__name__
+                    and not name.startswith("_") and hasattr(naive, name)):
+                found[name] = function
+    return found
+
+
+KERNELS = public_kernels()
+
+
+def test_every_public_kernel_is_here():
+    assert set(KERNELS) == set(ARGUMENTS)
+
+
+def strided_nd(a):
+    """The numbers of an array, each axis of which has steps of two elements."""
+    base = np.zeros([2 * side for side in a.shape], a.dtype)
+    base[(slice(None, None, 2),) * a.ndim] = a
+    return base[(slice(None, None, 2),) * a.ndim]
+
+
+def caller_of(kernel, count):
+    """A function compiled by Numba that calls a kernel with so many arguments."""
+    if count == 1:
+        return njit(lambda a: kernel(a))
+    if count == 2:
+        return njit(lambda a, b: kernel(a, b))
+    if count == 3:
+        return njit(lambda a, b, c: kernel(a, b, c))
+    if count == 4:
+        return njit(lambda a, b, c, d: kernel(a, b, c, d))
+    return njit(lambda a, b, c, d, e, f: kernel(a, b, c, d, e, f))
+
+
+@pytest.mark.parametrize("name", ARGUMENTS)
+def test_equal_bits_in_both_worlds(name, rng):
+    outputs, inputs, *numbers = ARGUMENTS[name]
+    function = KERNELS[name]
+    compiled = caller_of(function, len(outputs) + len(inputs) + len(numbers))
+    # one layout and dtype each, as every version takes a second to compile; the first goes through Python's usual one
+    for lay_out, dtype in ((np.ascontiguousarray, np.float64), (strided_nd, np.float32)):
+        given = [lay_out(np.maximum(rng.uniform(-0.3, 1, shape), 0).astype(dtype) + dtype(0.1)) for shape in inputs]
+        results, expected = ([lay_out(np.full(shape, np.nan, dtype)) for shape in outputs] for _ in range(2))
+        for arrays, first in ((results, 0), (expected, 0), (given, len(outputs))):
+            for i, a in enumerate(arrays):
+                if (name, first + i) in ARRAYS_OF_PLACES:
+                    arrays[i] = lay_out(np.nan_to_num(a, nan=1) > 0.2)
+        direct = [np.ascontiguousarray(a) for a in expected]
+        right, got = function(*direct, *given, *numbers), compiled(*results, *given, *numbers)
+        if name == "pack":
+            assert np.array_equal(got.data, right.data)
+            right, got = right.shape, got.shape
+        assert got == right
+        for a, b in zip(results, direct, strict=True):
+            assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_few_samples_have_equal_bits_too(n, dtype, rng):
+    """One to three are computed without packing the weights."""
+    n_i, n_o = 300, 70
+    x, W, b, dy = (rng.standard_normal(shape).astype(dtype) for shape in ((n, n_i), (n_o, n_i), (1, n_o), (n, n_o)))
+    forms = (n, n_o), (n, n_i), (n_o, n_i), (1, n_o)
+    results, expected = ([np.empty(form, dtype) for form in forms] for _ in range(2))
+    few_samples(*results, x, W, b, dy)
+    few_samples.py_func(*expected, x, W, b, dy)
+    for a, right in zip(results, expected, strict=True):
+        assert np.array_equal(a, right)
+
+
+@njit
+def few_samples(y, dx, dW, db, x, W, b, dy):
+    full.full_forward(y, x, W, b)
+    full.full_backward(dx, dW, db, dy, x, W)
+
+
+def test_packed_operands(rng):
+    @njit
+    def twice(c, d, a, packed, b, bias):
+        gemm.matmul(c, a, packed, 2.0, 0.0, bias, True)
+        gemm.matmul(d, a, gemm.pack(b), alpha=2.0, bias=bias, relu=True)
+
+    a, b, bias = rng.standard_normal((5, 300)), rng.standard_normal((300, 21)), rng.standard_normal((1, 21))
+    c, d, expected = np.empty((5, 21)), np.empty((2, 5, 42))[0, :, ::2], np.empty((5, 21))
+    twice(c, d, a, gemm.pack(b), b, bias)
+    gemm.matmul(expected, a, b, 2.0, 0.0, bias, True)
+    assert np.array_equal(c, expected)
+    assert np.array_equal(d, expected)
 
 
 def test_the_example_trains():

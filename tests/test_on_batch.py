@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 from helpers import one_hot_rows
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet import (
+    ConvLayer,
+    CrossEntropyLayer,
+    FlattenLayer,
+    FullLayer,
+    LeakyReluLayer,
+    MaxPoolLayer,
+    MeanSquaredErrorLayer,
+    ReluLayer,
+    Sequential,
+    SoftMaxLayer,
+    TanhLayer,
+)
 from fastnet.training import on_batch
 
 
@@ -156,3 +168,38 @@ def test_mistakes(rng):
     with pytest.raises(ValueError, match="test_on_batch: t must be one-hot"):
         model.test_on_batch(x, np.argmax(t, axis=1))
     assert_same_parameters(model, untouched)
+
+
+def network_of_images():
+    return Sequential((ConvLayer(2, 3, 3, rng=0), ReluLayer(), MaxPoolLayer(2), FlattenLayer(), FullLayer(12, 3, rng=1),
+                       SoftMaxLayer()), CrossEntropyLayer())
+
+
+def network_of_numbers():
+    return Sequential((FullLayer(7, 5, rng=0), LeakyReluLayer(0.2), FullLayer(5, 4, rng=1), TanhLayer(),
+                       FullLayer(4, 2, rng=2)), MeanSquaredErrorLayer())
+
+
+@pytest.mark.parametrize(("make", "shape", "outputs"), [(network_of_images, (2, 4, 5), 3), (network_of_numbers, (7,), 2)])
+def test_images_and_regression(make, shape, outputs, rng):
+    model, other = make(), make()
+    for n in (6, 6, 2):
+        x = rng.standard_normal((n, *shape))
+        t = one_hot_rows(rng, n, 3) if outputs == 3 else rng.standard_normal((n, outputs))
+        assert model.train_on_batch(x, t, 0.1) == pytest.approx(by_hand(other, x, t, 0.1))
+        assert "W" not in vars(model.layers[0])  # compiled
+    other.forward(x, t)
+    other.backward()
+    for one, right in zip((*model.layers, model.loss), (*other.layers, other.loss), strict=True):
+        for name, value in vars(right).items():
+            np.testing.assert_allclose(getattr(one, name), value, rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_a_setting_that_is_changed_between_steps(rng):
+    model, other = network_of_numbers(), network_of_numbers()
+    x, t = rng.standard_normal((6, 7)), rng.standard_normal((6, 2))
+    for slope in (0.2, 0.4, 0.4):
+        for each, step in ((model, Sequential.train_on_batch), (other, by_hand)):
+            each.layers[1].slope = slope
+            step(each, x, t, 0.1)
+    assert_same_parameters(model, other)

@@ -53,8 +53,6 @@ class Engine:
         self.momentum, self.weight_decay = momentum, weight_decay
         self.optimizer = ADAM if optimizer == "adam" else MOMENTUM if momentum else SGD
         self.steps = 0  # mini-batches so far
-        self._order = np.arange(self.batch_size)  # of a batch as it is
-        self._of_batch: tuple[float, Hyperparameters, int] | None = None  # what `batch` needs again, and its rate
         self.check_interrupt: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
         self.t = np.require(t, self.dtype, ("C", "W"))  # a read-only t would be another type to compile for
         shape = x.shape[1:]
@@ -109,16 +107,6 @@ class Engine:
 
         return loss, before
 
-    def batch(self, x: np.ndarray, t: np.ndarray, lr: float) -> float:
-        """Train on one batch of other data, no larger than the engine's batches; returns its loss; by plain SGD."""
-        n, losses = len(x), np.empty(1)
-        if self._of_batch is None or self._of_batch[0] != lr:
-            self._of_batch = lr, self._hyper(lr), address(self._arenas[WORK][self._rows.offset:])
-        _, hyper, rows = self._of_batch
-        data = Data(address(x), x.strides[0] // x.itemsize, t, self._order, False, rows, self._rows_row)
-        run(step.train, self._program(False), data, self.way.gram, hyper, n, 0, n, losses, threads=self._threads())
-        return float(losses[0])
-
     def read(self) -> None:
         """Take the parameters from the model's layers again."""
         for slot in self.net.slots:
@@ -161,7 +149,19 @@ class Engine:
             self._predictor = Predictor(self.model, x, self._arenas[STATE], self.way)
         return self._predictor(x)
 
-    # --- sizes and places ---------------------------------------------------------------------------------------------
+    # --- sizes and places, for whoever runs single steps: `training.on_batch` -------------------------------------------
+
+    def program(self) -> np.ndarray:
+        """The ops of a step on rows that lie where they are."""
+        return self._program(False)
+
+    def room_for_rows(self) -> tuple[int, int]:
+        """Where a batch's rows are copied to, if they have to be: an address, and their distance in elements."""
+        return address(self._arenas[WORK][self._rows.offset:]), self._rows_row
+
+    def threads(self) -> int | None:
+        """How many threads a step is worth; None for all."""
+        return self._threads()
 
     def _program(self, gathered: bool) -> np.ndarray:
         if gathered not in self._programs:

@@ -6,6 +6,7 @@ batch left behind (x, y and the gradients) is computed layer by layer from that 
 """
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,16 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet._buffers import PLAIN, Buffered
 from fastnet._state import FloatArray, settle, snapshot
-from fastnet.full import FullLayer
+from fastnet.kernels import on_batch as kernel
+from fastnet.kernels._layout import make_ready
+from fastnet.kernels.threads import caller, start_workers
 from fastnet.training.eligibility import why_not_compiled
-from fastnet.training.engine import Engine
+from fastnet.training.engine import Engine, address
 from fastnet.training.first import readable_rows
 
-_METHODS = "forward", "backward", "update_param", "update_params"
+_methods = operator.attrgetter("forward", "backward", "update_param", "update_params")
+_methods_of_loss = operator.attrgetter("forward", "backward")
+_EVERY_THREAD = 1 << 30
 
 
 def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
@@ -76,13 +81,14 @@ class OnBatch:
         self.parts = (*self.layers, self.loss)
         self.engine = Engine(model, x, t, len(x))
         self.dtype, self.shape, self.outputs, self.most = self.engine.dtype, x.shape[1:], t.shape[1], len(x)
-        self.sizes = [(layer, layer.n_i, layer.n_o) for layer in self.layers if hasattr(layer, "n_i")]
         self.last: tuple[np.ndarray, np.ndarray] | None = None
         self.holds = False  # the parameters
         self.names = [[name for name in dir(type(part)) if isinstance(getattr(type(part), name), FloatArray)]
                       for part in self.parts]
-        self.methods = [(type(part), name, getattr(type(part), name)) for part in (*self.parts, model)
-                        for name in _METHODS if hasattr(type(part), name)]
+        classes = dict.fromkeys(map(type, (*self.layers, model)))
+        self.methods = [(klass, _methods, _methods(klass)) for klass in classes]
+        self.methods.append((type(self.loss), _methods_of_loss, _methods_of_loss(type(self.loss))))
+        self._record()
         for part in self.parts:
             part._owner = self
         self._take()
@@ -97,13 +103,10 @@ class OnBatch:
         if tuple(model.layers) != self.layers or model.loss is not self.loss or len(model.__dict__) != self.of_model:
             return False
         for part, attributes in zip(self.parts, self.attributes, strict=True):
-            if len(part.__dict__) != attributes:  # a parameter was assigned, or a method
+            if part.__dict__ != attributes:  # a parameter was assigned, or a method, or a size
                 return False
-        for layer, n_i, n_o in self.sizes:
-            if layer.n_i != n_i or layer.n_o != n_o:
-                return False
-        for klass, name, function in self.methods:
-            if getattr(klass, name) is not function:
+        for klass, methods, before in self.methods:
+            if methods(klass) != before:
                 return False
         return True
 
@@ -111,7 +114,7 @@ class OnBatch:
         """As `takes`, and if the layers hold the parameters again, packs them anew."""
         if not self.holds:
             same = (tuple(self.model.layers) == self.layers and self.model.loss is self.loss and len(x) <= self.most
-                    and all(layer.n_i == n_i and layer.n_o == n_o for layer, n_i, n_o in self.sizes))
+                    and list(map(_settings, self.parts)) == self.attributes)
             if not same or not _compiles(self.model, x) or self.model.dtype != self.dtype:
                 return False
             self.engine.read()
@@ -121,7 +124,10 @@ class OnBatch:
     def step(self, x: np.ndarray, t: np.ndarray, lr: float) -> float:
         """Train on one batch; returns its loss before the step."""
         self.last = x, t
-        return self.engine.batch(x if x.ndim == 2 else x.reshape(len(x), -1), t, lr)
+        rows = x if x.ndim == 2 else x.reshape(len(x), -1)
+        while not kernel.step_entry(rows, t, lr, self.record_at, caller()):
+            start_workers()
+        return float(self.loss_of_batch[0])
 
     def give(self, name: str) -> None:
         """Put what the layers should hold back into them: parameters first, the rest if it is asked for by its name."""
@@ -150,12 +156,31 @@ class OnBatch:
         for part, kept in zip(self.parts, newer, strict=True):
             part.__dict__.update(kept)
 
+    def _record(self) -> None:
+        """Write down what the kernel wants to know, see `fastnet.kernels.on_batch`."""
+        engine, place = self.engine, kernel
+        make_ready(kernel.step_entry, self.dtype)
+        self.program, self.order = engine.program(), np.arange(self.most)
+        self.record = record = np.zeros(kernel.SIZE, np.int64)
+        record[place.FUNCTION], record[place.OUTPUTS] = kernel.kernel_for(self.dtype), self.outputs
+        record[place.OPS], record[place.COUNT] = address(self.program), len(self.program)
+        record[place.ORDER] = address(self.order)
+        record[place.ROWS], record[place.ROWS_ROW] = engine.room_for_rows()
+        record[place.MOST] = engine.threads() or _EVERY_THREAD
+        self.record_at, self.loss_of_batch = address(record), record[place.LOSS:].view(np.float64)
+
     def _take(self) -> None:
         self.before = [{name: part.__dict__.pop(name) for name in names if name in part.__dict__}
                        for part, names in zip(self.parts, self.names, strict=True)]
-        self.attributes = [len(part.__dict__) for part in self.parts]
+        self.attributes = [dict(part.__dict__) for part in self.parts]
         self.of_model = len(self.model.__dict__)
         self.holds = True
+
+
+def _settings(part: Any) -> dict[str, Any]:
+    """What a layer has beside its arrays: sizes, and whatever somebody put there."""
+    kept = {name for klass in type(part).__mro__ for name, value in vars(klass).items() if isinstance(value, FloatArray)}
+    return {name: value for name, value in part.__dict__.items() if name not in kept}
 
 
 def _runner(model: Any) -> OnBatch | None:
@@ -166,8 +191,9 @@ def _runner(model: Any) -> OnBatch | None:
 def _compiles(model: Any, x: np.ndarray) -> bool:
     parts = (*model.layers, model.loss)
     return (all(isinstance(part, Buffered) and type(part) in PLAIN for part in parts)
-            and all(layer.W.shape == (layer.n_o, layer.n_i) and layer.b.shape == (1, layer.n_o)
-                    for layer in model.layers if isinstance(layer, FullLayer))
+            and all(getattr(layer, name).shape == kept.shape(layer)
+                    for layer in model.layers for name, kept in vars(type(layer)).items()
+                    if isinstance(kept, FloatArray) and kept.shape is not None and not kept.optional)
             and why_not_compiled(model, x.shape[1:]) is None)
 
 
