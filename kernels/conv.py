@@ -165,7 +165,7 @@ def _forward_here(y, x, filters, bias, n_o, h):
 
 @jit
 def _filters(W, turned):
-    """W (n_o, n_i, h, h) as the rows p of patches and the columns of outputs; or turned by half a circle, for the way back."""
+    """W (n_o, n_i, h, h) as B (h h n_i, n_o); or turned by half a circle, for the way back, as B (h h n_o, n_i)."""
     n_o, n_i, h, _ = W.shape
     out, channels = (n_i, n_o) if turned else (n_o, n_i)
     B = np.empty((h * h * channels, out), W.dtype)

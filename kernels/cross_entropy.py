@@ -10,8 +10,8 @@ def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:
     """-sum_ij t_ij log p_ij / n (3.18).
 
     p, t: (n, n_classes), n > 0, one dtype (float32 or float64), any layout; t need not be one-hot. Overwrites nothing.
-    Summed in float64, each row in the order of its elements, then the rows. 0 log 0 counts as 0, the limit; a true class with p = 0 gives inf;
-    NaN in p or t gives NaN, and so does p < 0.
+    Summed in float64, each row in the order of its elements, then the rows. 0 log 0 counts as 0, the limit; a true class
+    with p = 0 gives inf; NaN in p or t gives NaN, and so does p < 0.
     """
     make_ready(forward_entry, p.dtype)
     make_ready(columns_entry, p.dtype)
@@ -102,7 +102,7 @@ def columns_entry(p, t):
 
 @for_dtypes(lambda t: (*matrices(1, 2)(t), types.int64))
 def backward_entry(dp, p, t, n):
-    """`cross_entropy_backward` for the layer, n samples, or of the transposes; False, with nothing done, if shapes differ."""
+    """`cross_entropy_backward` of n samples for the layer, or of the transposes; False, with nothing done, if shapes differ."""
     if p.shape != t.shape or dp.shape != p.shape or p.size == 0:
         return False
     _backward(dp.reshape(-1), p.reshape(-1), t.reshape(-1), n)

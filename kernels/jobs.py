@@ -43,8 +43,8 @@ from fastnet.kernels.threads import (
 from numba import carray, types
 from numba.extending import overload
 
-# Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows of C are computed without packing B;
-# and what their names say
+# Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows of C are computed without packing
+# B; and what their names say
 PRODUCT, FEW_ROWS, COLUMN_SUMS, SGD = range(4)
 # Places in a record, in int64 numbers
 _KIND, _C, _C_ROW, _A, _A_ROW, _A_K, _B, _B_K, _B_COL, _B_VEC, _M, _N, _K, _ALPHA, _BETA, _BIAS, _RELU, _SIZE = range(18)
@@ -424,7 +424,8 @@ def _packed_here(c, a, data, alpha, beta, bias, relu):
     like = c.dtype.type(0)
     _product_at(PRODUCT, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1],
                 data.ctypes.data, data.strides[1], data.strides[2], data.shape[1] * data.shape[2], c.shape[0], c.shape[1],
-                a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias), relu)
+                a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias),
+                relu)
 
 
 @jit

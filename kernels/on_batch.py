@@ -1,7 +1,7 @@
-"""One training step per call from Python, for loops that somebody writes by hand: `step.train` with its arguments in a record.
+"""One training step per call from Python, for loops that somebody writes by hand: `step.train`, its arguments in a record.
 
-A call then passes two arrays and three numbers, where those of `step.train` are some thirty to unpack, and is passed on to the
-threads without going back to Python.
+A call passes two arrays and three numbers, where those of `step.train` are some thirty to unpack, and goes on to the threads
+without going back to Python.
 """
 import numpy as np
 from fastnet.kernels._jit import jit
@@ -14,8 +14,8 @@ from fastnet.kernels.threads import _SYNC_SIZE, address_of_kernel, run_compiled
 from numba import carray, types
 
 # Places in the record, in int64 numbers. FUNCTION: see `kernel_for`. OPS, COUNT: the program. ORDER: address of 0, 1, 2, ...
-# ROWS, ROWS_ROW: as of `structs.Data`. OUTPUTS: columns of the targets. MOST: threads. LOSS: the result, a float64. From X on
-# it is filled in by each call, and the last five belong to `Gram`, which is not used.
+# ROWS, ROWS_ROW: as of `structs.Data`. OUTPUTS: columns of the targets. MOST: threads. LOSS: the result, a float64. Each
+# call fills in the rest, but for the last five: they belong to `Gram`, which is not used.
 FUNCTION, OPS, COUNT, ORDER, ROWS, ROWS_ROW, OUTPUTS, MOST, LOSS, _X, _X_ROW, _T, _N, _LR, _SCALES = range(15)
 SIZE = _SCALES + 5
 
@@ -50,7 +50,7 @@ def kernel_for(dtype: np.dtype) -> int:
     return address_of_kernel(_work_f32 if dtype == np.float32 else _work_f64)
 
 
-@for_dtypes(lambda t: (types.Array(t, 2, "A", readonly=True), types.Array(t, 2, "C"), types.float64, types.int64, types.int64))
+@for_dtypes(lambda t: (types.Array(t, 2, "A", readonly=True), types.Array(t, 2, "C"), types.float64, *[types.int64] * 2))
 def step_entry(x, t, lr, job, caller):
     """One step on a batch x (n, n_i), t (n, outputs), by plain SGD; False, with nothing done, if threads are missing yet.
 

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("pytest_benchmark")
 
 from bench.harness import race, report, table
-from bench.studies import gemm_ladder
+from bench.studies import gemm_ladder, layer_sizes, loop_floors
 from fastnet.gate import statistics
 
 ROOT = Path(__file__).parent.parent
@@ -180,3 +180,32 @@ def test_the_ladder_climbs_and_draws(tmp_path, capsys, monkeypatch, dtype):
 def test_the_ladder_refuses_other_shapes(shape):
     with pytest.raises(SystemExit):
         gemm_ladder.main(["--shape", shape])
+
+
+def test_layer_sizes_in_parts(tmp_path, capsys, monkeypatch):
+    parts = [tmp_path / "small.csv", tmp_path / "large.csv"]
+    monkeypatch.setattr(layer_sizes, "TURN", 1e-6)
+    for part, sizes in zip(parts, ("1,2", "2,3"), strict=True):
+        monkeypatch.setattr(sys, "argv", ["", "--sizes", sizes, "--turns", "1", "--layouts", "C", "--save", str(part)])
+        layer_sizes.main()
+    rows = layer_sizes.merge(map(str, parts))
+    assert {row.size for row in rows} == {1, 2, 3}
+    assert len(rows) == len({row[:4] for row in rows}) == (7 + 9 + 9) * 2  # a loss needs two classes
+    assert [row for row in layer_sizes.merge([str(parts[1])]) if row.size == 2] == [row for row in rows if row.size == 2]
+    picture = tmp_path / "sizes.svg"
+    monkeypatch.setattr(sys, "argv", ["", "--merge", *map(str, parts), "--picture", str(picture)])
+    capsys.readouterr()
+    layer_sizes.main()
+    assert "50 comparisons" in capsys.readouterr().out
+    assert "full backward" in picture.read_text()
+
+
+def test_floors_of_a_loop(capsys, monkeypatch):
+    monkeypatch.setattr(loop_floors, "ROWS", {"small": ((6, 5, 3), 4)})
+    monkeypatch.setattr(loop_floors, "TURN", 1e-6)
+    monkeypatch.setattr(loop_floors, "REST", 0)
+    monkeypatch.setattr(sys, "argv", ["", "--rounds", "1", "--dtype", "float64"])
+    loop_floors.main()
+    printed = capsys.readouterr().out
+    assert all(call in printed for call in ("6-5 forward", "5-3 backward", "5-3 update", "CrossEntropyLayer"))
+    assert "at the floor in every call, NumPy / fastnet would be" in printed

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet import kernels
 from fastnet.kernels import cross_entropy, full, gemm, naive, relu, sgd, softmax
 from helpers import filled, laid_out
 from numba import njit
+
+from fastnet import kernels
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "one_compiled_function.py"
 
@@ -170,22 +171,20 @@ def test_equal_bits_in_both_worlds(name, rng):
     outputs, inputs, *numbers = ARGUMENTS[name]
     function = KERNELS[name]
     compiled = caller_of(function, len(outputs) + len(inputs) + len(numbers))
-    # one layout and dtype each, as every version takes a second to compile; the first goes through Python's usual one
-    for lay_out, dtype in ((np.ascontiguousarray, np.float64), (strided_nd, np.float32)):
-        given = [lay_out(np.maximum(rng.uniform(-0.3, 1, shape), 0).astype(dtype) + dtype(0.1)) for shape in inputs]
-        results, expected = ([lay_out(np.full(shape, np.nan, dtype)) for shape in outputs] for _ in range(2))
-        for arrays, first in ((results, 0), (expected, 0), (given, len(outputs))):
-            for i, a in enumerate(arrays):
-                if (name, first + i) in ARRAYS_OF_PLACES:
-                    arrays[i] = lay_out(np.nan_to_num(a, nan=1) > 0.2)
-        direct = [np.ascontiguousarray(a) for a in expected]
-        right, got = function(*direct, *given, *numbers), compiled(*results, *given, *numbers)
-        if name == "pack":
-            assert np.array_equal(got.data, right.data)
-            right, got = right.shape, got.shape
-        assert got == right
-        for a, b in zip(results, direct, strict=True):
-            assert np.array_equal(a, b)
+    given = [strided_nd(np.maximum(rng.uniform(-0.3, 1, shape), 0).astype(np.float32) + np.float32(0.1)) for shape in inputs]
+    results = [strided_nd(np.full(shape, np.nan, np.float32)) for shape in outputs]
+    for arrays, first in ((results, 0), (given, len(outputs))):
+        for i, a in enumerate(arrays):
+            if (name, first + i) in ARRAYS_OF_PLACES:
+                arrays[i] = strided_nd(np.nan_to_num(a, nan=1) > 0.2)
+    expected = [np.ascontiguousarray(a) for a in results]  # as some kernels want it in Python
+    right, got = function(*expected, *given, *numbers), compiled(*results, *given, *numbers)
+    if name == "pack":
+        assert np.array_equal(got.data, right.data)
+        right, got = right.shape, got.shape
+    assert got == right
+    for a, b in zip(results, expected, strict=True):
+        assert np.array_equal(a, b)
 
 
 @pytest.mark.parametrize("n", [1, 3, 4])

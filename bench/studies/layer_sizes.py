@@ -29,6 +29,8 @@ from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, SoftMaxLayer
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 BATCH = 32
 TURN = 2e-3  # seconds of a turn, unless a single call takes longer
+REST = 0.2  # seconds before a turn of fastnet's: a BLAS's threads spin that long after their last product
+DIVIDED = 32  # size from which a BLAS may divide a product among threads
 LAYOUTS = ("C", "F", "strided")
 
 Call = Callable[[], Any]
@@ -94,8 +96,8 @@ def pairs(n: int, width: int, dtype: type, layout: str, rng: np.random.Generator
         yield "cross-entropy backward", loss.backward, lambda: -t / q / len(q)
 
 
-def best(calls: tuple[Call, Call], turns: int) -> list[float]:
-    """Seconds of a call of each, in turns."""
+def best(calls: tuple[Call, Call], turns: int, rest: bool = False) -> list[float]:
+    """Seconds of a call of each, in turns; with `rest`, none of a BLAS's threads is in the way."""
     counts = []
     for call in calls:
         call()
@@ -104,6 +106,8 @@ def best(calls: tuple[Call, Call], turns: int) -> list[float]:
         counts.append(max(1, int(TURN / max(1e-9, time.perf_counter() - start))))
     times = [float("inf")] * 2
     for _ in range(turns):
+        if rest:
+            time.sleep(REST)
         for i, call in enumerate(calls):
             start = time.perf_counter()
             for _ in range(counts[i]):
@@ -121,7 +125,7 @@ def measure(sizes: Iterable[int], only: str, turns: int, layouts: tuple[str, ...
                 for name, ours, theirs in pairs(BATCH, size, dtype, layout, np.random.default_rng(size)):
                     if only in name:
                         with np.errstate(all="ignore"):
-                            mine, numpys = best((ours, theirs), turns)
+                            mine, numpys = best((ours, theirs), turns, rest=name.startswith("full") and size >= DIVIDED)
                         rows.append(Row(name, dtype.__name__, layout, size, numpys / mine, mine))
                         print(f"{name:24s} {dtype.__name__} {layout:8s} {size:5d}  {numpys / mine:7.2f}  "
                               f"{mine * 1e6:10.2f} us", flush=True)

@@ -1,4 +1,4 @@
-"""A hand-written training loop by its calls: the floor of each, how far fastnet's layers and NumPy's expressions are from it.
+"""A hand-written training loop by its calls: the floor of each, and how far fastnet's layers and NumPy are from it.
 
     python -m bench.studies.loop_floors                  # all rows, float64 and float32
     python -m bench.studies.loop_floors course deep --dtype float32 --rounds 9
@@ -24,6 +24,7 @@ from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, SoftMaxLayer
 ROWS = {"mnist32": ((784, 128, 10), 32), "mnist128": ((784, 128, 10), 128), "narrow": ((3072, 100, 5), 128),
         "course": ((3072, 500, 5), 128), "course1": ((3072, 500, 5), 1), "deep": ((3072, 1024, 512, 5), 128)}
 TURN = 4e-3  # seconds of one timing, unless a single call takes longer
+REST = 0.25  # seconds before a turn: a BLAS's threads spin that long after their last product
 
 Call = Callable[[], Any]
 Part = tuple[str, Call, Call, float]  # name, fastnet's call, NumPy's, seconds of the floor
@@ -102,7 +103,7 @@ def seconds(found: list[Part], rounds: int) -> np.ndarray:
     taken = np.empty((rounds, len(found), 2))
     for turn in taken:
         for which in (0, 1):  # a whole step of the one, then of the other: their threads do not meet
-            time.sleep(0.25)
+            time.sleep(REST)
             for i, part in enumerate(found):
                 call, count = part[1 + which], counts[i][which]
                 call()
