@@ -102,7 +102,7 @@ def columns_entry(p, t):
 
 @for_dtypes(lambda t: (*matrices(1, 2)(t), types.int64))
 def backward_entry(dp, p, t, n):
-    """`cross_entropy_backward` of n samples for the layer, or of the transposes; False, with nothing done, if shapes differ."""
+    """`cross_entropy_backward` of n samples for the layer, or of transposes; False, with nothing done, if shapes differ."""
     if p.shape != t.shape or dp.shape != p.shape or p.size == 0:
         return False
     _backward(dp.reshape(-1), p.reshape(-1), t.reshape(-1), n)
