@@ -53,21 +53,22 @@ class Activation(Buffered):
         forward, _, entry, _ = self.kernels
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
-                turned = not x.flags.c_contiguous and _turned(x)
-                if turned:
-                    x = x.T
-                y = take(self._buffers, "y", x.shape, x.dtype, x.size)
-                if entry(y, x, *self._constants) if x.ndim == 2 and x.flags.c_contiguous else entry(
-                        _rows(y), _rows(in_order(x)), *self._constants):
+                turned = _turned(x)
+                a: np.ndarray = x.T if turned else x
+                y = take(self._buffers, "y", a.shape, a.dtype, a.size)
+                plain = a.ndim == 2 and a.flags.c_contiguous
+                if entry(y, a, *self._constants) if plain else entry(_rows(y), _rows(in_order(a)), *self._constants):
                     self.__dict__["y"] = y = y.T if turned else y
                     return y
             except UNUSUAL:
                 pass
         x = _checks.floats(self, "x", x)
         _checks.nonempty(self, "x", x)
-        y = take(self._buffers, "y", x.shape, x.dtype, x.size)
-        forward(y, x, *self._constants)
-        self.y = y
+        turned = _turned(x)
+        a = x.T if turned else x
+        y = take(self._buffers, "y", a.shape, a.dtype, a.size)
+        forward(y, a, *self._constants)
+        self.y = y = y.T if turned else y
         return y
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
@@ -87,9 +88,9 @@ class Activation(Buffered):
         if type(y_grad) is np.ndarray and type(self) in PLAIN:
             try:
                 y = self.__dict__["y"]
-                dy = y_grad
+                dy: np.ndarray = y_grad
                 if dy.dtype == y.dtype and dy.shape == y.shape:
-                    turned = not y.flags.c_contiguous and _turned(y) and _turned(dy)
+                    turned = _turned(y) and _turned(dy)
                     if turned:
                         y, dy = y.T, dy.T
                     dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
@@ -99,9 +100,12 @@ class Activation(Buffered):
                 pass
         y = _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward"))
         dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
+        turned = _turned(y) and _turned(dy)
+        if turned:
+            y, dy = y.T, dy.T
         dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
         backward(dx, dy, y, *self._constants)
-        return dx
+        return dx.T if turned else dx
 
     @property
     def _constants(self) -> tuple[Any, ...]:
@@ -119,8 +123,8 @@ class Activation(Buffered):
 
 
 def _turned(a: np.ndarray) -> bool:
-    """Whether a matrix is in Fortran order, so that its transpose is what the kernels are compiled for."""
-    return a.ndim == 2 and a.flags.f_contiguous
+    """Whether a matrix is in Fortran order alone, so that its transpose is what the kernels are compiled for."""
+    return not a.flags.c_contiguous and a.ndim == 2 and a.flags.f_contiguous
 
 
 def _rows(a: np.ndarray) -> np.ndarray:

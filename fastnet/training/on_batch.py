@@ -86,7 +86,7 @@ class OnBatch:
         self.names = [[name for name in dir(type(part)) if isinstance(getattr(type(part), name), FloatArray)]
                       for part in self.parts]
         classes = dict.fromkeys(map(type, (*self.layers, model)))
-        self.methods = [(klass, _methods, _methods(klass)) for klass in classes]
+        self.methods: list[tuple[type, Any, Any]] = [(klass, _methods, _methods(klass)) for klass in classes]
         self.methods.append((type(self.loss), _methods_of_loss, _methods_of_loss(type(self.loss))))
         self._record()
         for part in self.parts:
