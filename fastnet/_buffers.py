@@ -68,7 +68,7 @@ def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype
     try:
         free = buffers[purpose]
         a = free.pop(0)  # the one handed out first; out of the list, no other thread can find it
-        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype
+        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.writeable
         free.append(a)
         if usable:
             return a
@@ -84,7 +84,7 @@ def _search(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> 
             a = free.pop(0)
         except IndexError:  # another thread was faster
             break
-        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype
+        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.writeable
         free.append(a)
         if usable:
             return a

@@ -97,7 +97,7 @@ class OnBatch:
         """Whether a batch is as the step expects, and the model still what it was compiled for."""
         if not (type(x) is np.ndarray and type(t) is np.ndarray and x.dtype == t.dtype == self.dtype and self.holds
                 and x.shape[1:] == self.shape and t.ndim == 2 and 0 < len(x) == len(t) <= self.most
-                and t.shape[1] == self.outputs and t.flags.carray and readable_rows(x)):
+                and t.shape[1] == self.outputs and t.flags.carray and _readable(x)):
             return False
         model = self.model
         if tuple(model.layers) != self.layers or model.loss is not self.loss or len(model.__dict__) != self.of_model:
@@ -183,6 +183,11 @@ def _settings(part: Any) -> dict[str, Any]:
     return {name: value for name, value in part.__dict__.items() if name not in kept}
 
 
+def _readable(x: np.ndarray) -> bool:
+    """Whether the kernel can read the samples where they lie."""
+    return readable_rows(x) if x.ndim == 2 else x.flags.c_contiguous and x.flags.aligned
+
+
 def _runner(model: Any) -> OnBatch | None:
     owner = getattr(model.loss, "_owner", None)
     return owner if isinstance(owner, OnBatch) and owner.model is model else None
@@ -201,6 +206,6 @@ def _batch(who: str, model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[np
     x = _checks.samples(who, model, x)
     dtype = np.dtype(model.dtype or np.float64)
     t = _checks.targets(who, "t", t, (len(x), model.output_width()), dtype)
-    if x.ndim == 2 and not readable_rows(x):
-        x = np.ascontiguousarray(x)
+    if not _readable(x):
+        x = np.array(x, order="C")
     return x, np.require(t, dtype, ("C", "W"))
