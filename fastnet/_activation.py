@@ -88,6 +88,10 @@ class Activation(Buffered):
         if type(y_grad) is np.ndarray and type(self) in PLAIN:
             try:
                 y = self.__dict__["y"]
+                if y.flags.c_contiguous and y_grad.flags.c_contiguous and y.ndim == 2 and y_grad.dtype == y.dtype:
+                    dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
+                    if entry(dx, y_grad, y, *self._constants):
+                        return dx
                 dy: np.ndarray = y_grad
                 if dy.dtype == y.dtype and dy.shape == y.shape:
                     turned = _turned(y) and _turned(dy)

@@ -98,12 +98,14 @@ class CrossEntropyLayer(Buffered):
                 held = self.__dict__
                 x, t = held["x"], held["t"]
                 n, classes = x.shape
-                if classes > 1 and t.dtype == x.dtype and t.shape == x.shape:
+                if classes > 1 and t.dtype == x.dtype:
                     turned = not x.flags.c_contiguous and x.flags.f_contiguous and t.flags.f_contiguous
                     if turned:
                         x, t = x.T, t.T
+                    elif not (x.flags.c_contiguous and t.flags.c_contiguous):
+                        x, t = in_order(x), in_order(t)
                     dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
-                    if backward_entry(dx, in_order(x), in_order(t), n):
+                    if backward_entry(dx, x, t, n):
                         return dx.T if turned else dx
             except UNUSUAL:
                 pass

@@ -1,11 +1,22 @@
 """The rectified linear unit."""
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from fastnet._activation import Activation
+from fastnet._buffers import PLAIN
 from fastnet.kernels.relu import backward_entry, forward_entry, relu_backward, relu_forward, relu_op
 from fastnet.kernels.structs import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.layer import known
 from fastnet.lowering import ROWS, Buffer, Lowering
+
+
+_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
+_ZERO64, _ZERO32 = np.zeros((), np.float64), np.zeros((), np.float32)  # arrays: numbers would be converted in each call
+# Elements below which NumPy's call costs less than one of a compiled function; 0 where NumPy makes 0 of -0, as the kernel does
+# not: the bits must not depend on how many elements there are
+_FEW = 512 if all(np.signbit(np.maximum(zero, np.full(67, -0.0, zero.dtype))).all() for zero in (_ZERO64, _ZERO32)) else 0
 
 
 @known
@@ -28,6 +39,27 @@ class ReluLayer(Activation):
 
     takes_images = True  # for Lowering
     kernels = relu_forward, relu_backward, forward_entry, backward_entry
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Compute max(x, 0) of every element, and remember the result.
+
+        Parameters
+        ----------
+        x : array_like
+            Any number of dimensions. Never written to. NaN stays NaN.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of x; a matrix in Fortran order gives another.
+        """
+        if type(x) is np.ndarray and 0 < x.size < _FEW and x.ndim and type(self) in PLAIN:
+            dtype = x.dtype
+            zero = _ZERO64 if dtype is _FLOAT64 else _ZERO32 if dtype is _FLOAT32 else None
+            if zero is not None:
+                self.__dict__["y"] = y = np.maximum(zero, x)
+                return y
+        return super().forward(x)
 
     def lower(self, net: Lowering, x: Buffer) -> Buffer:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""

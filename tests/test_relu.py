@@ -106,3 +106,19 @@ def test_mistakes(rng):
         layer.forward(np.ones((0, 3)))
     with refuses(TypeError, "real numbers, got dtype complex128", layer):
         layer.forward(np.ones((2, 3), complex))
+
+
+@pytest.mark.parametrize("lay_out", [np.ascontiguousarray, np.asfortranarray, lambda a: np.repeat(a, 2, axis=1)[:, ::2]])
+def test_few_elements_have_the_bits_of_many(lay_out, dtype, rng):
+    """NumPy computes few of them."""
+    x = rng.standard_normal((40, 60)).astype(dtype)
+    x[:, ::7], x[:, ::11], x[::5, ::13] = -0.0, np.nan, -np.inf
+    dy = rng.standard_normal(x.shape).astype(dtype)
+    many, few = ReluLayer(), ReluLayer()
+    y, dx = many.forward(lay_out(x)), many.backward(lay_out(dy))
+    for i in range(0, 40, 4):
+        rows = slice(i, i + 4)
+        for got, right in ((few.forward(lay_out(x[rows])), y[rows]), (few.backward(lay_out(dy[rows])), dx[rows])):
+            assert np.array_equal(np.signbit(got), np.signbit(right))
+            np.testing.assert_array_equal(got, right)
+            assert got.flags.c_contiguous == (lay_out is not np.asfortranarray)
