@@ -11,11 +11,10 @@ from fastnet.kernels.structs import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.layer import known
 from fastnet.lowering import ROWS, Buffer, Lowering
 
-
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 _ZERO64, _ZERO32 = np.zeros((), np.float64), np.zeros((), np.float32)  # arrays: numbers would be converted in each call
-# Elements below which NumPy's call costs less than one of a compiled function; 0 where NumPy makes 0 of -0, as the kernel does
-# not: the bits must not depend on how many elements there are
+# Elements below which NumPy's call costs less than one of a compiled function; 0 where NumPy makes 0 of -0, which the kernel
+# does not: the bits must not depend on how many elements there are
 _FEW = 512 if all(np.signbit(np.maximum(zero, np.full(67, -0.0, zero.dtype))).all() for zero in (_ZERO64, _ZERO32)) else 0
 
 
