@@ -242,14 +242,21 @@ class _Planner:
 
     def __init__(self, models: dict[str, Sequential], data: tuple[Any, Any, Any, Any], trials: int) -> None:
         self.models, self.x, self.trials = models, data[0], trials
+        self._plans: tuple[Spec | None, dict[Setting, Plan]] = None, {}  # those made for one spec: it is asked about twice
 
     def engines(self, spec: Spec) -> dict[Setting, str]:
         """By setting: those that differ in the schedule alone have the same."""
         return {setting: self._plan(spec, setting).chosen for setting in spec.settings}
 
     def _plan(self, spec: Spec, setting: Setting) -> Plan:
-        n = len(self.x) - (len(self.x) // spec.folds if spec.folds else 0)
-        return plan(self.models[setting.name], self.x[:n], spec.options(setting), models=self.trials, mixed=False)
+        if self._plans[0] is not spec:
+            self._plans = spec, {}
+        plans = self._plans[1]
+        if setting not in plans:
+            n = len(self.x) - (len(self.x) // spec.folds if spec.folds else 0)
+            plans[setting] = plan(self.models[setting.name], self.x[:n], spec.options(setting), models=self.trials,
+                                  mixed=False)
+        return plans[setting]
 
     def models_at_once(self, spec: Spec) -> int:
         """One model a core, which needs no waiting for each other, where there is memory for it; else fewer.
