@@ -1,18 +1,23 @@
 """Time to a good learning rate: a sweep with halving, beside Optuna (TPE, median pruner) that trains PyTorch models.
 
     pip install optuna torch
-    python -m bench.studies.sweep_optuna --rounds 10 --budget 400
+    python -m bench.studies.sweep_optuna --keep optuna          # 10 rounds of 200 epochs
 
 Both may train the same number of epochs; whoever has spent them stops. At every moment, each has a best rate so far: the
 suggestion among the trials that were finished, or the rate of the study's best trial. A rate is good if its mean test
 accuracy, over the seeds of a reference sweep on a fine grid, is within 0.01 of the best one's. What counts is the time from
 which on the best rate so far was good until the end: on the clock, and in seconds of the processor, which a busy machine
 changes less. The network is the course's.
+
+Ten rounds take some five minutes on two idle cores. With --keep, rounds and the reference sweep are kept in a folder, and
+the same command goes on from there.
 """
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,13 +41,13 @@ class Spent(Exception):
 class Workload:
     """The data, split; the networks; and how good each rate is."""
 
-    def __init__(self, source: str, seeds: int) -> None:
+    def __init__(self, source: str, seeds: int, journal: Path | None) -> None:
         (x, t), (self.x_test, self.labels) = load(source, 0, "float32")
         order = np.random.default_rng(1000).permutation(len(x))
         held, train = order[:len(x) // 5], order[len(x) // 5:]
         self.x, self.t, self.x_val, self.t_val = x[train], t[train], x[held], t[held]
         reference = lr_sweep(self.build, self.x, self.t, "1e-3:3:log22", EPOCHS, BATCH, range(100, 100 + seeds),
-                             (self.x_val, self.t_val), (self.x_test, self.labels))
+                             (self.x_val, self.t_val), (self.x_test, self.labels), resume=journal)
         done = (reference.status == "done").all(1)
         self.log_lrs = np.log(np.array(reference.lrs)[done])
         self.accuracies = reference.accuracies[done].mean(1)
@@ -161,16 +166,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--data", default="synthetic", help="as for fastnet sweep (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=10, help="(default: %(default)s)")
-    parser.add_argument("--budget", type=int, default=400, help="epochs for each (default: %(default)s)")
-    parser.add_argument("--reference", type=int, default=5, help="seeds of the reference sweep (default: %(default)s)")
+    parser.add_argument("--budget", type=int, default=200, help="epochs for each (default: %(default)s)")
+    parser.add_argument("--reference", type=int, default=3, help="seeds of the reference sweep (default: %(default)s)")
+    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep what is measured here, and go on from it")
     options = parser.parse_args()
-    work = Workload(options.data, options.reference)
+    if options.keep:
+        options.keep.mkdir(parents=True, exist_ok=True)
+    kept = options.keep / f"rounds-{options.budget}.jsonl" if options.keep else None
+    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
+    work = Workload(options.data, options.reference, options.keep / "reference.jsonl" if options.keep else None)
     with_fastnet(work, 10_000, 40)  # compiled code, and PyTorch, are loaded
     with_optuna(work, 10_000, 2)
     times = np.empty((options.rounds, 2, 2))  # of each round, by whom, on which clock
     for number in range(options.rounds):
-        (times[number, 0], ours), (times[number, 1], theirs) = (
-            with_fastnet(work, number, options.budget), with_optuna(work, number, options.budget))
+        if number < len(done):
+            (times[number], (ours, theirs)) = done[number]
+        else:
+            (times[number, 0], ours), (times[number, 1], theirs) = (
+                with_fastnet(work, number, options.budget), with_optuna(work, number, options.budget))
+            if kept:
+                with kept.open("a") as file:
+                    file.write(json.dumps([times[number].tolist(), [ours, theirs]]) + "\n")
         (a, b), (c, d) = times[number]
         print(f"round {number}: good from: fastnet {a:6.2f} s ({b:.2f} of the processor; {ours} epochs), Optuna {c:6.2f} s "
               f"({d:.2f}; {theirs} epochs)", flush=True)
