@@ -1,6 +1,7 @@
 """Cross-validation, other hyperparameters, successive halving, a grid that finds itself: all to the bits of single fits."""
 import itertools
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,10 +9,14 @@ import pytest
 from fastnet import one_hot
 from fastnet.sweep import SweepResult, lr_sweep
 from fastnet.sweep import shared as shared_module
+from fastnet.sweep.candidates import Candidate
 from fastnet.sweep.folds import held_out, rows_of
 from fastnet.sweep.range_test import range_test
 from fastnet.sweep.schedules import multipliers
+from fastnet.sweep.search import _not_slowest
 from fastnet.sweep.session import Session
+from fastnet.sweep.spec import Spec
+from fastnet.sweep.trial import Record
 from tests.sweeps import assert_same, build, case, data, network, small, trial_lines
 
 # --- folds -------------------------------------------------------------------------------------------------------------
@@ -208,6 +213,19 @@ def test_adam_goes_on_to_the_bit():
     ran = halved.status == "done"
     assert (halved.status == "stopped").any()
     np.testing.assert_array_equal(halved.losses[ran], whole.losses[ran])
+
+
+def test_a_rate_that_is_behind_at_first_but_learns_fast_is_not_stopped():
+    spec = Spec(("",), tuple(map(float, np.geomspace(0.001, 0.5, 10))), (0,), 4)
+    accuracies = (0.1, 0.3, 0.5, 0.6, 0.7, 0.7, 0.7, 0.6, 0.4, 0.1)  # after half of the epochs: the largest rate jumps about
+    records = {}
+    for lr, accuracy, loss in zip(spec.lrs, accuracies, np.linspace(2, 0.5, 10)):  # but has the least training loss
+        trial = spec.trial(spec.settings[0], lr, 0)
+        records[trial] = Record(trial, "stopped", "gram", [3.0, loss], [3.0, 2.0], [0.2, accuracy])
+    session = SimpleNamespace(spec=spec, journal=SimpleNamespace(records=records),
+                              result=SimpleNamespace(metric="val_accuracy", validated=True))
+    candidates = [Candidate(spec.settings[0], lr) for lr in spec.lrs]
+    assert [lr for _, lr in _not_slowest(session, candidates, [(0, 0)], 2)] == list(spec.lrs[1:])
 
 
 @pytest.mark.parametrize("keep_states", [False, True])

@@ -4,7 +4,7 @@
 
 The course network (3072-500-5) on 2500 samples, float32, batch 128, 20 epochs. All take turns; a row shows the
 medians of the ratios to the plain sweep of the same round, on the clock and in seconds of the processor, which a busy
-machine changes less. Two rounds take some two minutes on two idle cores.
+machine changes less. A round takes a minute or two on two idle cores.
 """
 from __future__ import annotations
 
@@ -52,10 +52,11 @@ def main() -> None:
     for warm in ({"folds": 5, "validation": False}, {"search": "halving"}):  # what is compiled, and the threads, are there
         sweep(epochs=2, **warm)
     for number in range(options.rounds):
-        for place, run in enumerate(work.values()):
+        for place, (name, run) in enumerate(work.items()):
             began = time.perf_counter(), time.process_time()
             run()
             times[number, place] = time.perf_counter() - began[0], time.process_time() - began[1]
+            print(f"round {number}: {name}: {times[number, place, 0]:.2f} s", flush=True)
     ratios = np.median(times / times[:, :1], axis=0)
     print(f"{options.rates} rates, {options.epochs} epochs: seconds, and as many times as the plain sweep on all data")
     for name, seconds, (clock, processor) in zip(work, np.median(times[:, :, 0], axis=0), ratios):
