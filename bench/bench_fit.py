@@ -78,6 +78,24 @@ def test_two_at_once(race):
          flops=2 * epochs * peers.plain_flops(n, widths))
 
 
+@pytest.mark.parametrize("engine", ["fused", "gram", "windows"])
+def test_last_batch(race, engine):
+    """An epoch that ends with a batch of two samples, beside one without them: what the end of a fit costs."""
+    n, widths, batch_size = (10, (7, 5, 3), 4) if mode() == "tiny" else (514, (784, 100, 10), 128)
+    x, t, weights = peers.workload(n, widths, np.float32)
+    expected = peers.numpy_fit(*peers.workload(n, widths, np.float64), 1, RATE, batch_size)
+
+    def fit(rows):
+        return peers.fastnet_model(weights).fit(x[:rows], t[:rows], 1, RATE, batch_size, engine=engine, progress=False)
+
+    def whole_batches():
+        fit(n - 2)  # has another loss, which is not to be compared
+
+    race({"fastnet": lambda: fit(n), "whole batches": whole_batches}, expected=expected, tolerance=1e-4, kernel="fit",
+         shape=f"last batch, {engine}: {n}x{'-'.join(map(str, widths))}, batch {batch_size}", dtype=np.float32,
+         flops=peers.plain_flops(n, widths), rounds=9)
+
+
 @pytest.mark.parametrize("engine", ["layers", "fused", "gram", "windows"])
 def test_allocations(benchmark, engine):
     """What an epoch allocates at its height, in KiB: a count that no other program disturbs."""

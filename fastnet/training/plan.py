@@ -179,8 +179,8 @@ class _Job:
     def kept(self) -> float:
         """Elements in memory beside the engine's: the weights written out, and what the last batch leaves in the layers.
 
-        That is W, W_grad and the W it makes; with momentum the velocity and the sum of both; inputs, outputs and their
-        gradients.
+        That is the W it makes, the one from before the last step, and W_grad when somebody reads it; with momentum the
+        velocity and the sum of both; inputs, outputs and their gradients.
         """
         return (3 + 2 * self.moments) * self.parameters + 2 * self.batch * (self.columns + self.outputs)
 
