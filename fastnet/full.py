@@ -221,8 +221,8 @@ class FullLayer(Buffered):
         b = net.parameter("b", (1, self.n_o), vector=True)
         y = net.buffer(self.n_o)
         # The data are read by all threads, each for its own outputs, so that their weights stay in its own cache; behind
-        # the first layer each thread keeps to its own samples.
-        by_outputs = x is net.input and not net.forward_only
+        # the first layer each thread keeps to its own samples, and so it does there if outputs are shared out unevenly.
+        by_outputs = x is net.input and not net.forward_only and net.shares_evenly(self.n_o)
         split, of_x, of_y = (OUTPUTS, ALL, COLUMNS) if by_outputs else (SAMPLES, ROWS, ROWS)
         of_W = COLUMNS if by_outputs else ALL
         net.forward(DENSE, split=split, reads={x: of_x, W: of_W, b: of_W}, writes={y: of_y},

@@ -29,7 +29,9 @@ import numpy as np
 
 from fastnet.kernels._jit import OpKernel
 from fastnet.kernels.gemm import pack, vector_lanes
+from fastnet.kernels.simd import MR
 from fastnet.kernels.structs import GATHER, MEAN_LOSS, OP, SAMPLES, TEAM, UPDATE_BIAS
+from fastnet.kernels.threads import get_num_threads
 
 ALL = "all"
 ROWS, COLUMNS, INPUTS, ONE = "rows", "columns", "inputs", "one"
@@ -282,6 +284,17 @@ class Lowering:
     def needs_gradient(self, x: Buffer) -> bool:
         """Whether the gradient of this input of the layer is needed."""
         return x is not self.input or self.input_gradient
+
+    def shares_evenly(self, columns: int) -> bool:
+        """Whether threads get about as much to do of so many columns, in whole vectors, as of the samples, in tiles.
+
+        Both give the same bits, so the number of threads may decide.
+        """
+        def excess(units: int) -> float:
+            return -(-units // threads) * threads / units
+
+        threads = get_num_threads()
+        return excess(-(-columns // self.lanes)) < 1.05 * excess(-(-self.rows // MR))
 
     def gradient_of(self, slot: Slot) -> Place | int:
         """Where the optimiser keeps the parameter's velocity or gradient; 0 without one."""
