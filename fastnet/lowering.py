@@ -294,7 +294,7 @@ class Lowering:
             return -(-units // threads) * threads / units
 
         threads = get_num_threads()
-        return excess(-(-columns // self.lanes)) < 1.05 * excess(-(-self.rows // MR))
+        return excess(-(-columns // self.lanes)) < 1.03 * excess(-(-self.rows // MR))
 
     def gradient_of(self, slot: Slot) -> Place | int:
         """Where the optimiser keeps the parameter's velocity or gradient; 0 without one."""
