@@ -47,7 +47,7 @@ clean-cache: .venv/run  ## forget the compiled kernels
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
-.venv/test .venv/docs .venv/bench .venv/release: .venv/%: pyproject.toml .venv/run
+.venv/test .venv/docs .venv/bench .venv/peers .venv/release: .venv/%: pyproject.toml .venv/run
 	@echo "Adding the packages of the extra [$*] ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
 	@touch $@
