@@ -21,6 +21,15 @@ Performance has regressed:
 Traceback (most recent call last):
 pytest_benchmark.session.PerformanceRegression: Performance has regressed.
 """
+ASV = """\
+| Change   | Before [221cf43c] <base>   | After [3a1f0d55] <twice>   |   Ratio | Benchmark (Parameter)   |
+|----------|----------------------------|----------------------------|---------|-------------------------|
+| +        | 2.12\u00b10.3ms                 | 5.67\u00b11ms                   |    2.67 | benchmarks.time_words   |
+| -        | 3.03\u00b10.7ms                 | 2.01\u00b10.01ms                |    0.66 | benchmarks.time_table   |
+
+SOME BENCHMARKS HAVE CHANGED SIGNIFICANTLY.
+PERFORMANCE DECREASED.
+"""
 PYPERF = """\
 numbers: Mean +- std dev: [base] 3.19 ms +- 0.45 ms -> [slow] 1.53 ms +- 0.44 ms: 2.05x faster
 words: Mean +- std dev: [base] 5.29 ms +- 0.79 ms -> [slow] 41.3 ms +- 24.4 ms: 7.81x slower
@@ -34,6 +43,11 @@ Geometric mean: 3.82x slower
 def test_alarms_of_pytest_benchmark():
     assert gates.alarms_of_pytest_benchmark(PYTEST_BENCHMARK + BROKEN_RULE) == {"words", "table"}
     assert gates.alarms_of_pytest_benchmark(PYTEST_BENCHMARK) == set()
+
+
+def test_alarms_of_asv():
+    assert gates.alarms_of_asv(ASV) == {"words"}
+    assert gates.alarms_of_asv("[100.00%] ... benchmarks.time_words 1.77ms\n\nBENCHMARKS NOT SIGNIFICANTLY CHANGED.\n") == set()
 
 
 def test_alarms_of_pyperf():
