@@ -150,6 +150,7 @@ def merge(paths: Iterable[str]) -> list[Row]:
 def picture(rows: list[Row], path: str) -> None:
     """Ratios over sizes, a panel a method, a line for each dtype and layout."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import LogLocator, NullLocator
 
     names = list(dict.fromkeys(row[0] for row in rows))
     figure, axes = plt.subplots(3, 3, figsize=(11, 8.5), sharex=True, squeeze=False, layout="constrained")
@@ -161,6 +162,10 @@ def picture(rows: list[Row], path: str) -> None:
                     axis.plot(*zip(*found, strict=True), style, color=colour, label=f"{dtype}, {layout}")
         axis.axhline(1, color="black", linewidth=0.8)
         axis.set(xscale="log", yscale="log", title=name)
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axis.yaxis.set_minor_locator(NullLocator())
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_major_formatter("{x:g}")
     axes[0, 0].legend(fontsize=7)
     figure.supxlabel(f"inputs and outputs of the layer; batches of {BATCH}")
     figure.supylabel("NumPy's time / fastnet's")
