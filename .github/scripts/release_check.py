@@ -165,6 +165,7 @@ def main() -> None:
     check_version(options.tag)
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
+        work.chmod(0o755)  # run by root, some tests become another user, who must find what is installed
         sdist, wheel = build(work)
         test_beside(wheel, work)
         prepared = {"wheel": prepare_wheel(wheel, work), "source distribution": prepare_sdist(sdist, work)}
