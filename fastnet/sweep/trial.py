@@ -80,14 +80,16 @@ def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial, until: int
     part = shared.part(trial.fold)
     run = _Run(spec, trial, part, state)
     try:
-        with region(), np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):
             check_interrupt()
+            # Outside of the region: while the first trial makes what others wait for, all cores are its own.
             engine = start.engine(shared, part, spec, trial)
             engine.check_interrupt = check_interrupt
             if state is not None:
                 _restore(engine, state.engine)
-            run.epochs(engine, until)
-            test = None if part.test is None else score(engine, *part.test)
+            with region():
+                run.epochs(engine, until)
+                test = None if part.test is None else score(engine, *part.test)
             saved = _saved(engine) if keep and run.status == "done" else None
     except _Stopped:
         return None
