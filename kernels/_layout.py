@@ -94,6 +94,8 @@ def make_ready(entry: Any, dtype: np.dtype) -> None:
     arguments = entry.signature_for(from_dtype(dtype))
     if arguments not in entry.overloads:
         with _compiling:
+            if arguments in entry.overloads:
+                return  # another thread was first; a version that is there twice would make every call ambiguous
             if entry.versions is None:
                 entry.versions = jit(entry.py_func)
                 entry.versions._cache_hits, entry.versions._cache_misses = entry._cache_hits, entry._cache_misses
