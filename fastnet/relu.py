@@ -39,6 +39,7 @@ class ReluLayer(Activation):
 
     takes_images = True  # for Lowering
     kernels = relu_forward, relu_backward, forward_entry, backward_entry
+    output_shape = Activation.output_shape  # believed only of a class that defines it beside its forward
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
         """Compute max(x, 0) of every element, and remember the result.
