@@ -21,6 +21,7 @@ from fastnet.kernels.simd import address_of_copy, atomic_add, atomic_load, call_
 # Places in `board` (int64), an array that lives as long as the process: who sleeps how, and for how long to spin
 KIND, WAIT, WAKE, NUMBER, SPINS = 8, 9, 10, 11, 12
 GET_CPU, GET_AFFINITY, SET_AFFINITY = 13, 14, 15
+CLOCK, CLOCK_ID, CLOCK_TICK, THREAD_ID, REST = 24, 25, 26, 27, 28  # see `clock`, `thread_time` and `nap`
 NAP, FUTEX, ULOCK, ON_ADDRESS = 0, 1, 2, 3  # values of KIND
 
 SPIN_SECONDS = 80e-6  # about what it costs to put a thread to sleep and to wake it
@@ -79,6 +80,37 @@ def _sleep(board, word, seen):
 
 
 @jit
+def clock(board, room):
+    """A time that only grows, in nanoseconds; 0 for ever where there is no such clock. Overwrites the 16 bytes at `room`."""
+    function, number = load_int(board + 8 * CLOCK), load_int(board + 8 * CLOCK_ID)
+    if function == 0:
+        return 0
+    if number < 0:
+        call_system(function, room, 0, 0, 0, 0)
+        return load_int(room) * load_int(board + 8 * CLOCK_TICK)
+    call_system(function, number, room, 0, 0, 0)
+    return load_int(room) * 1_000_000_000 + load_int(room + 8)
+
+
+@jit
+def thread_time(board, room):
+    """How long the calling thread has been at work so far, in nanoseconds; 0 for ever where nobody counts that."""
+    number = load_int(board + 8 * THREAD_ID)
+    if number == 0:
+        return 0
+    call_system(load_int(board + 8 * CLOCK), number, room, 0, 0, 0)
+    return load_int(room) * 1_000_000_000 + load_int(room + 8)
+
+
+@jit
+def nap(board):
+    """Sleep for as short as the system can, some 50 microseconds on Linux; longer, if others want the core."""
+    function = load_int(board + 8 * REST)
+    if function != 0:
+        call_system(function, 1, 0, 0, 0, 0)
+
+
+@jit
 def spin(times):
     """Pause so many times."""
     for _ in range(times):
@@ -86,8 +118,9 @@ def spin(times):
 
 
 def set_up(board: np.ndarray) -> None:
-    """Write into the board how threads of this system sleep, are woken and are kept off a CPU."""
+    """Write into the board how threads of this system sleep, are woken, tell the time and are kept off a CPU."""
     board[KIND], board[WAIT], board[WAKE], board[NUMBER] = _sleeping()
+    board[CLOCK:REST + 1] = _telling_time()
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         found = [getattr(library, name, None) for name in ("sched_getcpu", "sched_getaffinity", "sched_setaffinity")]
@@ -121,6 +154,20 @@ def _sleeping() -> tuple[int, int, int, int]:
             library = ctypes.WinDLL("api-ms-win-core-synch-l1-2-0")  # type: ignore[attr-defined, unused-ignore]
             return ON_ADDRESS, _address(library.WaitOnAddress), _address(library.WakeByAddressAll), 0
     return NAP, _address(ctypes.CDLL(None).usleep), 0, 0
+
+
+def _telling_time() -> tuple[int, int, int, int, int]:
+    """What CLOCK to REST are here; zeros if unknown."""
+    if sys.maxsize <= 2**32:
+        return 0, 0, 0, 0, 0
+    if os.name == "nt":
+        library, frequency = ctypes.WinDLL("kernel32"), ctypes.c_int64()  # type: ignore[attr-defined, unused-ignore]
+        library.QueryPerformanceFrequency(ctypes.byref(frequency))
+        ticks = max(1, 10**9 // max(1, frequency.value))
+        return _address(library.QueryPerformanceCounter), -1, ticks, 0, _address(library.SwitchToThread)
+    library = ctypes.CDLL(None)
+    of_thread = getattr(time, "CLOCK_THREAD_CPUTIME_ID", 0)
+    return _address(library.clock_gettime), time.CLOCK_MONOTONIC, 1, of_thread, _address(library.usleep)
 
 
 def _address(function: object) -> int:

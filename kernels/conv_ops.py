@@ -313,7 +313,7 @@ def conv_update_op(op, context, start, stop, one):
     width, zero = lanes(one), one - one
     size = VECTOR_BYTES // width
     h, length, n_o, c, way = o.dims[2], o.dims[3], o.n, o.k, o.dims[0]
-    o0, o1 = partition(n_o, width, now.thread, now.threads), partition(n_o, width, now.thread + 1, now.threads)
+    o0, o1 = partition(n_o, width, now.part, now.parts), partition(n_o, width, now.part + 1, now.parts)
     if o0 == o1:
         return
     blocks = (now.n + o.dims[6] - 1) // o.dims[6]

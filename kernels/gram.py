@@ -42,7 +42,7 @@ class Gram(NamedTuple):
 
 @jit
 def gram_first(team, op, gram, data, batch, scales, one):
-    """H_0 = relu(w_w A_0[B] + w_v A_V[B] - d_scale G[B] D + b_0), this thread's range of the columns.
+    """H_0 = relu(w_w A_0[B] + w_v A_V[B] - d_scale G[B] D + b_0), this part's range of the columns.
 
     Only the first `known` rows of D can be other than 0: in the first epoch this halves the work.
     """
@@ -50,7 +50,7 @@ def gram_first(team, op, gram, data, batch, scales, one):
     width = lanes(one)
     size = VECTOR_BYTES // width
     known = len(a0) if data.gathered else max(gram.visited, batch.first)
-    j0, j1 = partition(op.n, width, team.thread, team.threads), partition(op.n, width, team.thread + 1, team.threads)
+    j0, j1 = partition(op.n, width, team.part, team.parts), partition(op.n, width, team.part + 1, team.parts)
     of_w, of_v = cast_like(scales[W_W], one), cast_like(scales[W_V], one)
     for i in range(n):
         row = vector_at(op.c.at + i * op.c.row * size, op.n, one)
@@ -79,22 +79,29 @@ def gram_scales(scales, hyper):
 
 
 @jit
+def settled(scales):
+    """The scales after `gram_update`, which has multiplied D by d_scale if that was too small."""
+    w_w, w_v, v_w, v_v, d_scale = scales
+    return w_w, w_v, v_w, v_v, 1.0 if abs(d_scale) < _LEAST_SCALE else d_scale
+
+
+@jit
 def gram_update(team, op, gram, data, batch, scales, hyper):
     """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. A range of the columns.
 
-    Returns the scales: d_scale is 1 again once it was so small that D had to be multiplied by it.
+    Where d_scale has become so small that D had better be multiplied by it, that is done: see `settled`.
     """
     order, d, e, n = data.order, gram.d, gram.e, batch.n
-    w_w, w_v, v_w, v_v, d_scale = scales
+    d_scale = scales[D_SCALE]
     lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
     width = lanes(lr)
     size = VECTOR_BYTES // width
-    v1 = (partition(op.n, width, team.thread + 1, team.threads) + width - 1) // width
+    v1 = (partition(op.n, width, team.part + 1, team.parts) + width - 1) // width
     rescale, factor = abs(d_scale) < _LEAST_SCALE, cast_like(d_scale, lr)
     if rescale:
         d_scale = 1.0
     step = cast_like(lr / d_scale if momentum == 0 else 1.0, lr)
-    for v in range(partition(op.n, width, team.thread, team.threads) // width, v1):
+    for v in range(partition(op.n, width, team.part, team.parts) // width, v1):
         to = d[v] if momentum == 0 else e[v]
         if rescale:
             for i in range(d.shape[1]):
@@ -112,4 +119,3 @@ def gram_update(team, op, gram, data, batch, scales, hyper):
             for i in range(d.shape[1]):
                 for lane in range(width):
                     d[v, i, lane] += lr * to[i, lane]
-    return w_w, w_v, v_w, v_v, d_scale

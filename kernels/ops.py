@@ -1,6 +1,6 @@
 """The ops of a compiled training step that every network needs: products, ReLU's mask, the loss, the updates.
 
-Each computes this thread's part of one record of `structs.OP` for one mini-batch. `step.train` runs them in order.
+Each computes one part of one record of `structs.OP` for one mini-batch. `step.train` runs them in order.
 """
 import math
 
@@ -16,7 +16,7 @@ from fastnet.kernels.structs import ADAM, OUTPUTS, SGD, Hyperparameters, Mat, ma
 def gather(team, op, data, batch, one):
     """Copy the rows of a mini-batch that lie anywhere in the source to neighbouring rows; a range of the samples."""
     size = VECTOR_BYTES // lanes(one)
-    for i in range(partition(batch.n, 1, team.thread, team.threads), partition(batch.n, 1, team.thread + 1, team.threads)):
+    for i in range(partition(batch.n, 1, team.part, team.parts), partition(batch.n, 1, team.part + 1, team.parts)):
         row = Mat(data.source + data.order[batch.first + i] * data.source_row * size, 0, 1, 0)
         pack_copy(data.rows + i * data.rows_row * size, 0, row, 1, op.k, one)
 
@@ -117,7 +117,7 @@ def _quotient(a, b):
 
 @jit
 def update(team, op, a, n, hyper):
-    """W -= lr (dA.T H + decay W) (3.11), or a step of momentum or Adam; this thread's range of the outputs or the inputs.
+    """W -= lr (dA.T H + decay W) (3.11), or a step of momentum or Adam; this part's range of the outputs or the inputs.
 
     A (n, inputs) is H, B (n, outputs) is dA. C is W.T in vector columns; with `packed`, the copy that the way back reads,
     W in vector columns, is made anew from the same range of inputs.
@@ -128,11 +128,11 @@ def update(team, op, a, n, hyper):
     inputs, outputs = op.k, op.n
     i0, i1, j0, j1 = 0, inputs, 0, outputs
     if op.split == OUTPUTS:
-        j0 = partition(outputs, width, team.thread, team.threads)
-        j1 = partition(outputs, width, team.thread + 1, team.threads)
+        j0 = partition(outputs, width, team.part, team.parts)
+        j1 = partition(outputs, width, team.part + 1, team.parts)
     else:
-        i0 = partition(inputs, width, team.thread, team.threads)
-        i1 = partition(inputs, width, team.thread + 1, team.threads)
+        i0 = partition(inputs, width, team.part, team.parts)
+        i1 = partition(inputs, width, team.part + 1, team.parts)
     offset = (j0 * inputs + i0 * width) * size
     weights = Mat(op.c.at + offset, width, 1, inputs * width)
     h = Mat(a.at + i0 * size, 1, a.row, 0)
@@ -205,7 +205,7 @@ def update_bias(team, op, n, hyper):
     width = lanes(hyper.lr)
     size = VECTOR_BYTES // width
     one = cast_like(1, hyper.lr)
-    j0, j1 = partition(op.n, width, team.thread, team.threads), partition(op.n, width, team.thread + 1, team.threads)
+    j0, j1 = partition(op.n, width, team.part, team.parts), partition(op.n, width, team.part + 1, team.parts)
     dz, ones, bias = Mat(op.b.at + j0 * size, op.b.row, 1, width), mat(op.a), op.c.at + j0 * size
     if hyper.optimizer == SGD:
         tile_loop(Mat(bias, 0, 1, width), ones, dz, 1, j1 - j0, n, -hyper.lr, one, 0, 0)

@@ -20,10 +20,12 @@ are, `update` writes straight into them. The gradient of the input is not comput
 
 The first layer can also be trained in Gram space, where its weights are never formed: see gram.py.
 """
+from typing import NamedTuple
+
 import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import partition
-from fastnet.kernels.gram import gram_first, gram_scales, gram_update
+from fastnet.kernels.gram import gram_first, gram_scales, gram_update, settled
 from fastnet.kernels.ops import (
     bias_corrected,
     dense,
@@ -35,7 +37,18 @@ from fastnet.kernels.ops import (
     update,
     update_bias,
 )
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.pieces import (
+    CROWDED,
+    PHASE,
+    claim_any,
+    claim_own,
+    finish,
+    give_way,
+    next_begins_soon,
+    pieces_in,
+    wait_for_next,
+)
+from fastnet.kernels.simd import VECTOR_BYTES, atomic_load, cast_like, lanes, load_int
 from fastnet.kernels.structs import (
     ADAM,
     CALL,
@@ -54,12 +67,23 @@ from fastnet.kernels.structs import (
     Team,
     call_op,
 )
-from fastnet.kernels.threads import barrier
+from fastnet.kernels.threads import PACE
+
+
+class Position(NamedTuple):
+    """Where in the program a phase begins."""
+
+    first: int  # place of the mini-batch's first row in the order
+    op: int
+    scales: tuple[float, float, float, float, float]  # of `gram.Gram`, by then
 
 
 @jit
 def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, start, stop, losses):
     """Run the ops for rows start:stop of the order, batch after batch, and write each batch's loss (float64).
+
+    What lies between two barriers is a phase, see ``pieces.py``: the threads share out its parts, and one that has fallen
+    behind goes on where the others are.
 
     Parameters
     ----------
@@ -74,14 +98,60 @@ def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, st
     losses : ndarray of float64, a number for each batch
         Overwritten, if there is an op MEAN_LOSS.
     """
-    team, one = Team(thread, threads, sync, scratch), cast_like(1, hyper.lr)
+    rows, at, board, pace = (batch_size, start, stop), sync.ctypes.data, load_int(scratch - 8), scratch + PACE
+    context = np.zeros(1, CONTEXT)
+    context[0].thread, context[0].scratch = thread, scratch
+    context[0].targets, context[0].targets_row = data.targets.ctypes.data, data.targets.shape[1]
+    here = Position(start, 0, (gram.scales[0], gram.scales[1], gram.scales[2], gram.scales[3], gram.scales[4]))
+    if threads == 1:
+        here = run_ops(Team(0, 1, scratch), ops, context, data, gram, hyper, rows, here, losses, False)
+    number, behind = 0, here  # of the phase that begins `here`, and where it ends once that is known
+    while here.first < stop:
+        phase = atomic_load(at + 8 * PHASE)
+        while number < phase >> 1 and here.first < stop:
+            here = behind if behind.first > here.first or behind.op > here.op else skip_ops(ops, hyper, rows, here)
+            number, behind = number + 1, here
+        if here.first >= stop:
+            break
+        piece = claim(board, at, thread, threads, phase)
+        if piece >= 0:
+            team = Team(piece, pieces_in(phase, threads), scratch)
+            behind = run_ops(team, ops, context, data, gram, hyper, rows, here, losses, True)
+            finish(board, at, threads, phase)
+            if load_int(board + 8 * CROWDED) > 0:
+                give_way(board, pace)
+        else:
+            wait_for_next(board, at, phase, pace)
+    if thread == 0:
+        gram.scales[:] = here.scales
+
+
+@jit
+def claim(board, sync, thread, threads, phase):
+    """Claim a piece of the phase, see ``pieces.py``; -1 if there is none left."""
+    if not phase & 1:
+        if claim_own(sync, thread, phase):
+            return thread
+        if next_begins_soon(board, sync, phase):
+            return -1
+    return claim_any(sync, thread, threads, phase)
+
+
+@jit
+def run_ops(team, ops, context, data, gram, hyper, rows, here, losses, one_phase):
+    """The ops from a `Position` on, this team's part of each, to the end of the phase or to that of the rows.
+
+    Returns the position behind them.
+    """
+    batch_size, start, stop = rows
+    first, number, scales = here
+    part, parts, scratch = team
+    one = cast_like(1, hyper.lr)
     width = lanes(one)
     size = VECTOR_BYTES // width
-    scales = gram.scales[0], gram.scales[1], gram.scales[2], gram.scales[3], gram.scales[4]
-    context = np.zeros(1, CONTEXT)
-    context[0].thread, context[0].threads, context[0].scratch = thread, threads, scratch
-    context[0].targets, context[0].targets_row = data.targets.ctypes.data, data.targets.shape[1]
-    for first in range(start, stop, batch_size):
+    begun = False
+    context[0].part, context[0].parts = part, parts
+    while first < stop:
         n = min(batch_size, stop - first)
         batch = Batch(data.source + first * data.source_row * size, data.source_row, first, n)
         if data.gathered:
@@ -93,12 +163,12 @@ def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, st
         context[0].lr, context[0].momentum, context[0].weight_decay = now.lr, now.momentum, now.weight_decay
         context[0].optimizer, context[0].moments = now.optimizer, now.moments
         context[0].beta1, context[0].beta2, context[0].epsilon = now.beta1, now.beta2, now.epsilon
-        number = 0
         while number < len(ops):
             op = ops[number]
             kind = op.kind
-            if op.wait:
-                barrier(sync, threads)
+            if op.wait and begun and one_phase:
+                return Position(first, number, scales)
+            begun = True
             if op.split == SAMPLES:
                 run_samples(team, ops, number, context, data, batch, one)
                 number = op.last
@@ -106,10 +176,10 @@ def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, st
             if kind == GATHER:
                 gather(team, op, data, batch, one)
             elif kind == DENSE:
-                dense(scratch, op, input_of(op, batch), 0, n, partition(op.n, width, thread, threads),
-                      partition(op.n, width, thread + 1, threads), one)
+                dense(scratch, op, input_of(op, batch), 0, n, partition(op.n, width, part, parts),
+                      partition(op.n, width, part + 1, parts), one)
             elif kind == MEAN_LOSS:
-                if thread == 0:
+                if part == 0:
                     losses[steps] = mean_loss(op, n)
             elif kind == UPDATE:
                 update(team, op, input_of(op, batch), n, now)
@@ -118,18 +188,38 @@ def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, st
             elif kind == GRAM_FIRST:
                 gram_first(team, op, gram, data, batch, scales, one)
             elif kind == GRAM_UPDATE:
-                scales = gram_update(team, op, gram, data, batch, gram_scales(scales, hyper), hyper)
+                scales = gram_scales(scales, hyper)
+                gram_update(team, op, gram, data, batch, scales, hyper)
+                scales = settled(scales)
             elif kind == CALL:
                 call_op(op.kernel, ops.ctypes.data + number * ops.itemsize, context.ctypes.data, 0, n, one)
             number += 1
-    barrier(sync, threads)
-    if thread == 0:
-        gram.scales[:] = scales
+        first, number = first + batch_size, 0
+    return Position(first, 0, scales)
+
+
+@jit
+def skip_ops(ops, hyper, rows, here):
+    """The position behind a phase that others have run."""
+    batch_size, _, stop = rows
+    first, number, scales = here
+    begun = False
+    while first < stop:
+        while number < len(ops):
+            op = ops[number]
+            if op.wait and begun:
+                return Position(first, number, scales)
+            begun = True
+            if op.kind == GRAM_UPDATE:
+                scales = settled(gram_scales(scales, hyper))
+            number = op.last if op.split == SAMPLES else number + 1
+        first, number = first + batch_size, 0
+    return Position(first, 0, scales)
 
 
 @jit
 def run_samples(team, ops, number, context, data, batch, one):
-    """The ops from `number` to the last of its run, on this thread's samples.
+    """The ops from `number` to the last of its run, on one part of the samples.
 
     With `OP.block` that many samples at a time go through all of them, so that what they pass on stays in the cache. Blocks
     are the same for any number of threads, and `CONTEXT.block` says which one is at work. Those of a group go through in
@@ -137,7 +227,7 @@ def run_samples(team, ops, number, context, data, batch, one):
     """
     block, last, group = ops[number].block, ops[number].last, max(1, ops[number].group)
     blocks = (batch.n + block - 1) // block if block > 0 else batch.n
-    begin, end = partition(blocks, group, team.thread, team.threads), partition(blocks, group, team.thread + 1, team.threads)
+    begin, end = partition(blocks, group, team.part, team.parts), partition(blocks, group, team.part + 1, team.parts)
     step = 1 if block > 0 else max(1, end - begin)
     for at in range(begin, end, step):
         i0, i1 = (at * block, min(batch.n, (at + 1) * block)) if block > 0 else (begin, end)

@@ -28,11 +28,10 @@ class Mat(NamedTuple):
 
 
 class Team(NamedTuple):
-    """The threads that run a kernel together, as one of them sees it."""
+    """Which part of each op to do, see ``pieces.py``, and with what memory."""
 
-    thread: int  # of `threads`, from 0
-    threads: int
-    sync: np.ndarray  # what they meet at, see `threads.barrier`
+    part: int  # of `parts`, from 0
+    parts: int
     scratch: int  # address of the thread's own memory for packing
 
 
@@ -106,9 +105,10 @@ OP = np.dtype([
 
 # What a kernel that is called by address (CALL) is told beside its op
 CONTEXT = np.dtype([
-    ("thread", "i8"),
-    ("threads", "i8"),
-    ("scratch", "i8"),  # address
+    ("thread", "i8"),  # whose memory to use
+    ("part", "i8"),  # of `parts`, from 0: what to do, of an op that is not shared out by samples
+    ("parts", "i8"),
+    ("scratch", "i8"),  # address of the thread's own memory for packing
     ("block", "i8"),  # which of the blocks of samples is at work, from 0
     ("begins", "i8"),  # 1: it is the first one of this thread in the mini-batch
     ("n", "i8"),  # samples in the mini-batch

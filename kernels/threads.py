@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
-from fastnet.kernels import _waiting
+from fastnet.kernels import _waiting, pieces
 from fastnet.kernels._jit import jit
 from fastnet.kernels._system import available_cores
 from fastnet.kernels._waiting import GET_AFFINITY, GET_CPU, SET_AFFINITY, wait_until, wake
@@ -34,8 +34,8 @@ _MOST = 1024  # threads
 _LINE_BYTES = 128  # a cache line, of Apple's CPUs; 64 on others, many of which fetch them in pairs
 
 # `sync`, int64, belongs to one call: a few values, each on a cache line of its own
-_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, _SYNC_SIZE = 0, 16, 17, 32, 48, 64
-_ABORT = 1 << 30  # added to _ARRIVED, ends all waiting at barriers
+_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT = 0, 16, 17, 32, 48  # and from 64, see `pieces`
+_ABORT = 1 << 30  # added to _ARRIVED and to `pieces.PHASE`, ends all waiting
 _STARTED, _ENDED = 1, 2  # values of _STATE
 
 # The board, int64, belongs to the process, and places 8 to 15 to `_waiting`
@@ -49,9 +49,9 @@ _MASK, _MASK_BYTES = 112, 128  # of CPUs
 _WORKER, _WORKER_SIZE = 128, 16  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
 _TICKET, _AVOIDS, _ID = 0, 2, 3
 
-# A caller's block: a sync of its own, memory for a job, the address of the board, and then the scratch. It is known by the
-# address of the scratch.
-_HEADER, JOB = 1280, -768
+# A caller's block: its pace (see `pieces`), a sync of its own, memory for a job, the address of the board, and then the
+# scratch. It is known by the address of the scratch.
+_HEADER, PACE, JOB = 1280, -1408, -768
 _LEAST_WORK = 1 << 18
 _MOST_PENALTY = 255
 
@@ -210,7 +210,8 @@ def _serve(board, number, scratch, done):
     ticket = board + 8 * (_WORKER + number * _WORKER_SIZE + _TICKET)
     while True:
         done += 1
-        wait_until(board, ticket, done)
+        if wait_until(board, ticket, done) and load_int(board + 8 * pieces.CROWDED) > 0:
+            pieces.woken(board, scratch + PACE)
         function = load_int(board + 8 * _FUNCTION)
         if function == 0:
             return done
@@ -232,8 +233,9 @@ def _start_python(board, sync, threads):
 @jit
 def _abort(board, sync, others):
     """Let all threads of a call out of their barriers, and wait until they have left if they ever started."""
-    atomic_add(sync + 8 * _ARRIVED, _ABORT)
-    wake(board, sync + 8 * _ARRIVED)
+    for at in (_ARRIVED, pieces.PHASE):
+        atomic_add(sync + 8 * at, _ABORT)
+        wake(board, sync + 8 * at)
     if others >= 0 and load_int(sync + 8 * _STATE) == _STARTED:
         _join(board, sync, others)
 
@@ -413,9 +415,9 @@ def caller() -> int:
     try:
         return _local.caller
     except AttributeError:
-        _local.buffer, start = _aligned(_HEADER + SCRATCH_BYTES)
-        _local.caller = start + _HEADER
-        ctypes.c_int64.from_address(start + _HEADER - 8).value = _board_address
+        _local.buffer, start = _aligned(SCRATCH_BYTES - PACE)
+        _local.caller = start - PACE
+        ctypes.c_int64.from_address(_local.caller - 8).value = _board_address
         return _local.caller
 
 
@@ -457,8 +459,8 @@ def run(kernel: Callable, *args, threads: int | None = None) -> None:
     """
     pool = _pool
     count = pool.share() if threads is None else min(threads, pool.share())
-    sync = np.zeros(_SYNC_SIZE, np.int64)
-    sync[_BOARD] = _board_address
+    sync = np.zeros(pieces.sync_size(count), np.int64)
+    sync[_BOARD], sync[pieces.PHASE] = _board_address, _board[pieces.CROWDED] > 0
     if count == 1 or pool.busy():
         kernel(0, 1, sync, caller(), *args)
         return

@@ -236,7 +236,7 @@ def test_an_idle_worker_sleeps():
 
 
 def test_every_system_has_a_way_to_wait():
-    board = np.zeros(16, np.int64)
+    board = np.zeros(32, np.int64)
     _waiting.set_up(board)
     assert board[_waiting.WAIT] != 0
     assert board[_waiting.KIND] != _waiting.NAP or sys.platform not in ("linux", "darwin", "win32")

@@ -56,7 +56,7 @@ def of_ops(engine: Engine, x: np.ndarray) -> list[tuple[str, float]]:
     program, ops = engine._program(False), engine.net.ops()
     scratch = np.zeros(threads.SCRATCH_BYTES + 64, np.uint8)
     context = np.zeros(1, CONTEXT)
-    context["threads"], context["n"], context["lr"] = 1, engine.batch_size, RATE
+    context["parts"], context["n"], context["lr"] = 1, engine.batch_size, RATE
     context["scratch"] = -(-scratch.ctypes.data // 64) * 64
     context["batch"], context["batch_row"] = x.ctypes.data, x[0].size
     found = []
