@@ -5,10 +5,11 @@ lasts, and a piece is done by whoever claims it; what is computed does not depen
 is over when its pieces are done, not when all threads have come: a thread that the system has put aside without a piece in
 its hands keeps nobody waiting. The others do its share, and once it is back it goes on wherever they are by then.
 
-On a quiet machine there is a piece for each thread, and each takes its own, whose data are in its cache. Where a thread has
-waited so long that another must have lost its core, the machine is *crowded* for the next tenth of a second: pieces are a
-quarter as large, and after some milliseconds of work a thread rests for a moment, between two pieces. Others get the core
-then, as fairness demands, rather than by force in the middle of a piece for which all others would have to wait.
+On a quiet machine there is a piece for each thread, and each takes its own, whose data are in its cache. Where threads have
+waited so long that others must have lost their cores, twice in a row, the machine is *crowded* for the next 30 ms, and as
+long as it goes on: pieces are a quarter as large, and after some milliseconds of work a thread rests for a moment, between
+two pieces. Others get the core then, as fairness demands, rather than by force in the middle of a piece for which all others
+would have to wait.
 
 `sync` here is the address of a call's int64 values: PHASE holds twice the number of the phase, and 1 more if its pieces are
 small; the line of piece i holds the number after that of the last phase in which it was claimed.
@@ -17,7 +18,9 @@ from fastnet.kernels._jit import jit
 from fastnet.kernels._waiting import SPINS, clock, nap, thread_time, wait_until, wake
 from fastnet.kernels.simd import atomic_add, atomic_load, compare_exchange, load_int, pause, store_int
 
-CROWDED = 3  # on the board: until when the machine is taken to be crowded, in nanoseconds; 0 if it is not
+# On the board, in nanoseconds: until when the machine is taken to be crowded, or 0; and when a thread was last waited for so
+# long that it must have lost its core
+CROWDED, _LAST_LATE = 3, 29
 PHASE, _DONE, _CLAIMS, _LINE = 64, 66, 80, 16  # places in `sync`; the one behind PHASE counts who sleeps
 SMALL = 4  # small pieces for each of a phase's pieces
 
@@ -25,7 +28,8 @@ SMALL = 4  # small pieces for each of a phase's pieces
 # not been at work so far
 _START, _STRIDE, _IDLE = 2, 3, 4
 _LATE = 700_000  # nanoseconds of waiting that say that another thread has lost its core
-_CROWDED_FOR = 100_000_000
+_SOON = 50_000_000  # a second time so late within this says that it was no accident
+_CROWDED_FOR = 30_000_000
 _LEAST_STRIDE, _USUAL_STRIDE, _MOST_STRIDE = 500_000, 3_000_000, 12_000_000  # Linux takes a core away after 4 ms or less
 _TAKEN = 200_000  # a rest of which this much comes back late: another had the core
 
@@ -97,8 +101,11 @@ def wait_for_next(board, sync, phase, pace):
     before = clock(board, pace)
     if not wait_until(board, sync + 8 * PHASE, target):
         return
-    if clock(board, pace) - before > _LATE:
-        store_int(board + 8 * CROWDED, before + _LATE + _CROWDED_FOR)
+    now = clock(board, pace)
+    if now - before > _LATE:
+        if now - load_int(board + 8 * _LAST_LATE) < _SOON:
+            store_int(board + 8 * CROWDED, now + _CROWDED_FOR)
+        store_int(board + 8 * _LAST_LATE, now)
     if load_int(board + 8 * CROWDED) > 0:
         woken(board, pace)
 
