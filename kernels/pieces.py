@@ -40,6 +40,15 @@ def sync_size(threads: int) -> int:
 
 
 @jit
+def begin(board, sync, threads):
+    """Prepare a sync that was used before for a call, before any thread enters it."""
+    store_int(sync + 8 * PHASE, 1 if load_int(board + 8 * CROWDED) > 0 else 0)
+    store_int(sync + 8 * _DONE, 0)
+    for piece in range(SMALL * threads):
+        store_int(sync + 8 * (_CLAIMS + _LINE * piece), 0)
+
+
+@jit
 def pieces_in(phase, threads):
     """Into how many pieces a phase is cut."""
     return threads * SMALL if phase & 1 else threads

@@ -34,7 +34,7 @@ _MOST = 1024  # threads
 _LINE_BYTES = 128  # a cache line, of Apple's CPUs; 64 on others, many of which fetch them in pairs
 
 # `sync`, int64, belongs to one call: a few values, each on a cache line of its own
-_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT = 0, 16, 17, 32, 48  # and from 64, see `pieces`
+_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, _SYNC_SIZE = 0, 16, 17, 32, 48, 64  # and behind them, see `pieces`
 _ABORT = 1 << 30  # added to _ARRIVED and to `pieces.PHASE`, ends all waiting
 _STARTED, _ENDED = 1, 2  # values of _STATE
 
@@ -44,10 +44,10 @@ _PENALTY, ALONE = 6, 7  # ALONE: so many short jobs to come are not divided, as 
 KERNELS = 4  # addresses of kernels that are called again and again, see `set_kernel`
 _BUSY = 16
 _FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # of the call that the workers are in; function 0: Python knows it
-_OWN_SYNC = 48  # for calls of compiled code
 _MASK, _MASK_BYTES = 112, 128  # of CPUs
 _WORKER, _WORKER_SIZE = 128, 16  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
 _TICKET, _AVOIDS, _ID = 0, 2, 3
+_OWN_SYNC = _WORKER + _MOST * _WORKER_SIZE  # for calls of compiled code
 
 # A caller's block: its pace (see `pieces`), a sync of its own, memory for a job, the address of the board, and then the
 # scratch. It is known by the address of the scratch.
@@ -121,6 +121,7 @@ def run_compiled(caller, function, job, most):
         if compare_exchange(board + 8 * _BUSY, 0, 1):
             sync = board + 8 * _OWN_SYNC
             _clear(sync, board)
+            pieces.begin(board, sync, threads)
             _start(board, function, job, sync, threads)
             call_kernel(function, 0, threads, sync, caller, job)
             _judge(board, _join(board, sync, threads - 1))
@@ -327,7 +328,7 @@ class _Pool:
         self.count = threading.Lock()
         self.call: _Call | None = None
         _board[_BUSY] = _board[_WORKERS] = 0
-        _board[_WORKER:] = 0
+        _board[_WORKER:_OWN_SYNC] = 0
         self.share()
 
     def share(self) -> int:
@@ -391,8 +392,9 @@ def _aligned(size: int) -> tuple[np.ndarray, int]:
     return buffer, -(-_address(buffer) // _LINE_BYTES) * _LINE_BYTES
 
 
-_board_buffer, _board_address = _aligned(8 * (_WORKER + _MOST * _WORKER_SIZE))
-_board = np.frombuffer(_board_buffer, np.int64, _WORKER + _MOST * _WORKER_SIZE, _board_address - _address(_board_buffer))
+_BOARD_SIZE = _OWN_SYNC + pieces.sync_size(_MOST)
+_board_buffer, _board_address = _aligned(8 * _BOARD_SIZE)
+_board = np.frombuffer(_board_buffer, np.int64, _BOARD_SIZE, _board_address - _address(_board_buffer))
 llvm.add_symbol(BOARD_SYMBOL, _board_address)
 _waiting.set_up(_board)
 _board[LEAST] = _LEAST_WORK

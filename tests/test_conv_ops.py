@@ -29,7 +29,7 @@ def run(kernel, dtype, samples, *, lr=0.0, momentum=0.0, block=0, **fields):
     op, context, scratch = np.zeros(1, OP), np.zeros(1, CONTEXT), np.zeros(SCRATCH_BYTES + 64, np.uint8)
     for name, value in ({"group": 1} | fields).items():
         op[0][name] = value
-    for name, value in (("threads", 1), ("begins", 1), ("block", block), ("n", samples), ("lr", lr), ("momentum", momentum),
+    for name, value in (("parts", 1), ("begins", 1), ("block", block), ("n", samples), ("lr", lr), ("momentum", momentum),
                         ("optimizer", int(momentum > 0)), ("scratch", -(-scratch.ctypes.data // 64) * 64)):
         context[0][name] = value
     call(kernel.address(dtype), op.ctypes.data, context.ctypes.data, samples, dtype.type(1))
