@@ -16,14 +16,14 @@ Intrinsics as of `simd`; `AVAILABLE` says whether the target has them.
 """
 import llvmlite.ir as ir
 from fastnet.kernels._jit import jit
-from fastnet.kernels.conv_simd import _BYTE, _constant, load_byte, store_byte, store_int
+from fastnet.kernels.conv_simd import BYTE, const, load_byte, store_byte, store_int
 from fastnet.kernels.simd import (
-    _ADDRESS,
+    ADDRESS,
     TARGET,
     VECTOR_BITS,
     VECTOR_BYTES,
-    _Emit,
-    _lanes,
+    Emit,
+    lane_count,
     lanes,
     noinline,
 )
@@ -114,8 +114,8 @@ def list_window(typingctx, gradients, indices, rest, dy, bits, tail, c, zero):
 
     def codegen(context, builder, signature, arguments):
         gradients, indices, rest, dy, bits, tail, c, _ = arguments
-        emit = _Emit(builder, float_type, _lanes(float_type))
-        bytes_ = ir.VectorType(_BYTE, emit.lanes)
+        emit = Emit(builder, float_type, lane_count(float_type))
+        bytes_ = ir.VectorType(BYTE, emit.lanes)
         integer = ir.IntType(float_type.bitwidth)
 
         def all_lanes(value):
@@ -140,7 +140,7 @@ def list_window(typingctx, gradients, indices, rest, dy, bits, tail, c, zero):
         builder.store(others, pointer(rest, bytes_), align=1)
         bits_type = ir.IntType(8 * emit.lanes)
         more = builder.icmp_unsigned("!=", builder.bitcast(others, bits_type), ir.Constant(bits_type, 0))
-        return builder.zext(more, _ADDRESS)
+        return builder.zext(more, ADDRESS)
 
     return types.int64(*[types.int64] * 7, float_type), codegen
 
@@ -174,20 +174,20 @@ def lane_update(typingctx, sums, count, offsets, gradients, indices, x, row, dw,
 
     def codegen(context, builder, signature, arguments):
         count, offsets, gradients, indices, x, row, dw, dw_row, db, _ = arguments[1:]
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
         index_type = ir.VectorType(ir.IntType(float_type.bitwidth), emit.lanes)
         name = f"llvm.x86.avx512.vpermi2var.{'ps' if emit.bytes == 4 else 'pd'}.512"
         permute = emit._declared(name, emit.vector, [emit.vector, index_type, emit.vector])
         at = [(p, e) for p in range(3) for e in range(3)]
-        steps = [emit.address(_constant(0), builder.mul(row, _constant(p))) for p in range(4)]
+        steps = [emit.address(const(0), builder.mul(row, const(p))) for p in range(4)]
 
-        loop, sums = _Loop(builder, "windows"), [*at, "db"][:9 + sums_n]
-        t = loop.phi(_ADDRESS, _constant(0))
+        loop, sums = Loop(builder, "windows"), [*at, "db"][:9 + sums_n]
+        t = loop.phi(ADDRESS, const(0))
         totals = {place: loop.phi(emit.vector, emit.zero) for place in sums}
         loop.body(builder.icmp_signed("<", t, count))
-        start = builder.add(x, builder.load(builder.inttoptr(builder.add(offsets, builder.mul(t, _constant(8))),
-                                                             _ADDRESS.as_pointer())))
-        there = builder.mul(t, _constant(VECTOR_BYTES))
+        start = builder.add(x, builder.load(builder.inttoptr(builder.add(offsets, builder.mul(t, const(8))),
+                                                             ADDRESS.as_pointer())))
+        there = builder.mul(t, const(VECTOR_BYTES))
         gradient = emit.load(builder.add(gradients, there))
         index = builder.load(builder.inttoptr(builder.add(indices, there), index_type.as_pointer()), align=8)
         lines = [emit.load(builder.add(start, step)) for step in steps]
@@ -198,18 +198,18 @@ def lane_update(typingctx, sums, count, offsets, gradients, indices, x, row, dw,
                 pixel = builder.call(permute, [lines[p], moved, lines[p + 1]])
                 new[p, e] = emit.fma(gradient, pixel, totals[p, e])
         new["db"] = builder.fadd(totals["db"], gradient) if sums_n else None
-        loop.end([(t, builder.add(t, _constant(1))), *[(totals[place], new[place]) for place in sums]])
+        loop.end([(t, builder.add(t, const(1))), *[(totals[place], new[place]) for place in sums]])
         for place in sums:
             to = db
             if place != "db":
-                to = emit.address(dw, builder.mul(dw_row, _constant(place[0])), _constant(place[1] * emit.lanes))
+                to = emit.address(dw, builder.mul(dw_row, const(place[0])), const(place[1] * emit.lanes))
             emit.store(builder.fadd(emit.load(to), totals[place]), to)
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-class _Loop:
+class Loop:
     """A while loop whose variables are phi nodes."""
 
     def __init__(self, builder, name):
@@ -294,10 +294,10 @@ def transpose_bytes(typingctx, to, to_row, source, source_row):
     """to[j, i] = source[i, j] for one block of 16 x 16 bytes; rows are `to_row` and `source_row` bytes apart."""
     def codegen(context, builder, signature, arguments):
         to, to_row, source, source_row = arguments
-        vector, index = ir.VectorType(_BYTE, 16), ir.VectorType(ir.IntType(32), 16)
+        vector, index = ir.VectorType(BYTE, 16), ir.VectorType(ir.IntType(32), 16)
 
         def pointer(address, row, i):
-            return builder.inttoptr(builder.add(address, builder.mul(row, _constant(i))), vector.as_pointer())
+            return builder.inttoptr(builder.add(address, builder.mul(row, const(i))), vector.as_pointer())
 
         rows = [builder.load(pointer(source, source_row, i), align=1) for i in range(16)]
         halves = [ir.Constant(index, [lane // 2 + 8 * half + 16 * (lane % 2) for lane in range(16)]) for half in range(2)]
@@ -312,28 +312,28 @@ def transpose_bytes(typingctx, to, to_row, source, source_row):
 
 def _places(builder, at, count):
     """Four masks from the bytes at an address: which of the first `count`, at most 64, have the bit of each pixel."""
-    vector = ir.VectorType(_BYTE, 64)
+    vector = ir.VectorType(BYTE, 64)
     every = builder.load(builder.inttoptr(at, vector.as_pointer()), align=1)
     # count is at least 1: a shift by 64 has no meaning
-    used = builder.lshr(ir.Constant(_ADDRESS, -1), builder.sub(_constant(64), count))
+    used = builder.lshr(ir.Constant(ADDRESS, -1), builder.sub(const(64), count))
     masks = []
     for place in range(4):
         some = builder.icmp_unsigned("!=", builder.and_(every, ir.Constant(vector, [1 << place] * 64)),
                                      ir.Constant(vector, [0] * 64))
-        masks.append(builder.and_(builder.bitcast(some, _ADDRESS), used))
+        masks.append(builder.and_(builder.bitcast(some, ADDRESS), used))
     return masks
 
 
 def _walk(emit, name, mask, sums, step):
     """For every bit of a mask, from the lowest: sums = step(its number, sums); returns the last sums."""
     builder = emit.builder
-    loop = _Loop(builder, name)
-    left = loop.phi(_ADDRESS, mask)
+    loop = Loop(builder, name)
+    left = loop.phi(ADDRESS, mask)
     now = {place: loop.phi(value.type, value) for place, value in sums.items()}
-    loop.body(builder.icmp_unsigned("!=", left, _constant(0)))
+    loop.body(builder.icmp_unsigned("!=", left, const(0)))
     number = builder.cttz(left, ir.Constant(ir.IntType(1), 1))
     new = step(number, now)
-    loop.end([(left, builder.and_(left, builder.sub(left, _constant(1)))), *[(now[place], new[place]) for place in now]])
+    loop.end([(left, builder.and_(left, builder.sub(left, const(1)))), *[(now[place], new[place]) for place in now]])
     return now
 
 
@@ -364,12 +364,12 @@ def mask_update(typingctx, vecs, places, count, table, x, row, col, dw, dy, db, 
 
     def codegen(context, builder, signature, arguments):
         places, count, table, x, row, col, dw, dy, db, with_db, _ = arguments[1:]
-        emit = _Emit(builder, float_type, _lanes(float_type))
-        down, right = emit.address(_constant(0), row), emit.address(_constant(0), col)
+        emit = Emit(builder, float_type, lane_count(float_type))
+        down, right = emit.address(const(0), row), emit.address(const(0), col)
         at = [(p, q, v) for p in range(3) for q in range(3) for v in range(vecs_n)]
 
         def number(address):
-            return builder.load(builder.inttoptr(address, _ADDRESS.as_pointer()))
+            return builder.load(builder.inttoptr(address, ADDRESS.as_pointer()))
 
         sums = {**{place: emit.zero for place in at}, "db": ir.Constant(emit.scalar, 0.0)}
         for place, mask in enumerate(_places(builder, places, count)):
@@ -380,16 +380,16 @@ def mask_update(typingctx, vecs, places, count, table, x, row, col, dw, dy, db, 
                 start = builder.add(start, right)
 
             def step(window, now, start=start):
-                entry = builder.add(table, builder.mul(window, _constant(16)))
+                entry = builder.add(table, builder.mul(window, const(16)))
                 line = builder.add(start, number(entry))
-                from_dy = builder.add(dy, number(builder.add(entry, _constant(8))))
+                from_dy = builder.add(dy, number(builder.add(entry, const(8))))
                 g = builder.load(builder.inttoptr(from_dy, emit.scalar.as_pointer()), align=emit.bytes)
                 gradient, new = emit.splat(g), {"db": builder.fadd(now["db"], g)}
                 for p in range(3):
                     pixel = line
                     for q in range(3):
                         for v in range(vecs_n):
-                            value = emit.load(emit.address(pixel, _constant(v * emit.lanes)))
+                            value = emit.load(emit.address(pixel, const(v * emit.lanes)))
                             new[p, q, v] = emit.fma(gradient, value, now[p, q, v])
                         pixel = builder.add(pixel, right)
                     line = builder.add(line, down)
@@ -397,7 +397,7 @@ def mask_update(typingctx, vecs, places, count, table, x, row, col, dw, dy, db, 
 
             sums = _walk(emit, "places", mask, sums, step)
         for p, q, v in at:
-            to = builder.add(emit.address(dw, _constant(v * emit.lanes)), builder.mul(right, _constant(3 * p + q)))
+            to = builder.add(emit.address(dw, const(v * emit.lanes)), builder.mul(right, const(3 * p + q)))
             emit.store(builder.fadd(emit.load(to), sums[p, q, v]), to)
         with builder.if_then(with_db):
             to = builder.inttoptr(db, emit.scalar.as_pointer())
@@ -430,17 +430,17 @@ def window_update(typingctx, places, count, table, dx, row, col, w, dy, zero):
 
     def codegen(context, builder, signature, arguments):
         places, count, table, dx, row, col, w, dy, _ = arguments
-        emit = _Emit(builder, float_type, _lanes(float_type))
-        down, right = emit.address(_constant(0), row), emit.address(_constant(0), col)
+        emit = Emit(builder, float_type, lane_count(float_type))
+        down, right = emit.address(const(0), row), emit.address(const(0), col)
 
         def number(address):
-            return builder.load(builder.inttoptr(address, _ADDRESS.as_pointer()))
+            return builder.load(builder.inttoptr(address, ADDRESS.as_pointer()))
 
         corner = builder.add(dx, number(table))
-        first = builder.add(dy, number(builder.add(table, _constant(8))))
-        at = {(i, j): builder.add(corner, builder.add(builder.mul(down, _constant(i)), builder.mul(right, _constant(j))))
+        first = builder.add(dy, number(builder.add(table, const(8))))
+        at = {(i, j): builder.add(corner, builder.add(builder.mul(down, const(i)), builder.mul(right, const(j))))
               for i in range(4) for j in range(4)}
-        filter_bytes = builder.mul(right, _constant(9))
+        filter_bytes = builder.mul(right, const(9))
         pixels = {place: emit.load(address) for place, address in at.items()}
         for place, mask in enumerate(_places(builder, places, count)):
             moved = {(p, q): (p + place // 2, q + place % 2) for p in range(3) for q in range(3)}

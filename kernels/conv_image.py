@@ -15,13 +15,13 @@ from fastnet.kernels._jit import jit
 from fastnet.kernels.conv_avx512 import LANES, MASKS, lanes_back, masks_back
 from fastnet.kernels.conv_simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
 from fastnet.kernels.gemm import pack_copy, tile_loop
-from fastnet.kernels.simd import _ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
+from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
 from fastnet.kernels.structs import Mat
 
 LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
 TOGETHER = 256  # pixels in one product of a dense gradient
 MEMORY = max(conv_avx512.MEMORY, (24 + 16 * 4) * LISTED + 128)  # of a list: 4 equal maxima a window at most, and a table
-_MANY = VECTOR_BITS == 512 or _ARM  # 32 vector registers, not 16
+_MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 
 
 @jit

@@ -10,15 +10,15 @@ The first two read images whose channels stand innermost, inside a frame of zero
 is a run of h n_i neighbours.
 """
 import llvmlite.ir as ir
-from fastnet.kernels.simd import _ADDRESS, _Emit, _lanes
+from fastnet.kernels.simd import ADDRESS, Emit, lane_count
 from numba import types
 from numba.extending import intrinsic
 
-_BYTE = ir.IntType(8)
+BYTE = ir.IntType(8)
 
 
-def _constant(value):
-    return ir.Constant(_ADDRESS, value)
+def const(value):
+    return ir.Constant(ADDRESS, value)
 
 
 @intrinsic(prefer_literal=True)
@@ -58,10 +58,10 @@ def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bi
 
     def codegen(context, builder, signature, arguments):
         x, x_row, x_col, h, run, w, w_vec, bias, y, y_col, tail, bits, bits_col, relu, _ = arguments[3:]
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
         sums = _patch_sums(emit, pool_n, cols_n, vecs_n, x, x_row, x_col, h, run, w, w_vec, bias)
-        mask, whole = emit.first(tail), builder.icmp_signed("==", tail, _constant(emit.lanes))
-        clip = emit.splat(builder.icmp_signed("!=", relu, _constant(0)))
+        mask, whole = emit.first(tail), builder.icmp_signed("==", tail, const(emit.lanes))
+        clip = emit.splat(builder.icmp_signed("!=", relu, const(0)))
         out, places = {}, {}
         for q in range(0, cols_n, pool_n):
             for v in range(vecs_n):
@@ -71,9 +71,9 @@ def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bi
                     out[q, v] = builder.select(builder.and_(negative, clip), emit.zero, value)
                 else:
                     window = [sums[p, q + s, v] for p in range(2) for s in range(2)]
-                    out[q // 2, v], places[q // 2, v] = _pooled(emit, window, clip)
+                    out[q // 2, v], places[q // 2, v] = pool_and_clip(emit, window, clip)
         last = vecs_n - 1
-        at = {(q, v): emit.address(y, builder.mul(y_col, _constant(q)), _constant(v * emit.lanes)) for q, v in out}
+        at = {(q, v): emit.address(y, builder.mul(y_col, const(q)), const(v * emit.lanes)) for q, v in out}
         for q, v in out:
             if v < last:
                 emit.store(out[q, v], at[q, v])
@@ -87,7 +87,7 @@ def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bi
                     if v == last:
                         emit.store_first(out[q, v], at[q, v], mask)
         for (q, v), value in places.items():
-            place = builder.add(bits, builder.add(builder.mul(bits_col, _constant(q)), _constant(v * emit.lanes)))
+            place = builder.add(bits, builder.add(builder.mul(bits_col, const(q)), const(v * emit.lanes)))
             builder.store(value, builder.inttoptr(place, value.type.as_pointer()), align=1)
         return context.get_dummy_value()
 
@@ -98,19 +98,19 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias)
     """For each pixel and vector: bias + the sum over the patch, the sums being phi nodes of one loop."""
     builder = emit.builder
     at = [(i, j, v) for i in range(rows) for j in range(cols) for v in range(vecs)]
-    pixels = [emit.address(x, builder.mul(x_col, _constant(j))) for j in range(cols)]
-    columns = [emit.address(w, builder.mul(w_vec, _constant(v))) for v in range(vecs)]
-    starts = [emit.load(emit.address(bias, _constant(v * emit.lanes))) for v in range(vecs)]
+    pixels = [emit.address(x, builder.mul(x_col, const(j))) for j in range(cols)]
+    columns = [emit.address(w, builder.mul(w_vec, const(v))) for v in range(vecs)]
+    starts = [emit.load(emit.address(bias, const(v * emit.lanes))) for v in range(vecs)]
     size = emit.bytes
-    down = emit.address(_constant(0), x_row)  # bytes to the next row of the image
-    turn = builder.sub(down, emit.address(_constant(0), builder.sub(run, _constant(1))))  # and from a run's end to it
+    down = emit.address(const(0), x_row)  # bytes to the next row of the image
+    turn = builder.sub(down, emit.address(const(0), builder.sub(run, const(1))))  # and from a run's end to it
     total = builder.mul(h, run)
 
     before = builder.block
     loop, body, after = (builder.append_basic_block(name) for name in ("patch.loop", "patch.body", "patch.after"))
     builder.branch(loop)
     builder.position_at_end(loop)
-    t, e, x_offset, w_offset = (builder.phi(_ADDRESS) for _ in range(4))
+    t, e, x_offset, w_offset = (builder.phi(ADDRESS) for _ in range(4))
     sums = {place: builder.phi(emit.vector) for place in at}
     builder.cbranch(builder.icmp_signed("<", t, total), body, after)
     builder.position_at_end(body)
@@ -122,14 +122,14 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias)
             element = emit.broadcast(builder.add(pixels[j], offsets[i]))
             for v in range(vecs):
                 new[i, j, v] = emit.fma(element, filters[v], sums[i, j, v])
-    following = builder.add(e, _constant(1))
+    following = builder.add(e, const(1))
     ends = builder.icmp_signed("==", following, run)
-    nexts = [builder.add(t, _constant(1)), builder.select(ends, _constant(0), following),
-             builder.add(x_offset, builder.select(ends, turn, _constant(size))),
-             builder.add(w_offset, _constant(size * emit.lanes))]
+    nexts = [builder.add(t, const(1)), builder.select(ends, const(0), following),
+             builder.add(x_offset, builder.select(ends, turn, const(size))),
+             builder.add(w_offset, const(size * emit.lanes))]
     builder.branch(loop)
     for value, next_value in zip((t, e, x_offset, w_offset), nexts, strict=True):
-        value.add_incoming(_constant(0), before)
+        value.add_incoming(const(0), before)
         value.add_incoming(next_value, body)
     for place in at:
         sums[place].add_incoming(starts[place[2]], before)
@@ -138,7 +138,7 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias)
     return sums
 
 
-def _pooled(emit, window, clip):
+def pool_and_clip(emit, window, clip):
     """The maximum of four vectors, and the bits of those that equal it."""
     builder = emit.builder
 
@@ -149,7 +149,7 @@ def _pooled(emit, window, clip):
     odd = builder.or_(builder.fcmp_unordered("uno", window[0], window[1]),
                       builder.fcmp_unordered("uno", window[2], window[3]))
     top = builder.select(odd, ir.Constant(emit.vector, [float("nan")] * emit.lanes), top)
-    bytes_ = ir.VectorType(_BYTE, emit.lanes)
+    bytes_ = ir.VectorType(BYTE, emit.lanes)
     none = ir.Constant(bytes_, [0] * emit.lanes)
     bits = none
     for place, value in enumerate(window):
@@ -190,10 +190,10 @@ def patch_update(typingctx, rows, vecs, scatter, count, offsets, gradients, x, r
 
     def codegen(context, builder, signature, arguments):
         count, offsets, gradients, x, row, dw, dw_row, w, dx, _ = arguments[3:]
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
         at = [(p, v) for p in range(rows_n) for v in range(vecs_n)]
-        steps = [emit.address(_constant(0), builder.mul(row, _constant(p))) for p in range(rows_n)]
-        filter_at = {(p, v): emit.address(_constant(0), builder.mul(dw_row, _constant(p)), _constant(v * emit.lanes))
+        steps = [emit.address(const(0), builder.mul(row, const(p))) for p in range(rows_n)]
+        filter_at = {(p, v): emit.address(const(0), builder.mul(dw_row, const(p)), const(v * emit.lanes))
                      for p, v in at}
         filters = {place: emit.load(builder.add(w, filter_at[place])) for place in at} if scatter_n else {}
 
@@ -201,22 +201,22 @@ def patch_update(typingctx, rows, vecs, scatter, count, offsets, gradients, x, r
         loop, body, after = (builder.append_basic_block(name) for name in ("places.loop", "places.body", "places.after"))
         builder.branch(loop)
         builder.position_at_end(loop)
-        t = builder.phi(_ADDRESS)
+        t = builder.phi(ADDRESS)
         sums = {place: builder.phi(emit.vector) for place in at}
         builder.cbranch(builder.icmp_signed("<", t, count), body, after)
         builder.position_at_end(body)
-        offset = builder.load(builder.inttoptr(builder.add(offsets, builder.mul(t, _constant(8))), _ADDRESS.as_pointer()))
+        offset = builder.load(builder.inttoptr(builder.add(offsets, builder.mul(t, const(8))), ADDRESS.as_pointer()))
         gradient = emit.broadcast(emit.address(gradients, t))
         new = {}
         for p, v in at:
-            place = builder.add(builder.add(offset, steps[p]), _constant(v * emit.lanes * emit.bytes))
+            place = builder.add(builder.add(offset, steps[p]), const(v * emit.lanes * emit.bytes))
             new[p, v] = emit.fma(gradient, emit.load(builder.add(x, place)), sums[p, v])
             if scatter_n:
                 there = builder.add(dx, place)
                 emit.store(emit.fma(gradient, filters[p, v], emit.load(there)), there)
-        following = builder.add(t, _constant(1))
+        following = builder.add(t, const(1))
         builder.branch(loop)
-        t.add_incoming(_constant(0), before)
+        t.add_incoming(const(0), before)
         t.add_incoming(following, body)
         for place in at:
             sums[place].add_incoming(emit.zero, before)
@@ -241,15 +241,15 @@ def interleave(typingctx, channels, to, x, plane, zero):
 
     def codegen(context, builder, signature, arguments):
         to, x, plane, _ = arguments[1:]
-        emit = _Emit(builder, float_type, _lanes(float_type))
-        planes = [emit.load(emit.address(x, builder.mul(plane, _constant(c)))) for c in range(count)]
+        emit = Emit(builder, float_type, lane_count(float_type))
+        planes = [emit.load(emit.address(x, builder.mul(plane, const(c)))) for c in range(count)]
         for part in range(count):
             places = [divmod(part * emit.lanes + lane, count) for lane in range(emit.lanes)]  # (pixel, channel) of each lane
             mixed = emit.shuffle(planes[0], planes[1], [pixel + emit.lanes * (channel == 1) for pixel, channel in places])
             for c in range(2, count):
                 mixed = emit.shuffle(mixed, planes[c], [emit.lanes + pixel if channel == c else lane
                                                         for lane, (pixel, channel) in enumerate(places)])
-            emit.store(mixed, emit.address(to, _constant(part * emit.lanes)))
+            emit.store(mixed, emit.address(to, const(part * emit.lanes)))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -259,8 +259,8 @@ def interleave(typingctx, channels, to, x, plane, zero):
 def load_byte(typingctx, address):
     """The byte at an address, 0 to 255."""
     def codegen(context, builder, signature, arguments):
-        value = builder.load(builder.inttoptr(arguments[0], _BYTE.as_pointer()))
-        return builder.zext(value, _ADDRESS)
+        value = builder.load(builder.inttoptr(arguments[0], BYTE.as_pointer()))
+        return builder.zext(value, ADDRESS)
 
     return types.int64(types.int64), codegen
 
@@ -269,8 +269,8 @@ def load_byte(typingctx, address):
 def store_byte(typingctx, address, value):
     """Write a byte at an address."""
     def codegen(context, builder, signature, arguments):
-        value = builder.trunc(arguments[1], _BYTE)
-        builder.store(value, builder.inttoptr(arguments[0], _BYTE.as_pointer()))
+        value = builder.trunc(arguments[1], BYTE)
+        builder.store(value, builder.inttoptr(arguments[0], BYTE.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
@@ -280,7 +280,7 @@ def store_byte(typingctx, address, value):
 def load_int(typingctx, address):
     """The int64 at an address."""
     def codegen(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], _ADDRESS.as_pointer()))
+        return builder.load(builder.inttoptr(arguments[0], ADDRESS.as_pointer()))
 
     return types.int64(types.int64), codegen
 
@@ -289,7 +289,7 @@ def load_int(typingctx, address):
 def store_int(typingctx, address, value):
     """Write an int64 at an address."""
     def codegen(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], _ADDRESS.as_pointer()))
+        builder.store(arguments[1], builder.inttoptr(arguments[0], ADDRESS.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen

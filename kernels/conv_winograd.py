@@ -18,13 +18,13 @@ whose patches are equal get the same bits, as they do from a plain sum. That is 
 """
 import llvmlite.ir as ir
 from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels.conv_avx512 import _Loop
-from fastnet.kernels.conv_simd import _constant, _pooled
-from fastnet.kernels.simd import _ARM, VECTOR_BITS, VECTOR_BYTES, _Emit, _lanes, lanes, noinline
+from fastnet.kernels.conv_avx512 import Loop
+from fastnet.kernels.conv_simd import const, pool_and_clip
+from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, Emit, lane_count, lanes, noinline
 from numba import types
 from numba.extending import intrinsic
 
-WINDOWS = 8 if VECTOR_BITS == 512 or _ARM else 4  # in one product; with two vectors of channels, 16 or 8 sums in registers
+WINDOWS = 8 if VECTOR_BITS == 512 or ARM else 4  # in one product; with two vectors of channels, 16 or 8 sums in registers
 _SUMMED = 16  # channels that are summed up by themselves: shorter sums have smaller errors
 LEAST_CHANNELS = 16  # with fewer the transformations cost what the products save, and errors are as large as a plain sum's
 
@@ -91,7 +91,7 @@ def transform_filter(typingctx, to, g, step, zero):
 
     def codegen(context, builder, signature, arguments):
         to, g, step, _ = arguments
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
         half = ir.Constant(emit.vector, [0.5] * emit.lanes)
 
         def transformed(a, b, c):
@@ -99,7 +99,7 @@ def transform_filter(typingctx, to, g, step, zero):
             return a, builder.fadd(outer, b), builder.fsub(outer, b), c
 
         def place(base, number):
-            return emit.address(base, builder.mul(step, _constant(number)))
+            return emit.address(base, builder.mul(step, const(number)))
 
         columns = [transformed(*(emit.load(place(g, 3 * p + q)) for p in range(3))) for q in range(3)]
         for p in range(4):
@@ -117,18 +117,18 @@ def transform_window(typingctx, to, step, d, row, col, zero):
 
     def codegen(context, builder, signature, arguments):
         to, step, d, row, col, _ = arguments
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
 
         def transformed(a, b, c, d):
             return builder.fsub(a, c), builder.fadd(b, c), builder.fsub(c, b), builder.fsub(b, d)
 
         columns = []
         for j in range(4):
-            pixels = [emit.address(d, builder.mul(row, _constant(i)), builder.mul(col, _constant(j))) for i in range(4)]
+            pixels = [emit.address(d, builder.mul(row, const(i)), builder.mul(col, const(j))) for i in range(4)]
             columns.append(transformed(*map(emit.load, pixels)))
         for i in range(4):
             for j, value in enumerate(transformed(*(column[i] for column in columns))):
-                emit.store(value, emit.address(to, builder.mul(step, _constant(4 * i + j))))
+                emit.store(value, emit.address(to, builder.mul(step, const(4 * i + j))))
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5, float_type), codegen
@@ -148,29 +148,29 @@ def multiply(typingctx, vecs, to, windows, row, filters, c, length, adds, zero):
 
     def codegen(context, builder, signature, arguments):
         to, windows, row, filters, c, length, adds, _ = arguments[1:]
-        emit = _Emit(builder, float_type, _lanes(float_type))
-        row = emit.address(_constant(0), row)
-        vector = builder.mul(c, _constant(VECTOR_BYTES))  # of the filters' vectors for one place
+        emit = Emit(builder, float_type, lane_count(float_type))
+        row = emit.address(const(0), row)
+        vector = builder.mul(c, const(VECTOR_BYTES))  # of the filters' vectors for one place
         at = [(t, v) for t in range(WINDOWS) for v in range(vecs_n)]
-        adding = builder.icmp_signed("!=", adds, _constant(0))
-        places = _Loop(builder, "places")
-        n, a, b, out = (places.phi(_constant(0).type, start) for start in (_constant(0), windows, filters, to))
-        places.body(builder.icmp_signed("<", n, _constant(16)))
-        rows = [builder.add(a, builder.mul(row, _constant(t))) for t in range(WINDOWS)]
-        columns = [builder.add(b, builder.mul(vector, _constant(16 * v))) for v in range(vecs_n)]
-        channels = _Loop(builder, "channels")
-        p = channels.phi(_constant(0).type, _constant(0))
+        adding = builder.icmp_signed("!=", adds, const(0))
+        places = Loop(builder, "places")
+        n, a, b, out = (places.phi(const(0).type, start) for start in (const(0), windows, filters, to))
+        places.body(builder.icmp_signed("<", n, const(16)))
+        rows = [builder.add(a, builder.mul(row, const(t))) for t in range(WINDOWS)]
+        columns = [builder.add(b, builder.mul(vector, const(16 * v))) for v in range(vecs_n)]
+        channels = Loop(builder, "channels")
+        p = channels.phi(const(0).type, const(0))
         sums = {place: channels.phi(emit.vector, emit.zero) for place in at}
         channels.body(builder.icmp_signed("<", p, length))
-        there, element = builder.mul(p, _constant(VECTOR_BYTES)), builder.mul(p, _constant(emit.bytes))
+        there, element = builder.mul(p, const(VECTOR_BYTES)), builder.mul(p, const(emit.bytes))
         weights = [emit.load(builder.add(column, there)) for column in columns]
         new = {}
         for t in range(WINDOWS):
             pixel = emit.broadcast(builder.add(rows[t], element))
             for v in range(vecs_n):
                 new[t, v] = emit.fma(pixel, weights[v], sums[t, v])
-        channels.end([(p, builder.add(p, _constant(1))), *[(sums[place], new[place]) for place in at]])
-        to_at = {(t, v): builder.add(out, _constant((t * vecs_n + v) * VECTOR_BYTES)) for t, v in at}
+        channels.end([(p, builder.add(p, const(1))), *[(sums[place], new[place]) for place in at]])
+        to_at = {(t, v): builder.add(out, const((t * vecs_n + v) * VECTOR_BYTES)) for t, v in at}
         with builder.if_else(adding) as (then, otherwise):
             with then:
                 for place in at:
@@ -178,8 +178,8 @@ def multiply(typingctx, vecs, to, windows, row, filters, c, length, adds, zero):
             with otherwise:
                 for place in at:
                     emit.store(sums[place], to_at[place])
-        places.end([(n, builder.add(n, _constant(1))), (a, builder.add(a, builder.mul(row, _constant(WINDOWS)))),
-                    (b, builder.add(b, vector)), (out, builder.add(out, _constant(WINDOWS * vecs_n * VECTOR_BYTES)))])
+        places.end([(n, builder.add(n, const(1))), (a, builder.add(a, builder.mul(row, const(WINDOWS)))),
+                    (b, builder.add(b, vector)), (out, builder.add(out, const(WINDOWS * vecs_n * VECTOR_BYTES)))])
         return context.get_dummy_value()
 
     return signature, codegen
@@ -192,18 +192,18 @@ def finish_window(typingctx, y, bits, m, step, bias, tail, relu, zero):
 
     def codegen(context, builder, signature, arguments):
         y, bits, m, step, bias, tail, relu, _ = arguments
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
 
         def transformed(a, b, c, d):
             return builder.fadd(a, builder.fadd(b, c)), builder.fsub(builder.fsub(b, c), d)
 
-        rows = [transformed(*(emit.load(emit.address(m, builder.mul(step, _constant(4 * i + j)))) for i in range(4)))
+        rows = [transformed(*(emit.load(emit.address(m, builder.mul(step, const(4 * i + j)))) for i in range(4)))
                 for j in range(4)]
         start = emit.load(bias)
         window = [builder.fadd(value, start) for p in range(2) for value in transformed(*(column[p] for column in rows))]
-        clip = emit.splat(builder.icmp_signed("!=", relu, _constant(0)))
-        top, places = _pooled(emit, window, clip)
-        with builder.if_else(builder.icmp_signed("==", tail, _constant(emit.lanes))) as (then, otherwise):
+        clip = emit.splat(builder.icmp_signed("!=", relu, const(0)))
+        top, places = pool_and_clip(emit, window, clip)
+        with builder.if_else(builder.icmp_signed("==", tail, const(emit.lanes))) as (then, otherwise):
             with then:
                 emit.store(top, y)
             with otherwise:

@@ -10,7 +10,7 @@ from fastnet.kernels.gram import Gram
 from fastnet.kernels.simd import cast_like, load, load_int, pointer_at, store, store_int
 from fastnet.kernels.step import train
 from fastnet.kernels.structs import SGD, Data, Hyperparameters, op_at, rows_at, vector_at
-from fastnet.kernels.threads import _SYNC_SIZE, address_of_kernel, run_compiled
+from fastnet.kernels.threads import SYNC_SIZE, address_of_kernel, run_compiled
 from numba import carray, types
 
 # Places in the record, in int64 numbers. FUNCTION: see `kernel_for`. OPS, COUNT: the program. ORDER: address of 0, 1, 2, ...
@@ -31,7 +31,7 @@ def _work(thread, threads, sync, scratch, job, like):
     none, nothing = rows_at(job, 0, 0, like), carray(pointer_at(job, like), (0, 0, 0))
     gram = Gram(none, none, nothing, nothing, vector_at(job + 8 * _SCALES, 5, 1.0), 0)
     hyper = Hyperparameters(load(job + 8 * _LR, like), zero, zero, SGD, 0, 0, zero, zero, zero)
-    train(thread, threads, vector_at(sync, _SYNC_SIZE, 1), scratch, ops, data, gram, hyper, n, 0, n,
+    train(thread, threads, vector_at(sync, SYNC_SIZE, 1), scratch, ops, data, gram, hyper, n, 0, n,
           vector_at(job + 8 * LOSS, 1, 1.0))
 
 

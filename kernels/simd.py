@@ -22,7 +22,7 @@ from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-_ADDRESS = ir.IntType(64)
+ADDRESS = ir.IntType(64)
 BOARD_SYMBOL, PREPARE_SYMBOL = "fastnet_board", "fastnet_prepare"
 
 
@@ -49,14 +49,14 @@ def _vector_bits(triple: str, cpu: str, features: str) -> int:
 TARGET = _target()
 VECTOR_BITS = _vector_bits(*TARGET)
 VECTOR_BYTES = VECTOR_BITS // 8
-_ARM = TARGET[0].startswith(("aarch64", "arm64"))
+ARM = TARGET[0].startswith(("aarch64", "arm64"))
 
 # Accumulators of one tile, rows x vecs, chosen so that they, one row of B and one element of A fit the register file:
 # 32 registers with AVX-512 and on Arm, 16 otherwise. kernels/README.md has the measurements.
-MR, NV = (8, 3) if VECTOR_BITS == 512 or _ARM else (6, 2)
+MR, NV = (8, 3) if VECTOR_BITS == 512 or ARM else (6, 2)
 
 
-def _lanes(float_type) -> int:
+def lane_count(float_type) -> int:
     return VECTOR_BITS // float_type.bitwidth
 
 
@@ -64,7 +64,7 @@ def _llvm_float(float_type):
     return ir.FloatType() if float_type == types.float32 else ir.DoubleType()
 
 
-class _Emit:
+class Emit:
     """A builder that knows one vector type: each method emits one operation."""
 
     def __init__(self, builder, float_type, lanes):
@@ -78,7 +78,7 @@ class _Emit:
     def address(self, base, *offsets):
         """base + the sum of the offsets, which are counted in elements."""
         for offset in offsets:
-            base = self.builder.add(base, self.builder.mul(offset, ir.Constant(_ADDRESS, self.bytes)))
+            base = self.builder.add(base, self.builder.mul(offset, ir.Constant(ADDRESS, self.bytes)))
         return base
 
     def load(self, address):
@@ -104,7 +104,7 @@ class _Emit:
 
     def first(self, count):
         """The mask of the first `count` lanes."""
-        lane = ir.Constant(ir.VectorType(_ADDRESS, self.lanes), list(range(self.lanes)))
+        lane = ir.Constant(ir.VectorType(ADDRESS, self.lanes), list(range(self.lanes)))
         return self.builder.icmp_signed("<", lane, self.splat(count))
 
     def splat(self, value):
@@ -165,8 +165,8 @@ def micro_kernel(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, 
 
     def codegen(context, builder, signature, arguments):
         a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu = arguments[2:]
-        emit = _Emit(builder, float_type, _lanes(float_type))
-        constant = lambda value: ir.Constant(_ADDRESS, value)  # noqa: E731
+        emit = Emit(builder, float_type, lane_count(float_type))
+        constant = lambda value: ir.Constant(ADDRESS, value)  # noqa: E731
         at = [(i, v) for i in range(rows_n) for v in range(vecs_n)]
         a_rows = [emit.address(a, builder.mul(a_row, constant(i))) for i in range(rows_n)]
         b_vecs = [emit.address(b, builder.mul(b_vec, constant(v))) for v in range(vecs_n)]
@@ -177,7 +177,7 @@ def micro_kernel(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, 
         loop, body, after = (builder.append_basic_block(name) for name in ("tile.loop", "tile.body", "tile.after"))
         builder.branch(loop)
         builder.position_at_end(loop)
-        p, a_offset, b_offset = (builder.phi(_ADDRESS) for _ in range(3))
+        p, a_offset, b_offset = (builder.phi(ADDRESS) for _ in range(3))
         sums = {place: builder.phi(emit.vector) for place in at}
         builder.cbranch(builder.icmp_signed("<", p, k), body, after)
         builder.position_at_end(body)
@@ -259,9 +259,9 @@ def transpose(typingctx, to, to_row, source, source_row, zero):
 
     def codegen(context, builder, signature, arguments):
         to, to_row, source, source_row, _ = arguments
-        lanes = _lanes(float_type)
-        emit = _Emit(builder, float_type, lanes)
-        row = [emit.load(emit.address(source, builder.mul(source_row, ir.Constant(_ADDRESS, i)))) for i in range(lanes)]
+        lanes = lane_count(float_type)
+        emit = Emit(builder, float_type, lanes)
+        row = [emit.load(emit.address(source, builder.mul(source_row, ir.Constant(ADDRESS, i)))) for i in range(lanes)]
         # each round exchanges the off-diagonal halves of every 2h x 2h block
         h = lanes // 2
         while h:
@@ -272,7 +272,7 @@ def transpose(typingctx, to, to_row, source, source_row, zero):
                     row[i], row[i + h] = emit.shuffle(row[i], row[i + h], low), emit.shuffle(row[i], row[i + h], high)
             h //= 2
         for i in range(lanes):
-            emit.store(row[i], emit.address(to, builder.mul(to_row, ir.Constant(_ADDRESS, i))))
+            emit.store(row[i], emit.address(to, builder.mul(to_row, ir.Constant(ADDRESS, i))))
         return context.get_dummy_value()
 
     return signature, codegen
@@ -284,7 +284,7 @@ def copy_vector(typingctx, to, source, zero):
     float_type = zero
 
     def codegen(context, builder, signature, arguments):
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
         emit.store(emit.load(arguments[1]), arguments[0])
         return context.get_dummy_value()
 
@@ -301,7 +301,7 @@ def keep_positive(typingctx, to, where, zero):
 
     def codegen(context, builder, signature, arguments):
         to, where, _ = arguments
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
         positive, value = builder.fcmp_ordered(">", emit.load(where), emit.zero), emit.load(to)
         emit.store(builder.select(positive, value, builder.fsub(value, value)), to)  # a difference, as 0 (-1) is -0
         return context.get_dummy_value()
@@ -315,7 +315,7 @@ def clear_vector(typingctx, to, zero):
     float_type = zero
 
     def codegen(context, builder, signature, arguments):
-        emit = _Emit(builder, float_type, _lanes(float_type))
+        emit = Emit(builder, float_type, lane_count(float_type))
         emit.store(emit.zero, arguments[0])
         return context.get_dummy_value()
 
@@ -325,10 +325,10 @@ def clear_vector(typingctx, to, zero):
 @intrinsic
 def lanes(typingctx, zero):
     """Elements of zero's type in one vector register."""
-    count = _lanes(zero)
+    count = lane_count(zero)
 
     def codegen(context, builder, signature, arguments):
-        return ir.Constant(_ADDRESS, count)
+        return ir.Constant(ADDRESS, count)
 
     return types.int64(zero), codegen
 
@@ -378,7 +378,7 @@ def board_here(typingctx):
     """Address of the board in `threads`, by the name of a symbol: so it is right in every process that loads the code."""
     def codegen(context, builder, signature, arguments):
         symbol = cgutils.add_global_variable(builder.module, ir.IntType(8), BOARD_SYMBOL)
-        return builder.ptrtoint(symbol, _ADDRESS)
+        return builder.ptrtoint(symbol, ADDRESS)
 
     return types.int64(), codegen
 
@@ -387,7 +387,7 @@ def board_here(typingctx):
 def call_prepare(typingctx, size):
     """Have Python compile the kernel for elements of so many bytes, see `jobs`; may be called without the GIL."""
     def codegen(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [_ADDRESS])
+        kind = ir.FunctionType(ir.VoidType(), [ADDRESS])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, PREPARE_SYMBOL), arguments)
         return context.get_dummy_value()
 
@@ -407,7 +407,7 @@ def pointer_at(typingctx, address, like):
 def atomic_add(typingctx, address, value):
     """Add to the int64 at an address, sequentially consistent; returns what it held before."""
     def codegen(context, builder, signature, arguments):
-        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], _ADDRESS.as_pointer()), arguments[1], "seq_cst")
+        return builder.atomic_rmw("add", builder.inttoptr(arguments[0], ADDRESS.as_pointer()), arguments[1], "seq_cst")
 
     return types.int64(types.int64, types.int64), codegen
 
@@ -419,7 +419,7 @@ def pause(typingctx):
         triple = llvm.get_process_triple()
         if triple.startswith(("x86_64", "i686", "amd64")):
             name, operands = "llvm.x86.sse2.pause", []
-        elif _ARM:
+        elif ARM:
             name, operands = "llvm.aarch64.hint", [ir.Constant(ir.IntType(32), 1)]
         else:
             return context.get_dummy_value()
@@ -434,7 +434,7 @@ def pause(typingctx):
 def atomic_load(typingctx, address):
     """The int64 at an address, sequentially consistent."""
     def codegen(context, builder, signature, arguments):
-        return builder.load_atomic(builder.inttoptr(arguments[0], _ADDRESS.as_pointer()), "seq_cst", 8)
+        return builder.load_atomic(builder.inttoptr(arguments[0], ADDRESS.as_pointer()), "seq_cst", 8)
 
     return types.int64(types.int64), codegen
 
@@ -443,7 +443,7 @@ def atomic_load(typingctx, address):
 def compare_exchange(typingctx, address, expected, value):
     """Put a value at an address if the int64 there is as expected; returns whether it was. Sequentially consistent."""
     def codegen(context, builder, signature, arguments):
-        pointer = builder.inttoptr(arguments[0], _ADDRESS.as_pointer())
+        pointer = builder.inttoptr(arguments[0], ADDRESS.as_pointer())
         pair = builder.cmpxchg(pointer, arguments[1], arguments[2], "seq_cst")
         return builder.extract_value(pair, 1)
 
@@ -454,7 +454,7 @@ def compare_exchange(typingctx, address, expected, value):
 def load_int(typingctx, address):
     """The int64 at an address."""
     def codegen(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], _ADDRESS.as_pointer()), align=8)
+        return builder.load(builder.inttoptr(arguments[0], ADDRESS.as_pointer()), align=8)
 
     return types.int64(types.int64), codegen
 
@@ -463,7 +463,7 @@ def load_int(typingctx, address):
 def store_int(typingctx, address, value):
     """Write an int64 at an address."""
     def codegen(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], _ADDRESS.as_pointer()), align=8)
+        builder.store(arguments[1], builder.inttoptr(arguments[0], ADDRESS.as_pointer()), align=8)
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
@@ -473,7 +473,7 @@ def store_int(typingctx, address, value):
 def address_of_copy(typingctx, value):
     """Address of a copy of an int64 on the stack, good until the function that asks returns."""
     def codegen(context, builder, signature, arguments):
-        return builder.ptrtoint(cgutils.alloca_once_value(builder, arguments[0]), _ADDRESS)
+        return builder.ptrtoint(cgutils.alloca_once_value(builder, arguments[0]), ADDRESS)
 
     return types.int64(types.int64), codegen
 
@@ -482,9 +482,9 @@ def address_of_copy(typingctx, value):
 def call_system(typingctx, function, a, b, c, d, e):
     """Call the C function at an address with whole numbers or addresses; one with fewer parameters ignores the others."""
     def codegen(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.IntType(32), [_ADDRESS] * 5)
+        kind = ir.FunctionType(ir.IntType(32), [ADDRESS] * 5)
         result = builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return builder.sext(result, _ADDRESS)
+        return builder.sext(result, ADDRESS)
 
     return types.int64(*[types.int64] * 6), codegen
 
@@ -493,7 +493,7 @@ def call_system(typingctx, function, a, b, c, d, e):
 def call_kernel(typingctx, function, thread, threads, sync, scratch, job):
     """Call the compiled kernel at an address, see `threads.address_of_kernel`."""
     def codegen(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [_ADDRESS] * 5)
+        kind = ir.FunctionType(ir.VoidType(), [ADDRESS] * 5)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
         return context.get_dummy_value()
 

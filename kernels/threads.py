@@ -34,7 +34,7 @@ _MOST = 1024  # threads
 _LINE_BYTES = 128  # a cache line, of Apple's CPUs; 64 on others, many of which fetch them in pairs
 
 # `sync`, int64, belongs to one call: a few values, each on a cache line of its own
-_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, _SYNC_SIZE = 0, 16, 17, 32, 48, 64  # and behind them, see `pieces`
+_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, SYNC_SIZE = 0, 16, 17, 32, 48, 64  # and behind them, see `pieces`
 _ABORT = 1 << 30  # added to _ARRIVED and to `pieces.PHASE`, ends all waiting
 _STARTED, _ENDED = 1, 2  # values of _STATE
 

@@ -336,5 +336,5 @@ def test_pause_is_an_instruction_here():
 
 
 def test_the_tile_fits_the_register_file():
-    registers = 32 if simd.VECTOR_BITS == 512 or simd._ARM else 16
+    registers = 32 if simd.VECTOR_BITS == 512 or simd.ARM else 16
     assert simd.MR * simd.NV + simd.NV + 1 <= registers
