@@ -81,12 +81,10 @@ def _search(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> 
     """`take`, looking at all of them."""
     for _ in range(len(free)):
         try:
-            a = free.pop(0)
+            a = _first(free, shape, dtype)
         except IndexError:  # another thread was faster
             break
-        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.writeable
-        free.append(a)
-        if usable:
+        if a is not None:
             return a
     a = np.empty(shape, dtype)
     if _COUNTED:
@@ -94,6 +92,18 @@ def _search(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> 
         if len(free) > _KEPT:
             del free[0]
     return a
+
+
+def _first(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
+    """Return the array handed out first, if it can be used; it goes to the end of the list.
+
+    No loop here: from Python 3.14 on, whether a local variable that is passed counts as a reference of its own depends on
+    how the function around it is compiled, and `_ALONE` is what straight code counts.
+    """
+    a = free.pop(0)
+    usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.writeable
+    free.append(a)
+    return a if usable else None
 
 
 def _references_are_counted() -> bool:

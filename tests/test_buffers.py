@@ -126,6 +126,14 @@ def test_gradients_of_the_loss(rng):
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
+@counted
+def test_sizes_in_turn_are_found_among_what_is_kept():
+    buffers, dtype, kept = {}, np.dtype(np.float32), set()
+    for n in (3, 5) * 4:
+        kept.add(id(_buffers.take(buffers, "y", (n, 4), dtype, 4 * n)))
+    assert len(kept) == len(buffers["y"]) == 2
+
+
 def test_batches_of_two_sizes(rng):
     layer = FullLayer(5, 3, rng=rng)
     for n in (6, 6, 2, 6, 6, 2, 1, 6):
