@@ -662,7 +662,9 @@ def test_explain_says_why_an_engine_cannot():
 
 
 def test_too_little_memory_for_gram(monkeypatch):
-    monkeypatch.setattr(sys.modules["fastnet.training.plan"], "available_memory", lambda: 1e5)
+    plan = sys.modules["fastnet.training.plan"]
+    monkeypatch.setattr(plan, "available_memory", lambda: 1e5)
+    monkeypatch.setattr(plan, "_SURELY_FREE", 0)
     model, x, t = problem(widths=(600, 50, 3), n=200)
     assert "more than half of what is free" in str(model.explain(x, t, epochs=20, batch_size=16))
     model.fit(x, t, 2, 0.1)
