@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes
-from fastnet.layer import foreign, known_class
+from fastnet.layer import KNOWN, foreign
 
 _NO_STATE = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial)
 
@@ -107,38 +107,36 @@ def snapshot(objects: Iterable[Any], copy: bool = False) -> Callable[[], None]:
     return restore
 
 
-class unchanged_on_error:
-    """Run a block; if it raises, even by Ctrl-C, the objects hold what they held before.
+Checkpoint = tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[Callable[[], None]]]
 
-    Of fastnet's own layers, which never write into an array they hold, it copies references: a microsecond for a network.
+
+def checkpoint(objects: Iterable[Any]) -> Checkpoint:
+    """Remember what the objects hold before something that may raise, for `roll_back`.
+
+    As `snapshot`, but in less than a microsecond for a network of fastnet's own layers: of these, which never write into an
+    array they hold, it copies references.
     """
+    own, restores, others = [], [], []
+    for o in objects:
+        if type(o) in KNOWN:
+            if getattr(o, "_owner", None) is not None and (owner := _pending(o)) is not None:
+                restores.append(functools.partial(setattr, o, "_owner", owner))
+            held = o.__dict__
+            own.append((held, held.copy()))
+        else:
+            others.append(o)
+    if others:
+        restores.append(snapshot(others))
+    return own, restores
 
-    __slots__ = ("own", "put_back")
 
-    def __init__(self, objects: Iterable[Any]) -> None:
-        self.own = []
-        others = []
-        for o in objects:
-            if known_class(type(o)):
-                owner = _pending(o) if getattr(o, "_owner", None) is not None else None
-                held = o.__dict__
-                self.own.append((o, held, held.copy(), owner))
-            else:
-                others.append(o)
-        self.put_back = snapshot(others) if others else None
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, error: type[BaseException] | None, *_: Any) -> None:
-        if error is None:
-            return
-        for o, held, before, owner in self.own:
-            _refill(held, before)
-            if owner is not None:
-                o._owner = owner
-        if self.put_back is not None:
-            self.put_back()
+def roll_back(before: Checkpoint) -> None:
+    """Have the objects of a `checkpoint` hold what they held then."""
+    own, restores = before
+    for held, old in own:
+        _refill(held, old)
+    for restore in restores:
+        restore()
 
 
 def arrays(layer: Any) -> dict[str, np.ndarray]:
@@ -181,7 +179,7 @@ def _remember(o: Any, owner: type, copy: bool, restores: list[Callable[[], None]
     slots = {name: getattr(o, name) for name in _slots(o) if hasattr(o, name)}
     if slots:
         restores.append(functools.partial(_set, o, slots))
-    if not known_class(type(o)) or (copy and foreign(o)):
+    if type(o) not in KNOWN or (copy and foreign(o)):
         for _, inner in _contents(o, owner):
             _remember(inner, owner, copy, restores, seen)
 

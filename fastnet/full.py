@@ -120,10 +120,10 @@ class FullLayer(Buffered):
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
                 held = self.__dict__
-                W, b = held["W"], held["b"]
-                if x.dtype == W.dtype == b.dtype:
-                    n, n_o = x.shape[0], self.n_o
-                    y = take(self._buffers, "y", (n, n_o), W.dtype, n * n_o)
+                W, b, dtype = held["W"], held["b"], x.dtype
+                if dtype == W.dtype == b.dtype:
+                    n, n_o = len(x), self.n_o
+                    y = take(self._buffers, "y", (n, n_o), dtype, n * n_o)
                     if forward_job(y, x, W, b, self.n_i, caller()):
                         held["x"] = x
                         return y
@@ -153,10 +153,11 @@ class FullLayer(Buffered):
             try:
                 held, n_i, n_o = self.__dict__, self.n_i, self.n_o
                 x, W, dtype = held["x"], held["W"], y_grad.dtype
-                if x.dtype == W.dtype == held["b"].dtype == dtype:
-                    dx = take(self._buffers, "dx", x.shape, dtype, x.size)
-                    dW = take(self._buffers, "dW", (n_o, n_i), dtype, n_o * n_i)
-                    db = take(self._buffers, "db", (1, n_o), dtype, n_o)
+                if dtype == x.dtype == W.dtype == held["b"].dtype:
+                    buffers = self._buffers
+                    dx = take(buffers, "dx", x.shape, dtype, x.size)
+                    dW = take(buffers, "dW", (n_o, n_i), dtype, n_o * n_i)
+                    db = take(buffers, "db", (1, n_o), dtype, n_o)
                     if backward_job(dx, dW, db, y_grad, x, W, n_i, n_o, caller()):
                         held["W_grad"], held["b_grad"] = dW, db
                         return dx
@@ -185,11 +186,13 @@ class FullLayer(Buffered):
         if type(lr) is float and 0 <= lr < inf and type(self) in PLAIN:
             try:
                 held = self.__dict__
-                W, b, dW, db = held["W"], held["b"], held["W_grad"], held["b_grad"]
-                if W.dtype == b.dtype == dW.dtype == db.dtype:
-                    new_W = take(self._buffers, "W", W.shape, W.dtype, W.size)
-                    new_b = take(self._buffers, "b", b.shape, W.dtype, b.size)
-                    if sgd_job(new_W, W, dW, new_b, b, db, lr, self.n_i, self.n_o, caller()):
+                W, b, dW, db, n_i, n_o = held["W"], held["b"], held["W_grad"], held["b_grad"], held["n_i"], held["n_o"]
+                dtype = W.dtype
+                if dtype == b.dtype == dW.dtype == db.dtype:
+                    buffers = self._buffers
+                    new_W = take(buffers, "W", (n_o, n_i), dtype, n_o * n_i)
+                    new_b = take(buffers, "b", (1, n_o), dtype, n_o)
+                    if sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller()):
                         held["W"], held["b"] = new_W, new_b
                         return
             except UNUSUAL:

@@ -18,6 +18,7 @@ _Class = TypeVar("_Class", bound=type)
 
 _BIAS = re.compile(r"(b|bias)(\d+|_\w*)?", re.IGNORECASE)  # b, b1, b_out, bias, bias_2; but not beta or basis
 _DEFINITIONS: dict[type, dict[str, Any]] = {}  # of fastnet's classes: what each defined when it was made
+KNOWN = _DEFINITIONS.keys()  # fastnet's own classes
 _FORWARD: dict[type, Any] = {}  # of those with a forward: the one they defined
 _UPDATES: dict[type, Any] = {}  # of those with both names of it: their update_params
 _HOOKS = frozenset({"__getattribute__", "__setattr__", "__delattr__", "__getattr__"})  # called for every attribute
@@ -146,11 +147,10 @@ def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
 
 def shielded(x: Any, layer: Any) -> Any:
     """x, or a copy of it for a layer that may write into what it is given, which others hold: the caller, other layers."""
-    if not isinstance(x, np.ndarray):
-        return x
     klass = type(layer)
-    own = klass.forward is _FORWARD.get(klass) and "forward" not in layer.__dict__  # fastnet's forward writes to no input
-    return x if own else np.array(x)
+    if klass in _FORWARD and klass.forward is _FORWARD[klass] and "forward" not in layer.__dict__:
+        return x  # fastnet's forward writes to no input
+    return np.array(x) if isinstance(x, np.ndarray) else x
 
 
 def updater(layer: Any) -> Callable[[float], Any] | None:
@@ -159,8 +159,7 @@ def updater(layer: Any) -> Callable[[float], Any] | None:
     A subclass may have its own version of one of the two names, and an instance of its class's.
     """
     klass = type(layer)
-    held = getattr(layer, "__dict__", {})
-    if (klass in _UPDATES and klass.update_params is _UPDATES[klass] and "update_param" not in held
+    if (klass in _UPDATES and klass.update_params is _UPDATES[klass] and "update_param" not in (held := layer.__dict__)
             and "update_params" not in held):  # one of fastnet's, as it was written
         return layer.update_param
     names = ("update_param", "update_params")
@@ -200,11 +199,6 @@ def known(klass: _Class) -> _Class:
     if hasattr(klass, "update_param") and hasattr(klass, "update_params"):
         _UPDATES[klass] = klass.update_params
     return klass
-
-
-def known_class(klass: type) -> bool:
-    """Whether a class is one of fastnet's own."""
-    return klass in _DEFINITIONS
 
 
 def definition(klass: type) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes, _editions, training
-from fastnet._state import unchanged_on_error
+from fastnet._state import checkpoint, roll_back
 from fastnet.conv import ConvLayer
 from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.flatten import FlattenLayer
@@ -132,14 +132,17 @@ class Sequential:
         ndarray or float
             The output of the last layer; with a target, the loss.
         """
-        with unchanged_on_error((*self.layers, self.loss)):
-            try:
-                for layer in self.layers:
-                    x = layer.forward(shielded(x, layer))
-                return x if target is None else self.loss.forward(shielded(x, self.loss), shielded(target, self.loss))
-            except Exception:
+        layers, loss = self.layers, self.loss
+        before = checkpoint((*layers, loss))
+        try:
+            for layer in layers:
+                x = layer.forward(shielded(x, layer))
+            return x if target is None else loss.forward(shielded(x, loss), shielded(target, loss))
+        except BaseException as error:  # Ctrl-C as well
+            roll_back(before)
+            if isinstance(error, Exception):
                 self.output_width()  # says which layers do not fit each other, if that is why
-                raise
+            raise
 
     def backward(self) -> np.ndarray:
         """Pass the gradient of the loss back through all layers, which keep the gradients of their parameters.
@@ -149,11 +152,16 @@ class Sequential:
         ndarray
             Gradient of the loss with respect to the input of the last ``forward`` with a target.
         """
-        with unchanged_on_error((*self.layers, self.loss)):
-            grad = self.loss.backward()
-            for layer in reversed(self.layers):
+        layers, loss = self.layers, self.loss
+        before = checkpoint((*layers, loss))
+        try:
+            grad = loss.backward()
+            for layer in reversed(layers):
                 grad = layer.backward(grad)
             return grad
+        except BaseException:
+            roll_back(before)
+            raise
 
     def update_param(self, lr: float) -> None:
         """Let every layer that learns step against its gradients.
@@ -164,11 +172,15 @@ class Sequential:
             The learning rate.
         """
         lr = _checks.rate("Sequential.update_param", lr)
-        with unchanged_on_error(self.layers):
+        before = checkpoint(self.layers)
+        try:
             for layer in self.layers:
                 update = updater(layer)
                 if update is not None:
                     update(lr)
+        except BaseException:
+            roll_back(before)
+            raise
 
     def update_params(self, lr: float) -> None:
         """The chapter's other name of ``update_param``."""
