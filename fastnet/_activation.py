@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take_like
 from fastnet._state import FloatArray
 from fastnet.layer import known
 
@@ -29,6 +29,7 @@ class Activation(Buffered):
 
     # kernel(y, x, *constants) and kernel(dx, dy, y, *constants), then the same as their fast entries
     kernels: ClassVar[tuple[Callable[..., Any], ...]]
+    _constants: Any = ()  # a tuple
 
     def __init__(self) -> None:
         self.y = None
@@ -53,22 +54,18 @@ class Activation(Buffered):
         forward, _, entry, _ = self.kernels
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
-                turned = _turned(x)
-                a: np.ndarray = x.T if turned else x
-                y = take(self._buffers, "y", a.shape, a.dtype, a.size)
-                plain = a.ndim == 2 and a.flags.c_contiguous
-                if entry(y, a, *self._constants) if plain else entry(_rows(y), _rows(in_order(a)), *self._constants):
-                    self.__dict__["y"] = y = y.T if turned else y
+                y = take_like(self._buffers, "y", x)
+                if entry(y, x, *self._constants) if x.ndim == 2 else entry(_rows(y), _rows(in_order(x)), *self._constants):
+                    self.__dict__["y"] = y
                     return y
             except UNUSUAL:
                 pass
         x = _checks.floats(self, "x", x)
         _checks.nonempty(self, "x", x)
-        turned = _turned(x)
-        a = x.T if turned else x
-        y = take(self._buffers, "y", a.shape, a.dtype, a.size)
-        forward(y, a, *self._constants)
-        self.y = y = y.T if turned else y
+        y = take_like(self._buffers, "y", x)
+        turned = not y.flags.c_contiguous
+        forward(y.T if turned else y, x.T if turned else x, *self._constants)
+        self.y = y
         return y
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
@@ -88,33 +85,22 @@ class Activation(Buffered):
         if type(y_grad) is np.ndarray and type(self) in PLAIN:
             try:
                 y = self.__dict__["y"]
-                if y.flags.c_contiguous and y_grad.flags.c_contiguous and y.ndim == 2 and y_grad.dtype == y.dtype:
-                    dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
-                    if entry(dx, y_grad, y, *self._constants):
+                if y_grad.dtype == y.dtype:
+                    dx = take_like(self._buffers, "dx", y)
+                    if y.ndim == 2:
+                        if entry(dx, y_grad, y, *self._constants):
+                            return dx
+                    elif y_grad.shape == y.shape and entry(
+                            _rows(dx), _rows(in_order(y_grad)), _rows(in_order(y)), *self._constants):
                         return dx
-                dy: np.ndarray = y_grad
-                if dy.dtype == y.dtype and dy.shape == y.shape:
-                    turned = _turned(y) and _turned(dy)
-                    if turned:
-                        y, dy = y.T, dy.T
-                    dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
-                    if entry(_rows(dx), _rows(in_order(dy)), _rows(in_order(y)), *self._constants):
-                        return dx.T if turned else dx
             except UNUSUAL:
                 pass
         y = _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward"))
         dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
-        turned = _turned(y) and _turned(dy)
-        if turned:
-            y, dy = y.T, dy.T
-        dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
-        backward(dx, dy, y, *self._constants)
-        return dx.T if turned else dx
-
-    @property
-    def _constants(self) -> tuple[Any, ...]:
-        """What the kernels take behind their arrays."""
-        return ()
+        dx = take_like(self._buffers, "dx", y)
+        turned = not dx.flags.c_contiguous
+        backward(dx.T if turned else dx, dy.T if turned else dy, y.T if turned else y, *self._constants)
+        return dx
 
     def update_param(self, lr: float) -> None:
         """Do nothing: the layer has no parameters."""
@@ -124,11 +110,6 @@ class Activation(Buffered):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self._constants))})"
-
-
-def _turned(a: np.ndarray) -> bool:
-    """Whether a matrix is in Fortran order alone, so that its transpose is what the kernels are compiled for."""
-    return not a.flags.c_contiguous and a.ndim == 2 and a.flags.f_contiguous
 
 
 def _rows(a: np.ndarray) -> np.ndarray:

@@ -77,6 +77,16 @@ def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype
     return _search(free, shape, dtype)
 
 
+def take_like(buffers: Buffers, purpose: str, a: np.ndarray) -> np.ndarray:
+    """`take` for what is computed of each element of `a`: a matrix that is in Fortran order alone gives another."""
+    if a.size <= SMALL and a.ndim == 2 and a.dtype.isnative:
+        return np.empty_like(a)
+    flags = a.flags
+    if flags.c_contiguous or a.ndim != 2 or not flags.f_contiguous:
+        return take(buffers, purpose, a.shape, a.dtype, a.size)
+    return take(buffers, purpose, a.shape[::-1], a.dtype, a.size).T
+
+
 def _search(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """`take`, looking at all of them."""
     for _ in range(len(free)):

@@ -83,8 +83,8 @@ def truth(who: object, name: str, value: Any) -> bool:
 
 def rate(who: object, value: Any, name: str = "the learning rate") -> float:
     """``value`` as a finite float that is at least 0."""
-    number = real(who, name, value)
-    if not (math.isfinite(number) and number >= 0):
+    number = float(value) if isinstance(value, (float, np.floating)) else real(who, name, value)
+    if not 0 <= number < math.inf:
         hint = " Try 0.1." if name == "the learning rate" else " 0 switches it off."
         raise ValueError(f"{who}: {name} must be finite and not negative, got {number}.{hint}")
     return number

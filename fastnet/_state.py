@@ -116,7 +116,9 @@ def checkpoint(objects: Iterable[Any]) -> Checkpoint:
     As `snapshot`, but in less than a microsecond for a network of fastnet's own layers: of these, which never write into an
     array they hold, it copies references.
     """
-    own, restores, others = [], [], []
+    own: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    restores: list[Callable[[], None]] = []
+    others = []
     for o in objects:
         if type(o) in KNOWN:
             if getattr(o, "_owner", None) is not None and (owner := _pending(o)) is not None:

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
+from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take, take_like
 from fastnet._state import FloatArray
 from fastnet.kernels.cross_entropy import (
     backward_entry,
@@ -97,16 +97,10 @@ class CrossEntropyLayer(Buffered):
             try:
                 held = self.__dict__
                 x, t = held["x"], held["t"]
-                n, classes = x.shape
-                if classes > 1 and t.dtype == x.dtype:
-                    turned = not x.flags.c_contiguous and x.flags.f_contiguous and t.flags.f_contiguous
-                    if turned:
-                        x, t = x.T, t.T
-                    elif not (x.flags.c_contiguous and t.flags.c_contiguous):
-                        x, t = in_order(x), in_order(t)
-                    dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
-                    if backward_entry(dx, x, t, n):
-                        return dx.T if turned else dx
+                if x.shape[1] > 1 and t.dtype == x.dtype:
+                    dx = take_like(self._buffers, "dx", x)
+                    if backward_entry(dx, x, t):
+                        return dx
             except UNUSUAL:
                 pass
         scale = _checks.gradient_scale(self, y_grad)

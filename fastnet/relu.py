@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from numpy import maximum, ndarray
+from numpy import empty_like, maximum, ndarray
 
 from fastnet._activation import Activation
-from fastnet._buffers import PLAIN
+from fastnet._buffers import PLAIN, SMALL
 from fastnet.kernels.relu import backward_entry, forward_entry, relu_backward, relu_forward, relu_op
 from fastnet.kernels.structs import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.layer import known
@@ -16,7 +16,7 @@ _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 _ZERO64, _ZERO32 = np.zeros((), np.float64), np.zeros((), np.float32)  # arrays: numbers would be converted in each call
 # Elements below which NumPy's call costs less than one of a compiled function; 0 where NumPy makes 0 of -0, which the kernel
 # does not: the bits must not depend on how many elements there are
-_FEW = 1025 if all(np.signbit(np.maximum(zero, np.full(67, -0.0, zero.dtype))).all() for zero in (_ZERO64, _ZERO32)) else 0
+_FEW = 600 if all(np.signbit(np.maximum(zero, np.full(67, -0.0, zero.dtype))).all() for zero in (_ZERO64, _ZERO32)) else 0
 
 
 @known
@@ -54,12 +54,18 @@ class ReluLayer(Activation):
         ndarray
             Of the shape of x; a matrix in Fortran order gives another.
         """
-        if type(x) is ndarray and 0 < x.size < _FEW and x.ndim and type(self) in PLAIN:
+        if type(x) is ndarray and 0 < x.size <= SMALL and x.ndim == 2 and type(self) in PLAIN:
             dtype = x.dtype
             zero = _ZERO64 if dtype is _FLOAT64 else _ZERO32 if dtype is _FLOAT32 else None
-            if zero is not None:
-                self.__dict__["y"] = y = maximum(zero, x)
-                return y
+            try:
+                if zero is not None and x.size < _FEW:
+                    self.__dict__["y"] = y = maximum(zero, x)
+                    return y
+                if zero is not None and forward_entry(y := empty_like(x), x):
+                    self.__dict__["y"] = y
+                    return y
+            except TypeError:  # it has not been compiled yet
+                pass
         return super().forward(x)
 
     def lower(self, net: Lowering, x: Buffer) -> Buffer:

@@ -56,7 +56,7 @@ class SoftMaxLayer(Buffered):
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
                 y = take(self._buffers, "y", x.shape, x.dtype, x.size)
-                if forward_entry(y, in_order(x)):
+                if forward_entry(y, x if x.flags.c_contiguous else in_order(x)):
                     self.__dict__["y"] = y
                     return y
             except UNUSUAL:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 from fastnet.kernels._jit import jit
-from numba import from_dtype, types
+from fastnet.kernels.simd import pointer_at
+from numba import carray, from_dtype, types
 from numba.extending import overload
 
 
@@ -104,12 +105,27 @@ def make_ready(entry: Any, dtype: np.dtype) -> None:
 
 
 def elements(written: int, read: int, constants: int = 0) -> Callable[[Any], tuple]:
-    """As `matrices`, with some float64 numbers behind them."""
+    """Signature for `for_dtypes`: matrices of any layout that are written, then some that are read, then float64 numbers."""
 
     def signature(t: Any) -> tuple:
-        return (*matrices(written, read)(t), *[types.float64] * constants)
+        return (*[types.Array(t, 2, "A")] * written, *[types.Array(t, 2, "A", readonly=True)] * read,
+                *[types.float64] * constants)
 
     return signature
+
+
+@jit
+def by_rows(a):
+    """Whether a matrix's elements follow each other row by row."""
+    return (a.shape[0] == 1 or a.strides[0] == a.shape[1] * a.itemsize) and (a.shape[1] == 1 or a.strides[1] == a.itemsize)
+
+
+@jit
+def line(a):
+    """The elements of a matrix row by row, as an array that shares its memory if they are `by_rows`, otherwise a copy."""
+    if by_rows(a):
+        return carray(pointer_at(a.ctypes.data, a.dtype.type(0)), (a.size,))
+    return a.copy().reshape(-1)
 
 
 def contiguous(*arrays: Any) -> bool:

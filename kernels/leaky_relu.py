@@ -1,7 +1,7 @@
 """The leaky rectified linear unit (Maas, Hannun & Ng 2013) and its derivative."""
 import numpy as np
 from fastnet.kernels._jit import jit, op_kernel
-from fastnet.kernels._layout import elements, flat, for_dtypes, make_ready, plain, to_read, to_write, written
+from fastnet.kernels._layout import by_rows, elements, flat, for_dtypes, line, make_ready, plain, to_read, to_write, written
 from fastnet.kernels.simd import cast_like
 from fastnet.kernels.structs import context_at, input_row, op_at, row_of
 from numba.extending import overload
@@ -78,17 +78,28 @@ def leaky_relu_grad_op(op, context, start, stop, one):
 
 @for_dtypes(elements(1, 1, 1))
 def forward_entry(y, x, slope):
-    """`leaky_relu_forward` of a matrix for the layer; False, with nothing done, if the shapes are not those of a batch."""
+    """`leaky_relu_forward` of a matrix of any layout for the layer; False, with nothing done, if y is not as it should be.
+
+    That is of the shape of x, not empty, and without gaps, in C or Fortran order.
+    """
     if y.shape != x.shape or x.size == 0:
         return False
-    _forward(y.reshape(-1), x.reshape(-1), slope)
+    if not by_rows(y):
+        y, x = y.T, x.T
+    if not by_rows(y):
+        return False
+    _forward(line(y), line(x), slope)
     return True
 
 
 @for_dtypes(elements(1, 2, 1))
 def backward_entry(dx, dy, y, slope):
     """`leaky_relu_backward` likewise."""
-    if dy.shape != y.shape or dx.shape != y.shape:
+    if dy.shape != y.shape or dx.shape != y.shape or y.size == 0:
         return False
-    _backward(dx.reshape(-1), dy.reshape(-1), y.reshape(-1), slope)
+    if not by_rows(dx):
+        dx, dy, y = dx.T, dy.T, y.T
+    if not by_rows(dx):
+        return False
+    _backward(line(dx), line(dy), line(y), slope)
     return True
