@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet.kernels._jit import OpKernel
+from fastnet.kernels._jit import AddressedKernel
 from fastnet.kernels.gemm import pack, vector_lanes
 from fastnet.kernels.simd import MR
 from fastnet.kernels.structs import GATHER, MEAN_LOSS, OP, SAMPLES, TEAM, UPDATE_BIAS
@@ -404,7 +404,7 @@ def assemble(ops: list[dict[str, Any]], bases: Mapping[str, int], dtype: np.dtyp
                 continue
             if isinstance(value, Matrix):
                 record[name] = (address(value.place), *value[1:])
-            elif isinstance(value, OpKernel):
+            elif isinstance(value, AddressedKernel):
                 record[name] = value.address(dtype)
             else:
                 record[name] = address(value) if isinstance(value, Place) else value

@@ -38,11 +38,11 @@ jit = _compiler(FASTMATH)
 jit_exact = _compiler({"contract"})
 
 
-class OpKernel:
-    """A function that a compiled step calls by its address, see `op_kernel`."""
+class AddressedKernel:
+    """A function that compiled code calls by its address; `signature` gives its arguments' types for a float type."""
 
-    def __init__(self, function: Callable) -> None:
-        self.function = function
+    def __init__(self, function: Callable, signature: Callable[[types.Type], tuple]) -> None:
+        self.function, self.signature = function, signature
         self._compiled: dict[types.Type, CFunc] = {}
         self._compiling = threading.Lock()
 
@@ -51,8 +51,7 @@ class OpKernel:
         element = from_dtype(dtype)
         with self._compiling:
             if element not in self._compiled:
-                arguments = (*[types.int64] * 4, element)
-                compiled = CFunc(self.function, (arguments, types.void), {},
+                compiled = CFunc(self.function, (self.signature(element), types.void), {},
                                  {"nopython": True, "error_model": "numpy", "fastmath": FASTMATH})
                 if CACHE is not None:
                     compiled._cache = KernelCache(self.function, CACHE)
@@ -61,11 +60,11 @@ class OpKernel:
             return self._compiled[element].address
 
 
-def op_kernel(function: Callable) -> OpKernel:
+def op_kernel(function: Callable) -> AddressedKernel:
     """A decorator for ``kernel(op, context, start, stop, one)``, an op of a compiled step that is called by address.
 
     `op` and `context` are addresses (`structs.op_at`, `structs.context_at`), start:stop the samples of the batch that are
     the thread's, and the type of `one` is that of the elements. It compiles when a network first needs it, and the
     interpreter of steps need not know it.
     """
-    return OpKernel(function)
+    return AddressedKernel(function, lambda element: (*[types.int64] * 4, element))

@@ -9,8 +9,9 @@ chunks of images, whatever the number of threads.
 import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import to_read, to_write, written
+from fastnet.kernels.blocking import partition
 from fastnet.kernels.conv_image import dense_conv_back, from_frame, plain_conv, to_frame
-from fastnet.kernels.gemm import partition, vector_lanes
+from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from fastnet.kernels.threads import run
 from numba.extending import overload
@@ -71,7 +72,7 @@ def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
 
 
 def pack_filters(B: np.ndarray) -> np.ndarray:
-    """B (k, n) in vector columns (vectors, k, LANES), missing lanes 0; see kernels/gemm.py."""
+    """B (k, n) in vector columns (vectors, k, LANES), missing lanes 0; see kernels/blocking.py."""
     k, n = B.shape
     width = vector_lanes(B.dtype)
     vectors = -(-n // width)

@@ -12,9 +12,9 @@ elements behind its corner. The patch that a filter of side h covers begins h //
 """
 from fastnet.kernels import conv_avx512
 from fastnet.kernels._jit import jit
+from fastnet.kernels.blocking import pack_copy, tile_loop
 from fastnet.kernels.conv_avx512 import LANES, MASKS, lanes_back, masks_back
 from fastnet.kernels.conv_simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
-from fastnet.kernels.gemm import pack_copy, tile_loop
 from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
 from fastnet.kernels.structs import Mat
 

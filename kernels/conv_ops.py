@@ -12,6 +12,7 @@ row, frame around the input, frame around the output, samples of a block, a choi
 which the gradient was computed, see `conv_avx512`.
 """
 from fastnet.kernels._jit import jit, op_kernel
+from fastnet.kernels.blocking import pack_columns, pack_copy, partition
 from fastnet.kernels.conv_avx512 import LANES
 from fastnet.kernels.conv_image import (
     add_channel_sums,
@@ -25,7 +26,6 @@ from fastnet.kernels.conv_image import (
 )
 from fastnet.kernels.conv_simd import load_byte, store_byte
 from fastnet.kernels.conv_winograd import memory_size, winograd_filters, winograd_pooled_conv
-from fastnet.kernels.gemm import pack_columns, pack_copy, partition
 from fastnet.kernels.ops import descend
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
 from fastnet.kernels.structs import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at

@@ -2,8 +2,8 @@
 import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain
-from fastnet.kernels.gemm import matmul
-from fastnet.kernels.jobs import FEW_ROWS, PRODUCT, attempt, backward_job, forward_job, product_here
+from fastnet.kernels.gemm import matmul, product_here
+from fastnet.kernels.jobs import FEW_ROWS, PRODUCT, attempt, backward_job, forward_job
 from numba.extending import overload
 
 

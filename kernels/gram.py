@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels.gemm import macro_kernel, partition
+from fastnet.kernels.blocking import macro_kernel, partition
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from fastnet.kernels.structs import Mat, vector_at
 

@@ -6,52 +6,57 @@ layout are of one type here (strides are read, nothing is copied), so there is o
 such a function does not know (an odd shape, a dtype mixed with another, a machine not made ready) it refuses, with
 False or TypeError, before it has changed anything: then the layer checks everything and says what is wrong, or converts.
 """
-import ctypes
 
-import llvmlite.binding as llvm
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels._layout import for_dtypes, make_ready
-from fastnet.kernels.gemm import KC, Packed, gemm, matmul, pack, pack_columns, partition, syrk, vector_lanes
+from fastnet.kernels.blocking import KC, gemm, partition
+from fastnet.kernels.outline import (
+    COLUMN_SUMS_OF,
+    DOTS,
+    INT,
+    STEP_OF_SGD,
+    SUMS_OF_ROWS,
+    WORK,
+    address_of,
+    call,
+    on_board,
+    outlined,
+)
+from fastnet.kernels.outline import prepare as prepare_kernel
 from fastnet.kernels.simd import (
-    PREPARE_SYMBOL,
     VECTOR_BYTES,
-    board_here,
-    call_kernel,
-    call_prepare,
     cast_like,
     lanes,
     load,
     load_int,
-    noinline,
     pointer_at,
     store,
     store_int,
 )
-from fastnet.kernels.structs import Mat
 from fastnet.kernels.threads import (
     ALONE,
     JOB,
     KERNELS,
     LEAST,
     SCRATCH_BYTES,
+    address_of_kernel,
     caller,
     run_compiled,
-    set_kernel,
     start_workers,
 )
 from numba import carray, types
-from numba.extending import overload
 
 # Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows of C are computed without packing
 # B; and what their names say
 PRODUCT, FEW_ROWS, COLUMN_SUMS, SGD = range(4)
 # Places in a record, in int64 numbers
-_KIND, _C, _C_ROW, _A, _A_ROW, _A_K, _B, _B_K, _B_COL, _B_VEC, _M, _N, _K, _ALPHA, _BETA, _BIAS, _RELU, _SIZE = range(18)
+(_KIND, _C, _C_ROW, _A, _A_ROW, _A_K, _B, _B_K, _B_COL, _B_VEC, _M, _N, _K, _ALPHA, _BETA, _BIAS, _RELU,
+ RECORD_SIZE) = range(18)
 
 _FEW = 4  # rows of C below which packing B would cost more than the product
 _STRIP = 1024  # elements of a row of C that stay in L1 cache while rows of B are added to them
-_BIAS_BYTES = 1 << 16  # at the end of the scratch, which products leave alone
+BIAS_BYTES = 1 << 16  # at the end of the scratch, which products leave alone
 _SHORT = 1 << 26  # multiply-adds that take few milliseconds: no longer than a worker may wait for its core
 _SGD_WORK = 8  # multiply-adds in the time of one element of a step
 
@@ -61,7 +66,7 @@ _SGD_WORK = 8  # multiply-adds in the time of one element of a step
 
 @jit
 def add_product(job, kind, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias, relu):
-    """Add a product to a job; arguments as of `gemm.gemm`."""
+    """Add a product to a job; arguments as of `blocking.gemm`."""
     at = _new(job, kind)
     store_int(at + 8 * _C, c)
     store_int(at + 8 * _C_ROW, c_row)
@@ -108,7 +113,7 @@ def add_sgd(job, out, W, dW, size, lr):
 def _new(job, kind):
     number = load_int(job)
     store_int(job, number + 1)
-    at = job + 8 * (1 + number * _SIZE)
+    at = job + 8 * (1 + number * RECORD_SIZE)
     store_int(at + 8 * _KIND, kind)
     return at
 
@@ -121,7 +126,7 @@ def _work(thread, threads, sync, scratch, job, like):
     """Work off a job, this thread's part of each record; no record reads what another writes."""
     width = lanes(like)
     for number in range(load_int(job)):
-        at = job + 8 * (1 + number * _SIZE)
+        at = job + 8 * (1 + number * RECORD_SIZE)
         kind, c, a, b = load_int(at), load_int(at + 8 * _C), load_int(at + 8 * _A), load_int(at + 8 * _B)
         c_row, a_row, a_k = load_int(at + 8 * _C_ROW), load_int(at + 8 * _A_ROW), load_int(at + 8 * _A_K)
         m, n, k = load_int(at + 8 * _M), load_int(at + 8 * _N), load_int(at + 8 * _K)
@@ -133,18 +138,19 @@ def _work(thread, threads, sync, scratch, job, like):
             j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
             if few and b_k == 1 and a_k == 1:
                 j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
-                _dots(c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like)
+                call(DOTS, address_of(DOTS, like), (c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like))
             elif few and b_col == 1 and bias == 0:
-                _sums_of_rows(scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like)
+                call(SUMS_OF_ROWS, address_of(SUMS_OF_ROWS, like),
+                     (scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like))
             else:
                 gemm(thread, threads, sync, scratch, c, c_row, width, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k,
                      alpha, beta, bias, relu)
         elif kind == COLUMN_SUMS:
             j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
-            _column_sums(c, a, a_row, a_k, m, j0, j1, like)
+            call(COLUMN_SUMS_OF, address_of(COLUMN_SUMS_OF, like), (c, a, a_row, a_k, m, j0, j1, like))
         else:
             j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
-            _sgd(c, a, b, j0, j1, load(at + 8 * _ALPHA, like))
+            call(STEP_OF_SGD, address_of(STEP_OF_SGD, like), (c, a, b, j0, j1, load(at + 8 * _ALPHA, like)))
 
 
 @jit
@@ -153,7 +159,7 @@ def _array(address, size, like):
     return carray(pointer_at(address, like), (size,))
 
 
-@jit
+@outlined(DOTS, lambda element: (*[INT] * 11, element))
 def _dots(c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like):
     """Columns j0:j1 of C = A B + bias, where B.T has contiguous rows: each element is the dot product of two rows.
 
@@ -189,7 +195,7 @@ def _plus_bias(value, bias, j, like):
     return value + load(bias + j * (VECTOR_BYTES // lanes(like)), like) if bias != 0 else value
 
 
-@jit
+@outlined(SUMS_OF_ROWS, lambda element: (*[INT] * 12, element))
 def _sums_of_rows(scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like):
     """Columns j0:j1 of C = A B, where B has contiguous rows: they are added up as `macro_kernel` does, the same bits."""
     size = VECTOR_BYTES // lanes(like)
@@ -229,7 +235,7 @@ def _add_rows(sums, a, a_step, b, b_step, k, like):
         b += b_step
 
 
-@jit
+@outlined(COLUMN_SUMS_OF, lambda element: (*[INT] * 7, element))
 def _column_sums(out, a, a_row, a_col, rows, j0, j1, like):
     size = VECTOR_BYTES // lanes(like)
     sums = _array(out + j0 * size, j1 - j0, like)
@@ -246,7 +252,7 @@ def _column_sums(out, a, a_row, a_col, rows, j0, j1, like):
                 sums[j] += load(at + j * a_col * size, like)
 
 
-@jit
+@outlined(STEP_OF_SGD, lambda element: (*[INT] * 5, element))
 def _sgd(out, W, dW, first, last, lr):
     size = VECTOR_BYTES // lanes(lr)
     to, old = _array(out + first * size, last - first, lr), _array(W + first * size, last - first, lr)
@@ -279,7 +285,7 @@ def _begin(caller):
 def _finish(caller, work, like):
     """Have the threads work off the job, only one of them if it is too small to be divided; False if they cannot yet."""
     board = load_int(caller - 8)
-    function = load_int(board + 8 * (KERNELS + (VECTOR_BYTES // lanes(like)) // 8))
+    function = load_int(board + 8 * (KERNELS + 2 * WORK + (VECTOR_BYTES // lanes(like)) // 8))
     if function == 0:
         return False
     alone = load_int(board + 8 * ALONE)
@@ -299,7 +305,7 @@ def _regular(a):
 
 @jit
 def submit_product(caller, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias, relu):
-    """One product of matrices by address, as of `gemm.gemm`; what `gemm.matmul` calls."""
+    """One product of matrices by address, as of `blocking.gemm`; what `gemm.matmul` calls."""
     add_product(_begin(caller), PRODUCT, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias,
                 relu)
     return _finish(caller, m * n * k, alpha)
@@ -325,9 +331,9 @@ def forward_job(y, x, W, b, n_i, caller):
     size = W.itemsize
     if n == 0 or x.shape != (n, n_i) or W.shape != (n_o, n_i) or b.shape != (1, n_o):
         return False
-    if n_o * size > _BIAS_BYTES - VECTOR_BYTES or not (_regular(x) and _regular(W)):
+    if n_o * size > BIAS_BYTES - VECTOR_BYTES or not (_regular(x) and _regular(W)):
         return False
-    bias = caller + SCRATCH_BYTES - _BIAS_BYTES  # whole vectors of it are read
+    bias = caller + SCRATCH_BYTES - BIAS_BYTES  # whole vectors of it are read
     for j in range(n_o):
         store(bias + j * size, b[0, j])
     add_product(_begin(caller), FEW_ROWS, y.ctypes.data, n_o, x.ctypes.data, x.strides[0] // size, x.strides[1] // size,
@@ -374,13 +380,12 @@ def sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller):
     return _finish(caller, _SGD_WORK * W.size, like)
 
 
-_WORK = {np.dtype(np.float32): (0, _work_f32), np.dtype(np.float64): (1, _work_f64)}
+on_board(WORK, lambda dtype: address_of_kernel(_work_f32 if dtype == np.float32 else _work_f64))
 
 
 def prepare(dtype: np.dtype) -> None:
     """Have what jobs of a dtype need: the compiled kernel and the threads."""
-    place, kernel = _WORK[dtype]
-    set_kernel(place, kernel)
+    prepare_kernel(WORK, dtype)
     start_workers()
 
 
@@ -396,137 +401,3 @@ def attempt(entry, dtype: np.dtype, *args) -> bool:
             make_ready(entry, dtype)
             prepare(dtype)
     return False
-
-
-# --- the same products in a user's compiled code, on the calling thread -----------------------------------------------
-
-_prepare = ctypes.CFUNCTYPE(None, ctypes.c_int64)(lambda size: prepare(np.dtype(f"f{size}")))
-llvm.add_symbol(PREPARE_SYMBOL, ctypes.cast(_prepare, ctypes.c_void_p).value)
-
-
-@jit
-def product_here(kind, c, a, b, alpha, beta, bias, relu):
-    """`gemm.matmul` by the thread that calls it: arrays of any layout, memory of its own; bias (n,) or empty.
-
-    A few rows (`FEW_ROWS`) are summed as `forward_job` does, where that would take them.
-    """
-    like = c.dtype.type(0)
-    if c.shape[1] * c.itemsize > _BIAS_BYTES - VECTOR_BYTES:
-        kind = PRODUCT
-    _product_at(kind, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data,
-                b.strides[0], b.strides[1], 0, c.shape[0], c.shape[1], a.shape[1], cast_like(alpha, like),
-                cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias), relu)
-
-
-@jit
-def _packed_here(c, a, data, alpha, beta, bias, relu):
-    """`product_here` with the data of a `Packed`."""
-    like = c.dtype.type(0)
-    _product_at(PRODUCT, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1],
-                data.ctypes.data, data.strides[1], data.strides[2], data.shape[1] * data.shape[2], c.shape[0], c.shape[1],
-                a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias),
-                relu)
-
-
-@jit
-def _product_at(kind, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, m, n, k, alpha, beta, bias, bias_step,
-                biases, relu):
-    """`product_here` by addresses, with strides in bytes: all that is compiled once, whatever the layouts.
-
-    `b_vec`, of a packed B, is in elements. The kernel is called by its address, which stands on the board. Linked into the
-    caller's code, it would be compiled anew with every function that contains a product.
-    """
-    noinline()
-    width = lanes(alpha)
-    size = VECTOR_BYTES // width
-    if m == 0 or n == 0:
-        return
-    kernel = board_here() + 8 * (KERNELS + size // 8)
-    if load_int(kernel) == 0:
-        call_prepare(size)
-    if load_int(kernel) == 0:
-        raise RuntimeError("fastnet.kernels: the product could not be compiled")
-    direct = (c_col == size or n == 1) and c_row % size == 0
-    a_whole, b_whole = a_row % size == 0 and a_col % size == 0, b_row % size == 0 and b_col % size == 0
-    scratch, job = np.empty(SCRATCH_BYTES + 64, np.uint8), np.zeros(1 + _SIZE, np.int64)
-    row = np.empty((n + width) * size, np.uint8)
-    out = np.empty(0 if direct else m * n * size, np.uint8)
-    new_a, new_b = np.empty(0 if a_whole else m * k * size, np.uint8), np.empty(0 if b_whole else k * n * size, np.uint8)
-    for j in range(n + width):
-        store(row.ctypes.data + j * size, load(bias + j * bias_step, alpha) if j < biases else cast_like(0, alpha))
-    to, to_row = c, c_row
-    if not direct:
-        to, to_row = out.ctypes.data, n * size
-        if beta != 0:
-            _copy(to, to_row, size, c, c_row, c_col, m, n, alpha)
-    if not a_whole:
-        _copy(new_a.ctypes.data, k * size, size, a, a_row, a_col, m, k, alpha)
-        a, a_row, a_col = new_a.ctypes.data, k * size, size
-    if not b_whole:
-        _copy(new_b.ctypes.data, n * size, size, b, b_row, b_col, k, n, alpha)
-        b, b_row, b_col = new_b.ctypes.data, n * size, size
-    add_product(job.ctypes.data, kind, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
-                b_col // size, b_vec, m, n, k, alpha, beta, row.ctypes.data if biases > 0 else 0, relu)
-    call_kernel(load_int(kernel), 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, job.ctypes.data)
-    if not direct:
-        _copy(c, c_row, c_col, to, to_row, size, m, n, alpha)
-    # an address does not keep an array alive: these are used until here
-    job[0] = len(scratch) + len(row) + len(out) + len(new_a) + len(new_b)
-
-
-@jit
-def _copy(to, to_row, to_col, a, a_row, a_col, rows, cols, like):
-    for i in range(rows):
-        for j in range(cols):
-            store(to + i * to_row + j * to_col, load(a + i * a_row + j * a_col, like))
-
-
-@overload(matmul)
-def _compiled_matmul(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-    if isinstance(b, types.NamedTuple) and b.instance_class is Packed:
-        def packed(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-            _packed_here(c, a, b.data, float(alpha), float(beta), _row_of(bias, c), int(relu))
-
-        return packed
-
-    def here(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-        product_here(PRODUCT, c, a, b, float(alpha), float(beta), _row_of(bias, c), int(relu))
-
-    return here
-
-
-def _row_of(bias, c):
-    """A bias (n,), (1, n) or None as a vector, which is empty if there is none."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(_row_of)
-def _compiled_row_of(bias, c):
-    if not isinstance(bias, types.Array):
-        return lambda bias, c: np.empty(0, c.dtype)
-    if bias.ndim == 1:
-        return lambda bias, c: bias
-    return lambda bias, c: bias[0]
-
-
-@overload(syrk)
-def _compiled_syrk(c, a):
-    def here(c, a):
-        product_here(PRODUCT, c, a, a.T, 1.0, 0.0, np.empty(0, c.dtype), 0)
-
-    return here
-
-
-@overload(pack)
-def _compiled_pack(b):
-    width = vector_lanes(np.dtype(str(b.dtype)))
-
-    def here(b):
-        k, n = b.shape
-        data = np.empty(((n + width - 1) // width, k, width), b.dtype)
-        rows = b if b.strides[0] % b.itemsize == 0 and b.strides[1] % b.itemsize == 0 else b.copy()
-        pack_columns(data.ctypes.data, k * width, Mat(rows.ctypes.data, rows.strides[0] // b.itemsize,
-                                                      rows.strides[1] // b.itemsize, 0), k, n, b.dtype.type(1))
-        return Packed(data, (k, n))
-
-    return here

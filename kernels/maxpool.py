@@ -2,7 +2,7 @@
 import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain, to_read, to_write, written
-from fastnet.kernels.gemm import partition
+from fastnet.kernels.blocking import partition
 from fastnet.kernels.threads import run
 from numba.extending import overload
 

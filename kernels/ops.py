@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels.gemm import macro_kernel, pack_columns, pack_copy, partition, tile_loop
+from fastnet.kernels.blocking import macro_kernel, pack_columns, pack_copy, partition, tile_loop
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes, load, store
 from fastnet.kernels.softmax import softmax_rows
 from fastnet.kernels.structs import ADAM, OUTPUTS, SGD, Hyperparameters, Mat, mat, rows_at, vector_at

@@ -384,14 +384,14 @@ def board_here(typingctx):
 
 
 @intrinsic
-def call_prepare(typingctx, size):
-    """Have Python compile the kernel for elements of so many bytes, see `jobs`; may be called without the GIL."""
+def call_prepare(typingctx, number, size):
+    """Have Python compile a kernel for elements of so many bytes, see `outline`; may be called without the GIL."""
     def codegen(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ADDRESS])
+        kind = ir.FunctionType(ir.VoidType(), [ADDRESS] * 2)
         builder.call(cgutils.get_or_insert_function(builder.module, kind, PREPARE_SYMBOL), arguments)
         return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+    return types.void(types.int64, types.int64), codegen
 
 
 @intrinsic

@@ -22,9 +22,8 @@ The first layer can also be trained in Gram space, where its weights are never f
 """
 from typing import NamedTuple
 
-import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.gemm import partition
+from fastnet.kernels.blocking import partition
 from fastnet.kernels.gram import gram_first, gram_scales, gram_update, settled
 from fastnet.kernels.ops import (
     bias_corrected,
@@ -52,7 +51,6 @@ from fastnet.kernels.simd import VECTOR_BYTES, atomic_load, cast_like, lanes, lo
 from fastnet.kernels.structs import (
     ADAM,
     CALL,
-    CONTEXT,
     DENSE,
     GATHER,
     GRAM_FIRST,
@@ -66,6 +64,8 @@ from fastnet.kernels.structs import (
     Batch,
     Team,
     call_op,
+    context_at,
+    new_context,
 )
 from fastnet.kernels.threads import PACE
 
@@ -99,9 +99,10 @@ def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, st
         Overwritten, if there is an op MEAN_LOSS.
     """
     rows, at, board, pace = (batch_size, start, stop), sync.ctypes.data, load_int(scratch - 8), scratch + PACE
-    context = np.zeros(1, CONTEXT)
-    context[0].thread, context[0].scratch = thread, scratch
-    context[0].targets, context[0].targets_row = data.targets.ctypes.data, data.targets.shape[1]
+    context = new_context()
+    told = context_at(context)
+    told.thread, told.scratch = thread, scratch
+    told.targets, told.targets_row = data.targets.ctypes.data, data.targets.shape[1]
     here = Position(start, 0, (gram.scales[0], gram.scales[1], gram.scales[2], gram.scales[3], gram.scales[4]))
     if threads == 1:
         here = run_ops(Team(0, 1, scratch), ops, context, data, gram, hyper, rows, here, losses, False)
@@ -123,7 +124,8 @@ def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, st
         else:
             wait_for_next(board, at, phase, pace)
     if thread == 0:
-        gram.scales[:] = here.scales
+        for i in range(5):  # not a slice: the text of an error about shapes would take two seconds to compile
+            gram.scales[i] = here.scales[i]
 
 
 @jit
@@ -149,20 +151,20 @@ def run_ops(team, ops, context, data, gram, hyper, rows, here, losses, one_phase
     one = cast_like(1, hyper.lr)
     width = lanes(one)
     size = VECTOR_BYTES // width
-    begun = False
-    context[0].part, context[0].parts = part, parts
+    begun, told = False, context_at(context)
+    told.part, told.parts = part, parts
     while first < stop:
         n = min(batch_size, stop - first)
         batch = Batch(data.source + first * data.source_row * size, data.source_row, first, n)
         if data.gathered:
             batch = Batch(data.rows, data.rows_row, first, n)
-        context[0].n, context[0].batch, context[0].batch_row = n, batch.at, batch.row
-        context[0].order = data.order.ctypes.data + 8 * first
+        told.n, told.batch, told.batch_row = n, batch.at, batch.row
+        told.order = data.order.ctypes.data + 8 * first
         steps = (first - start) // batch_size
         now = bias_corrected(hyper, steps + 1) if hyper.optimizer == ADAM else hyper
-        context[0].lr, context[0].momentum, context[0].weight_decay = now.lr, now.momentum, now.weight_decay
-        context[0].optimizer, context[0].moments = now.optimizer, now.moments
-        context[0].beta1, context[0].beta2, context[0].epsilon = now.beta1, now.beta2, now.epsilon
+        told.lr, told.momentum, told.weight_decay = now.lr, now.momentum, now.weight_decay
+        told.optimizer, told.moments = now.optimizer, now.moments
+        told.beta1, told.beta2, told.epsilon = now.beta1, now.beta2, now.epsilon
         while number < len(ops):
             op = ops[number]
             kind = op.kind
@@ -192,7 +194,7 @@ def run_ops(team, ops, context, data, gram, hyper, rows, here, losses, one_phase
                 gram_update(team, op, gram, data, batch, scales, hyper)
                 scales = settled(scales)
             elif kind == CALL:
-                call_op(op.kernel, ops.ctypes.data + number * ops.itemsize, context.ctypes.data, 0, n, one)
+                call_op(op.kernel, ops.ctypes.data + number * ops.itemsize, context, 0, n, one)
             number += 1
         first, number = first + batch_size, 0
     return Position(first, 0, scales)
@@ -228,10 +230,10 @@ def run_samples(team, ops, number, context, data, batch, one):
     block, last, group = ops[number].block, ops[number].last, max(1, ops[number].group)
     blocks = (batch.n + block - 1) // block if block > 0 else batch.n
     begin, end = partition(blocks, group, team.part, team.parts), partition(blocks, group, team.part + 1, team.parts)
-    step = 1 if block > 0 else max(1, end - begin)
+    step, told = 1 if block > 0 else max(1, end - begin), context_at(context)
     for at in range(begin, end, step):
         i0, i1 = (at * block, min(batch.n, (at + 1) * block)) if block > 0 else (begin, end)
-        context[0].block, context[0].begins = at, int(at == begin)
+        told.block, told.begins = at, int(at == begin)
         for q in range(number, last):
             op = ops[q]
             kind = op.kind
@@ -242,4 +244,4 @@ def run_samples(team, ops, number, context, data, batch, one):
             elif kind == SOFTMAX_CROSS_ENTROPY:
                 softmax_cross_entropy(op, data, batch, i0, i1, one)
             elif kind == CALL:
-                call_op(op.kernel, ops.ctypes.data + q * ops.itemsize, context.ctypes.data, i0, i1, one)
+                call_op(op.kernel, ops.ctypes.data + q * ops.itemsize, context, i0, i1, one)

@@ -10,6 +10,7 @@ import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from numba import carray, from_dtype, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 
@@ -160,6 +161,18 @@ def context_at(typingctx, address):
         return builder.inttoptr(arguments[0], context.get_value_type(_CONTEXT_RECORD))
 
     return _CONTEXT_RECORD(types.int64), codegen
+
+
+@intrinsic
+def new_context(typingctx):
+    """Address of a `CONTEXT` of zeros on the stack, good until the function that asks returns."""
+    def codegen(context, builder, signature, arguments):
+        kind = context.get_data_type(_CONTEXT_RECORD)
+        room = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
+        room.align = 8
+        return builder.ptrtoint(room, ir.IntType(64))
+
+    return types.int64(), codegen
 
 
 @intrinsic

@@ -41,9 +41,9 @@ _STARTED, _ENDED = 1, 2  # values of _STATE
 # The board, int64, belongs to the process, and places 8 to 15 to `_waiting`
 _SHARE, _WORKERS, LEAST = 0, 1, 2  # LEAST: multiply-adds from which a job is divided among threads
 _PENALTY, ALONE = 6, 7  # ALONE: so many short jobs to come are not divided, as the last was held up; see `_judge`
-KERNELS = 4  # addresses of kernels that are called again and again, see `set_kernel`
 _BUSY = 16
 _FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # of the call that the workers are in; function 0: Python knows it
+KERNELS = 40  # addresses of kernels that compiled code calls, see `outline`
 _MASK, _MASK_BYTES = 112, 128  # of CPUs
 _WORKER, _WORKER_SIZE = 128, 16  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
 _TICKET, _AVOIDS, _ID = 0, 2, 3
@@ -436,10 +436,9 @@ def address_of_kernel(kernel: Any) -> int:
     return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
 
 
-def set_kernel(place: int, kernel: Any) -> None:
-    """Put the address of a kernel, see `address_of_kernel`, on the board, at KERNELS + place."""
-    if _board[KERNELS + place] == 0:
-        _board[KERNELS + place] = address_of_kernel(kernel)
+def set_kernel(place: int, address: int) -> None:
+    """Put the address of a kernel on the board, at KERNELS + place."""
+    _board[KERNELS + place] = address
 
 
 def least_work() -> int:

@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 import pytest
-from fastnet.kernels import gemm, naive, simd, threads
-from fastnet.kernels.gemm import KC, MC, Packed, matmul, pack, syrk, vector_lanes
+from fastnet.kernels import blocking, gemm, naive, simd, threads
+from fastnet.kernels.blocking import KC, MC
+from fastnet.kernels.gemm import Packed, matmul, pack, syrk, vector_lanes
 from helpers import dtypes, eps, laid_out, seeds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -271,7 +272,7 @@ def test_a_call_is_repeated_to_the_bit(dtype, rng):
 def test_shares_cover_everything_once(total):
     for unit in (1, 8, 16):
         for parts in (1, 2, 3, 5, 64):
-            bounds = [gemm.partition(total, unit, part, parts) for part in range(parts + 1)]
+            bounds = [blocking.partition(total, unit, part, parts) for part in range(parts + 1)]
             assert bounds[0] == 0
             assert bounds[-1] == total
             assert bounds == sorted(bounds)

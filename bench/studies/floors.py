@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.gemm import gemm, matmul, vector_lanes
+from fastnet.kernels.blocking import gemm
+from fastnet.kernels.gemm import matmul, vector_lanes
 from fastnet.kernels.threads import barrier, run
 
 from bench.bench_fit import JOBS, RATE, Job

@@ -11,7 +11,8 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 from fastnet.kernels._jit import jit
-from fastnet.kernels.gemm import KC, matmul, pack, tile_loop
+from fastnet.kernels.blocking import KC, tile_loop
+from fastnet.kernels.gemm import matmul, pack
 from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
 from fastnet.kernels.structs import Mat
 from fastnet.kernels.threads import get_num_threads, set_num_threads

@@ -13,7 +13,8 @@ import time
 
 import numpy as np
 from fastnet.kernels._jit import FASTMATH, jit
-from fastnet.kernels.gemm import gemm, vector_lanes
+from fastnet.kernels.blocking import gemm
+from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.threads import get_num_threads, run
 from numba import njit, prange
 
