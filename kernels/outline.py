@@ -6,7 +6,6 @@ here is compiled by itself instead, when it is first called. Its address stands 
 """
 import _thread
 import ctypes
-import threading
 from collections.abc import Callable
 
 import llvmlite.binding as llvm
@@ -27,7 +26,6 @@ MATRIX, INT = typeof(Mat(0, 0, 0, 0)), types.int64
 
 _kernels: dict[int, Callable[[np.dtype], int]] = {}  # how to get their addresses
 _signatures: dict[int, Callable[[types.Type], tuple]] = {}
-_preparing = threading.Lock()
 
 
 def on_board(number: int, address_for: Callable[[np.dtype], int]) -> None:
@@ -86,6 +84,15 @@ def address_of(number, like):
     return load_int(at)
 
 
+def _converted(context, builder, value, kind, wanted):
+    """A number, or a `Mat` of numbers of several types, as what a kernel expects."""
+    if wanted == MATRIX:
+        fields = [_converted(context, builder, field, given, INT)
+                  for field, given in zip(cgutils.unpack_tuple(builder, value), kind.types, strict=True)]
+        return context.make_tuple(builder, MATRIX, fields)
+    return context.cast(builder, value, types.unliteral(kind), wanted)
+
+
 @intrinsic(prefer_literal=True)
 def call(typingctx, number, address, arguments):
     """Call the outlined kernel `number`, whose address for its elements is known, with a tuple of arguments."""
@@ -96,7 +103,7 @@ def call(typingctx, number, address, arguments):
 
     def codegen(context, builder, signature, values):
         given = cgutils.unpack_tuple(builder, values[2])
-        cast = [context.cast(builder, value, types.unliteral(kind), wanted)
+        cast = [_converted(context, builder, value, kind, wanted)
                 for value, kind, wanted in zip(given, arguments.types, expected, strict=True)]
         kind = ir.FunctionType(ir.VoidType(), [context.get_value_type(wanted) for wanted in expected])
         builder.call(builder.inttoptr(values[1], kind.as_pointer()), cast)

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from fastnet.kernels import blocking, gemm, naive, simd, threads
+from fastnet.kernels import blocking, naive, simd, threads
 from fastnet.kernels.blocking import KC, MC
 from fastnet.kernels.gemm import Packed, matmul, pack, syrk, vector_lanes
 from helpers import dtypes, eps, laid_out, seeds
@@ -283,7 +283,7 @@ def test_shares_cover_everything_once(total):
 def test_split_divides_the_threads():
     for m, n in ((1, 1), (128, 500), (2**31 + 1, 3), (3, 2**31 + 1), (2**33, 2**33)):
         for count in (1, 2, 3, 4, 6, 64):
-            assert count % gemm.split(m, n, 16, count) == 0
+            assert count % blocking.split(m, n, 16, count) == 0
 
 
 @pytest.fixture
