@@ -1,13 +1,14 @@
 """The convolutional layer."""
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes
-from fastnet._buffers import Buffered
+from fastnet._buffers import Buffered, take
 from fastnet._state import FloatArray
 from fastnet.image_lowering import lower_conv
 from fastnet.kernels import conv as kernels
@@ -115,7 +116,8 @@ class ConvLayer(Buffered):
         """
         W, b = self._parameters()
         x = _checks.images(self, "x", _checks.floats(self, "x", x, W.dtype), self.n_i)
-        y = np.empty((len(x), self.n_o, *x.shape[2:]), W.dtype)
+        shape = len(x), self.n_o, *x.shape[2:]
+        y = take(self._buffers, "y", shape, W.dtype, math.prod(shape))
         kernels.conv_forward(y, x, W, b)
         self.x = x
         return y
@@ -138,10 +140,9 @@ class ConvLayer(Buffered):
         x = _checks.images(self, "x", x, self.n_i)
         dy = _checks.floats(self, "y_grad", y_grad, W.dtype)
         dy = _checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o, *x.shape[2:]))
-        dx, dW, db = np.empty(x.shape, W.dtype), np.empty(W.shape, W.dtype), np.empty((1, self.n_o), W.dtype)
-        kernels.conv_backward_input(dx, dy, W)
-        kernels.conv_backward_weights(dW, dy, x)
-        kernels.conv_backward_bias(db, dy)
+        dx = take(self._buffers, "dx", x.shape, W.dtype, x.size)
+        dW, db = np.empty(W.shape, W.dtype), np.empty((1, self.n_o), W.dtype)
+        kernels.conv_backward(dx, dW, db, dy, x, W)
         self.W_grad, self.b_grad = dW, db
         return dx
 

@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._buffers import Buffered
+from fastnet._buffers import Buffered, take
 from fastnet._state import Remembered
 from fastnet.kernels.flatten import flatten_backward, flatten_forward
 from fastnet.layer import known
@@ -57,7 +57,7 @@ class FlattenLayer(Buffered):
             A copy, never a view of x.
         """
         x = _checks.images(self, "x", _checks.floats(self, "x", x))
-        y = np.empty((len(x), x[0].size), x.dtype)
+        y = take(self._buffers, "y", (len(x), x[0].size), x.dtype, x.size)
         flatten_forward(y, x)
         self.orig_shape = x.shape
         return y
@@ -77,7 +77,7 @@ class FlattenLayer(Buffered):
         """
         n, c, r, k = _checks.computed(self, "orig_shape", self.orig_shape, "forward")
         dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad), "the output", (n, c * r * k))
-        dx = np.empty((n, c, r, k), dy.dtype)
+        dx = take(self._buffers, "dx", (n, c, r, k), dy.dtype, dy.size)
         flatten_backward(dx, dy)
         return dx
 

@@ -1,16 +1,20 @@
 """The maximum pooling layer."""
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet._buffers import Buffered
+from fastnet._buffers import Buffered, take
 from fastnet._state import Remembered
 from fastnet.image_lowering import lower_maxpool
 from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward
 from fastnet.layer import known
 from fastnet.lowering import Buffer, Lowering
+
+_BOOL = np.dtype(bool)
 
 
 @known
@@ -68,7 +72,9 @@ class MaxPoolLayer(Buffered):
         """
         x = _checks.images(self, "x", _checks.floats(self, "x", x), least=self.size)
         n, c, r, k = x.shape
-        y, locs = np.empty((n, c, r // self.size, k // self.size), x.dtype), np.empty(x.shape, bool)
+        shape = n, c, r // self.size, k // self.size
+        y = take(self._buffers, "y", shape, x.dtype, math.prod(shape))
+        locs = take(self._buffers, "locs", x.shape, _BOOL, x.size)
         maxpool_forward(y, locs, x, self.size)
         self.locs = locs
         return y
@@ -91,7 +97,7 @@ class MaxPoolLayer(Buffered):
         n, c, r, k = locs.shape
         dy = _checks.floats(self, "y_grad", y_grad)
         dy = _checks.same_shape(self, "y_grad", dy, "the output", (n, c, r // self.size, k // self.size))
-        dx = np.empty(locs.shape, dy.dtype)
+        dx = take(self._buffers, "dx", locs.shape, dy.dtype, locs.size)
         maxpool_backward(dx, dy, np.asarray(locs, bool), self.size)
         return dx
 

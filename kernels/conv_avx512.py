@@ -4,9 +4,9 @@ Only the maximum of a 2 x 2 window has a gradient. A vector of output channels h
 window, and there are two ways to make that cheap, beside that of `conv_image.list_back`, which serves every target and size:
 
 =========  ==================================================================================================================
-`LANES`    Few channels come in (an image's colours), and their gradient is not wanted. The lanes are output channels; for
-           each weight of the filter one permutation of two rows of the image brings every lane the pixel under its own
-           maximum. Nine permutations and nine multiply-adds serve 16 channels.
+`LANES`    Few channels come in (an image's colours). The lanes are output channels; for each weight of the filter one
+           permutation of two rows of the image brings every lane the pixel under its own maximum. Nine permutations and
+           nine multiply-adds serve 16 channels. dx, if it is wanted, is `conv_few.few_back`.
 `MASKS`    The channels that come in are whole vectors. Masks of the places are walked bit by bit. For dW, the nine sums of a
            filter stay in registers while its windows go past; for dx, the sixteen pixels under a window stay there while its
            channels go past, and are stored once, where a list would store nine pixels for each channel.
@@ -39,13 +39,14 @@ _CHANNELS = 32  # whose filters stay in the L1 cache while all windows go past
 MEMORY = _ENTRIES * (2 * VECTOR_BYTES + 8) + 2 * VECTOR_BYTES + 16 * _WINDOWS
 
 
+@jit
 def way_back(h, c, width, wanted):
     """Which of the ways suits filters of side h and c channels, `width` lanes; `wanted` is whether dx is."""
     if not AVAILABLE or h != 3:
         return LISTS
     if c % width == 0:
         return MASKS
-    return LANES if not wanted and c <= width - 3 else LISTS
+    return LANES if c <= width - 3 and (not wanted or 3 * c <= 2 * width) else LISTS
 
 
 # --- lanes of output channels ---------------------------------------------------------------------------------------
@@ -310,7 +311,7 @@ def transpose_bytes(typingctx, to, to_row, source, source_row):
     return types.void(*[types.int64] * 4), codegen
 
 
-def _places(builder, at, count):
+def places_of(builder, at, count):
     """Four masks from the bytes at an address: which of the first `count`, at most 64, have the bit of each pixel."""
     vector = ir.VectorType(BYTE, 64)
     every = builder.load(builder.inttoptr(at, vector.as_pointer()), align=1)
@@ -324,7 +325,7 @@ def _places(builder, at, count):
     return masks
 
 
-def _walk(emit, name, mask, sums, step):
+def walk(emit, name, mask, sums, step):
     """For every bit of a mask, from the lowest: sums = step(its number, sums); returns the last sums."""
     builder = emit.builder
     loop = Loop(builder, name)
@@ -372,7 +373,7 @@ def mask_update(typingctx, vecs, places, count, table, x, row, col, dw, dy, db, 
             return builder.load(builder.inttoptr(address, ADDRESS.as_pointer()))
 
         sums = {**{place: emit.zero for place in at}, "db": ir.Constant(emit.scalar, 0.0)}
-        for place, mask in enumerate(_places(builder, places, count)):
+        for place, mask in enumerate(places_of(builder, places, count)):
             start = x
             if place // 2:
                 start = builder.add(start, down)
@@ -395,7 +396,7 @@ def mask_update(typingctx, vecs, places, count, table, x, row, col, dw, dy, db, 
                     line = builder.add(line, down)
                 return new
 
-            sums = _walk(emit, "places", mask, sums, step)
+            sums = walk(emit, "places", mask, sums, step)
         for p, q, v in at:
             to = builder.add(emit.address(dw, const(v * emit.lanes)), builder.mul(right, const(3 * p + q)))
             emit.store(builder.fadd(emit.load(to), sums[p, q, v]), to)
@@ -442,7 +443,7 @@ def window_update(typingctx, places, count, table, dx, row, col, w, dy, zero):
               for i in range(4) for j in range(4)}
         filter_bytes = builder.mul(right, const(9))
         pixels = {place: emit.load(address) for place, address in at.items()}
-        for place, mask in enumerate(_places(builder, places, count)):
+        for place, mask in enumerate(places_of(builder, places, count)):
             moved = {(p, q): (p + place // 2, q + place % 2) for p in range(3) for q in range(3)}
 
             def step(channel, now, moved=moved):
@@ -458,7 +459,7 @@ def window_update(typingctx, places, count, table, dx, row, col, w, dy, zero):
                 return new
 
             changed = {to: pixels[to] for to in moved.values()}
-            pixels.update(_walk(emit, "channels", mask, changed, step))
+            pixels.update(walk(emit, "channels", mask, changed, step))
         for place, address in at.items():
             emit.store(pixels[place], address)
         return context.get_dummy_value()

@@ -14,9 +14,11 @@ from fastnet.kernels import conv_avx512
 from fastnet.kernels._jit import jit
 from fastnet.kernels.blocking import pack_copy, tile_loop
 from fastnet.kernels.conv_avx512 import LANES, MASKS, lanes_back, masks_back
+from fastnet.kernels.conv_few import few_back
 from fastnet.kernels.conv_simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
 from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
-from fastnet.kernels.structs import Mat
+from fastnet.kernels.structs import Mat, vector_at
+from fastnet.kernels.window_simd import add_pixels, find_places
 
 LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
 TOGETHER = 256  # pixels in one product of a dense gradient
@@ -228,6 +230,8 @@ if conv_avx512.AVAILABLE:
         """`list_back`, or one of the ways of `conv_avx512`: that which `conv_avx512.way_back` names."""
         if way == LANES:
             lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero)
+            if dx != 0:
+                few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero)
         elif way == MASKS:
             masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero)
         else:
@@ -267,13 +271,62 @@ def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero)
 
 @jit
 def add_channel_sums(db, dy, dy_row, r, k, n_o, zero):
-    """db += the sums of dy (r, k, n_o), rows dy_row apart, over all pixels."""
-    size = VECTOR_BYTES // lanes(zero)
+    """db += the sums of dy (r, k, n_o), rows dy_row apart, over all pixels. Behind dy a vector is read."""
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
     for i in range(r):
-        for j in range(k):
-            for o in range(n_o):
-                at = db + o * size
-                store(at, load(at, zero) + load(dy + (i * dy_row + j * n_o + o) * size, zero))
+        for o in range(0, n_o, width):
+            add_pixels(db + o * size, dy + (i * dy_row + o) * size, k, n_o, min(width, n_o - o), zero)
+
+
+@jit
+def pooled_form(gradients, bits, bits_col, dy, dy_row, r, k, n_o, zero):
+    """Whether dy (r, k, n_o), rows dy_row apart, is a gradient that came through a pool of 2; if so, what came before it.
+
+    That is the case if no window has two different values beside zeros, and a last odd row or column has none: the others
+    are the `gradients` (r // 2, k // 2, n_o) and the `bits` that `pooled_conv_back` reads. NaN is like no other value.
+    Behind dy a vector is read, behind `gradients` one is written.
+    """
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    for i in range(r // 2):
+        for j in range(k // 2):
+            to, at, places = (i * (k // 2) + j) * n_o, 2 * (i * dy_row + j * n_o), bits + (i * (k // 2) + j) * bits_col
+            one = 1
+            for o in range(0, n_o, width):
+                one &= find_places(gradients + (to + o) * size, places + o, dy + (at + o) * size, dy_row, n_o,
+                                   min(width, n_o - o), zero)
+            if not one:
+                return False
+    if r % 2 and not _all_zero(dy + (r - 1) * dy_row * size, k * n_o, zero):
+        return False
+    if k % 2:
+        for i in range(r):
+            if not _all_zero(dy + (i * dy_row + (k - 1) * n_o) * size, n_o, zero):
+                return False
+    return True
+
+
+@jit
+def _all_zero(at, count, zero):
+    values = vector_at(at, count, zero)
+    for i in range(count):
+        if values[i] != zero:
+            return False
+    return True
+
+
+@jit
+def is_moderate(at, count, zero):
+    """Whether the squares of `count` elements sum up to less than 1e30: none is NaN or inf, and products stay far from it.
+
+    Then 0 times any of them is 0, and sums that are taken apart and put together again do not overflow.
+    """
+    values = vector_at(at, count, zero)
+    total = zero
+    for i in range(count):
+        total += values[i] * values[i]
+    return total < 1e30
 
 
 @jit

@@ -25,7 +25,7 @@ from fastnet.kernels.conv_image import (
     to_frame,
 )
 from fastnet.kernels.conv_simd import load_byte, store_byte
-from fastnet.kernels.conv_winograd import memory_size, winograd_filters, winograd_pooled_conv
+from fastnet.kernels.conv_winograd import memory_size, winograd_conv, winograd_filters
 from fastnet.kernels.ops import descend
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
 from fastnet.kernels.structs import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at
@@ -119,7 +119,7 @@ def conv_pool_winograd_op(op, context, start, stop, one):
         x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, 1, c, one)
         frame = image_at(o.c, now.thread, number, one)
         y = frame + of_y * (o.c.col + n_o) * size
-        winograd_pooled_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, memory, o.bias, r, k, c, n_o,
+        winograd_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, memory, o.bias, r, k, c, n_o,
                              o.relu, one - one)
 
 

@@ -10,7 +10,8 @@ With d the 4 x 4 pixels under a window and g a filter, both of one channel (Lavi
            0  1  0 -1          0    0   1
 
 The sums over channels are 16 products of matrices, (windows x channels in) by (channels in x channels out). Y is a whole
-window of the pool behind it: bias, maximum and ReLU follow in registers, as in `conv_simd.conv_tile`.
+window of the pool behind it: bias, maximum and ReLU follow in registers, as in `conv_simd.conv_tile`. Without a pool all
+four pixels are written.
 
 Windows with equal maxima are the reason to look twice, since each of them gets the gradient. If the image under a window
 does not change from row to row, or from column to column, all but one row or column of B.T d B is exactly 0, and pixels
@@ -19,6 +20,7 @@ whose patches are equal get the same bits, as they do from a plain sum. That is 
 import llvmlite.ir as ir
 from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels.conv_avx512 import Loop
+from fastnet.kernels.conv_image import plain_conv
 from fastnet.kernels.conv_simd import const, pool_and_clip
 from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, Emit, lane_count, lanes, noinline
 from numba import types
@@ -31,7 +33,7 @@ LEAST_CHANNELS = 16  # with fewer the transformations cost what the products sav
 
 @jit
 def memory_size(c, n_o, width):
-    """Elements that `winograd_filters` and `winograd_pooled_conv` need for themselves: filters, windows, products."""
+    """Elements that `winograd_filters` and `winograd_conv` need for themselves: filters, windows, products."""
     vectors, padded = (n_o + width - 1) // width, (c + width - 1) // width * width
     return vectors * 16 * c * width + 16 * WINDOWS * (padded + 2 * width)
 
@@ -48,8 +50,11 @@ def winograd_filters(memory, filters, c, n_o, zero):
 
 
 @jit_exact
-def winograd_pooled_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k, c, n_o, relu, zero):
-    """`conv_image.pooled_conv` for 3 x 3 filters, of which `winograd_filters` has put what is needed into `memory`."""
+def winograd_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k, c, n_o, relu, zero):
+    """`conv_image.pooled_conv` for 3 x 3 filters, of which `winograd_filters` has put what is needed into `memory`.
+
+    With bits = 0 all pixels of the windows are written, and y has 2 r // 2 rows of 2 k // 2 pixels.
+    """
     noinline()
     width = lanes(zero)
     size = VECTOR_BYTES // width
@@ -79,9 +84,27 @@ def winograd_pooled_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k,
                 i, j = (first + t) // cols, (first + t) % cols
                 for u in range(wide):
                     channel = (v + u) * width
+                    if bits == 0:
+                        finish_pixels(y + (2 * (i * y_row + j * n_o) + channel) * size, y_row, n_o,
+                                      sums + (t * wide + u) * VECTOR_BYTES, WINDOWS * wide * width, bias + channel * size,
+                                      min(width, n_o - channel), relu, zero)
+                        continue
                     finish_window(y + (i * y_row + j * n_o + channel) * size, bits + (first + t) * bits_col + channel,
                                   sums + (t * wide + u) * VECTOR_BYTES, WINDOWS * wide * width, bias + channel * size,
                                   min(width, n_o - channel), relu, zero)
+
+
+@jit
+def winograd_plain_conv(y, y_row, x, x_row, memory, filters, bias, r, k, c, n_o, relu, zero):
+    """`conv_image.plain_conv` likewise; a last odd row or column, which are no windows, as there."""
+    size = VECTOR_BYTES // lanes(zero)
+    winograd_conv(y, y_row, 0, 0, x, x_row, memory, bias, r, k, c, n_o, relu, zero)
+    if r % 2:
+        to, at = y + (r - 1) * y_row * size, x + (r - 1) * x_row * size
+        plain_conv(to, y_row, at, x_row, filters, bias, 1, k, c, n_o, 3, relu, zero)
+    if k % 2:
+        to, at = y + (k - 1) * n_o * size, x + (k - 1) * c * size
+        plain_conv(to, y_row, at, x_row, filters, bias, r, 1, c, n_o, 3, relu, zero)
 
 
 @intrinsic
@@ -185,6 +208,44 @@ def multiply(typingctx, vecs, to, windows, row, filters, c, length, adds, zero):
     return signature, codegen
 
 
+def _window(emit, m, step, bias):
+    """A.T m A + bias: four vectors, pixel (p, q) the 2 p + q-th."""
+    builder = emit.builder
+
+    def transformed(a, b, c, d):
+        return builder.fadd(a, builder.fadd(b, c)), builder.fsub(builder.fsub(b, c), d)
+
+    rows = [transformed(*(emit.load(emit.address(m, builder.mul(step, const(4 * i + j)))) for i in range(4)))
+            for j in range(4)]
+    start = emit.load(bias)
+    return [builder.fadd(value, start) for p in range(2) for value in transformed(*(column[p] for column in rows))]
+
+
+@intrinsic
+def finish_pixels(typingctx, y, row, col, m, step, bias, tail, relu, zero):
+    """A.T m A + bias, perhaps after ReLU: four pixels `row` and `col` elements apart; the others as of `finish_window`."""
+    float_type = zero
+
+    def codegen(context, builder, signature, arguments):
+        y, row, col, m, step, bias, tail, relu, _ = arguments
+        emit = Emit(builder, float_type, lane_count(float_type))
+        clip, mask = emit.splat(builder.icmp_signed("!=", relu, const(0))), emit.first(tail)
+        below = emit.address(y, row)
+        window = [builder.select(builder.and_(builder.fcmp_ordered("<", value, emit.zero), clip), emit.zero, value)
+                  for value in _window(emit, m, step, bias)]
+        places = list(zip(window, (y, emit.address(y, col), below, emit.address(below, col)), strict=True))
+        with builder.if_else(builder.icmp_signed("==", tail, const(emit.lanes))) as (then, otherwise):
+            with then:
+                for value, at in places:
+                    emit.store(value, at)
+            with otherwise:
+                for value, at in places:
+                    emit.store_first(value, at, mask)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 8, float_type), codegen
+
+
 @intrinsic
 def finish_window(typingctx, y, bits, m, step, bias, tail, relu, zero):
     """The maximum of A.T m A + bias and its places, see `conv_simd.conv_tile`; m is 16 vectors `step` elements apart."""
@@ -194,13 +255,7 @@ def finish_window(typingctx, y, bits, m, step, bias, tail, relu, zero):
         y, bits, m, step, bias, tail, relu, _ = arguments
         emit = Emit(builder, float_type, lane_count(float_type))
 
-        def transformed(a, b, c, d):
-            return builder.fadd(a, builder.fadd(b, c)), builder.fsub(builder.fsub(b, c), d)
-
-        rows = [transformed(*(emit.load(emit.address(m, builder.mul(step, const(4 * i + j)))) for i in range(4)))
-                for j in range(4)]
-        start = emit.load(bias)
-        window = [builder.fadd(value, start) for p in range(2) for value in transformed(*(column[p] for column in rows))]
+        window = _window(emit, m, step, bias)
         clip = emit.splat(builder.icmp_signed("!=", relu, const(0)))
         top, places = pool_and_clip(emit, window, clip)
         with builder.if_else(builder.icmp_signed("==", tail, const(emit.lanes))) as (then, otherwise):

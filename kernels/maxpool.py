@@ -4,6 +4,7 @@ from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain, to_read, to_write, written
 from fastnet.kernels.blocking import partition
 from fastnet.kernels.threads import run
+from fastnet.kernels.window_simd import pool_windows
 from numba.extending import overload
 
 _SHARE = 1 << 16  # elements below which waking a second thread costs more than it gains
@@ -69,12 +70,24 @@ def _forward(thread, threads, sync, scratch, y, locs, x, size):
 
 @jit
 def _forward_2(y, locs, x):
-    """The usual size, two rows at a time, without a branch: LLVM makes vectors of it."""
+    """The usual size: vectors of windows, shorter ones for what is left of a row, and then one by one."""
     rows, cols = y.shape
+    zero = y.dtype.type(0)
+    size, row = y.itemsize, x.shape[1]
     locs[2 * rows:] = 0
     locs[:, 2 * cols:] = 0
     for i in range(rows):
-        for j in range(cols):
+        y_at, locs_at, x_at = y[i].ctypes.data, locs[2 * i].ctypes.data, x[2 * i].ctypes.data
+        done = cols // 16 * 16
+        for j in range(0, done, 16):
+            pool_windows(16, y_at + j * size, locs_at + 2 * j, x_at + 2 * j * size, row, zero)
+        if done + 8 <= cols:
+            pool_windows(8, y_at + done * size, locs_at + 2 * done, x_at + 2 * done * size, row, zero)
+            done += 8
+        if done + 4 <= cols:
+            pool_windows(4, y_at + done * size, locs_at + 2 * done, x_at + 2 * done * size, row, zero)
+            done += 4
+        for j in range(done, cols):
             a, b, c, d = x[2 * i, 2 * j], x[2 * i, 2 * j + 1], x[2 * i + 1, 2 * j], x[2 * i + 1, 2 * j + 1]
             ab = a if a > b or a != a else b
             cd = c if c > d or c != c else d

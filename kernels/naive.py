@@ -154,6 +154,13 @@ def conv_backward_bias(db, dy):
     db[...] = dy.sum(axis=(0, 2, 3))
 
 
+def conv_backward(dx, dW, db, dy, x, W):
+    """dx, dW, db"""
+    conv_backward_input(dx, dy, W)
+    conv_backward_weights(dW, dy, x)
+    conv_backward_bias(db, dy)
+
+
 def _windows(x, size):
     """A view (n, c, rows, columns, size, size) of the whole windows"""
     n, c, r, k = x.shape
@@ -201,9 +208,7 @@ def conv_pool_backward(dx, dW, db, dy, bits, x, W):
     for place, (p, q) in enumerate(np.ndindex(2, 2)):
         rows, cols = dy.shape[2:]
         full[:, :, p:2 * rows:2, q:2 * cols:2] = np.where(np.asarray(bits) >> place & 1, dy, 0)
-    conv_backward_input(dx, full, W)
-    conv_backward_weights(dW, full, x)
-    conv_backward_bias(db, full)
+    conv_backward(dx, dW, db, full, x, W)
 
 
 def conv_op(y, x, W, b, relu):
@@ -216,10 +221,7 @@ def conv_op(y, x, W, b, relu):
 def conv_back_op(dx, dW, db, dy, y, x, W, relu):
     """dx, dW, db from the gradient of `conv_op`'s output y"""
     (dy,) = _f64(dy)
-    dy = np.where(np.asarray(y) > 0, dy, 0) if relu else dy
-    conv_backward_input(dx, dy, W)
-    conv_backward_weights(dW, dy, x)
-    conv_backward_bias(db, dy)
+    conv_backward(dx, dW, db, np.where(np.asarray(y) > 0, dy, 0) if relu else dy, x, W)
 
 
 conv_pool_op = conv_pool_winograd_op = conv_pool_forward

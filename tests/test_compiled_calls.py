@@ -114,6 +114,7 @@ ARGUMENTS = {
     "mean_squared_error_backward": ([(N, N_I)], [(N, N_I)] * 2),
     "sgd_update": ([(N_O, N_I)], [(N_O, N_I)] * 2, 0.3),
     "conv_forward": ([FILTERED], [IMAGES, FILTERS, (1, 3)]),
+    "conv_backward": ([IMAGES, FILTERS, (1, 3)], [FILTERED, IMAGES, FILTERS]),
     "conv_backward_input": ([IMAGES], [FILTERED, FILTERS]),
     "conv_backward_weights": ([FILTERS], [FILTERED, IMAGES]),
     "conv_backward_bias": ([(1, 3)], [FILTERED]),

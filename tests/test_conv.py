@@ -43,6 +43,76 @@ def assert_all_naive(x, W, b, dy):
     assert_naive("conv_backward_input", x.shape, W[:, 0].size, dy, W)
     assert_naive("conv_backward_weights", W.shape, n * r * k, dy, x)
     assert_naive("conv_backward_bias", b.shape, n * r * k, dy)
+    assert_backward_naive(dy, x, W)
+    assert_backward_naive(through_pool(dy), x, W)
+
+
+def assert_backward_naive(dy, x, W):
+    """All three gradients at once, to the same bounds as one by one."""
+    n, _, r, k = x.shape
+    shapes, terms = (x.shape, W.shape, (1, len(W))), (W[:, 0].size, n * r * k, n * r * k)
+    results = [[filled(shape, dtype) for shape in shapes] for dtype in (x.dtype, np.float64, np.float64)]
+    conv.conv_backward(*results[0], dy, x, W)
+    naive.conv_backward(*results[1], dy, x, W)
+    naive.conv_backward(*results[2], *map(np.abs, (dy, x, W)))
+    for ours, expected, sizes, count in zip(*results, terms, strict=True):
+        assert np.all(np.abs(ours - expected) <= (count + 2) * eps(ours) * sizes)
+
+
+def through_pool(dy):
+    """dy as it is behind a pool of 2 and ReLU: of each window the maxima, some of which are equal, those above 0."""
+    r, k = dy.shape[2:]
+    result = np.zeros_like(dy)
+    if r > 1 and k > 1:
+        naive.maxpool_backward(result, dy[:, :, :r // 2, :k // 2], np.rint(dy) == 1, 2)
+    return result
+
+
+def test_gradients_that_came_through_a_pool_and_others_in_one_batch(dtype, rng):
+    """Also where the one that did not is so at a single place, in a last odd row or column, or by NaN."""
+    x, W = (rng.standard_normal(s).astype(dtype) for s in ((6, 3, 7, 9), (20, 3, 3, 3)))
+    dy = through_pool(rng.standard_normal((6, 20, 7, 9)).astype(dtype))
+    dy[1, 19, 2, 4:6] = 1, 2
+    dy[2, 7, 6, 3], dy[3, 18, 1, 8] = 1, 1
+    dy[5] = rng.standard_normal(dy[5].shape)
+    assert_backward_naive(dy, x, W)
+    dy[4, 3, 2, 2:4] = np.nan
+    results = [[filled(shape, kind) for shape in (x.shape, W.shape, (1, 20))] for kind in (dtype, np.float64)]
+    conv.conv_backward(*results[0], dy, x, W)
+    naive.conv_backward(*results[1], dy, x, W)
+    for ours, expected in zip(*results, strict=True):
+        assert np.array_equal(np.isnan(ours), np.isnan(expected))
+
+
+@pytest.mark.parametrize("lost", [np.nan, np.inf])
+@pytest.mark.parametrize("n_i", [3, 16])
+def test_zeros_of_a_gradient_times_nan_or_inf_are_nan(lost, n_i, dtype, rng):
+    for where in ("x", "W", "dy"):
+        x, W = (rng.standard_normal(s).astype(dtype) for s in ((3, n_i, 8, 8), (16, n_i, 3, 3)))
+        dy = through_pool(rng.standard_normal((3, 16, 8, 8)).astype(dtype))
+        array, place = {"x": (x, (1, 0, 3, 2)), "W": (W, (5, 1, 1, 2)), "dy": (dy, (2, 4, 3, 3))}[where]
+        array[place] = lost
+        results = [[filled(shape, kind) for shape in (x.shape, W.shape, (1, 16))] for kind in (dtype, np.float64)]
+        conv.conv_backward(*results[0], dy, x, W)
+        with np.errstate(invalid="ignore"):
+            naive.conv_backward(*results[1], dy, x, W)
+        if where == "W":  # at the border it meets zeros around dy, too, which the twin does not multiply
+            results = [[dx[:, :, 1:-1, 1:-1], *others] for dx, *others in results]
+        for ours, expected in zip(*results, strict=True):
+            assert np.array_equal(np.isnan(ours), np.isnan(expected)), where
+            assert np.array_equal(np.isinf(ours), np.isinf(expected)), where
+
+
+def test_winograd_s_sums_do_not_overflow_nor_spread_nan(rng):
+    x, W, b = (rng.standard_normal(s).astype(np.float32) for s in ((3, 16, 6, 7), (20, 16, 3, 3), (1, 20)))
+    x[0, 2] *= np.float32(1e37)
+    x[1, 3, 2, 2] = np.nan
+    y, expected = filled((3, 20, 6, 7), np.float32), filled((3, 20, 6, 7), np.float64)
+    conv.conv_forward(y, x, W * np.float32(0.1), b)
+    naive.conv_forward(expected, x, W * np.float32(0.1), b)
+    assert np.array_equal(np.isnan(y), np.isnan(expected))
+    np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e33)
+    np.testing.assert_allclose(y[2], expected[2], rtol=1e-4, atol=1e-5)
 
 
 @given(operands())
@@ -79,6 +149,9 @@ def test_same_bits_for_any_number_of_threads(dtype, rng):
             conv.conv_backward_weights(dW, dy, x)
             conv.conv_backward_bias(db, dy)
             results.append([a.tobytes() for a in (y, dx, dW, db)])
+            for gradient in (dy, through_pool(dy)):
+                conv.conv_backward(dx, dW, db, gradient, x, W)
+                results[-1] += [a.tobytes() for a in (dx, dW, db)]
     finally:
         threads.set_num_threads(before)
     assert all(result == results[0] for result in results)

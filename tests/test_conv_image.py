@@ -21,7 +21,7 @@ def call_pooled(y, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, rel
 @njit
 def call_winograd(y, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero, memory):
     conv_winograd.winograd_filters(memory.ctypes.data, filters.ctypes.data, c, n_o, zero)
-    conv_winograd.winograd_pooled_conv(y.ctypes.data, k // 2 * n_o, bits.ctypes.data, bits_col, x.ctypes.data, x_row,
+    conv_winograd.winograd_conv(y.ctypes.data, k // 2 * n_o, bits.ctypes.data, bits_col, x.ctypes.data, x_row,
                                        memory.ctypes.data, bias.ctypes.data, r, k, c, n_o, relu, zero)
 
 

@@ -58,11 +58,15 @@ def test_large_batches_on_any_number_of_threads(dtype, rng):
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_nan_and_infinities(size, dtype):
     for place in np.ndindex(size, size):
-        x = np.full((1, 1, size, 2 * size), -np.inf, dtype)
-        x[0, 0, place[0], place[1]] = np.nan
-        y = MaxPoolLayer(size).forward(x)
-        assert np.isnan(y[0, 0, 0, 0])
-        assert y[0, 0, 0, 1] == -np.inf
+        for window in (0, 15, 23, 27, 28):  # in vectors of 16, 8 and 4 windows, and on its own
+            x = np.full((1, 1, size, 29 * size), -np.inf, dtype)
+            x[0, 0, place[0], window * size + place[1]] = np.nan
+            layer = MaxPoolLayer(size)
+            y = layer.forward(x)
+            assert np.array_equal(np.isnan(y[0, 0, 0]), np.arange(29) == window)
+            assert np.all(y[~np.isnan(y)] == -np.inf)
+            whole = np.repeat(np.arange(29) != window, size)
+            assert np.all(layer.locs[0, 0] == whole)
 
 
 # --- the layer ------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def _filters(times: int, y: Any, bits: Any, x: Any, filters: Any, bias: Any, mem
 def _winograd(times: int, y: Any, bits: Any, x: Any, filters: Any, bias: Any, memory: Any, side: int, c: int, n_o: int,
               zero: float) -> None:
     for _ in range(times):
-        conv_winograd.winograd_pooled_conv(y.ctypes.data, side // 2 * n_o, bits.ctypes.data, bias.size, x.ctypes.data,
+        conv_winograd.winograd_conv(y.ctypes.data, side // 2 * n_o, bits.ctypes.data, bias.size, x.ctypes.data,
                                            (side + 2) * c, memory.ctypes.data, bias.ctypes.data, side, side, c, n_o, 1, zero)
 
 
