@@ -95,7 +95,7 @@ def _curves(figure: Any, axes: Any, result: SweepResult, setting: Setting, kind:
             longest = max(map(len, converged))
             curves = np.array([curve for curve in converged if len(curve) == longest])
             epochs, mean = np.arange(1, longest + 1), curves.mean(0)
-            highest.append(mean.max())
+            highest.append(np.max(mean))
             stopped = longest < result.spec.epochs
             axes.plot(epochs, mean, color=colour, lw=1.5, label=_rate(lr) + (", stopped" if stopped else ""),
                       marker="." if longest < 3 else None)

@@ -38,7 +38,7 @@ def pick(table: Table, columns: np.ndarray) -> tuple[int, np.ndarray]:
         score[drawn] += (level - score)[drawn] * misfit / (misfit + error[drawn] ** 2 + 1e-300)
     score[whole] -= _instability(values[whole])
     score[~equal] = -np.inf
-    return int(score.argmax()), equal
+    return int(np.argmax(score)), equal
 
 
 def _levels(values: np.ndarray, whole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
