@@ -20,7 +20,7 @@ from numba.core.errors import NumbaError
 from fastnet._state import FloatArray, Owned
 
 _KEPT = 4  # arrays for one purpose: two in turn, for two sizes of batches
-SMALL = 2048  # elements
+SMALL = 8192  # elements
 
 Buffers = dict[str, list[np.ndarray]]
 
