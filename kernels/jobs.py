@@ -47,14 +47,15 @@ from fastnet.kernels.threads import (
 )
 from numba import carray, types
 
-# Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows of C are computed without packing
-# B; and what their names say
+# Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows or columns of C are computed without
+# packing B; and what their names say
 PRODUCT, FEW_ROWS, COLUMN_SUMS, SGD = range(4)
 # Places in a record, in int64 numbers
 (_KIND, _C, _C_ROW, _A, _A_ROW, _A_K, _B, _B_K, _B_COL, _B_VEC, _M, _N, _K, _ALPHA, _BETA, _BIAS, _RELU,
  RECORD_SIZE) = range(18)
 
 _FEW = 4  # rows of C below which packing B would cost more than the product
+_NARROW = 12  # columns of C below which dot products are quicker, if the rows of A and of B.T are contiguous
 _STRIP = 1024  # elements of a row of C that stay in L1 cache while rows of B are added to them
 BIAS_BYTES = 1 << 16  # at the end of the scratch, which products leave alone
 _SHORT = 1 << 26  # multiply-adds that take few milliseconds: no longer than a worker may wait for its core
@@ -125,6 +126,7 @@ def _new(job, kind):
 def _work(thread, threads, sync, scratch, job, like):
     """Work off a job, this thread's part of each record; no record reads what another writes."""
     width = lanes(like)
+    size = VECTOR_BYTES // width
     for number in range(load_int(job)):
         at = job + 8 * (1 + number * RECORD_SIZE)
         kind, c, a, b = load_int(at), load_int(at + 8 * _C), load_int(at + 8 * _A), load_int(at + 8 * _B)
@@ -134,9 +136,12 @@ def _work(thread, threads, sync, scratch, job, like):
             b_k, b_col, b_vec = load_int(at + 8 * _B_K), load_int(at + 8 * _B_COL), load_int(at + 8 * _B_VEC)
             alpha, beta = load(at + 8 * _ALPHA, like), load(at + 8 * _BETA, like)
             bias, relu = load_int(at + 8 * _BIAS), load_int(at + 8 * _RELU)
-            few = kind == FEW_ROWS and m < _FEW and k > 1
+            few, dots = kind == FEW_ROWS and m < _FEW and k > 1, kind == FEW_ROWS and k > 1 and b_k == 1 and a_k == 1
             j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
-            if few and b_k == 1 and a_k == 1:
+            if dots and not few and n < _NARROW:
+                i0, i1 = partition(m, 1, thread, threads), partition(m, 1, thread + 1, threads)
+                _dots(c + i0 * c_row * size, c_row, a + i0 * a_row * size, a_row, b, b_col, i1 - i0, 0, n, k, bias, like)
+            elif dots and few:
                 j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
                 call(DOTS, address_of(DOTS, like), (c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like))
             elif few and b_col == 1 and bias == 0:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import csv
 import time
+import timeit
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -101,9 +102,7 @@ def best(calls: tuple[Call, Call], turns: int, rest: bool = False) -> list[float
     counts = []
     for call in calls:
         call()
-        start = time.perf_counter()
-        call()
-        counts.append(max(1, int(TURN / max(1e-9, time.perf_counter() - start))))
+        counts.append(max(1, int(TURN / max(1e-9, min(timeit.repeat(call, number=1, repeat=3))))))
     times = [float("inf")] * 2
     for _ in range(turns):
         if rest:
