@@ -54,7 +54,8 @@ class FullLayer(Buffered):
     layer still holds: outputs, gradients and new weights are other arrays then, see :mod:`fastnet._buffers`.
 
     The same input gives the same bits on any number of threads. Those of one sample's output may differ in the last place
-    between a batch of fewer than four samples and a larger one, as they do with a BLAS: few samples are dot products.
+    between a batch of fewer than four samples and a larger one, or between memory layouts, as they do with a BLAS: few
+    samples, and few outputs, are dot products where the rows are contiguous.
 
     Examples
     --------

@@ -13,9 +13,9 @@ def full_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> 
     y (n, n_o), x (n, n_i), W (n_o, n_i), b (1, n_o): one dtype (float32 or float64), any layout. Overwrites y.
     With n_i = 0, y is b. NaN and inf go where NumPy puts them.
 
-    Fewer than four samples, and fewer than twelve outputs of contiguous rows, are dot products of rows of x and W, which need
-    no packing and are summed in an order of their own: the last bits of a sample's output may differ from those in a batch of
-    four and more, or of another layout. (A BLAS does the same.)
+    Fewer than four samples, and fewer than twelve outputs of contiguous rows, are dot products of rows of x and W, which
+    need no packing and are summed in an order of their own: the last bits of a sample's output may differ from those in a
+    batch of four and more, or of another layout. (A BLAS does the same.)
     """
     if attempt(forward_job, W.dtype, y, x, W, b, W.shape[1]):
         return

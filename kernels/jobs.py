@@ -47,8 +47,8 @@ from fastnet.kernels.threads import (
 )
 from numba import carray, types
 
-# Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows or columns of C are computed without
-# packing B; and what their names say
+# Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows or columns of C are computed
+# without packing B; and what their names say
 PRODUCT, FEW_ROWS, COLUMN_SUMS, SGD = range(4)
 # Places in a record, in int64 numbers
 (_KIND, _C, _C_ROW, _A, _A_ROW, _A_K, _B, _B_K, _B_COL, _B_VEC, _M, _N, _K, _ALPHA, _BETA, _BIAS, _RELU,
