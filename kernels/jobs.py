@@ -136,14 +136,16 @@ def _work(thread, threads, sync, scratch, job, like):
             b_k, b_col, b_vec = load_int(at + 8 * _B_K), load_int(at + 8 * _B_COL), load_int(at + 8 * _B_VEC)
             alpha, beta = load(at + 8 * _ALPHA, like), load(at + 8 * _BETA, like)
             bias, relu = load_int(at + 8 * _BIAS), load_int(at + 8 * _RELU)
-            few, dots = kind == FEW_ROWS and m < _FEW and k > 1, kind == FEW_ROWS and k > 1 and b_k == 1 and a_k == 1
+            few, narrow = kind == FEW_ROWS and m < _FEW and k > 1, kind == FEW_ROWS and n < _NARROW and k > 1
             j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
-            if dots and not few and n < _NARROW:
-                i0, i1 = partition(m, 1, thread, threads), partition(m, 1, thread + 1, threads)
-                _dots(c + i0 * c_row * size, c_row, a + i0 * a_row * size, a_row, b, b_col, i1 - i0, 0, n, k, bias, like)
-            elif dots and few:
-                j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
-                call(DOTS, address_of(DOTS, like), (c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like))
+            if (few or narrow) and b_k == 1 and a_k == 1:
+                i0, i1 = 0, m
+                if few:
+                    j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
+                else:
+                    i0, i1, j0, j1 = partition(m, 1, thread, threads), partition(m, 1, thread + 1, threads), 0, n
+                call(DOTS, address_of(DOTS, like), (c + i0 * c_row * size, c_row, a + i0 * a_row * size, a_row, b, b_col,
+                                                    i1 - i0, j0, j1, k, bias, like))
             elif few and b_col == 1 and bias == 0:
                 call(SUMS_OF_ROWS, address_of(SUMS_OF_ROWS, like),
                      (scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like))
