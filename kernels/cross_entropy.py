@@ -27,7 +27,8 @@ def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:
     with p = 0 gives inf; NaN in p or t gives NaN, and so does p < 0.
     """
     make_ready(forward_entry, p.dtype)
-    make_ready(columns_entry, p.dtype)
+    if p.flags.f_contiguous and not p.flags.c_contiguous:
+        make_ready(columns_entry, p.dtype)
     return forward_entry(plain(p), plain(t))
 
 

@@ -20,7 +20,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 # Places on the board, two to each
-WORK, TILE_LOOP, PACK_COPY, PACK_COLUMNS, MACRO_KERNEL, DOTS, SUMS_OF_ROWS, COLUMN_SUMS_OF, STEP_OF_SGD = range(9)
+(WORK, TILE_LOOP, PACK_COPY, PACK_COLUMNS, MACRO_KERNEL, DOTS, SUMS_OF_ROWS, COLUMN_SUMS_OF, STEP_OF_SGD,
+ SOFTMAX_ROWS) = range(10)
 
 MATRIX, INT = typeof(Mat(0, 0, 0, 0)), types.int64
 

@@ -6,6 +6,9 @@ SVML is not in its wheels); the one below is plain arithmetic, which LLVM vector
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
+from fastnet.kernels.outline import INT, SOFTMAX_ROWS, address_of, call, outlined
+from fastnet.kernels.structs import rows_at
+from numba import types
 from numba.extending import overload
 
 BLOCK = 2048  # numbers a block of rows holds at least: enough to fill the vectors, few enough to stay in L1 cache
@@ -39,9 +42,15 @@ def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
 @jit
 def softmax_rows(y, x):
     """`softmax_forward` inside kernels: y and x C-contiguous."""
+    one = y.dtype.type(1)
+    call(SOFTMAX_ROWS, address_of(SOFTMAX_ROWS, one), (y.ctypes.data, x.ctypes.data, x.shape[0], x.shape[1], one))
+
+
+@outlined(SOFTMAX_ROWS, lambda element: (*[INT] * 4, element))
+def _softmax_rows(y_at, x_at, n, m, one):
     # Subtract, exponentiate, divide. The middle pass runs over whole blocks, so that it is as fast on rows of 5 as on
     # rows of 1000.
-    n, m = x.shape
+    y, x, zero = rows_at(y_at, n, m, one), rows_at(x_at, n, m, one), one - one
     rows = max(1, BLOCK // max(1, m))
     for start in range(0, n, rows):
         stop = min(start + rows, n)
@@ -53,7 +62,7 @@ def softmax_rows(y, x):
                 y[i, j] = x[i, j] - top
         exp_nonpositive(y[start:stop].reshape(-1))
         for i in range(start, stop):
-            total = x.dtype.type(0)
+            total = zero
             for j in range(m):
                 total += y[i, j]
             for j in range(m):
@@ -115,12 +124,17 @@ def exp_nonpositive(v):
 
     Within 1 ulp of the true value, subnormal results included; exp(-inf) = 0.
     """
-    if v.itemsize == 4:
-        for i in range(v.size):
-            v[i] = exp_f32(v[i])
-    else:
-        for i in range(v.size):
-            v[i] = exp_f64(v[i])
+    for i in range(v.size):
+        v[i] = _exp(v[i])
+
+
+def _exp(x):
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(_exp)
+def _exp_of_type(x):  # not a branch: both sides of one would be compiled
+    return (lambda x: exp_f32(x)) if x == types.float32 else (lambda x: exp_f64(x))
 
 
 # exp(x) = 2^k exp(r) with k = round(x / ln 2) and |r| <= ln 2 / 2, exp(r) by its Taylor series: 13 and 7 terms leave an

@@ -47,7 +47,7 @@ from fastnet.kernels.pieces import (
     pieces_in,
     wait_for_next,
 )
-from fastnet.kernels.simd import VECTOR_BYTES, atomic_load, cast_like, lanes, load_int
+from fastnet.kernels.simd import VECTOR_BYTES, atomic_load, cast_like, lanes, load_int, noinline
 from fastnet.kernels.structs import (
     ADAM,
     CALL,
@@ -145,6 +145,7 @@ def run_ops(team, ops, context, data, gram, hyper, rows, here, losses, one_phase
 
     Returns the position behind them.
     """
+    noinline()
     batch_size, start, stop = rows
     first, number, scales = here
     part, parts, scratch = team
