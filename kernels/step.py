@@ -15,8 +15,8 @@ update  W_l -= lr dA_l.T H_{l-1}, b_l -= lr (column sums of dA_l)  (3.9-3.11)   
 ======= =========================================================================== ==============================
 
 A thread's columns of H_0 are its columns of W_0 and W_1, so that no barrier is needed between `update` and the next
-`first`. The weights are kept transposed and in vector columns (see gemm.py) during the whole fit: `first` reads them as they
-are, `update` writes straight into them. The gradient of the input is not computed unless somebody needs it.
+`first`. The weights are kept transposed and in vector columns (see blocking.py) during the whole fit: `first` reads them as
+they are, `update` writes straight into them. The gradient of the input is not computed unless somebody needs it.
 
 The first layer can also be trained in Gram space, where its weights are never formed: see gram.py.
 """
