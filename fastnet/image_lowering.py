@@ -194,10 +194,10 @@ class Filters:
         return np.append(pack(turned).data.ravel(), np.zeros(row_length(n_i, self.lanes), value.dtype))
 
 
-def _for_each_thread(net: Lowering, size: int) -> Place:
-    """Room for so many elements per thread."""
+def _for_each_thread(net: Lowering, size: int) -> int:
+    """Elements of room for so many per thread."""
     assert net.threads is not None
-    return net.reserve(WORK, net.threads * row_length(size, net.lanes))
+    return net.threads * row_length(size, net.lanes)
 
 
 def row_length(count: int, lanes: int) -> int:
@@ -225,8 +225,10 @@ def lower_conv(layer: Any, net: Lowering, x: Buffer) -> Buffer:
     column = Matrix(W.place, net.lanes, 1, h * h * c * net.lanes)
     kernel = ops.conv_pool_op if pooled else ops.conv_op
     memory: Place | int = 0
-    if pooled and h == 3 and c >= LEAST_CHANNELS and net.dtype == np.float32:
-        kernel, memory = ops.conv_pool_winograd_op, _for_each_thread(net, memory_size(c, n_o, net.lanes))
+    transforms = h == 3 and net.dtype == np.float32
+    if transforms and c >= LEAST_CHANNELS:
+        kernel = ops.conv_pool_winograd_op if pooled else ops.conv_winograd_op
+        memory = net.reserve(WORK, _for_each_thread(net, memory_size(c, n_o, net.lanes)))
     op = net.forward(CALL, reads={x: ROWS, W: ALL, b: ALL}, writes={y: ROWS}, kernel=kernel, c=y.mat, a=x.mat, b=column,
                      bias=b.place, aux=memory, relu=int(len(absorbed) == 2), n=n_o, k=c, dims=(*dims, 0))
     products = float(r * k * n_o * c * h * h)
@@ -240,10 +242,12 @@ def lower_conv(layer: Any, net: Lowering, x: Buffer) -> Buffer:
     def backward(dy: Image) -> Image | None:
         dx = gradient_like(net, x) if x.wanted else None
         copied: Place | int = 0
-        if dx is not None:
-            copied = net.reserve(WORK, W.packing.copy_size(W.shape))
-            W.copy.append(copied)
         way = way_back(h, c, net.lanes, dx is not None) if pooled else LISTS
+        choice = way if pooled else int(transforms and n_o >= LEAST_CHANNELS and dx is not None)
+        if dx is not None:
+            behind = 0 if pooled or not choice else _for_each_thread(net, memory_size(n_o, c, net.lanes))
+            copied = net.reserve(WORK, W.packing.copy_size(W.shape) + behind)
+            W.copy.append(copied)
         groups, group = groups_of(net)
         size = W.size if way == LANES else n_o * h * length
         sums = net.reserve(WORK, groups * (size + row_length(n_o, net.lanes)))
@@ -252,7 +256,7 @@ def lower_conv(layer: Any, net: Lowering, x: Buffer) -> Buffer:
         net.backward(CALL, reads={x: ROWS, y: ROWS, copied: ALL}, writes=written,
                      kernel=ops.conv_pool_back_op if pooled else ops.conv_back_op,
                      c=dx.mat if dx else Matrix(Place(DATA, 0), 0), a=x.mat, b=dy.mat,
-                     bias=sums, aux=y.place, packed=copied, relu=op["relu"], n=n_o, k=c, group=group, dims=(*dims, way))
+                     bias=sums, aux=y.place, packed=copied, relu=op["relu"], n=n_o, k=c, group=group, dims=(*dims, choice))
         net.update(CALL, split=TEAM, reads={}, writes={sums: ALL, room: COLUMNS, W: COLUMNS, b: COLUMNS, copied: COLUMNS},
                    kernel=ops.conv_update_op, c=Matrix(W.place, 0), a=Matrix(sums, 0), b=Matrix(room, 0), bias=b.place,
                    aux=net.gradient_of(W), packed=copied, n=n_o, k=c, group=group, dims=(way, *dims[1:], copy))
@@ -282,7 +286,7 @@ def lower_relu(net: Lowering, x: Image) -> Image:
     if net.layer in net.absorbed:
         return x
     made = net.writer_of(x, CALL)
-    if made is not None and made["kernel"] in (ops.conv_op, ops.conv_pool_op, ops.conv_pool_winograd_op):
+    if made is not None and made["kernel"] in ops.CONVOLUTIONS:
         made["relu"] = 1
         return x
     c, r, k = x.shape

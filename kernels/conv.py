@@ -295,6 +295,8 @@ def _in_order(rows):
 
 # --- the same names in compiled code, on the calling thread ---------------------------------------------------------
 
+_way_back = jit(way_back)
+
 
 @jit
 def _forward_here(y, x, filters, bias, n_o, h):
@@ -343,7 +345,7 @@ def _compiled_backward(dx, dW, db, dy, x, W):
         result, filters, bias, weights = to_write(dx), to_write(dW), to_write(db), to_read(W)
         width = lanes(W.dtype.type(0))
         rows, turned = _pack_rows(weights, width), _pack_turned(weights, width)
-        way = way_back(W.shape[2], W.shape[1], width, True)
+        way = _way_back(W.shape[2], W.shape[1], width, True)
         sums, columns, biases = _gradients(weights, len(x), rows.shape[2], way, width)
         _backward(0, 1, np.zeros(0, np.int64), 0, result, sums, columns, biases, to_read(dy), to_read(x), rows, turned,
                   W.shape[2], way)

@@ -39,7 +39,6 @@ _CHANNELS = 32  # whose filters stay in the L1 cache while all windows go past
 MEMORY = _ENTRIES * (2 * VECTOR_BYTES + 8) + 2 * VECTOR_BYTES + 16 * _WINDOWS
 
 
-@jit
 def way_back(h, c, width, wanted):
     """Which of the ways suits filters of side h and c channels, `width` lanes; `wanted` is whether dx is."""
     if not AVAILABLE or h != 3:

@@ -25,7 +25,7 @@ from fastnet.kernels.conv_image import (
     to_frame,
 )
 from fastnet.kernels.conv_simd import load_byte, store_byte
-from fastnet.kernels.conv_winograd import memory_size, winograd_conv, winograd_filters
+from fastnet.kernels.conv_winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
 from fastnet.kernels.ops import descend
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
 from fastnet.kernels.structs import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at
@@ -88,6 +88,21 @@ def conv_op(op, context, start, stop, one):
 
 
 @op_kernel
+def conv_winograd_op(op, context, start, stop, one):
+    """As `conv_op`, by Winograd's algorithm; at `aux` each thread has memory for it, `memory_size` elements."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.n, o.k, o.dims[4], o.dims[5]
+    memory = o.aux + now.thread * whole_vectors(memory_size(c, n_o, lanes(one)), one) * size
+    if now.begins:
+        winograd_filters(memory, o.b.at, c, n_o, one - one)
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, 1, c, one)
+        y = image_at(o.c, now.thread, number, one) + of_y * (o.c.col + n_o) * size
+        winograd_plain_conv(y, o.c.col, x, o.a.col, memory, o.b.at, o.bias, r, k, c, n_o, o.relu, one - one)
+
+
+@op_kernel
 def conv_pool_op(op, context, start, stop, one):
     """C = the maxima of 2 x 2 windows of the convolution of images A with filters B, plus bias, perhaps after ReLU.
 
@@ -123,6 +138,9 @@ def conv_pool_winograd_op(op, context, start, stop, one):
                              o.relu, one - one)
 
 
+CONVOLUTIONS = conv_op, conv_winograd_op, conv_pool_op, conv_pool_winograd_op  # which have ReLU at their end
+
+
 @op_kernel
 def conv_pool_back_op(op, context, start, stop, one):
     """The way back through `conv_pool_op`: the group's dW and db, and C = the gradient of the images A, if C is wanted.
@@ -153,7 +171,8 @@ def conv_pool_back_op(op, context, start, stop, one):
 def conv_back_op(op, context, start, stop, one):
     """The way back through `conv_op`; as `conv_pool_back_op`, but that `packed` holds the turned filters in vector columns.
 
-    B, the gradient of what lies at `aux`, is changed: it becomes 0 where ReLU cut off, and in the frame.
+    B, the gradient of what lies at `aux`, is changed: it becomes 0 where ReLU cut off, and in the frame. With a choice of 1,
+    C is computed by Winograd's algorithm, for which each thread has memory behind `packed`.
     """
     o, now = op_at(op), context_at(context)
     zero = one - one
@@ -161,6 +180,9 @@ def conv_back_op(op, context, start, stop, one):
     r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
     dW, db = gradient_of_group(o, now.block, 0, one)
     no_bias = o.packed + h * h * n_o * whole_vectors(c, one) * size
+    memory = no_bias + (whole_vectors(c, one) + now.thread * whole_vectors(memory_size(n_o, c, lanes(one)), one)) * size
+    if o.dims[7] and now.begins:
+        winograd_filters(memory, o.packed, n_o, c, zero)
     for number in range(stop - start):
         x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
         frame = image_at(o.b, now.thread, number, one)
@@ -174,8 +196,11 @@ def conv_back_op(op, context, start, stop, one):
         add_channel_sums(db, dy, o.b.col, r, k, n_o, zero)
         if o.c.at != 0:
             dx = image_at(o.c, now.thread, number, one) + of_x * (o.c.col + c) * size
-            plain_conv(dx, o.c.col, patches(frame, o.b.col, of_y, h // 2, n_o, one), o.b.col, o.packed, no_bias,
-                       r, k, n_o, c, h, 0, zero)
+            dy_at = patches(frame, o.b.col, of_y, h // 2, n_o, one)
+            if o.dims[7]:
+                winograd_plain_conv(dx, o.c.col, dy_at, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
+            else:
+                plain_conv(dx, o.c.col, dy_at, o.b.col, o.packed, no_bias, r, k, n_o, c, h, 0, zero)
 
 
 @jit

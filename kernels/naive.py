@@ -224,6 +224,7 @@ def conv_back_op(dx, dW, db, dy, y, x, W, relu):
     conv_backward(dx, dW, db, np.where(np.asarray(y) > 0, dy, 0) if relu else dy, x, W)
 
 
+conv_winograd_op = conv_op
 conv_pool_op = conv_pool_winograd_op = conv_pool_forward
 conv_pool_back_op = conv_pool_backward
 

@@ -96,10 +96,11 @@ class Convolution:
         """dx, dW, db."""
         n, c, n_o, h, _, _ = self.sizes
         dx = Images(*self.x.shape, self.x.f, self.dtype, fill=GUARD)
-        columns = way == conv_avx512.LANES
+        columns = way == conv_avx512.LANES and copy == conv_ops.ROWS
         size = (self.filters.size - self.whole) if columns else n_o * h * self.length
         sums = np.full(size + self.whole + self.lanes, GUARD, self.dtype)
-        packed = np.append(Filters(self.lanes, copy).copy(self.W), np.zeros(self.lanes, self.dtype))
+        behind = conv_winograd.memory_size(n_o, c, self.lanes) if copy == conv_ops.TURNED else 0
+        packed = np.append(Filters(self.lanes, copy).copy(self.W), np.zeros(behind + self.lanes, self.dtype))
         run(kernel, self.dtype, n, c=dx.mat if wanted else (0, 0, 0, 0), b=self.dy.mat, bias=sums.ctypes.data,
             aux=self.y.flat.ctypes.data, packed=packed.ctypes.data, relu=relu, **self.fields(way))
         if columns:
@@ -136,21 +137,33 @@ def terms(case):
 
 @given(convolutions(pooled=False), st.booleans())
 def test_convolution_and_its_way_back(case, relu):
-    _, c, _, h, _, _ = case.sizes
-    case.forward(conv_ops.conv_op, relu)
-    y = np.ascontiguousarray(case.y.images)
-    exact, sizes = np.empty(y.shape), np.empty(y.shape)
+    _, c, n_o, h, _, _ = case.sizes
+    exact, sizes = np.empty(case.y.shape), np.empty(case.y.shape)
     naive.conv_op(exact, case.x.images, case.W, case.b, relu)
     naive.conv_op(sizes, np.abs(case.x.images), np.abs(case.W), np.abs(case.b), False)
-    assert np.all(np.abs(y - exact) <= (c * h * h + 2) * eps(y) * sizes)
+    memory = np.zeros(conv_winograd.memory_size(c, n_o, case.lanes) + case.lanes, case.dtype)
+    for kernel in (conv_ops.conv_winograd_op, conv_ops.conv_op)[h != 3:]:
+        case.y.flat[...] = 0
+        case.forward(kernel, relu, memory.ctypes.data)
+        y = np.ascontiguousarray(case.y.images)
+        bound = sizes if kernel is conv_ops.conv_op else sizes.max()  # Winograd's errors are of the window around
+        assert np.all(np.abs(y - exact) <= (c * h * h + 2) * eps(y) * bound)
+        assert np.count_nonzero(case.y.frames) == np.count_nonzero(y)  # the frame stays 0
     case.dy.flat[...] = GUARD  # around the images, too
     case.dy.images[...] = dy = case.rng.standard_normal(y.shape).astype(case.dtype)
 
     def twin(*arrays):
         naive.conv_back_op(*arrays[:4], y, *arrays[4:], relu)
 
-    found = case.back(conv_ops.conv_back_op, relu, 0, conv_ops.TURNED, True)
-    assert_sums(found, twin, (dy, case.x.images, case.W), terms(case))
+    for winograd in range(1 + (h == 3)):
+        found = case.back(conv_ops.conv_back_op, relu, winograd, conv_ops.TURNED, True)
+        if winograd:  # as above
+            exact, sizes = np.empty(case.x.shape), np.empty(case.x.shape)
+            naive.conv_backward_input(exact, np.where(y > 0, dy, 0) if relu else dy, case.W)
+            naive.conv_backward_input(sizes, np.abs(dy), np.abs(case.W))
+            assert np.all(np.abs(found[0] - exact) <= (n_o * h * h + 2) * eps(y) * sizes.max())
+            found[0][...] = exact
+        assert_sums(found, twin, (dy, case.x.images, case.W), terms(case))
 
 
 @given(convolutions(pooled=True), st.booleans(), st.booleans())
