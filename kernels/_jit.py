@@ -1,5 +1,4 @@
 """The one place that decides how kernels are compiled; `_cache` decides where the compiled code is kept."""
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +6,7 @@ import numpy as np
 from fastnet.kernels._cache import CACHE, KernelCache
 from numba import config, from_dtype, njit, types
 from numba.core.ccallback import CFunc
+from numba.core.compiler_lock import global_compiler_lock
 
 if vars(config)["DISABLE_JIT"]:
     raise ImportError("fastnet's kernels are compiled by Numba, which NUMBA_DISABLE_JIT has turned off here: unset it, or "
@@ -44,12 +44,11 @@ class AddressedKernel:
     def __init__(self, function: Callable, signature: Callable[[types.Type], tuple]) -> None:
         self.function, self.signature = function, signature
         self._compiled: dict[types.Type, CFunc] = {}
-        self._compiling = threading.Lock()
 
     def address(self, dtype: np.dtype) -> int:
         """Where the version for elements of `dtype` is; compiled, or taken from the cache, when it is first asked for."""
         element = from_dtype(dtype)
-        with self._compiling:
+        with global_compiler_lock:  # which Numba does not hold while it reads its cache and links: two threads may be here
             if element not in self._compiled:
                 compiled = CFunc(self.function, (self.signature(element), types.void), {},
                                  {"nopython": True, "error_model": "numpy", "fastmath": FASTMATH})
