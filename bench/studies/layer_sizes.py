@@ -11,7 +11,7 @@ In pieces, for a machine that is quiet for a few minutes at a time only; then on
     python -m bench.studies.layer_sizes --merge small.csv large.csv --picture docs/img/layer_sizes.svg
 
 The ratio is NumPy's time / fastnet's; both compute the same, in the same dtype, from the same arrays. Each number is the
-best of many short turns, which alternate.
+best of many short turns, which alternate; where files that are merged hold the same comparison, of all their turns.
 """
 from __future__ import annotations
 
@@ -138,12 +138,15 @@ def save(rows: list[Row], path: str) -> None:
 
 
 def merge(paths: Iterable[str]) -> list[Row]:
-    """Rows of several files; of the same comparison, the last counts."""
-    found = {}
+    """Rows of several files; of the same comparison, the best times of each side count."""
+    found: dict[tuple[str, str, str, int], tuple[float, float]] = {}
     for path in paths:
         for name, dtype, layout, size, ratio, seconds in csv.reader(Path(path).read_text(encoding="utf-8").splitlines()):
-            found[name, dtype, layout, int(size)] = Row(name, dtype, layout, int(size), float(ratio), float(seconds))
-    return sorted(found.values(), key=lambda row: row.size)
+            key, mine = (name, dtype, layout, int(size)), float(seconds)
+            best_of_mine, best_of_numpys = found.get(key, (mine, float(ratio) * mine))
+            found[key] = min(best_of_mine, mine), min(best_of_numpys, float(ratio) * mine)
+    rows = [Row(*key, numpys / mine, mine) for key, (mine, numpys) in found.items()]
+    return sorted(rows, key=lambda row: row.size)
 
 
 def picture(rows: list[Row], path: str) -> None:
