@@ -10,7 +10,9 @@ from fastnet.sweep import plot
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99, 0.9999])
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 9, 10, 29, 100, 1001])
 def test_quantile_is_scipy_s(freedom, confidence):
-    assert _student.quantile(freedom, confidence) == pytest.approx(stats.t.ppf((1 + confidence) / 2, freedom), rel=1e-11)
+    """Judged by SciPy's distribution function: its own quantiles were right to 1e-8 only in earlier versions."""
+    beyond = stats.t.sf(_student.quantile(freedom, confidence), freedom)
+    assert 2 * beyond == pytest.approx(1 - confidence, rel=1e-11)
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 30])
@@ -19,7 +21,7 @@ def test_interval_is_scipy_s(n, rng):
     mean, low, high = _student.interval(values)
     assert mean == pytest.approx(values.mean())
     expected = stats.t.interval(0.95, n - 1, values.mean(), stats.sem(values))
-    assert (low, high) == pytest.approx(expected, rel=1e-11)
+    assert (low, high) == pytest.approx(expected, rel=1e-9)
 
 
 def test_it_is_used_everywhere():

@@ -112,7 +112,7 @@ def test_all_combinations_are_single_fits(tmp_path):
     with pytest.raises(ValueError, match=r"there is no batch size 64\. There is: 8, 16"):
         result.suggest(batch_size=64)
     figure = result.plot()
-    assert len(figure.axes) == 6 * 3 and "best 6 of 16" in figure.get_suptitle()
+    assert len(figure.axes) == 6 * 3 and any("best 6 of 16" in text.get_text() for text in figure.texts)
     limits = {axes.get_ylim() for axes in figure.axes[2::3]}
     assert len(limits) == 1  # networks and settings are compared by eye
 
