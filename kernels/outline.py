@@ -17,6 +17,7 @@ from fastnet.kernels.structs import Mat
 from fastnet.kernels.threads import KERNELS, set_kernel
 from numba import typeof, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
 # Places on the board, two to each
@@ -47,8 +48,8 @@ def outlined(number: int, signature: Callable[[types.Type], tuple]) -> Callable[
 
 def prepare(number: int, dtype: np.dtype) -> None:
     """Have the address of a kernel on the board."""
-    address = _kernels[number](dtype)  # may take seconds; who comes at the same time waits for the same lock
-    set_kernel(_place(number, dtype.itemsize), address)
+    with global_compiler_lock:  # may take seconds, and neither Numba's cache nor LLVM's linker stands two at a time
+        set_kernel(_place(number, dtype.itemsize), _kernels[number](dtype))
 
 
 def _place(number: int, size: int) -> int:
