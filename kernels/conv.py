@@ -162,9 +162,9 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     windows = (r // 2) * (k // 2)
     pooled, bits = np.empty(windows * n_o + 2 * width, sums.dtype), np.empty(windows * bits_col + 64, np.uint8)
     memory = np.empty(MEMORY + 64, np.uint8)
-    memory_at = (memory.ctypes.data + 63) // 64 * 64
     no_bias = np.zeros((n_i + width - 1) // width * width, sums.dtype)
     transformed = np.empty(memory_size(n_o, n_i, width) if h == 3 and n_o >= LEAST_CHANNELS and size == 4 else 0, sums.dtype)
+    # Numba frees an array after its last use, and an address is none: each of these is named again where it is needed
     x_row, dy_row = (k + 2 * f) * n_i, (k + 2 * f) * n_o
     image, patches, middle = frame.ctypes.data, gradient.ctypes.data, gradient.ctypes.data + f * (dy_row + n_o) * size
     moderate, is_ready = is_moderate(rows.ctypes.data, rows.size, zero), False
@@ -179,7 +179,7 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 clear(back.ctypes.data, (r + 2 * f) * x_row, zero)
                 pooled_conv_back(way, back.ctypes.data, columns[chunk].ctypes.data if way == LANES else dW, db, length,
                                  pooled.ctypes.data, k // 2 * n_o, bits.ctypes.data, bits_col, image, x_row,
-                                 rows.ctypes.data, r, k, n_i, n_o, h, memory_at, zero)
+                                 rows.ctypes.data, r, k, n_i, n_o, h, (memory.ctypes.data + 63) // 64 * 64, zero)
                 from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
                 continue
             dense_conv_back(dW, length, middle, dy_row, image, x_row, r, k, n_i, n_o, h, zero)
