@@ -7,12 +7,16 @@
 It builds the source distribution and, from it, the wheel; checks their metadata; installs the wheel beside Hugging
 Face's `kernels`, which has the import name that the folder of kernels has in a checkout, in both orders, with either
 uninstalled; and runs the tests of each in an environment of its own outside the checkout, both at once, since most of a
-test keeps one core busy. With --jobs 1, one after the other.
+test keeps one core busy. With --jobs 1, one after the other. With --work FOLDER the environments and the tests' output stay
+there, to follow a suite, or to run a test that failed once more:
+
+    cd FOLDER/tests-alone && ../of-wheel/bin/python -m pytest tests/test_cache.py
 """
 from __future__ import annotations
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import shutil
 import subprocess
@@ -119,6 +123,7 @@ def test(prepared: dict[str, tuple[Path, Path]], work: Path, arguments: list[str
 
     def run_one(name: str) -> bool:
         python, folder = prepared[name]
+        print(f"release-check: the tests of the {name}; what they print: {work / f'{name}.log'}", flush=True)
         with open(work / f"{name}.log", "w", encoding="utf-8") as log:
             try:
                 run(python, "-m", "pytest", "-q", "-rs", *arguments, cwd=folder, log=log)
@@ -159,12 +164,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tag", help="the tag that is being released")
     parser.add_argument("--dist", type=Path, metavar="FOLDER", help="leave the distributions here")
+    parser.add_argument("--work", type=Path, metavar="FOLDER", help="work in this new folder, and leave it there")
     parser.add_argument("--jobs", type=int, default=2, help="how many suites run at once (default: %(default)s)")
     parser.add_argument("pytest", nargs="*", help="arguments for pytest, behind --")
     options = parser.parse_args()
     check_version(options.tag)
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
+    if options.work is not None:
+        options.work.mkdir(parents=True)
+    with contextlib.nullcontext(options.work) if options.work is not None else tempfile.TemporaryDirectory() as folder:
+        work = Path(folder).resolve()
         work.chmod(0o755)  # run by root, some tests become another user, who must find what is installed
         sdist, wheel = build(work)
         test_beside(wheel, work)
