@@ -94,12 +94,16 @@ def check_version(tag: str | None) -> None:
 
 
 def prepare_sdist(sdist: Path, work: Path) -> tuple[Path, Path]:
-    """Install the source distribution and unpack it: the interpreter, and the folder whose tests it is to pass."""
+    """Unpack the source distribution and install it editable, as developers do: the interpreter, and the folder.
+
+    Tests of what is installed make environments that see the packages of this one, but must not find the
+    package there. That it can be installed as it is, the wheel shows, which is built from it.
+    """
     environment = Environment(work / "of-sdist")
-    environment.pip("install", f"{sdist}[test]")
     with tarfile.open(sdist) as archive:
         archive.extractall(work / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     folder, = (work / "unpacked").iterdir()
+    environment.pip("install", "-e", f"{folder}[test]")
     return environment.python, folder
 
 
