@@ -31,6 +31,7 @@ JOBS = sizes(
     Job("faces", FACES, 2500, 128, 1, ("torch", "channels_last")),
     Job("wide", WIDE, 2500, 128, 1, ("torch", "channels_last")),
     Job("cifar, batch 8", CIFAR, 2500, 8, 1, ("torch", "channels_last")),
+    Job("no pools", CIFAR._replace(pool=1), 640, 128, 1, ("torch", "channels_last")),
     tiny=Job("tiny", peers.Network((2, 8, 8), (3, 4), 3), 12, 5, 2, ("layers", "torch", "channels_last", "jax", "numpy")))
 RATE = 0.05
 

@@ -13,21 +13,23 @@ Weights = list[tuple[np.ndarray, np.ndarray]]
 
 
 class Network(NamedTuple):
-    """Convolutions of 3 x 3 pixels with `channels`, each with ReLU and a pool of 2, then a fully connected layer."""
+    """Convolutions of 3 x 3 pixels with `channels`, each with ReLU and a pool, then a fully connected layer."""
 
     shape: tuple[int, int, int]  # of an image
     channels: tuple[int, ...]
     classes: int = 5
+    pool: int = 2  # 1: none
 
     def sizes(self) -> list[tuple[int, int, int]]:
         """Channels in and out, and the side of the images, of each convolution; images are square."""
         inputs = (self.shape[0], *self.channels[:-1])
-        return [(n_i, n_o, self.shape[1] >> i) for i, (n_i, n_o) in enumerate(zip(inputs, self.channels, strict=True))]
+        return [(n_i, n_o, self.shape[1] // self.pool ** i)
+                for i, (n_i, n_o) in enumerate(zip(inputs, self.channels, strict=True))]
 
     @property
     def features(self) -> int:
         """Inputs of the fully connected layer."""
-        return self.channels[-1] * (self.shape[1] >> len(self.channels)) ** 2
+        return self.channels[-1] * (self.shape[1] // self.pool ** len(self.channels)) ** 2
 
     def operations(self, sparse: bool = False, winograd: bool = False) -> float:
         """Number of operations of a training step, for one image.
@@ -39,7 +41,7 @@ class Network(NamedTuple):
         for i, (n_i, n_o, side) in enumerate(self.sizes()):
             dense = 18.0 * n_i * n_o * side * side
             forward = dense * 16 / 36 if winograd and n_i >= LEAST_CHANNELS else dense
-            total += forward + dense * (2 if i else 1) / (4 if sparse else 1)
+            total += forward + dense * (2 if i else 1) / (4 if sparse and self.pool == 2 else 1)
         return total
 
 
@@ -57,13 +59,19 @@ def workload(network: Network, n: int, dtype: Any, seed: int = 0) -> tuple[np.nd
     return x.astype(dtype), np.eye(network.classes, dtype=dtype)[labels], weights
 
 
-def fastnet_model(weights: Weights) -> Any:
+def pool_of(x: np.ndarray, weights: Weights) -> int:
+    """The side of the pools of a network for images x: 2, or 1 if it has none."""
+    return 1 if weights[-1][0].shape[1] == len(weights[-2][0]) * x[0, 0].size else 2
+
+
+def fastnet_model(weights: Weights, pool: int = 2) -> Any:
     """Our network with these weights."""
     import fastnet
 
     layers: list[Any] = []
     for W, _ in weights[:-1]:
-        layers += [fastnet.ConvLayer(W.shape[1], W.shape[0], 3, W.dtype, 0), fastnet.ReluLayer(), fastnet.MaxPoolLayer(2)]
+        layers += [fastnet.ConvLayer(W.shape[1], W.shape[0], 3, W.dtype, 0), fastnet.ReluLayer()]
+        layers += [fastnet.MaxPoolLayer(pool)] if pool > 1 else []
     W = weights[-1][0]
     layers += [fastnet.FlattenLayer(), fastnet.FullLayer(W.shape[1], W.shape[0], W.dtype, 0), fastnet.SoftMaxLayer()]
     for layer, (W, b) in zip([layer for layer in layers if hasattr(layer, "W")], weights, strict=True):
@@ -73,12 +81,12 @@ def fastnet_model(weights: Weights) -> Any:
 
 def fastnet_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: float, batch_size: int) -> np.ndarray:
     """`Sequential.fit`."""
-    return fastnet_model(weights).fit(x, t, epochs=epochs, lr=lr, batch_size=batch_size, progress=False)
+    return fastnet_model(weights, pool_of(x, weights)).fit(x, t, epochs=epochs, lr=lr, batch_size=batch_size, progress=False)
 
 
 def layers_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: float, batch_size: int) -> np.ndarray:
     """A loop by hand over our layers."""
-    model, losses = fastnet_model(weights), []
+    model, losses = fastnet_model(weights, pool_of(x, weights)), []
     for _ in range(epochs):
         of_batches = []
         for rows in batches(len(x), batch_size):
@@ -95,13 +103,14 @@ def torch_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: f
     import torch
 
     modules: list[Any] = []
+    pools = [torch.nn.MaxPool2d(2)] if pool_of(x, weights) == 2 else []
     for W, b in weights:
         made = (torch.nn.Conv2d(W.shape[1], W.shape[0], 3, padding=1) if W.ndim == 4
                 else torch.nn.Linear(W.shape[1], W.shape[0])).to(torch.from_numpy(W).dtype)
         with torch.no_grad():
             made.weight.copy_(torch.from_numpy(W))
             made.bias.copy_(torch.from_numpy(b[0]))
-        modules += [made, torch.nn.ReLU(), torch.nn.MaxPool2d(2)] if W.ndim == 4 else [torch.nn.Flatten(), made]
+        modules += [made, torch.nn.ReLU(), *pools] if W.ndim == 4 else [torch.nn.Flatten(), made]
     network, images = torch.nn.Sequential(*modules), torch.from_numpy(x)
     if channels_last:
         network = network.to(memory_format=torch.channels_last)
@@ -161,7 +170,7 @@ def jax_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: flo
 def numpy_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: float, batch_size: int) -> np.ndarray:
     """Vectorised NumPy in the dtype of x: patches by sliding windows, one product per layer."""
     weights = [(W.astype(x.dtype), b.astype(x.dtype)) for W, b in weights]
-    losses = []
+    losses, pool = [], pool_of(x, weights)
     for _ in range(epochs):
         of_batches = []
         for rows in batches(len(x), batch_size):
@@ -170,7 +179,7 @@ def numpy_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: f
                 n, _, side, _ = images.shape
                 patches = _patches(images)
                 y = np.maximum(patches @ W.reshape(len(W), -1).T + b, 0).transpose(0, 2, 1)
-                windows = y.reshape(n, len(W), side // 2, 2, side // 2, 2)
+                windows = y.reshape(n, len(W), side // pool, pool, side // pool, pool)
                 images = windows.max(axis=(3, 5))
                 tape.append((patches, windows, images))
             h, (W, b) = images.reshape(len(images), -1), weights[-1]
@@ -183,7 +192,7 @@ def numpy_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: f
             for number in reversed(range(len(tape))):
                 (patches, windows, top), (W, b) = tape[number], weights[number]
                 spread = ((windows == top[:, :, :, None, :, None]) & (windows > 0)) * dy[:, :, :, None, :, None]
-                n, n_o, side = len(top), len(W), 2 * top.shape[2]
+                n, n_o, side = len(top), len(W), pool * top.shape[2]
                 spread = spread.reshape(n, n_o, side, side)
                 flat = spread.transpose(0, 2, 3, 1).reshape(-1, n_o)
                 dW = (flat.T @ patches.reshape(len(flat), -1)).reshape(W.shape)
