@@ -7,7 +7,8 @@ maximum moves the filter by a row or by a pixel: four rows, and each of them twi
 from fastnet.kernels._jit import jit
 from fastnet.kernels.conv_avx512 import places_of, walk
 from fastnet.kernels.conv_simd import const
-from fastnet.kernels.simd import VECTOR_BYTES, Emit, lane_count, lanes, noinline
+from fastnet.kernels.outline import FEW_BACK, INT, address_of, call, outlined
+from fastnet.kernels.simd import VECTOR_BYTES, Emit, lane_count, lanes
 from numba import types
 from numba.extending import intrinsic
 
@@ -17,7 +18,12 @@ _CHANNELS = 64  # bits of a mask
 @jit
 def few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero):
     """dx += for one image; arguments as of `conv_image.list_back`. row_length is one vector or two."""
-    noinline()
+    call(FEW_BACK, address_of(FEW_BACK, zero),
+         (dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero))
+
+
+@outlined(FEW_BACK, lambda element: (*[INT] * 12, element))
+def _few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero):
     width = lanes(zero)
     size = VECTOR_BYTES // width
     for i in range(r // 2):

@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 # Places on the board, two to each
 (WORK, TILE_LOOP, PACK_COPY, PACK_COLUMNS, MACRO_KERNEL, DOTS, SUMS_OF_ROWS, COLUMN_SUMS_OF, STEP_OF_SGD,
- SOFTMAX_ROWS) = range(10)
+ SOFTMAX_ROWS, PLAIN_CONV, LIST_BACK, LANES_BACK, MASKS_BACK, FEW_BACK, WINOGRAD) = range(16)
 
 MATRIX, INT = typeof(Mat(0, 0, 0, 0)), types.int64
 
