@@ -10,6 +10,7 @@ False or TypeError, before it has changed anything: then the layer checks everyt
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels._layout import for_dtypes, make_ready
+from fastnet.kernels._waiting import clock
 from fastnet.kernels.blocking import KC, gemm, partition
 from fastnet.kernels.outline import (
     COLUMN_SUMS_OF,
@@ -39,6 +40,7 @@ from fastnet.kernels.threads import (
     JOB,
     KERNELS,
     LEAST,
+    PACE,
     SCRATCH_BYTES,
     address_of_kernel,
     caller,
@@ -295,11 +297,10 @@ def _finish(caller, work, like):
     function = load_int(board + 8 * (KERNELS + 2 * WORK + (VECTOR_BYTES // lanes(like)) // 8))
     if function == 0:
         return False
-    alone = load_int(board + 8 * ALONE)
     if work < load_int(board + 8 * LEAST):
         return run_compiled(caller, function, caller + JOB, 1)
-    if work < _SHORT and alone > 0:  # results do not depend on the number of threads
-        store_int(board + 8 * ALONE, alone - 1)
+    until = load_int(board + 8 * ALONE)
+    if work < _SHORT and until > 0 and clock(board, caller + PACE) < until:  # the same bits by any number of threads
         return run_compiled(caller, function, caller + JOB, 1)
     return run_compiled(caller, function, caller + JOB, 1 << 30)
 

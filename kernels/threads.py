@@ -24,7 +24,7 @@ import numpy as np
 from fastnet.kernels import _waiting, pieces
 from fastnet.kernels._jit import jit
 from fastnet.kernels._system import available_cores
-from fastnet.kernels._waiting import GET_AFFINITY, GET_CPU, SET_AFFINITY, wait_until, wake
+from fastnet.kernels._waiting import GET_AFFINITY, GET_CPU, SET_AFFINITY, clock, wait_until, wake
 from fastnet.kernels.simd import BOARD_SYMBOL, atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
 from numba import types
 
@@ -40,7 +40,7 @@ _STARTED, _ENDED = 1, 2  # values of _STATE
 
 # The board, int64, belongs to the process, and places 8 to 15 to `_waiting`
 _SHARE, _WORKERS, LEAST = 0, 1, 2  # LEAST: multiply-adds from which a job is divided among threads
-_PENALTY, ALONE = 6, 7  # ALONE: so many short jobs to come are not divided, as the last was held up; see `_judge`
+_PENALTY, ALONE = 6, 7  # nanoseconds; ALONE: until when short jobs are not divided, as one was held up; see `_judge`
 _BUSY = 16
 _FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # of the call that the workers are in; function 0: Python knows it
 KERNELS = 40  # addresses of kernels that compiled code calls, see `outline`
@@ -53,7 +53,7 @@ _OWN_SYNC = _WORKER + _MOST * _WORKER_SIZE  # for calls of compiled code
 # scratch. It is known by the address of the scratch.
 _HEADER, PACE, JOB = 1280, -1408, -768
 _LEAST_WORK = 1 << 18
-_MOST_PENALTY = 255
+_FIRST_PENALTY, _MOST_PENALTY = 200_000, 50_000_000  # nanoseconds
 
 
 # --- in compiled code: sync and board as addresses ------------------------------------------------------------------
@@ -122,9 +122,12 @@ def run_compiled(caller, function, job, most):
             sync = board + 8 * _OWN_SYNC
             _clear(sync, board)
             pieces.begin(board, sync, threads)
+            before = clock(board, caller + PACE)
             _start(board, function, job, sync, threads)
             call_kernel(function, 0, threads, sync, caller, job)
-            _judge(board, _join(board, sync, threads - 1))
+            done = clock(board, caller + PACE)
+            slept = _join(board, sync, threads - 1)
+            _judge(board, threads, done - before, clock(board, caller + PACE) - done if slept else 0, done)
             return True
     _clear(caller - _HEADER, board)
     call_kernel(function, 0, 1, caller - _HEADER, caller, job)
@@ -193,16 +196,27 @@ def _join(board, sync, others):
 
 
 @jit
-def _judge(board, late):
-    """Learn from a call: where a worker came so late that its caller went to sleep, others keep its core busy.
+def _judge(board, threads, part, waited, now):
+    """Learn from a call: where its caller waited so long that it had better done all of it alone, others keep a core busy.
 
-    A wait of a millisecond is nothing beside a long product, and many times a short one. So the short jobs that follow are
-    not divided: 1 at first, then 3, 7, ... up to 255, as long as the tries between them are late too.
+    A wait of a millisecond is nothing beside a long product, and many times a short one. So the short jobs of the next
+    0.2 ms are not divided, and for twice as long whenever the next try is late too, up to 50 ms.
+
+    Parameters
+    ----------
+    board, threads : int64
+        Of the call.
+    part, waited, now : int64
+        Nanoseconds that the caller worked at its part, and then waited for the others; and the time between the two.
     """
-    penalty = load_int(board + 8 * _PENALTY)
-    penalty = min(_MOST_PENALTY, 2 * penalty + 1) if late else penalty // 2
+    penalty, until = load_int(board + 8 * _PENALTY), load_int(board + 8 * ALONE)
+    if waited <= part * (threads - 1):
+        if penalty > 0:
+            store_int(board + 8 * _PENALTY, penalty // 2)
+        return
+    penalty = max(_FIRST_PENALTY, min(_MOST_PENALTY, 2 * penalty)) if now - until < _MOST_PENALTY else _FIRST_PENALTY
     store_int(board + 8 * _PENALTY, penalty)
-    store_int(board + 8 * ALONE, penalty if late else 0)
+    store_int(board + 8 * ALONE, now + waited + penalty)
 
 
 @jit

@@ -193,16 +193,23 @@ def test_compiled_calls_of_several_python_threads_at_once():
 def test_a_late_worker_has_short_jobs_run_alone_for_a_while():
     board, address = threads._board, threads._board_address
     before = board[[threads._PENALTY, threads.ALONE]].copy()
+    milli, now = 1_000_000, 10**15
     try:
         board[threads._PENALTY] = board[threads.ALONE] = 0
         seen = []
-        for late in (True, True, True, False, True):
-            threads._judge(address, late)
-            seen.append((int(board[threads._PENALTY]), int(board[threads.ALONE])))
-        assert seen == [(1, 1), (3, 3), (7, 7), (3, 0), (7, 7)]
-        board[threads._PENALTY] = 200
-        threads._judge(address, True)
-        assert board[threads.ALONE] == 255
+        for waited in (11 * milli, 11 * milli, 10 * milli, 0, 11 * milli):  # 10 ms is what was gained by dividing
+            threads._judge(address, 2, 10 * milli, waited, now)
+            seen.append((int(board[threads._PENALTY]), int(board[threads.ALONE]) - now - 11 * milli))
+        assert seen == [(200_000, 200_000), (400_000, 400_000), (200_000, 400_000), (100_000, 400_000), (200_000, 200_000)]
+        board[threads._PENALTY], board[threads.ALONE] = 40 * milli, now - milli
+        threads._judge(address, 2, milli, 2 * milli, now)
+        assert board[threads.ALONE] == now + 2 * milli + 50 * milli  # never longer
+        board[threads._PENALTY], board[threads.ALONE] = 50 * milli, now - 60 * milli
+        threads._judge(address, 2, milli, 2 * milli, now)
+        assert board[threads.ALONE] == now + 2 * milli + 200_000  # long ago: that is forgotten
+        board[threads._PENALTY] = board[threads.ALONE] = 0
+        threads._judge(address, 8, milli, 5 * milli, now)  # eight threads gain more
+        assert board[threads.ALONE] == 0
     finally:
         board[[threads._PENALTY, threads.ALONE]] = before
 
