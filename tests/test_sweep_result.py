@@ -2,6 +2,7 @@
 import csv
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -210,6 +211,21 @@ def test_choices_of_other_seeds_agree_better_than_the_bare_best():
     chosen = [result.lrs.index(float(result.suggestion())) for result in results]
     bare = [int(result.val_accuracies[:, :, -1].mean(1).argmax()) for result in results]
     assert spread(chosen) < spread(bare)
+
+
+def test_a_validation_accuracy_is_judged_over_the_last_epochs():
+    """A jump in the last epoch makes no rate the best one; tables and scores show that epoch all the same."""
+    result = made_up([[0.5, 0.5], [0.5, 0.5]], lrs=(0.1, 0.2))
+    for record in result.records.values():
+        steady = record.trial.lr == 0.1
+        record.val_accuracies[:] = [0.1] * 17 + ([0.6, 0.6, 0.6] if steady else [0.5, 0.5, 0.62])
+        record.losses[:], record.val_losses[:] = [1.0] * 20, [1.0] * 19 + [0.9 if steady else 0.8]
+    result.spec = replace(result.spec, epochs=20)
+    found = result.suggestion()
+    assert found == 0.1 and found.mean == pytest.approx(0.6)
+    assert "over 2 seeds and the last 3 epochs" in found.explanation()
+    assert result.score(0.2).mean == pytest.approx(0.62)
+    assert result.suggestion("val_loss") == 0.2 and result.suggestion("best_val_accuracy") == 0.2  # of one epoch
 
 
 def test_an_unstable_rate_pays_for_its_spread():

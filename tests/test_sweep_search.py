@@ -13,7 +13,7 @@ from fastnet.sweep.candidates import Candidate
 from fastnet.sweep.folds import held_out, rows_of
 from fastnet.sweep.range_test import range_test
 from fastnet.sweep.schedules import multipliers
-from fastnet.sweep.search import _not_slowest
+from fastnet.sweep.search import _levels, _not_slowest
 from fastnet.sweep.session import Session
 from fastnet.sweep.spec import Spec
 from fastnet.sweep.trial import Record
@@ -226,6 +226,22 @@ def test_a_rate_that_is_behind_at_first_but_learns_fast_is_not_stopped():
                               result=SimpleNamespace(metric="val_accuracy", validated=True))
     candidates = [Candidate(spec.settings[0], lr) for lr in spec.lrs]
     assert [lr for _, lr in _not_slowest(session, candidates, [(0, 0)], 2)] == list(spec.lrs[1:])
+
+
+def test_halving_goes_on_with_what_looks_best(monkeypatch):
+    submit, sessions, went_on = Session._submit, [], []
+
+    def watching(self, trial, until, starts):
+        sessions.append(self)
+        if trial.seed == 0 and until == 8:
+            went_on.append(trial.lr)
+        return submit(self, trial, until, starts)
+
+    monkeypatch.setattr(Session, "_submit", watching)
+    lr_sweep(**small(**MANY, search="halving"))
+    setting, = sessions[0].spec.settings
+    score = _levels(sessions[0], [Candidate(setting, lr) for lr in sorted(went_on)], [(0, 0)], "val_accuracy", 4)
+    assert went_on == [lr for _, lr in sorted(score, key=lambda candidate: -score[candidate])] != sorted(went_on)
 
 
 @pytest.mark.parametrize("keep_states", [False, True])

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastnet.sweep.metrics import METRICS, value_of
+from fastnet.sweep.metrics import METRICS, settled
 from fastnet.sweep.spec import Setting, Spec, Trial
 from fastnet.sweep.trial import Record
 
@@ -56,7 +56,7 @@ def tabulate(spec: Spec, records: Mapping[Trial, Record], metric: str, settings:
         for lr in spec.lrs:
             of = [records.get(spec.trial(setting, lr, *repeat)) for repeat in repeats]
             lost = any(record is not None and record.status == "diverged" for record in of)
-            row = [sign * value_of(record, metric) if record is not None and record.status == "done" else math.nan
+            row = [sign * settled(record, metric) if record is not None and record.status == "done" else math.nan
                    for record in of]
             diverged += lost
             if not lost and any(map(math.isfinite, row)):

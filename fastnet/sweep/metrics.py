@@ -7,6 +7,7 @@ from typing import NamedTuple
 from fastnet import _checks
 from fastnet.sweep.trial import Record
 
+_SETTLED = 0.15  # part of the epochs, the last, whose accuracies are averaged
 _WITHIN = 0.01  # differences that do not matter: of an accuracy, or of a loss as a fraction of itself
 
 
@@ -47,6 +48,22 @@ def value_of(record: Record, metric: str, epochs: int | None = None) -> float:
     if metric.startswith("best"):
         return max(values) if METRICS[metric].accuracy else min(values)
     return values[-1]
+
+
+def averaged_epochs(metric: str, epochs: int) -> int:
+    """Over how many of the last epochs a trial is judged: an accuracy jumps from one to the next, a loss does not."""
+    return max(1, round(_SETTLED * epochs)) if metric == "val_accuracy" else 1
+
+
+def settled(record: Record, metric: str, epochs: int | None = None) -> float:
+    """What a trial is judged by: `value_of`, and of the validation accuracy the mean over the last epochs.
+
+    From one epoch to the next the accuracy of a held-out set jumps by as much as from one seed to the next, and these jumps
+    say nothing about the rate.
+    """
+    values = record.val_accuracies[:epochs]
+    last = averaged_epochs(metric, len(values))
+    return math.fsum(values[-last:]) / last if last > 1 else value_of(record, metric, epochs)
 
 
 def tolerance(metric: str, mean: float) -> float:

@@ -16,7 +16,7 @@ from fastnet.sweep import tables
 from fastnet.sweep._page import CSS, JS
 from fastnet.sweep.charts import Chart, colour, heat
 from fastnet.sweep.choice import Suggestion
-from fastnet.sweep.metrics import METRICS, value_of
+from fastnet.sweep.metrics import METRICS, settled
 from fastnet.sweep.plot import best_settings
 from fastnet.sweep.result import SweepResult
 from fastnet.sweep.spec import Setting
@@ -193,7 +193,7 @@ def _heat_maps(result: SweepResult) -> str:
     axes = [field for field in result.axes if field != "lr"]
 
     def value(records: list[Record]) -> tuple[float, str]:
-        done = [value_of(record, metric) for record in records if record.status == "done"]
+        done = [settled(record, metric) for record in records if record.status == "done"]
         if done:
             return sign * float(np.mean(done)), f"{np.mean(done):.3g}"
         return math.nan, _fate(records)

@@ -162,7 +162,8 @@ class SweepResult(Arrays):
         ----------
         metric : str, optional
             ``"val_accuracy"``, ``"val_loss"``, ``"best_val_accuracy"``, ``"best_val_loss"`` or ``"loss"``. By default what
-            `lr_sweep` was given, or the validation accuracy; without validation data the training loss, with a warning.
+            `lr_sweep` was given, or the validation accuracy, each trial's mean over the last 15% of its epochs; without
+            validation data the training loss, with a warning.
         **wanted
             ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, ``optimizer``: look only among
             these.

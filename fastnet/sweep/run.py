@@ -78,7 +78,8 @@ def lr_sweep(
         ``"halving"`` stops, after a few epochs, the rates that are clearly behind; the others go on, bit for bit.
     metric : str, optional
         What the search and :meth:`SweepResult.suggest` judge by: ``"val_accuracy"`` (the default, if there are validation
-        data), ``"val_loss"``, ``"best_val_accuracy"`` or ``"best_val_loss"`` of all epochs, or ``"loss"``.
+        data), the mean over the last 15% of the epochs; ``"val_loss"``, ``"best_val_accuracy"`` or ``"best_val_loss"`` of
+        all epochs, or ``"loss"``.
     progress : bool, optional
         Show a progress line. By default if the error stream is a terminal, or in a notebook.
     resume : path, optional

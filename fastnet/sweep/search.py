@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.sweep.candidates import Candidate
-from fastnet.sweep.metrics import METRICS, check_metric, value_of
+from fastnet.sweep.metrics import METRICS, check_metric, settled
 from fastnet.sweep.ranking import equal_to_best, neighbourhood
 from fastnet.sweep.spec import Trial
 
@@ -50,6 +50,8 @@ def halving(session: Any) -> None:
     if 0 < rung < spec.epochs:
         session.run(_trials(session, alive, lots[0]), rung)
         alive = _not_slowest(session, alive, lots[0], rung)
+        score = _levels(session, alive, lots[0], _metric(session), rung)
+        alive.sort(key=lambda candidate: -score[candidate])  # what looks best is finished first
     for number, lot in enumerate(lots):
         done = repeats[:(number + 1) * size]
         session.run(_trials(session, alive, lot), spec.epochs)
@@ -72,9 +74,8 @@ def _trials(session: Any, candidates: Iterable[Candidate], repeats: Iterable[tup
 
 def _not_slowest(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], rung: int) -> list[Candidate]:
     """Those that are not in the worst fifth by the metric, smoothed along the rate, or not by the training loss."""
-    metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
     kept: set[Candidate] = set()
-    for judge in dict.fromkeys((metric, "loss")):
+    for judge in dict.fromkeys((_metric(session), "loss")):
         score = _levels(session, alive, repeats, judge, rung)
         kept.update(sorted(score, key=lambda candidate: -score[candidate])[:math.ceil((1 - _SLOWEST) * len(score))])
     return [candidate for candidate in alive if candidate in kept]
@@ -82,10 +83,13 @@ def _not_slowest(session: Any, alive: list[Candidate], repeats: list[tuple[int, 
 
 def _best(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], count: int) -> list[Candidate]:
     """So many of the best, smoothed along the rate, and none that is worse beyond chance."""
-    metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
     equal = equal_to_best(session.result.table(repeats=repeats))
-    score = _levels(session, alive, repeats, metric, session.spec.epochs)
+    score = _levels(session, alive, repeats, _metric(session), session.spec.epochs)
     return sorted((candidate for candidate in score if candidate in equal), key=lambda candidate: -score[candidate])[:count]
+
+
+def _metric(session: Any) -> str:
+    return check_metric("lr_sweep", session.result.metric, session.result.validated)
 
 
 def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], metric: str,
@@ -96,7 +100,7 @@ def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]]
     for candidate in alive:
         of = [records[session.spec.trial(candidate.setting, candidate.lr, *repeat)] for repeat in repeats]
         if all(record.status != "diverged" or record.epochs > epochs for record in of):
-            values = [value_of(record, metric, epochs) for record in of]
+            values = [settled(record, metric, epochs) for record in of]
             found[candidate] = METRICS[metric].sign * float(np.mean(values))
     candidates = list(found)
     level = neighbourhood(candidates, np.array(list(found.values())), np.ones(len(found)))
@@ -153,11 +157,10 @@ def _run_all(session: Any, candidates: set[Candidate], repeats: list[tuple[int, 
 
 def _leaders(session: Any, wanted: set[Candidate], repeats: list[tuple[int, int]]) -> list[tuple[Candidate, list[float]]]:
     """The best of each setting that converged somewhere, and all rates of the setting that were run."""
-    metric = check_metric("lr_sweep", session.result.metric, session.result.validated)
     found = []
     for setting in session.spec.settings:
         of = sorted(candidate for candidate in wanted if candidate.setting == setting)
-        score = _levels(session, of, repeats, metric, session.spec.epochs)
+        score = _levels(session, of, repeats, _metric(session), session.spec.epochs)
         if score:
             found.append((max(score, key=lambda candidate: score[candidate]), [candidate.lr for candidate in of]))
     return found
