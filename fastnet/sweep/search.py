@@ -15,7 +15,7 @@ from fastnet.sweep.spec import Trial
 _LOT = 0.2  # part of the repeats that candidates run before they are compared again
 _PROMOTED = 0.4  # part of the candidates that go on after the first lot
 _FINAL = 0.2  # part of the candidates that go on after the second lot, and to the end
-_RUNG = 0.5  # part of the epochs of the first lot after which the slowest are stopped
+_RUNG = 0.3  # part of the epochs of the first lot after which the slowest are stopped
 _SLOWEST = 0.2  # part of the candidates that may be stopped then
 _EXTENSIONS = 8  # half decades that a grid may grow by
 _REFINEMENTS = (10**0.25, 10**0.125)
@@ -33,9 +33,9 @@ def halving(session: Any) -> None:
 
     The seeds and folds are run in five lots.
 
-    1. In the first, all candidates run half of the epochs. What is in the worst fifth both by the metric and by the training
-       loss is stopped. (Large rates are behind at first and ahead at the end, so that the metric alone would stop the best:
-       the loss shows how fast they learn.) The rest run to the end.
+    1. In the first, all candidates run 30% of the epochs. What is in the worst fifth both by the metric and by the
+       training loss is stopped. (Large rates are behind at first and ahead at the end, so that the metric alone would stop
+       the best: the loss shows how fast they learn.) The rest run to the end, what looks best first.
     2. The best two fifths of what did not diverge go on to the second lot, and a fifth, two at least, to the others; less
        where others are worse beyond chance, in pairs.
 
@@ -46,7 +46,7 @@ def halving(session: Any) -> None:
     size = math.ceil(_LOT * len(repeats))
     lots = [repeats[first:first + size] for first in range(0, len(repeats), size)]
     everyone = alive = [Candidate(setting, lr) for setting in spec.settings for lr in spec.lrs]
-    rung = round(_RUNG * spec.epochs)
+    rung = math.ceil(_RUNG * spec.epochs)
     if 0 < rung < spec.epochs:
         session.run(_trials(session, alive, lots[0]), rung)
         alive = _not_slowest(session, alive, lots[0], rung)
