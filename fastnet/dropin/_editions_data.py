@@ -13,8 +13,10 @@ from fastnet.dropin._ask import ask
 from fastnet.dropin._local import Source
 
 VARIABLE = "FASTNET_CLASSES"
-USAGE = ("a number of classes, and if need be replace or distinct, images or rows, and onehot or integers for the test labels: "
-         "3, or 4,replace,images")
+USAGE = (
+    "a number of classes, and if need be replace or distinct, images or rows, and onehot or integers for the test labels: "
+    "3, or 4,replace,images"
+)
 
 
 class Edition(NamedTuple):
@@ -74,7 +76,7 @@ def loader(local: Source) -> Callable[..., Any]:
         Arguments beyond the seed are those of the folder's own function, or else of :func:`fastnet.dataset.cifar100`.
         """
         found = _of_folder(local, seed, *args, **options)
-        if isinstance(found, dict) and found.get("signature") or found is None and (args or options):
+        if (isinstance(found, dict) and found.get("signature")) or (found is None and (args or options)):
             return dataset.cifar100(seed, *args, **options)
         asked = os.environ.get(VARIABLE)
         if asked:
