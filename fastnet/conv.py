@@ -64,14 +64,15 @@ class ConvLayer(Buffered):
              [ 70., 100.,  58.]]]])
     """
 
-    W = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h), optional=False)
-    b = FloatArray(shape=lambda layer: (1, layer.n_o), optional=False)
+    W = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h), optional=False, sizes="n_o, n_i and h")
+    b = FloatArray(shape=lambda layer: (1, layer.n_o), optional=False, sizes="n_o, n_i and h")
     W_grad = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h))
     b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
     x = FloatArray()
 
-    takes = frozenset({"rows", "images"})  # for Builder
+    takes = frozenset({"rows", "images"})
     fuses_pool = True
+    needs_images = True
 
     def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None) -> None:
         self.n_i = _checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
@@ -102,6 +103,14 @@ class ConvLayer(Buffered):
     @w_grad.setter
     def w_grad(self, value: npt.ArrayLike | None) -> None:
         self.W_grad = value
+
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of a sample that it takes: n_i channels, of any height and width."""
+        return self.n_i, None, None
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> float:
+        """How many a forward pass takes for a sample whose output is of this shape."""
+        return float(math.prod(shape)) * self.n_i * self.h ** 2
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
@@ -170,10 +179,6 @@ class ConvLayer(Buffered):
         sgd_update(new_W, W, dW, lr)
         sgd_update(new_b, b, db, lr)
         self.W, self.b = new_W, new_b
-
-    def update_params(self, lr: float) -> None:
-        """Another name of ``update_param``."""
-        self.update_param(lr)
 
     def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
         dtype = self.dtype

@@ -42,7 +42,8 @@ class CrossEntropyLayer(Buffered):
 
     x = FloatArray()
     t = FloatArray()
-    takes = frozenset({"probabilities"})  # for Builder
+    takes = frozenset({"probabilities"})
+    compares_classes = True
 
     def __init__(self) -> None:
         self.x = self.t = None
@@ -109,12 +110,6 @@ class CrossEntropyLayer(Buffered):
         dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
         cross_entropy_backward(dx, x, t)
         return dx if y_grad is None else dx * x.dtype.type(scale)
-
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add the softmax of the scores x, the loss, and the gradient of the scores to a compiled step."""

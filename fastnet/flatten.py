@@ -32,7 +32,8 @@ class FlattenLayer(Buffered):
     """
 
     orig_shape = Remembered()
-    keeps_layout = True  # for Builder, which gives it images as rows
+    keeps_layout = True  # it is given images as rows
+    needs_images = True
 
     def __init__(self) -> None:
         self.orig_shape = None
@@ -79,12 +80,6 @@ class FlattenLayer(Buffered):
         dx = take(self._buffers, "dx", (n, c, r, k), dy.dtype, dy.size)
         flatten_backward(dx, dy)
         return dx
-
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Take each image as a row of values, see :mod:`fastnet.program.builder`."""

@@ -102,6 +102,14 @@ class FullLayer(Buffered):
     def w_grad(self, value: npt.ArrayLike | None) -> None:
         self.W_grad = value
 
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of a sample that it takes: (n_i,)."""
+        return (self.n_i,)
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> float:
+        """How many a forward pass takes for a sample."""
+        return float(self.n_i * self.n_o)
+
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, (n_o,), for one of its input, (n_i,) or not known yet."""
         _checks.width_given(self, shape, self.n_i)
@@ -212,10 +220,6 @@ class FullLayer(Buffered):
             sgd_update(new_b, b, db, lr)
         self.W, self.b = new_W, new_b
 
-    def update_params(self, lr: float) -> None:
-        """The chapter's other name of ``update_param``."""
-        self.update_param(lr)
-
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
         if net.is_input(x) and net.first is not None:
@@ -233,6 +237,7 @@ class FullLayer(Buffered):
         net.forward(DENSE, split=split, reads={x: of_x, W.now: of_W, b.now: of_W}, writes={y: of_y},
                     c=y.mat, a=x.mat, b=W.mat(W.now), bias=b.now, n=self.n_o, k=self.n_i)
         products = 3 if net.needs_gradient(x) else 2
+        net.cost.first = self.n_o if net.is_input(x) and self is net.layers[0] else net.cost.first
         net.cost.add(operations=2 * products * self.n_i * self.n_o, products=self.n_i * self.n_o,
                      parameter_traffic=(6 if products == 3 else 3) * self.n_i * self.n_o)
 

@@ -145,6 +145,23 @@ def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
     return tuple(given) if whole else None
 
 
+def input_shape(layer: Any) -> Shape | None:
+    """Shape of a sample that a layer takes, with None for a side that may be any; None if it does not say.
+
+    As its ``output_shape``, its ``input_shape`` is believed only as long as its ``forward`` is the one it was written for.
+    """
+    method = getattr(layer, "input_shape", None)
+    if not callable(method) or not any(klass in _DEFINITIONS for klass in type(layer).__mro__):
+        return None
+    return tuple(method()) if _written_together(layer, "input_shape", "forward") else None
+
+
+def learned(layer: Any) -> dict[str, Any]:
+    """The parameters of a layer of fastnet's, or of a subclass: their `FloatArray` by their name. Empty for any other."""
+    return {name: kept for klass in reversed(type(layer).__mro__) for name, kept in vars(klass).items()
+            if not getattr(kept, "optional", True)}
+
+
 def shielded(x: Any, layer: Any) -> Any:
     """x, or a copy of it for a layer that may write into what it is given, which others hold: the caller, other layers."""
     klass = type(layer)

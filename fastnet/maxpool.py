@@ -47,7 +47,8 @@ class MaxPoolLayer(Buffered):
 
     locs = Remembered()
 
-    takes = frozenset({"rows", "images"})  # for Builder
+    takes = frozenset({"rows", "images"})
+    needs_images = True
 
     def __init__(self, size: int = 2) -> None:
         self.size = _checks.whole_number("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
@@ -105,12 +106,6 @@ class MaxPoolLayer(Buffered):
         dx = take(self._buffers, "dx", locs.shape, dy.dtype, locs.size)
         maxpool_backward(dx, dy, np.asarray(locs, bool), self.size)
         return dx
-
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""

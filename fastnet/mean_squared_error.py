@@ -104,12 +104,6 @@ class MeanSquaredErrorLayer(Buffered):
     def _targets(self, t: npt.ArrayLike, x: np.ndarray) -> np.ndarray:
         return _checks.same_shape(self, "t", _checks.floats(self, "t", t, x.dtype), "x", x.shape)
 
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
     def lower(self, net: Builder, x: Value) -> Value:
         """Add the loss and the gradient of the outputs to a compiled step, see :mod:`fastnet.program.builder`."""
         if net.is_input(x):

@@ -38,8 +38,8 @@ class ReluLayer(Activation):
     array([[0., 0., 5.]])
     """
 
-    takes = frozenset({"rows", "images"})  # for Builder
-    padding_read = None  # it has its successor's zero padding around its images
+    takes = frozenset({"rows", "images"})
+    padding_read = None
     fused_as = "relu"
     kernels = relu_forward, relu_backward, forward_entry, backward_entry
     output_shape = Activation.output_shape  # believed only of a class that defines it beside its forward

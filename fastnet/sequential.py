@@ -10,12 +10,18 @@ import numpy.typing as npt
 
 from fastnet import _checks, _dtypes, _editions, training
 from fastnet._state import checkpoint, roll_back
-from fastnet.conv import ConvLayer
-from fastnet.cross_entropy import CrossEntropyLayer
-from fastnet.flatten import FlattenLayer
-from fastnet.full import FullLayer
-from fastnet.layer import Shape, foreign, inherits, known, output_shape, parameters, shielded, updater
-from fastnet.maxpool import MaxPoolLayer
+from fastnet.layer import (
+    Shape,
+    foreign,
+    inherits,
+    input_shape,
+    known,
+    learned,
+    output_shape,
+    parameters,
+    shielded,
+    updater,
+)
 from fastnet.training import EpochReport, Evaluation, History, Plan, on_batch, scoring
 
 
@@ -42,7 +48,7 @@ class Sequential:
     Examples
     --------
     >>> import numpy as np
-    >>> from fastnet import CrossEntropyLayer, SoftMaxLayer, one_hot
+    >>> from fastnet import CrossEntropyLayer, FullLayer, SoftMaxLayer, one_hot
     >>> model = Sequential((FullLayer(2, 2, rng=0), SoftMaxLayer()), loss=CrossEntropyLayer())
     >>> x = np.array([[-1.0, 0.5], [1.0, 0.5]])
     >>> losses = model.fit(x, one_hot([0, 1]), epochs=20, lr=1.0)
@@ -61,16 +67,13 @@ class Sequential:
     @property
     def dtype(self) -> np.dtype | None:
         """What the model computes in: the widest dtype of its fully connected and convolutional layers; None without any."""
-        weights = [layer.W for layer in self.layers if isinstance(layer, (FullLayer, ConvLayer))]
-        biases = [layer.b for layer in self.layers if isinstance(layer, (FullLayer, ConvLayer))]
-        return _dtypes.result_dtype(*weights, *biases) if weights else None
+        found = [getattr(layer, name) for layer in self.layers for name in learned(layer)]
+        return _dtypes.result_dtype(*found) if found else None
 
     def input_width(self) -> int | None:
         """Number of values per sample that the model takes, None if code that is not fastnet's decides that."""
-        first = self.layers[0]
-        if isinstance(first, FullLayer) and inherits(first, FullLayer, "forward") and inherits(self, Sequential, "forward"):
-            return first.n_i
-        return None
+        shape = input_shape(self.layers[0])
+        return shape[0] if shape is not None and len(shape) == 1 and inherits(self, Sequential, "forward") else None
 
     def output_width(self) -> int | None:
         """Number of values the last layer gives per sample, None if code that is not fastnet's decides that.
@@ -91,12 +94,12 @@ class Sequential:
         ValueError
             If a layer does not take what the data or the layers before it give; the message says what it is given.
         """
-        if any(isinstance(layer, (ConvLayer, MaxPoolLayer, FlattenLayer)) for layer in self.layers):
+        if any(getattr(layer, "needs_images", False) for layer in self.layers):
             self._shapes(shape, who)
 
     def compares_classes(self) -> bool:
         """Whether the loss is fastnet's cross-entropy, which compares probabilities of classes."""
-        return isinstance(self.loss, CrossEntropyLayer) and not foreign(self.loss)
+        return bool(getattr(self.loss, "compares_classes", False)) and not foreign(self.loss)
 
     def _shapes(self, shape: Shape | None = None, who: object = "Sequential") -> list[tuple[Shape | None, Shape | None]]:
         """Shape of a sample before and after each layer, as far as it is known; `shape` is that of the data."""
@@ -104,11 +107,12 @@ class Sequential:
         source = None
         for i, layer in enumerate(self.layers):
             before = shape
-            if isinstance(layer, FullLayer) and inherits(layer, FullLayer, "forward"):
-                before = (layer.n_i,)
+            taken = input_shape(layer)
+            if taken is not None and len(taken) == 1:
+                before = taken
                 _checks.width_before(who, i, self.layers, shape[0] if shape and len(shape) == 1 else None, source)
-            if isinstance(layer, ConvLayer) and inherits(layer, ConvLayer, "forward") and shape is None:
-                before = (layer.n_i, None, None)
+            elif taken is not None and shape is None:
+                before = taken
             try:
                 shape = output_shape(layer, shape)
             except ValueError as error:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -65,9 +65,9 @@ class SoftMaxLayer(Buffered):
     """
 
     y = FloatArray()
-    keeps_layout: ClassVar[bool] = True  # its output is laid out as its input
+    keeps_layout = True
 
-    gives = "probabilities"  # to a loss that takes them
+    gives = "probabilities"
 
     def __init__(self) -> None:
         self.y = None
@@ -128,12 +128,6 @@ class SoftMaxLayer(Buffered):
         dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
         softmax_backward(dx, dy, y)
         return dx
-
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Hand over the scores, for a loss that computes their softmax itself, see :mod:`fastnet.program.builder`."""

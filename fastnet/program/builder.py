@@ -62,6 +62,7 @@ class Unsupported(Exception):
 class Cost:
     """What a step of training takes, for the plan."""
 
+    first: int = 0  # outputs of a fully connected first layer, which may be trained in Gram space
     operations: float = 0.0  # for a sample; a multiply-add counts two
     products: float = 0.0  # multiply-adds of the forward pass, for a sample
     parameters: float = 0.0  # elements

@@ -17,8 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks
-from fastnet.conv import ConvLayer
-from fastnet.full import FullLayer
+from fastnet.layer import learned
 from fastnet.training import scoring
 from fastnet.training.first import readable_rows
 from fastnet.training.history import EpochReport, Evaluation, History
@@ -60,8 +59,6 @@ def evaluate(model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
 def _check_weights(model: Any) -> None:
     """That weights are of the shapes which their layers' sizes ask for: compiled engines go by the sizes."""
     for layer in model.layers:
-        if isinstance(layer, (FullLayer, ConvLayer)):
-            sides, sizes = ((layer.h,) * 2, "n_o, n_i and h") if isinstance(layer, ConvLayer) else ((), "n_o and n_i")
-            for name, shape in (("W", (layer.n_o, layer.n_i, *sides)), ("b", (1, layer.n_o))):
-                array = getattr(layer, name)
-                _checks.own_shape(layer, name, array, shape, array.dtype, sizes)
+        for name, kept in learned(layer).items():
+            array = getattr(layer, name)
+            _checks.own_shape(layer, name, array, kept.shape(layer), array.dtype, kept.sizes)

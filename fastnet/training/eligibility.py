@@ -14,10 +14,6 @@ from typing import Any
 import numpy as np
 
 from fastnet import layer as layers
-from fastnet.conv import ConvLayer
-from fastnet.flatten import FlattenLayer
-from fastnet.full import FullLayer
-from fastnet.maxpool import MaxPoolLayer
 from fastnet.program.builder import Builder, Unsupported
 
 # What a subclass of Sequential may have of its own: nothing of it runs within a fit.
@@ -33,7 +29,7 @@ def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None, lowered: 
     ----------
     model : Sequential
     shape : tuple of int, optional
-        Of one sample. By default what a fully connected first layer takes.
+        Of one sample. By default what the first layer says that it takes.
     lowered : bool
         Whether to try to lower it, too; False for a caller who does that itself.
 
@@ -106,10 +102,10 @@ def why_not_twice(stack: Sequence[Any]) -> str | None:
 def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
     """What a layer or the loss says that it has no ops for: a combination that nobody has written."""
     if shape is None:
-        first = model.layers[0]
-        if not isinstance(first, FullLayer):
+        given = layers.input_shape(model.layers[0])
+        if given is None or None in given:
             return None  # only the data can tell
-        shape = (first.n_i,)
+        shape = tuple(n for n in given if n is not None)
     try:
         Builder(model.dtype, 1).lower(list(model.layers), shape, model.loss)
     except Unsupported as why:
@@ -119,12 +115,12 @@ def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
 
 def of_images(stack: Sequence[Any]) -> bool:
     """Whether a network takes images: it has a layer of them."""
-    return any(isinstance(layer, (ConvLayer, MaxPoolLayer, FlattenLayer)) for layer in stack)
+    return any(getattr(layer, "needs_images", False) for layer in stack)
 
 
 def why_not_dtypes(model: Any) -> str | None:
-    found = {np.dtype(array.dtype).newbyteorder("=") for layer in model.layers if type(layer) in (FullLayer, ConvLayer)
-             for array in (layer.W, layer.b)}
+    found = {np.dtype(getattr(layer, name).dtype).newbyteorder("=") for layer in model.layers if why_not(layer) is None
+             for name in layers.learned(layer)}
     if not found:
         return "nothing in it learns"
     if found != {np.dtype(model.dtype)}:

@@ -13,10 +13,8 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet._state import snapshot
-from fastnet.conv import ConvLayer
 from fastnet.kernels.structs import SGD, Data
 from fastnet.layer import parameters, shielded, updater
-from fastnet.maxpool import MaxPoolLayer
 from fastnet.program.builder import ROWS_ONLY, Builder, Unsupported
 from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of
 from fastnet.training.eligibility import why_not, why_not_dtypes, why_not_loss, why_not_model, why_not_twice
@@ -46,7 +44,7 @@ def why_not_mixed(model: Any) -> str | None:
     reason = why_not_model(model) or why_not_twice(model.layers) or why_not_dtypes(model)
     if reason:
         return reason
-    if any(isinstance(layer, (ConvLayer, MaxPoolLayer)) for layer in model.layers):
+    if any(getattr(layer, "needs_images", False) and "images" in layer.takes for layer in model.layers):
         # the way forward and the way back of a segment are two programs, and images are kept for one block at a time
         return "networks of images are compiled as a whole or not at all"
     parts = segments(model)

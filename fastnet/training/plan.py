@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from fastnet._system import available_memory
-from fastnet.conv import ConvLayer
-from fastnet.full import FullLayer
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
-from fastnet.layer import output_shape
+from fastnet.layer import learned, output_shape
 from fastnet.program.builder import Builder, Unsupported
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
@@ -143,7 +141,7 @@ class _Job:
         batch = min(options.batch_size, len(x))
         net = Builder(model.dtype, batch)
         net.lower(list(model.layers), x.shape[1:], model.loss)
-        first = model.layers[0].n_o if isinstance(model.layers[0], FullLayer) else 0
+        first = net.cost.first
         adam = options.optimizer == "adam"
         return cls(len(x), int(np.prod(x.shape[1:])), first, net.cost.operations, net.cost.parameters,
                    net.cost.parameter_traffic, net.cost.outputs, net.cost.widest, batch, options.epochs,
@@ -263,36 +261,35 @@ def _mixed(model: Any, x: np.ndarray, options: FitOptions, layers: Estimate, all
 
 
 def _layers(model: Any, x: np.ndarray, options: FitOptions) -> Estimate:
-    sizes = [(layer.n_i, layer.n_o) for layer in model.layers if isinstance(layer, FullLayer)]
-    weights = sum(n_i * n_o for n_i, n_o in sizes)
+    sizes = [getattr(layer, name).size for layer in model.layers for name in learned(layer)]
+    weights = sum(sizes)
     itemsize = np.dtype(model.dtype or np.float64).itemsize
     batch = min(options.batch_size, len(x))
     steps = -(-len(x) // batch)
-    pixels, values = _of_images(model, x.shape[1:])
-    flops, moved = 6.0 * len(x) * (weights + pixels), (7.0 * steps * weights + 4.0 * len(x) * values) * itemsize
+    products, values = _of_samples(model, x.shape[1:])
+    flops, moved = 6.0 * len(x) * products, (7.0 * steps * weights + 4.0 * len(x) * values) * itemsize
     cores = get_num_threads()
     seconds = options.epochs * (flops / (_FLOPS * 4 / itemsize * cores * 0.6) + moved / (_BYTES * cores)
                                 + steps * _LAYER_CALL * len(model.layers))
     # W of an epoch ago and of now, W_grad; for one layer at a time, a new one of each
     moments = 3 if options.optimizer == "adam" else int(options.momentum > 0)
-    memory = itemsize * ((3 + 2 * moments) * weights + 2 * max((n_i * n_o for n_i, n_o in sizes), default=0)
-                         + (2 + options.shuffle) * batch * x[:1].size
-                         + 4 * batch * (values + sum(n_o for _, n_o in sizes)))
+    memory = itemsize * ((3 + 2 * moments) * weights + 2 * max(sizes, default=0)
+                         + (2 + options.shuffle) * batch * x[:1].size + 4 * batch * values)
     return Estimate("layers", 0, flops, moved, memory, seconds)
 
 
-def _of_images(model: Any, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Multiply-adds of the way forward through convolutions, and elements of all images, for a sample."""
+def _of_samples(model: Any, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Multiply-adds of a forward pass for a sample, and elements of all values, as far as the layers say."""
     products = values = 0.0
     known: Any = shape
     for layer in model.layers:
         known = output_shape(layer, known)
         if known is None or None in known:
-            break
-        if len(known) == 3:
+            known = None
+        else:
             values += float(np.prod(known))
-            if isinstance(layer, ConvLayer):
-                products += float(np.prod(known)) * layer.n_i * layer.h ** 2
+        if hasattr(layer, "multiply_adds") and (known is not None or not getattr(layer, "needs_images", False)):
+            products += layer.multiply_adds(known or ())
     return products, values
 
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet._state import snapshot
-from fastnet.cross_entropy import CrossEntropyLayer
-from fastnet.kernels.cross_entropy import cross_entropy_forward
 from fastnet.layer import inherits
 from fastnet.training.eligibility import of_images, why_not_compiled, why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
@@ -50,8 +48,6 @@ def is_classes(t: np.ndarray) -> bool:
 
 def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
     """What a loss layer says of these outputs and targets; what it remembers stays as it was."""
-    if isinstance(loss, CrossEntropyLayer) and why_not_loss(loss) is None and np.shape(y) == t.shape:
-        return float(cross_entropy_forward(y, t.astype(y.dtype, copy=False)))
     if why_not_loss(loss) is None:
         return float(copy.copy(loss).forward(y, t))  # a copy, as the trials of a sweep may share the original
     restore = snapshot((loss,), copy=True)
