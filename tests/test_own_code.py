@@ -31,7 +31,7 @@ from fastnet import (
 from fastnet._state import settle
 from fastnet.layer import decaying, output_shape, parameters, updater
 from fastnet.sweep import lr_sweep
-from fastnet.training.watching import reaches
+from fastnet.training.reaching import reaches
 
 CASES, PARTS = 2000, 20  # of the property test; a part's number and a case's seed say what failed
 COMPILED = ("fused", "gram", "windows")

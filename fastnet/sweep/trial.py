@@ -14,7 +14,6 @@ from fastnet.sweep.shared import Part, Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training import Evaluation
 from fastnet.training.loop import epochs
-from fastnet.training.scoring import score
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial, until: int
                 _restore(engine, state.engine)
             with region():
                 run.epochs(engine, until)
-                test = None if part.test is None else score(engine, *part.test)
+                test = None if part.test is None else engine.score(*part.test)
             saved = _saved(engine) if keep and run.status == "done" else None
     except _Stopped:
         return None

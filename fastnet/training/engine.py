@@ -11,7 +11,9 @@ from fastnet.program.builder import Builder, Value, spread
 from fastnet.program.memory import STATE, WORK
 from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of
 from fastnet.training.first import Gram, Plain, RowSpace, Source, Windowed
-from fastnet.training.last_batch import Parameters, ParametersBefore
+from fastnet.training.history import Evaluation
+from fastnet.training.lazy import LastBatch, Parameters, ParametersBefore, present_parameters
+from fastnet.training.scoring import accuracy, converted, loss_of
 
 WAYS: dict[str, Any] = {way.name: way for way in (Plain, Gram, Windowed)}
 
@@ -51,6 +53,7 @@ class Engine:
         self.optimizer = optimizer_of(optimizer, momentum)
         self.steps = 0  # mini-batches so far
         self.check_interrupt: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
+        self.x = x
         self.t = np.require(t, self.dtype, ("C", "W"))  # a read-only t would be another type to compile for
         shape = x.shape[1:]
         x = x if x.ndim == 2 else x.reshape(len(x), -1)
@@ -82,11 +85,26 @@ class Engine:
                 self.check_interrupt()
         return losses
 
-    def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> tuple[float, ParametersBefore]:
-        """Train on the rows from `start` on, the last batch of a fit, and put the parameters into the layers.
+    def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> float:
+        """Train on the rows from `start` on, the last batch of a fit; the layers then hold what a loop by hand leaves.
 
-        Returns the loss, and a function of the batch's x that gives the parameters from before this step.
+        Inputs, outputs and gradients are computed when they are read, from the parameters before this step.
         """
+        loss, before = self._last_batch(lr, order, start)
+        self._leave(order, start, before)
+        return loss
+
+    def leave(self, order: np.ndarray | None, start: int) -> None:
+        """Put the parameters into the layers, and what the batch from `start` on gives with these."""
+        self.write()
+        now = present_parameters(self.model)
+        self._leave(order, start, lambda _: now)
+
+    def _leave(self, order: np.ndarray | None, start: int, parameters: ParametersBefore) -> None:
+        rows = slice(start, None) if order is None else order[start:]
+        LastBatch(self.model, converted(self.x[rows], self.dtype, copy=True), np.array(self.t[rows]), parameters)
+
+    def _last_batch(self, lr: float, order: np.ndarray | None, start: int) -> tuple[float, ParametersBefore]:
         state, parameters, way = self.program.arenas[STATE].copy(), self.program.net.parameters, self.way
         first = way.before_step(lr, self.weight_decay) if isinstance(way, RowSpace) else None
         loss = self.epoch(lr, order, len(self.t), start)[0]
@@ -131,6 +149,16 @@ class Engine:
         if self.program.net.moments and isinstance(self.way, RowSpace):
             found[0, "W"] = (self.way.velocity(),)
         return found
+
+    @property
+    def parts(self) -> list[Any]:
+        """The layers whose arrays it keeps, and the loss."""
+        return [*self.model.layers, self.model.loss]
+
+    def score(self, x: np.ndarray, t: np.ndarray) -> Evaluation:
+        """Loss and accuracy of the network that is trained, on other data."""
+        y = self.probabilities(x)
+        return Evaluation(loss_of(self.model.loss, y, t.astype(y.dtype, copy=False)), accuracy(y, t))
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
         """The last layer's output for other data, with the current parameters; pass the same array each time."""

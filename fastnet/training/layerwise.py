@@ -12,8 +12,10 @@ from fastnet._warn import warn
 from fastnet.layer import decaying, declared_parameters, foreign, parameters, updater
 from fastnet.program.runner import BETA_1, BETA_2, EPSILON
 from fastnet.training.eligibility import why_not_loss, why_not_model
+from fastnet.training.history import Evaluation
+from fastnet.training.lazy import release
 from fastnet.training.options import FitOptions
-from fastnet.training.scoring import converted, outputs
+from fastnet.training.scoring import converted, evaluate
 
 Moments = dict[tuple[int, str], tuple[Any, ...]]  # (V,) or Adam's (m, v), by the layer's first place and the name
 
@@ -119,21 +121,38 @@ class Layerwise:
 
     name = "layers"
     in_one_call = False
+    parts: tuple[Any, ...] = ()  # the layers keep their arrays
 
-    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions) -> None:
+    def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, moments: Moments | None = None,
+                 steps: int = 0) -> None:
         self.model, self.x, self.t, self.batch_size = model, x, t, min(options.batch_size, len(x))
-        self.descent = Descent(model, options)
+        self.descent = Descent(model, options, moments, steps)
         self.check_interrupt: Callable[[], None] = lambda: None
 
-    def epoch(self, lr: float, order: np.ndarray | None, stop: int) -> np.ndarray:
+    @property
+    def steps(self) -> int:
+        """Mini-batches so far."""
+        return self.descent.steps
+
+    def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
         losses = []
-        for first in range(0, stop, self.batch_size):
+        for first in range(start, stop, self.batch_size):
             last = min(stop, first + self.batch_size)
             rows = slice(first, last) if order is None else order[first:last]
             losses.append(forward_backward(self.model, self.x, self.t, rows))
             self.descent.step(lr)
             self.check_interrupt()
         return np.array(losses, dtype=float)
+
+    def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> float:
+        loss = self.epoch(lr, order, len(self.x), start)[0]
+        release(self.model)
+        return loss
+
+    def leave(self, order: np.ndarray | None, start: int) -> None:
+        with np.errstate(all="ignore"):
+            forward_backward(self.model, self.x, self.t, slice(start, None) if order is None else order[start:])
+        release(self.model)
 
     def save(self) -> Any:
         return snapshot((*self.model.layers, self.model.loss), copy=True), (
@@ -146,8 +165,11 @@ class Layerwise:
     def write(self) -> None:
         """Nothing to do: the layers were trained themselves."""
 
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
-        return outputs(self.model, x)
+    def moments(self) -> Moments:
+        return dict(self.descent.moments)
+
+    def score(self, x: np.ndarray, t: np.ndarray) -> Evaluation:
+        return evaluate(self.model, x, t)
 
 
 def forward_backward(model: Any, x: np.ndarray, t: np.ndarray, rows: slice | np.ndarray) -> float:

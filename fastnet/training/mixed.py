@@ -18,10 +18,11 @@ from fastnet.layer import parameters, shielded, updater
 from fastnet.program.builder import ROWS_ONLY, Builder, Unsupported
 from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of
 from fastnet.training.eligibility import why_not, why_not_dtypes, why_not_loss, why_not_model, why_not_twice
-from fastnet.training.layerwise import Descent
+from fastnet.training.history import Evaluation
+from fastnet.training.layerwise import Descent, Layerwise
 from fastnet.training.options import FitOptions
-from fastnet.training.scoring import converted, outputs
-from fastnet.training.watching import reaches
+from fastnet.training.reaching import reaches
+from fastnet.training.scoring import converted, evaluate
 
 
 def segments(model: Any) -> list[range]:
@@ -192,9 +193,17 @@ class Mixed:
             for part in self._segments():
                 part.program.write()
 
-    def hand_over(self) -> None:
-        """Leave the rest of the training to the layers, which `write` has brought up to date."""
+    def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> float:
+        """As of `Engine`: by the layers themselves."""
+        self.write()
         self._handed_over = True
+        layers = Layerwise(self.model, self.x, self.t, self.options, self.moments() if self.steps else None, self.steps)
+        return layers.last_batch(lr, order, start)
+
+    def leave(self, order: np.ndarray | None, start: int) -> None:
+        """As of `Engine`."""
+        self.write()
+        Layerwise(self.model, self.x, self.t, self.options).leave(order, start)
 
     def moments(self) -> Moments:
         """As of `Engine`."""
@@ -203,10 +212,15 @@ class Mixed:
             found.update(part.moments())
         return found
 
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
+    @property
+    def parts(self) -> list[Any]:
+        """As of `Engine`."""
+        return [layer for i, layer in enumerate(self.model.layers) if i not in self.own]
+
+    def score(self, x: np.ndarray, t: np.ndarray) -> Evaluation:
         """As of `Engine`: through the layers."""
         self.write()
-        return outputs(self.model, x)
+        return evaluate(self.model, x, t)
 
     def _segments(self) -> list[Segment]:
         return [part for part in self._parts if isinstance(part, Segment)]

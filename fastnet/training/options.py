@@ -41,6 +41,7 @@ class FitOptions:
     callbacks: tuple[Callable[[EpochReport], Any], ...] = ()
     progress: bool = False
     on_divergence: str = "stop"
+    user_code: bool = False  # whether a callback or a schedule of a user's runs between epochs
 
     @classmethod
     def checked(
@@ -69,6 +70,7 @@ class FitOptions:
             early_stop=None if early_stop is None else _checks.whole_number(
                 who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
             callbacks=_checks.callbacks(who, callbacks), on_divergence=on_divergence,
+            user_code=callable(lr) or bool(_checks.callbacks(who, callbacks)),
             progress=sys.stderr is not None and sys.stderr.isatty() if progress is None
             else _checks.truth(who, "progress", progress))
 

@@ -19,7 +19,6 @@ from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
 from fastnet.training.mixed import segments, why_not_mixed
 from fastnet.training.options import COMPILED, FitOptions
-from fastnet.training.watching import reaches
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
@@ -247,8 +246,6 @@ def _windows(j: _Job) -> Estimate:
 
 def _mixed(model: Any, x: np.ndarray, options: FitOptions, layers: Estimate, allowed: bool) -> Estimate:
     why = why_not_mixed(model) if allowed else "a sweep's trials do not share a user's layers"
-    if not why and any(reaches(function, model) for function in (*options.callbacks, options.lr)):
-        why = "a callback or the schedule may look at layers between epochs"
     if why:
         return Estimate.no("mixed", why)
     parts = segments(model)

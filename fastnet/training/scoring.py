@@ -1,7 +1,6 @@
 """How well a model does on data with known targets: its own outputs, its own loss."""
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,9 @@ from fastnet._state import snapshot
 from fastnet.layer import inherits
 from fastnet.training.eligibility import of_images, why_not_compiled, why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
+from fastnet.training.lazy import without_arrays
 
 _CHUNK = 4096  # rows that go through the layers at once when there is nothing to learn
-
-
-def score(engine: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
-    """Loss and accuracy of the network that an engine is training, on other data."""
-    if engine.name in ("layers", "mixed"):
-        engine.write()
-        return evaluate(engine.model, x, t)
-    y = engine.probabilities(x)
-    return Evaluation(loss_of(engine.model.loss, y, t.astype(y.dtype, copy=False)), accuracy(y, t))
 
 
 def evaluate(model: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
@@ -49,7 +40,7 @@ def is_classes(t: np.ndarray) -> bool:
 def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
     """What a loss layer says of these outputs and targets; what it remembers stays as it was."""
     if why_not_loss(loss) is None:
-        return float(copy.copy(loss).forward(y, t))  # a copy, as the trials of a sweep may share the original
+        return float(without_arrays(loss).forward(y, t))  # a copy, as the trials of a sweep may share the original
     restore = snapshot((loss,), copy=True)
     try:
         return _checks.loss_value(loss, loss.forward(np.array(y), np.array(t)))
