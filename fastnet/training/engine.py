@@ -36,6 +36,8 @@ class Engine:
     optimizer : {"sgd", "adam"}
     way : str
         How the first layer is trained, a name of ``WAYS``.
+    net : Builder, optional
+        The network's program with the first layer as it is, if a plan has made it.
     **shared
         What models trained on the same data share, see `Gram`.
 
@@ -46,7 +48,8 @@ class Engine:
     """
 
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
-                 weight_decay: float = 0.0, optimizer: str = "sgd", way: str = "fused", **shared: Any) -> None:
+                 weight_decay: float = 0.0, optimizer: str = "sgd", way: str = "fused",
+                 net: Builder | None = None, **shared: Any) -> None:
         self.model, self.dtype = model, np.dtype(model.dtype)
         self.batch_size = min(batch_size, len(x))
         self.momentum, self.weight_decay = momentum, weight_decay
@@ -60,9 +63,10 @@ class Engine:
         self.way = (Plain(x, self.dtype, self.batch_size) if way == "fused" else
                     WAYS[way](model.layers[0], self.dtype, bool(momentum), x, self.batch_size, **shared))
         self.name = way
-        net = Builder(self.dtype, self.batch_size, moments=MOMENTS_OF[self.optimizer],
-                      first=self.way if isinstance(self.way, RowSpace) else None)
-        net.lower(list(model.layers), shape, model.loss)
+        if net is None or isinstance(self.way, RowSpace):
+            net = Builder(self.dtype, self.batch_size, moments=MOMENTS_OF[self.optimizer],
+                          first=self.way if isinstance(self.way, RowSpace) else None)
+            net.lower(list(model.layers), shape, model.loss)
         self._rows_row = spread(self.way.columns, net.lanes, self.dtype.itemsize)
         net.reserve(WORK, net.lanes)  # vectors may be read beyond the last row
         self._rows = net.reserve(WORK, self.batch_size * self._rows_row)

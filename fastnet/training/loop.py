@@ -28,7 +28,7 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: P
     losses = np.full(options.epochs, np.nan)
     before = unsound(model)
     with region(), deferred_interrupt() as interrupt:
-        engine = make_engine(plan.chosen, model, x, t, options)
+        engine = make_engine(plan.chosen, model, x, t, options, net=plan.net)
         history.engine, history.why = engine.name, plan.why
         engine.check_interrupt = interrupt
         with _progress_bar(options) as bar:
@@ -41,10 +41,11 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: P
     return losses
 
 
-def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, **shared: Any) -> Any:
+def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, net: Any = None,
+                **shared: Any) -> Any:
     """The engine of that name; the next simpler one if its memory cannot be had.
 
-    `shared` is what models trained on the same data share, see `fastnet.training.first.Gram`.
+    `shared` is what models trained on the same data share, see `fastnet.training.first.Gram`; `net`, the program of a plan.
     """
     try:
         if name == "layers":
@@ -52,13 +53,13 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Fi
         if name == "mixed":
             return Mixed(model, x, t, options)
         return Engine(model, x, t, options.batch_size, options.momentum, options.weight_decay, options.optimizer, name,
-                      **shared)
+                      net, **shared)
     except MemoryError:
         if name != "gram":
             raise
         warn(f"fit: there is no memory for the Gram matrix of {len(x)} samples; the fused engine trains "
              "instead, with the same result.")
-        return make_engine("fused", model, x, t, options)
+        return make_engine("fused", model, x, t, options, net)
 
 
 class Epoch(NamedTuple):

@@ -5,7 +5,7 @@ Nothing is measured, so that the same fit chooses the same engine, and gives the
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
 from fastnet.layer import learned, output_shape
 from fastnet.program.builder import Builder, Unsupported
+from fastnet.program.runner import MOMENTS_OF, optimizer_of
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
 from fastnet.training.mixed import segments, why_not_mixed
@@ -57,6 +58,7 @@ class Plan:
     chosen: str
     why: str
     threads: int
+    net: Builder | None = field(default=None, repr=False, compare=False)  # what the fused engine would run, if it can
 
     def __str__(self) -> str:
         lines = [f"{'engine':8s} {'set-up':>10s} {'an epoch':>10s} {'moved':>10s} {'memory':>10s} {'all epochs':>11s}",
@@ -90,10 +92,11 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
     """
     refused = why_not_compiled(model, x.shape[1:], lowered=False)
     layers = _layers(model, x, options)
+    net = None
     if not refused:
         try:
             job = _Job.of(model, x, options, models)
-            estimates = [layers, _fused(job), _gram(job, x), _windows(job)]
+            estimates, net = [layers, _fused(job), _gram(job, x), _windows(job)], job.net
         except Unsupported as reason:
             refused = str(reason)
     if refused:
@@ -110,7 +113,7 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
             raise ValueError(f"Sequential.fit: engine={options.engine!r} cannot train this: {named.refused}. "
                              'Use engine="auto", or "layers", which trains anything.')
         best, why = named, "asked for"
-    return Plan(tuple(estimates), best.name, why, get_num_threads())
+    return Plan(tuple(estimates), best.name, why, get_num_threads(), net)
 
 
 @dataclass(frozen=True)
@@ -134,18 +137,19 @@ class _Job:
     models: int
     scored: int
     parts: tuple[str, ...]
+    net: Builder  # of the network
 
     @classmethod
     def of(cls, model: Any, x: np.ndarray, options: FitOptions, models: int) -> _Job:
         batch = min(options.batch_size, len(x))
-        net = Builder(model.dtype, batch)
-        net.lower(list(model.layers), x.shape[1:], model.loss)
+        moments = MOMENTS_OF[optimizer_of(options.optimizer, options.momentum)]
+        net = Builder(model.dtype, batch, moments=moments).lower(list(model.layers), x.shape[1:], model.loss)
         first = net.cost.first
         adam = options.optimizer == "adam"
         return cls(len(x), int(np.prod(x.shape[1:])), first, net.cost.operations, net.cost.parameters,
                    net.cost.parameter_traffic, net.cost.outputs, net.cost.widest, batch, options.epochs,
-                   np.dtype(model.dtype).itemsize, 3 if adam else int(options.momentum > 0), adam, options.shuffle, models,
-                   0 if options.validation is None else len(options.validation[0]), tuple(net.cost.parts))
+                   np.dtype(model.dtype).itemsize, moments, adam, options.shuffle, models,
+                   0 if options.validation is None else len(options.validation[0]), tuple(net.cost.parts), net)
 
     @property
     def steps(self) -> int:
