@@ -25,7 +25,7 @@ class Activation(Buffered):
 
     y = FloatArray()
 
-    keeps_shape: ClassVar[bool] = True  # its output is laid out as its input
+    keeps_layout: ClassVar[bool] = True  # its output is laid out as its input
 
     # kernel(y, x, *constants) and kernel(dx, dy, y, *constants), then the same as their fast entries
     kernels: ClassVar[tuple[Callable[..., Any], ...]]

@@ -10,11 +10,11 @@ import numpy.typing as npt
 from fastnet import _checks, _dtypes
 from fastnet._buffers import Buffered, take
 from fastnet._state import FloatArray
-from fastnet.image_lowering import lower_conv
 from fastnet.kernels import conv as kernels
 from fastnet.kernels.sgd import sgd_update
 from fastnet.layer import known
-from fastnet.lowering import Buffer, Lowering
+from fastnet.program.builder import Builder, Value
+from fastnet.program.images import lower_conv
 
 
 @known
@@ -70,7 +70,8 @@ class ConvLayer(Buffered):
     b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
     x = FloatArray()
 
-    takes_images = True  # for Lowering
+    takes = frozenset({"rows", "images"})  # for Builder
+    fuses_pool = True
 
     def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None) -> None:
         self.n_i = _checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
@@ -82,6 +83,11 @@ class ConvLayer(Buffered):
         self.W = normal(0, spread, size=(self.n_o, self.n_i, self.h, self.h)).astype(type_, copy=False)
         self.b = np.zeros((1, self.n_o), type_)
         self.x = self.W_grad = self.b_grad = None
+
+    @property
+    def padding_read(self) -> int:
+        """Pixels that it reads beyond each side of an image."""
+        return self.h // 2
 
     @property
     def dtype(self) -> np.dtype:
@@ -176,8 +182,8 @@ class ConvLayer(Buffered):
             _checks.own_shape(self, "b", self.b, (1, self.n_o), dtype, "n_o, n_i and h"),
         )
 
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
         return lower_conv(self, net, x)
 
     def __repr__(self) -> str:

@@ -60,13 +60,16 @@ def mask(op, i0, i1, one):
 
 @jit
 def softmax_cross_entropy(op, data, batch, i0, i1, one):
-    """Softmax in place (3.16), each row's loss (3.18), and C = the gradient (3.19 through 3.17, where p cancels)."""
+    """B = softmax of the scores A (3.16), each row's loss (3.18), and C = the gradient (3.19 through 3.17, where p cancels).
+
+    B may be A. All three lie without gaps between their rows.
+    """
     size = VECTOR_BYTES // lanes(one)
     classes, rows, zero = op.n, i1 - i0, one - one
-    p = rows_at(op.a.at + i0 * classes * size, rows, classes, one)
+    p = rows_at(op.b.at + i0 * classes * size, rows, classes, one)
     dz = rows_at(op.c.at + i0 * classes * size, rows, classes, one)
     losses = vector_at(op.aux + i0 * 8, rows, 1.0)
-    softmax_rows(p, p)
+    softmax_rows(p, rows_at(op.a.at + i0 * classes * size, rows, classes, one))
     count = cast_like(batch.n, one)
     scale = cast_like(1 / batch.n, one)
     for i in range(rows):

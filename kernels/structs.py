@@ -1,7 +1,7 @@
 """The typed records that kernels pass to each other, in place of long rows of integers.
 
 A compiled training step is a short program: an array of `OP` records that `step.train` runs in order. Layers make them, see
-``fastnet/lowering.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
+``fastnet/program/builder.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
 """
 from typing import NamedTuple
 

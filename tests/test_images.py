@@ -15,9 +15,8 @@ from fastnet import (
     SoftMaxLayer,
     TanhLayer,
     gradcheck,
-    image_lowering,
 )
-from fastnet.training import engine as engines
+from fastnet.program import images
 
 COURSE = ["conv 16 3", "relu", "pool 2", "conv 32 3", "relu", "pool 2", "flatten"]
 STACKS = {  # with the shape of an image
@@ -117,8 +116,8 @@ def test_blocks_of_samples_do_not_matter_but_for_rounding(stack, dtype, monkeypa
     x, t = (a.astype(dtype) for a in pictures(40, shape, 3))
     expected = None
     for groups, size in ((16, 1 << 19), (1, 1 << 30), (3, 1 << 30), (1, 1), (3, 1)):
-        monkeypatch.setattr(image_lowering, "GROUPS", groups)
-        monkeypatch.setattr(image_lowering, "_BLOCK_BYTES", size)
+        monkeypatch.setattr(images, "GROUPS", groups)
+        monkeypatch.setattr(images, "_BLOCK_BYTES", size)
         model = network(words, shape, 3, dtype)
         losses = model.fit(x, t, epochs=2, lr=0.1, batch_size=23, engine="fused")
         expected = expected or (losses, parameters(model))
@@ -172,7 +171,7 @@ def test_prediction_in_chunks(dtype, monkeypatch):
     x, _ = (a.astype(dtype) for a in pictures(21, (3, 8, 8), 3))
     model = network(COURSE[:3] + ["flatten"], (3, 8, 8), 3, dtype)
     p = model.predict_proba(x)
-    monkeypatch.setattr(engines, "_PREDICTED_BYTES", 5 * x[0].nbytes)
+    monkeypatch.setattr("fastnet.training.engine._PREDICTED_BYTES", 5 * x[0].nbytes)
     assert np.array_equal(model.predict_proba(x), p)
 
 

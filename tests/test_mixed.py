@@ -101,8 +101,8 @@ def test_where_segments_are():
     assert segments(Sequential(stacks(np.float64)["in the middle"](), CrossEntropyLayer())) == [range(0, 2), range(3, 7)]
     assert segments(Sequential(stacks(np.float64)["several"](), CrossEntropyLayer())) == [
         range(1, 2), range(4, 5), range(6, 9)]
-    assert segments(Sequential(stacks(np.float64)["softmax inside"](), CrossEntropyLayer())) == [range(0, 1), range(2, 4)]
-    assert segments(Sequential(stacks(np.float64)["in the middle"](), Squares())) == [range(0, 2), range(3, 6)]
+    assert segments(Sequential(stacks(np.float64)["softmax inside"](), CrossEntropyLayer())) == [range(0, 4)]
+    assert segments(Sequential(stacks(np.float64)["in the middle"](), Squares())) == [range(0, 2), range(3, 7)]
 
 
 class Tied:

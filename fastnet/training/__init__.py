@@ -5,7 +5,7 @@
 ``plan``           estimates what each engine would take, and chooses
 ``loop``           epochs: order of the data, rates, validation, callbacks, early ends; the same for all
 ``layerwise``      the reference engine, for any layers
-``engine``         the compiled engine, for layers that lower to ops (:mod:`fastnet.lowering`)
+``engine``         the compiled engine, for layers that lower to ops (:mod:`fastnet.program`)
 ``first``          how it trains the first layer: with its weights, in Gram space, or in windows of some hundred rows
 =================  =====================================================================================
 """

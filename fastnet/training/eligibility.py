@@ -17,8 +17,8 @@ from fastnet import layer as layers
 from fastnet.conv import ConvLayer
 from fastnet.flatten import FlattenLayer
 from fastnet.full import FullLayer
-from fastnet.lowering import Lowering, Unsupported
 from fastnet.maxpool import MaxPoolLayer
+from fastnet.program.builder import Builder, Unsupported
 
 # What a subclass of Sequential may have of its own: nothing of it runs within a fit.
 _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclass__", "__class_getitem__", "summary",
@@ -111,7 +111,7 @@ def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
             return None  # only the data can tell
         shape = (first.n_i,)
     try:
-        Lowering(model.dtype, 1).lower(list(model.layers), shape, model.loss)
+        Builder(model.dtype, 1).lower(list(model.layers), shape, model.loss)
     except Unsupported as why:
         return str(why)
     return None

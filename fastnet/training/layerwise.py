@@ -10,8 +10,8 @@ from fastnet import _checks
 from fastnet._state import arrays, snapshot
 from fastnet._warn import warn
 from fastnet.layer import decaying, declared_parameters, foreign, parameters, updater
+from fastnet.program.runner import BETA_1, BETA_2, EPSILON
 from fastnet.training.eligibility import why_not_loss, why_not_model
-from fastnet.training.engine import BETA_1, BETA_2, EPSILON
 from fastnet.training.options import FitOptions
 from fastnet.training.scoring import converted, outputs
 

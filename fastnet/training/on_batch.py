@@ -18,8 +18,9 @@ from fastnet._state import FloatArray, settle, snapshot
 from fastnet.kernels import on_batch as kernel
 from fastnet.kernels._layout import make_ready
 from fastnet.kernels.threads import caller, start_workers
+from fastnet.program.runner import address
 from fastnet.training.eligibility import why_not_compiled
-from fastnet.training.engine import Engine, address
+from fastnet.training.engine import Engine
 from fastnet.training.first import readable_rows
 
 _methods = operator.attrgetter("forward", "backward", "update_param", "update_params")
@@ -117,7 +118,7 @@ class OnBatch:
                     and list(map(_settings, self.parts)) == self.attributes)
             if not same or not _compiles(self.model, x) or self.model.dtype != self.dtype:
                 return False
-            self.engine.read()
+            self.engine.program.read()
             self._take()
         return self.takes(x, t)
 
@@ -133,12 +134,12 @@ class OnBatch:
         """Put what the layers should hold back into them: parameters first, the rest if it is asked for by its name."""
         if self.holds:
             self.holds = False
-            mine = {(slot.layer, slot.name) for slot in self.engine.net.slots}
+            mine = {(p.layer, p.name) for p in self.engine.program.net.parameters}
             newer = {key: part.__dict__[key[1]] for key in mine if key[1] in (part := self.layers[key[0]]).__dict__}
             self.engine.write()
             for (number, attribute), value in newer.items():  # assigned since
                 self.layers[number].__dict__[attribute] = value
-        if all(name != slot.name for slot in self.engine.net.slots):
+        if all(name != p.name for p in self.engine.program.net.parameters):
             self._leave()
 
     def _leave(self) -> None:
@@ -160,13 +161,13 @@ class OnBatch:
         """Write down what the kernel wants to know, see `fastnet.kernels.on_batch`."""
         engine, place = self.engine, kernel
         make_ready(kernel.step_entry, self.dtype)
-        self.program, self.order = engine.program(), np.arange(self.most)
+        self.commands, self.order = engine.commands(), np.arange(self.most)
         self.record = record = np.zeros(kernel.SIZE, np.int64)
         record[place.FUNCTION], record[place.OUTPUTS] = kernel.kernel_for(self.dtype), self.outputs
-        record[place.OPS], record[place.COUNT] = address(self.program), len(self.program)
+        record[place.OPS], record[place.COUNT] = address(self.commands), len(self.commands)
         record[place.ORDER] = address(self.order)
-        record[place.ROWS], record[place.ROWS_ROW] = engine.room_for_rows()
-        record[place.MOST] = engine.threads() or _EVERY_THREAD
+        record[place.ROWS], record[place.ROWS_ROW] = engine.gathered_rows()
+        record[place.MOST] = engine.program.threads or _EVERY_THREAD
         self.record_at, self.loss_of_batch = address(record), record[place.LOSS:].view(np.float64)
 
     def _take(self) -> None:

@@ -16,7 +16,7 @@ from fastnet.full import FullLayer
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
 from fastnet.layer import output_shape
-from fastnet.lowering import Lowering, Unsupported
+from fastnet.program.builder import Builder, Unsupported
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
 from fastnet.training.mixed import segments, why_not_mixed
@@ -118,7 +118,7 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
 
 @dataclass(frozen=True)
 class _Job:
-    """A fit in numbers. Those of the network are of its layers' own making, see `fastnet.lowering.Cost`."""
+    """A fit in numbers. Those of the network are of its layers' own making, see `fastnet.program.builder.Cost`."""
 
     n: int
     columns: int  # of x
@@ -141,7 +141,7 @@ class _Job:
     @classmethod
     def of(cls, model: Any, x: np.ndarray, options: FitOptions, models: int) -> _Job:
         batch = min(options.batch_size, len(x))
-        net = Lowering(model.dtype, batch)
+        net = Builder(model.dtype, batch)
         net.lower(list(model.layers), x.shape[1:], model.loss)
         first = model.layers[0].n_o if isinstance(model.layers[0], FullLayer) else 0
         adam = options.optimizer == "adam"
