@@ -158,7 +158,8 @@ def input_shape(layer: Any) -> Shape | None:
 
 def learned(layer: Any) -> dict[str, Any]:
     """The parameters of a layer of fastnet's, or of a subclass: their `FloatArray` by their name. Empty for any other."""
-    return _learned(type(layer))
+    klass: type = type(layer)
+    return _learned(klass)
 
 
 @functools.cache

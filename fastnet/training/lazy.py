@@ -213,7 +213,8 @@ def release(model: Any) -> None:
 
 def kept_arrays(part: Any) -> dict[str, FloatArray]:
     """The attributes of a layer that hold arrays, by their names."""
-    return _kept_arrays(type(part))
+    klass: type = type(part)
+    return _kept_arrays(klass)
 
 
 @functools.cache
