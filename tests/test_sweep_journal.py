@@ -13,10 +13,10 @@ import pytest
 import fastnet
 from fastnet import CrossEntropyLayer, FullLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, SweepResult, lr_sweep
-from fastnet.sweep.journal import Journal
-from fastnet.sweep.lines import line_of
-from fastnet.sweep.session import Session
-from fastnet.sweep.trial import _Run as Run
+from fastnet.sweep.run.session import Session
+from fastnet.sweep.run.trial import _Run as Run
+from fastnet.sweep.store.journal import Journal
+from fastnet.sweep.store.lines import line_of
 from tests.sweeps import assert_same, build, case, network, small, trial_lines, without_times
 
 KILLS = int(os.environ.get("FASTNET_KILLS", 3))
@@ -54,7 +54,7 @@ def test_the_file_has_a_line_for_each_trial(whole):
 def test_nothing_is_run_twice(whole, monkeypatch):
     result, path = whole
     before = path.read_bytes()
-    monkeypatch.setattr("fastnet.sweep.session.Session._run", lambda *_: pytest.fail("a finished trial ran again"))
+    monkeypatch.setattr("fastnet.sweep.run.session.Session._run", lambda *_: pytest.fail("a finished trial ran again"))
     again = lr_sweep(**small(resume=path))
     assert_same(again, result)
     np.testing.assert_array_equal(again.seconds, result.seconds)
@@ -288,7 +288,7 @@ def test_functions_of_layers_are_told_apart_by_their_code(tmp_path):
 
 
 def test_another_version_of_the_package_is_refused(whole, monkeypatch):
-    monkeypatch.setattr("fastnet.sweep.fingerprint.__version__", "99.9")
+    monkeypatch.setattr("fastnet.sweep.store.fingerprint.__version__", "99.9")
     with pytest.raises(ValueError, match=r'fastnet: ".*" in the file, "99.9" now'):
         lr_sweep(**small(resume=whole[1]))
 
@@ -306,7 +306,7 @@ def test_more_of_the_same_runs_what_is_missing(whole, tmp_path, more, monkeypatc
     path = tmp_path / "sweep.jsonl"
     path.write_bytes(whole[1].read_bytes())
     ran = []
-    monkeypatch.setattr("fastnet.sweep.session.Session._run",
+    monkeypatch.setattr("fastnet.sweep.run.session.Session._run",
                         lambda self, todo, *rest, run=Session._run: (ran.extend(todo), run(self, todo, *rest)))
     result = lr_sweep(**small(resume=path, **more))
     monkeypatch.undo()
@@ -324,7 +324,7 @@ def test_more_epochs_go_on_from_saved_states(tmp_path, engine, options, monkeypa
     lr_sweep(**small(**options, epochs=3))
     assert (engine == "layers") != any((tmp_path / "sweep.jsonl.states").glob("*.npz"))
     epochs = []
-    monkeypatch.setattr("fastnet.sweep.trial._Run.epochs", lambda self, engine, until, run=Run.epochs: (
+    monkeypatch.setattr("fastnet.sweep.run.trial._Run.epochs", lambda self, engine, until, run=Run.epochs: (
         epochs.append(until - len(self.losses)), run(self, engine, until)))
     result = lr_sweep(**small(**options, epochs=5))
     assert set(epochs) == ({5} if engine == "layers" else {2})

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from fastnet.sweep import lr_sweep
+from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.spec import Builders, Spec, Trial
-from fastnet.sweep.trial import Record
+from fastnet.sweep.run.builders import Builders
+from fastnet.sweep.spec import Spec, Trial
 from fastnet.training import Evaluation
 from tests.sweeps import RATES, build, network, small
 

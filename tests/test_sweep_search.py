@@ -8,15 +8,15 @@ import pytest
 
 from fastnet import one_hot
 from fastnet.sweep import SweepResult, lr_sweep
-from fastnet.sweep import shared as shared_module
-from fastnet.sweep.candidates import Candidate
-from fastnet.sweep.folds import held_out, rows_of
-from fastnet.sweep.range_test import range_test
-from fastnet.sweep.schedules import multipliers
-from fastnet.sweep.search import _levels, _not_slowest
-from fastnet.sweep.session import Session
+from fastnet.sweep.choice.candidates import Candidate
+from fastnet.sweep.record import Record
+from fastnet.sweep.run import shared as shared_module
+from fastnet.sweep.run.folds import held_out, rows_of
+from fastnet.sweep.run.range_test import range_test
+from fastnet.sweep.run.schedules import multipliers
+from fastnet.sweep.run.search import _levels, _not_slowest
+from fastnet.sweep.run.session import Session
 from fastnet.sweep.spec import Spec
-from fastnet.sweep.trial import Record
 from tests.sweeps import assert_same, build, case, data, network, small, trial_lines
 
 # --- folds -------------------------------------------------------------------------------------------------------------
@@ -265,7 +265,7 @@ def test_halving_that_was_interrupted_goes_on_to_the_same_file(tmp_path, monkeyp
 
 
 def test_states_beyond_the_memory_are_trained_again(monkeypatch, full):
-    monkeypatch.setattr("fastnet.sweep.states.available_memory", lambda: 20_000)
+    monkeypatch.setattr("fastnet.sweep.store.states.available_memory", lambda: 20_000)
     halved = lr_sweep(**small(**MANY, search="halving", engine="gram"))
     ran = halved.status == "done"
     np.testing.assert_array_equal(halved.losses[ran], lr_sweep(**small(**MANY, engine="gram")).losses[ran])

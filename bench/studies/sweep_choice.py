@@ -29,11 +29,11 @@ import numpy as np
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.dataset import load
 from fastnet.sweep import SweepResult, lr_sweep
-from fastnet.sweep.candidates import Candidate, Table
-from fastnet.sweep.choice import choose
-from fastnet.sweep.search import SEARCHES
+from fastnet.sweep.choice.candidates import Candidate, Table
+from fastnet.sweep.choice.suggestion import choose
+from fastnet.sweep.record import Record
+from fastnet.sweep.run.search import SEARCHES
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.sweep.trial import Record
 
 ENOUGH = 0.005  # of a mean test accuracy
 

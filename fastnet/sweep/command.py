@@ -25,12 +25,12 @@ from fastnet import (
 )
 from fastnet.cli import failed, subcommand
 from fastnet.dataset import SOURCES, load
-from fastnet.sweep.grid import is_automatic, rates
-from fastnet.sweep.metrics import METRICS
+from fastnet.sweep.choice.metrics import METRICS
+from fastnet.sweep.grid import checked_rates, is_automatic
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.run import check, lr_sweep
-from fastnet.sweep.schedules import NAMED
-from fastnet.sweep.session import SweepError
+from fastnet.sweep.run.networks import check, lr_sweep
+from fastnet.sweep.run.schedules import NAMED
+from fastnet.sweep.run.session import SweepError
 
 _DESCRIPTION = """\
 Train a network with many learning rates and seeds, and show which rate to take.
@@ -130,7 +130,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume keeps the trials of an earlier sweep, and --overwrite deletes them. Give one of them.")
     schedules = [name.strip() for name in arguments.schedule.split(",")]
-    options = {"lrs": arguments.lrs if is_automatic(arguments.lrs) else rates(arguments.lrs, "--lrs"),
+    options = {"lrs": arguments.lrs if is_automatic(arguments.lrs) else checked_rates(arguments.lrs, "--lrs"),
                "epochs": arguments.epochs, "seeds": _seeds(arguments.seeds),
                "batch_size": _several("--batch-size", arguments.batch_size, int), "folds": arguments.folds,
                "engine": arguments.engine, "shuffle": arguments.shuffle, "metric": arguments.metric,

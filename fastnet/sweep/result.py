@@ -11,13 +11,16 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet.sequential import Sequential
-from fastnet.sweep import choice, journal, tables
-from fastnet.sweep.arrays import Arrays
-from fastnet.sweep.candidates import Table, tabulate
-from fastnet.sweep.choice import Suggestion
-from fastnet.sweep.metrics import check_metric
-from fastnet.sweep.spec import Builders, Setting, Spec, Trial
-from fastnet.sweep.trial import Record
+from fastnet.sweep.choice import suggestion as choice
+from fastnet.sweep.choice.candidates import Table, tabulate
+from fastnet.sweep.choice.metrics import check_metric
+from fastnet.sweep.choice.suggestion import Suggestion
+from fastnet.sweep.record import Record
+from fastnet.sweep.run.builders import Builders
+from fastnet.sweep.show import tables
+from fastnet.sweep.show.arrays import Arrays
+from fastnet.sweep.spec import Setting, Spec, Trial
+from fastnet.sweep.store import journal
 
 
 class Score(NamedTuple):
@@ -81,7 +84,7 @@ class SweepResult(Arrays):
 
     # --- judgement ----------------------------------------------------------------------------------------------------
 
-    def setting(self, who: str = "SweepResult.setting", **wanted: Any) -> Setting:
+    def setting(self, **wanted: Any) -> Setting:
         """The setting with these values: ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``,
         ``optimizer``.
 
@@ -90,6 +93,9 @@ class SweepResult(Arrays):
         ValueError
             If there is none, or several; the message lists what there is.
         """
+        return self._setting("SweepResult.setting", wanted)
+
+    def _setting(self, who: str, wanted: dict[str, Any]) -> Setting:
         for field, value in wanted.items():
             _checks.choice(who, "hyperparameter", field, Setting._fields)
             there = [getattr(setting, field) for setting in self.spec.settings]
@@ -103,8 +109,11 @@ class SweepResult(Arrays):
                 f"{field}={listed(self.axes[field], ' or ')}" for field in open_) + ".")
         return found[0]
 
-    def rate(self, lr: float, who: str = "SweepResult.rate") -> float:
+    def rate(self, lr: float) -> float:
         """The rate of the sweep that is the given one to 6 digits."""
+        return self._rate("SweepResult.rate", lr)
+
+    def _rate(self, who: str, lr: float) -> float:
         lr = _checks.rate(who, lr)
         found = [rate for rate in self.lrs if f"{rate:.6g}" == f"{lr:.6g}"]
         if not found:
@@ -138,8 +147,8 @@ class SweepResult(Arrays):
         """
         who = "SweepResult.score"
         _checks.choice(who, "metric", metric, tables.METRICS)
-        setting = self.setting(who, **({} if name is None else {"name": name}), **wanted)
-        return self._score(setting, self.rate(lr, who), metric)
+        setting = self._setting(who, {**({} if name is None else {"name": name}), **wanted})
+        return self._score(setting, self._rate(who, lr), metric)
 
     def _score(self, setting: Setting, lr: float, metric: str) -> Score:
         records = [record for repeat in self.spec.repeats()
@@ -250,7 +259,7 @@ class SweepResult(Arrays):
         -------
         Sequential
         """
-        from fastnet.sweep.best import best_model
+        from fastnet.sweep.run.best import best_model
 
         return best_model(self, lr, seed, fold, wanted if name is None else {"name": name, **wanted})
 
@@ -285,7 +294,7 @@ class SweepResult(Arrays):
         matplotlib.figure.Figure
             It shows itself in a notebook.
         """
-        from fastnet.sweep.plot import draw
+        from fastnet.sweep.show.plot import draw
 
         return draw(self, metric)
 
@@ -295,7 +304,7 @@ class SweepResult(Arrays):
 
     def save_report(self, path: str | os.PathLike[str], command: str = "", title: str = "Sweep") -> None:
         """Write one self-contained HTML page: curves to pick out, intervals, who was stopped or diverged, cost, versions."""
-        from fastnet.sweep.report import write
+        from fastnet.sweep.show.report import write
 
         write(self, path, command, title)
 

@@ -1,21 +1,12 @@
-"""What a sweep was asked for, and the networks that its trials start from."""
+"""What a sweep was asked for, and its trials."""
 from __future__ import annotations
 
-import threading
-import weakref
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
-from fastnet.layer import parameters
-from fastnet.sequential import Sequential
 from fastnet.training import FitOptions
-from fastnet.training.eligibility import why_not_in_copies
 
 CONSTANT = "constant"  # the schedule of a rate that stays
-_global_random_state = threading.Lock()
 
 
 class Setting(NamedTuple):
@@ -129,74 +120,3 @@ class Spec:
         """The learning rate of an epoch, from 0."""
         factors = dict(self.schedules)[trial.schedule]
         return trial.lr * factors[epoch] if factors else trial.lr
-
-
-class Builders:
-    """The functions that build networks, watched: what they return is fresh, and decided by the seed."""
-
-    def __init__(self, build: Any) -> None:
-        builders = dict(build) if isinstance(build, Mapping) else {"": build}
-        if not builders:
-            raise ValueError("lr_sweep: build is an empty dict. Give at least one function that builds a network.")
-        for name, function in builders.items():
-            if not isinstance(name, str) or (isinstance(build, Mapping) and not name):
-                raise TypeError(f"lr_sweep: the keys of build must be names, got {name!r}.")
-            if isinstance(function, Sequential) or not callable(function):
-                raise TypeError(f"lr_sweep: {_who(name)} must be a function that builds a network, got {function!r}. "
-                                "Write: def build(rng): return Sequential(...).")
-        self.functions: dict[str, Callable[[np.random.Generator], Any]] = builders
-        self._seen: list[weakref.ref[Any]] = []
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the builders; an empty one if there is only one function."""
-        return tuple(self.functions)
-
-    def build(self, name: str, seed: int) -> Sequential:
-        """A network with the weights of a seed.
-
-        NumPy's global state is seeded for the call and put back, so that layers made without `rng` have these too.
-        """
-        with _global_random_state:
-            before = np.random.get_state()
-            np.random.seed(seed % 2**32)
-            try:
-                model = self.functions[name](np.random.default_rng(seed))
-            finally:
-                np.random.set_state(before)
-        if not isinstance(model, Sequential):
-            raise TypeError(f"lr_sweep: {_who(name)} must return a fastnet.Sequential, got {model!r}.")
-        reason = why_not_in_copies(model)
-        if reason is not None:
-            raise TypeError(f"lr_sweep: {reason}.")
-        self._refuse_known(name, model)
-        return model
-
-    def first(self, name: str, seed: int) -> Sequential:
-        """As `build`, but the function is called twice, to see that it does not lead weights from trial to trial."""
-        model, again = self.build(name, seed), self.build(name, seed)
-        for layer, other in zip(model.layers, again.layers):
-            for attribute in parameters(layer):
-                if not np.array_equal(getattr(layer, attribute), getattr(other, attribute)):
-                    raise ValueError(
-                        f"lr_sweep: {_who(name)} gave two networks of different weights for the same seed, {seed}. "
-                        "Draw them from its argument: FullLayer(3072, 500, rng=rng).")
-        return model
-
-    def _refuse_known(self, name: str, model: Sequential) -> None:
-        parts = [model, *(layer for layer in model.layers if parameters(layer))]
-        known = [part for part in (ref() for ref in self._seen) if part is not None]
-        for part in parts:
-            if any(part is other for other in known):
-                what = "network" if part is model else f"layer {part!r}"
-                raise ValueError(
-                    f"lr_sweep: {_who(name)} returned the same {what} twice; what one trial learns would leak into the "
-                    "next. Make new layers in every call.")
-            try:
-                self._seen.append(weakref.ref(part))
-            except TypeError:  # a user's layer with __slots__
-                continue
-
-
-def _who(name: str) -> str:
-    return f"build[{name!r}]" if name else "build"

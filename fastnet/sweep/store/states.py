@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fastnet._system import available_memory
+from fastnet.sweep.record import Record, State
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.sweep.trial import Record, State
 
 
 class Memory:

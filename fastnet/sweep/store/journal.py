@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from fastnet._system import lock_file, unlock_file
-from fastnet.sweep.lines import FORMAT, contradictions, difference, foreign, head_of, line_of, parsed, plain, to_json
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Setting, Spec, Trial
-from fastnet.sweep.trial import Record
+from fastnet.sweep.store.lines import FORMAT, contradictions, difference, foreign, head_of, line_of, parsed, plain, to_json
 
 
 class Unwritten:

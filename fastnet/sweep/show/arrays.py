@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Setting, Spec, Trial
-from fastnet.sweep.trial import Record
 
 
 class Arrays:

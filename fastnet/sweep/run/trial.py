@@ -4,50 +4,17 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fastnet.kernels.threads import region
-from fastnet.sweep.shared import Part, Shared, Start
+from fastnet.sweep.record import Record, State
+from fastnet.sweep.run.shared import Part, Shared, Start
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training import Evaluation
 from fastnet.training.loop import epochs
 from fastnet.training.scoring import score
-
-
-@dataclass(frozen=True)
-class Record:
-    """What a trial gave.
-
-    `losses`, `val_losses` and `val_accuracies` hold a number for each epoch that was run; a diverged trial ends with
-    the epoch in which it diverged, a stopped one with that after which it was not promoted.
-    """
-
-    trial: Trial
-    status: str  # "done", "diverged" or "stopped"
-    engine: str
-    losses: list[float]
-    val_losses: list[float] = field(default_factory=list)
-    val_accuracies: list[float] = field(default_factory=list)
-    test: Evaluation | None = None
-    seconds: float = 0.0
-
-    @property
-    def epochs(self) -> int:
-        """How many were run."""
-        return len(self.losses)
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a trial stands after some epochs: with it, it goes on as if it had never stopped."""
-
-    engine: Any  # what its engine's `save` returned
-    rng: dict[str, Any] | None  # of the generator that shuffles
-    limit: float  # the loss above which it has diverged
-    record: Record
 
 
 class _Stopped(Exception):

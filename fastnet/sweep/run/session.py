@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fastnet.sweep.range_test import RangeTest, range_test
+from fastnet.sweep.record import Record, State
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.shared import Start
-from fastnet.sweep.spec import Builders, Setting, Spec, Trial
-from fastnet.sweep.states import Memory
-from fastnet.sweep.trial import Record, State
+from fastnet.sweep.run.builders import Builders
+from fastnet.sweep.run.range_test import RangeTest, range_test
+from fastnet.sweep.run.shared import Start
+from fastnet.sweep.spec import Setting, Spec, Trial
+from fastnet.sweep.store.states import Memory
 
 _WAIT = 0.1  # seconds between looks for Ctrl-C
 _RETRIES = 3  # of a trial whose data died with workers
@@ -52,7 +53,7 @@ class Session:
     data: tuple[Any, Any, Any, Any]
     firsts: dict[str, Any]  # networks of the first seed
     hold: Callable[[], None]  # brings the data to where trials run: called before the first one
-    runner: Any  # of `fastnet.sweep.executors`
+    runner: Any  # of `fastnet.sweep.run.executors`
     journal: Any
     networks: dict[str, Any]  # their digests
     engines_for: Callable[[Spec], dict[Setting, str]]

@@ -14,8 +14,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Trial
-from fastnet.sweep.trial import Record
 from fastnet.training import Evaluation
 
 FORMAT = 2

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.sweep.candidates import Candidate
-from fastnet.sweep.metrics import METRICS, check_metric, settled
-from fastnet.sweep.ranking import equal_to_best, neighbourhood
+from fastnet.sweep.choice.candidates import Candidate
+from fastnet.sweep.choice.metrics import METRICS, check_metric, settled
+from fastnet.sweep.choice.ranking import equal_to_best, neighbourhood
 from fastnet.sweep.spec import Trial
 
 _LOT = 0.2  # part of the repeats that candidates run before they are compared again

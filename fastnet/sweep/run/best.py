@@ -4,9 +4,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastnet.sequential import Sequential
-from fastnet.sweep.choice import Suggestion
-from fastnet.sweep.folds import held_out, rows_of
-from fastnet.sweep.metrics import METRICS, check_metric, value_of
+from fastnet.sweep.choice.metrics import METRICS, check_metric, value_of
+from fastnet.sweep.choice.suggestion import Suggestion
+from fastnet.sweep.run.folds import held_out, rows_of
 from fastnet.sweep.spec import Setting, Trial
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def best_model(result: SweepResult, lr: float | None, seed: int | None, fold: in
 def _setting(result: SweepResult, wanted: dict[str, Any]) -> Setting:
     """Where a choice is left, the one of the suggestion."""
     try:
-        return result.setting(_WHO, **wanted)
+        return result._setting(_WHO, wanted)
     except ValueError:
         best = result.suggestion()
         if best is None or any(getattr(best.setting, field, None) != value for field, value in wanted.items()):

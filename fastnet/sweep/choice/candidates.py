@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastnet.sweep.metrics import METRICS, settled
+from fastnet.sweep.choice.metrics import METRICS, settled
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Setting, Spec, Trial
-from fastnet.sweep.trial import Record
 
 
 class Candidate(NamedTuple):

@@ -5,9 +5,9 @@ import math
 
 import numpy as np
 
-from fastnet.sweep.candidates import Candidate, Table
-from fastnet.sweep.metrics import tolerance
-from fastnet.sweep.statistics import not_worse, paired_errors, smoothed, upper_quantile
+from fastnet.sweep.choice.candidates import Candidate, Table
+from fastnet.sweep.choice.metrics import tolerance
+from fastnet.sweep.choice.statistics import not_worse, paired_errors, smoothed, upper_quantile
 
 CONFIDENCE = 0.95
 _DRAWS = 300  # of the bootstrap

@@ -5,7 +5,7 @@ import math
 from typing import NamedTuple
 
 from fastnet import _checks
-from fastnet.sweep.trial import Record
+from fastnet.sweep.record import Record
 
 _SETTLED = 0.15  # part of the epochs, the last, whose accuracies are averaged
 _WITHIN = 0.01  # differences that do not matter: of an accuracy, or of a loss as a fraction of itself

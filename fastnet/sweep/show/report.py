@@ -12,15 +12,15 @@ import numpy as np
 
 from fastnet._student import interval
 from fastnet._version import __version__
-from fastnet.sweep import tables
-from fastnet.sweep._page import CSS, JS
-from fastnet.sweep.charts import Chart, colour, heat
-from fastnet.sweep.choice import Suggestion
-from fastnet.sweep.metrics import METRICS, settled
-from fastnet.sweep.plot import best_settings
+from fastnet.sweep.choice.metrics import METRICS, settled
+from fastnet.sweep.choice.suggestion import Suggestion
+from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
+from fastnet.sweep.show import tables
+from fastnet.sweep.show.charts import Chart, colour, heat
+from fastnet.sweep.show.page import CSS, JS
+from fastnet.sweep.show.plot import best_settings
 from fastnet.sweep.spec import Setting
-from fastnet.sweep.trial import Record
 
 _SHOWN = {"val_accuracy": ("validation accuracy", True), "val_loss": ("validation loss", False),
           "test_accuracy": ("test accuracy", True), "loss": ("training loss", False)}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.sequential import Sequential
-from fastnet.sweep.folds import held_out, rows_of
+from fastnet.sweep.run.folds import held_out, rows_of
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training.first import first_outputs, gram_buffer, gram_matrix
 from fastnet.training.loop import make_engine

@@ -12,11 +12,11 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastnet.sweep.choice import as_dict
-from fastnet.sweep.metrics import METRICS as CHOSEN_BY
-from fastnet.sweep.metrics import value_of
+from fastnet.sweep.choice.metrics import METRICS as CHOSEN_BY
+from fastnet.sweep.choice.metrics import value_of
+from fastnet.sweep.choice.suggestion import as_dict
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Setting
-from fastnet.sweep.trial import Record
 
 if TYPE_CHECKING:
     from fastnet.sweep.result import Score, SweepResult

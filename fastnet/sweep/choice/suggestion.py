@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.sweep.candidates import Candidate, Table
-from fastnet.sweep.metrics import METRICS, averaged_epochs, tolerance
-from fastnet.sweep.ranking import CONFIDENCE, also_close, groups, pick, redrawn
+from fastnet.sweep.choice.candidates import Candidate, Table
+from fastnet.sweep.choice.metrics import METRICS, averaged_epochs, tolerance
+from fastnet.sweep.choice.ranking import CONFIDENCE, also_close, groups, pick, redrawn
+from fastnet.sweep.choice.statistics import paired_errors, upper_quantile
 from fastnet.sweep.spec import Setting
-from fastnet.sweep.statistics import paired_errors, upper_quantile
 
 
 class Suggestion(float):

@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from fastnet.kernels.threads import get_num_threads, set_num_threads
-from fastnet.sweep.shared import Shared, Start
+from fastnet.sweep.record import Record, State
+from fastnet.sweep.run.shared import Shared, Start
+from fastnet.sweep.run.trial import run_trial
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.sweep.trial import Record, State, run_trial
 
 Future = cf.Future  # of what `run_trial` returns
 
@@ -106,7 +107,7 @@ def executor_for(executor: Any) -> Any:
     if isinstance(executor, cf.ThreadPoolExecutor):
         return LocalThreads(executor._max_workers, executor)
     if type(executor).__module__.startswith("distributed."):
-        from fastnet.sweep.cluster import Cluster
+        from fastnet.sweep.run.cluster import Cluster
 
         return Cluster(executor)
     if not callable(getattr(executor, "submit", None)):

@@ -15,18 +15,20 @@ from fastnet import _checks
 from fastnet._system import available_memory, deferred_interrupt
 from fastnet.kernels.threads import get_num_threads
 from fastnet.sequential import Sequential
-from fastnet.sweep import fingerprint, grid
-from fastnet.sweep.executors import LocalThreads, executor_for
-from fastnet.sweep.journal import open_journal
-from fastnet.sweep.metrics import check_metric
-from fastnet.sweep.progress import progress_line
+from fastnet.sweep import grid
+from fastnet.sweep.choice.metrics import check_metric
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.schedules import multipliers
-from fastnet.sweep.search import SEARCHES, find_rates
-from fastnet.sweep.session import Interrupted, Session
-from fastnet.sweep.shared import Shared
-from fastnet.sweep.spec import Builders, Setting, Spec
-from fastnet.sweep.states import Files, Memory
+from fastnet.sweep.run.builders import Builders
+from fastnet.sweep.run.executors import LocalThreads, executor_for
+from fastnet.sweep.run.progress import progress_line
+from fastnet.sweep.run.schedules import multipliers
+from fastnet.sweep.run.search import SEARCHES, find_rates
+from fastnet.sweep.run.session import Interrupted, Session
+from fastnet.sweep.run.shared import Shared
+from fastnet.sweep.spec import Setting, Spec
+from fastnet.sweep.store import fingerprint
+from fastnet.sweep.store.journal import open_journal
+from fastnet.sweep.store.states import Files, Memory
 from fastnet.training import labelled
 from fastnet.training.options import ENGINES, OPTIMIZERS
 from fastnet.training.plan import Plan, plan
@@ -177,7 +179,7 @@ def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds:
           optimizer: Any) -> Spec:
     epochs = _checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data.")
     return Spec(
-        names=names, lrs=() if grid.is_automatic(lrs) else grid.rates(lrs, _WHO), seeds=grid.seeds(seeds, _WHO),
+        names=names, lrs=() if grid.is_automatic(lrs) else grid.checked_rates(lrs, _WHO), seeds=grid.seeds(seeds, _WHO),
         epochs=epochs, engine=_checks.choice(_WHO, "engine", engine, ("auto", *ENGINES)), shuffle=bool(shuffle),
         batch_sizes=grid.values(_WHO, "batch_size", batch_size,
                                 lambda value: _checks.whole_number(_WHO, "batch_size", value, "128 is usual.")),

@@ -9,10 +9,10 @@ import numpy as np
 from fastnet import _checks
 from fastnet._figure import Picture
 from fastnet._student import quantile
-from fastnet.sweep import tables
+from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
+from fastnet.sweep.show import tables
 from fastnet.sweep.spec import Setting
-from fastnet.sweep.trial import Record
 
 _IN_LEGEND = 8  # more rates than this are told apart by a colour bar
 _ROWS = 6  # of settings: the best ones

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Spec
-from fastnet.sweep.trial import Record
 
 
 class Silent:
