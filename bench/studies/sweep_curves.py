@@ -149,8 +149,8 @@ def train(data: Data, lrs: tuple[float, ...], seeds: range, epochs: int = EPOCHS
     lr = np.tile(np.array(lrs, np.float32), len(seeds))[:, None, None]
     targets = np.eye(classes, dtype=np.float32)[data.labels]
     alive, limit = np.ones(many, bool), np.full(many, np.inf)
-    found = {"losses": np.full((many, epochs), np.nan), "diverged": np.zeros(many, int),
-             "right": np.zeros((many, len(data.pool)), np.uint8), "right_at_rung": np.zeros((many, len(data.pool)), np.uint8)}
+    found = {"losses": np.full((many, epochs), np.nan), "diverged": np.zeros(many, int)}
+    found |= {name: np.zeros((many, len(data.pool)), np.uint8) for name in ("right", "right_at_rung")}
     for epoch in range(epochs):
         total, steps = np.zeros(many), 0
         for start in range(0, len(data.x), data.batch):

@@ -1,4 +1,4 @@
-"""Learning-rate sweeps: many models trained on the same data, sharing what can be shared.
+"""Sweeps of learning rates and other hyperparameters: `lr_sweep` of fastnet's networks, `sweep` of any training function.
 
 ===============  =======================================================================================
 ``grid``         learning rates, seeds and other values from lists and strings
@@ -11,10 +11,26 @@
 ``command``      ``fastnet sweep``
 ===============  =======================================================================================
 """
+import sys
+import types
+from typing import Any
+
+from fastnet.sweep.choice.finished import choose
 from fastnet.sweep.choice.suggestion import Suggestion
 from fastnet.sweep.grid import rates
 from fastnet.sweep.result import SweepResult
+from fastnet.sweep.run.function import Training, sweep
 from fastnet.sweep.run.networks import lr_sweep
 from fastnet.sweep.run.session import SweepError
 
-__all__ = ["Suggestion", "SweepError", "SweepResult", "lr_sweep", "rates"]
+__all__ = ["Suggestion", "SweepError", "SweepResult", "Training", "choose", "lr_sweep", "rates", "sweep"]
+
+
+class _Callable(types.ModuleType):
+    """``fastnet.sweep(train, ...)`` is ``fastnet.sweep.sweep(train, ...)``."""
+
+    def __call__(self, *args: Any, **options: Any) -> SweepResult:
+        return sweep(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

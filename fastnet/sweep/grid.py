@@ -50,9 +50,13 @@ def checked_rates(lrs: Any, who: str) -> tuple[float, ...]:
         found = [_rate(who, lrs)]
     if not found:
         raise ValueError(f"{who}: lrs holds no learning rate, got {lrs!r}. {_HOW}")
-    for i, rate in enumerate(found):
-        if rate in found[:i]:
-            raise ValueError(f"{who}: lrs holds {rate:g} twice. Give each learning rate once; `seeds` repeats trials.")
+    known: dict[str, float] = {}  # by 6 digits, with which rates are shown and asked for
+    for rate in found:
+        other = known.get(f"{rate:.6g}")
+        known[f"{rate:.6g}"] = rate
+        if other is not None:
+            which = f"{rate:g} twice" if other == rate else f"{other!r} and {rate!r}, which are the same to 6 digits"
+            raise ValueError(f"{who}: lrs holds {which}. Give each learning rate once; `seeds` repeats trials.")
     return tuple(found)
 
 

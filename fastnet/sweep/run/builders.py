@@ -1,6 +1,8 @@
 """The functions that build the networks of a sweep."""
 from __future__ import annotations
 
+import inspect
+import pickle
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -45,7 +47,7 @@ class Builders:
             before = np.random.get_state()
             np.random.seed(seed % 2**32)
             try:
-                model = self.functions[name](np.random.default_rng(seed))
+                model = self._called(name, np.random.default_rng(seed))
             finally:
                 np.random.set_state(before)
         if not isinstance(model, Sequential):
@@ -56,15 +58,31 @@ class Builders:
         self._refuse_known(name, model)
         return model
 
-    def first(self, name: str, seed: int) -> Sequential:
-        """As `build`, but the function is called twice, to see that it does not lead weights from trial to trial."""
-        model, again = self.build(name, seed), self.build(name, seed)
-        for layer, other in zip(model.layers, again.layers):
-            for attribute in parameters(layer):
-                if not np.array_equal(getattr(layer, attribute), getattr(other, attribute)):
-                    raise ValueError(
-                        f"lr_sweep: {_who(name)} gave two networks of different weights for the same seed, {seed}. "
-                        "Draw them from its argument: FullLayer(3072, 500, rng=rng).")
+    def _called(self, name: str, rng: np.random.Generator) -> Any:
+        function = self.functions[name]
+        try:
+            inspect.signature(function).bind(rng)
+        except TypeError:
+            raise TypeError(f"lr_sweep: {_who(name)} must take one argument, the generator to draw weights from. Write: "
+                            "def build(rng): return Sequential(...), with FullLayer(3072, 500, rng=rng).") from None
+        except ValueError:  # a callable whose signature cannot be seen
+            pass
+        return function(rng)
+
+    def first(self, name: str, seeds: tuple[int, ...], shuffle: bool) -> Sequential:
+        """The network of the first seed, after a look at the function: the seed, and nothing else, decides the weights."""
+        model, again = self.build(name, seeds[0]), self.build(name, seeds[0])
+        if not _equal_weights(model, again):
+            raise ValueError(
+                f"lr_sweep: {_who(name)} gave two networks of different weights for the same seed, {seeds[0]}. "
+                "Draw them from its argument: FullLayer(3072, 500, rng=rng).")
+        other = self.build(name, seeds[1]) if len(seeds) > 1 and not shuffle else None
+        if other is not None and _equal_weights(model, other) and not _draws_elsewhere(model, other):
+            raise ValueError(
+                f"lr_sweep: {_who(name)} gave seeds {seeds[0]} and {seeds[1]} the same first weights, and the rows are not "
+                "shuffled: all seeds would train alike, and say nothing about chance. Draw the weights from its argument, "
+                "FullLayer(3072, 500, rng=rng), and seed nothing inside. If they are to be the same, because they are "
+                "loaded, give shuffle=True or seeds=1.")
         return model
 
     def _refuse_known(self, name: str, model: Sequential) -> None:
@@ -80,6 +98,21 @@ class Builders:
                 self._seen.append(weakref.ref(part))
             except TypeError:  # a user's layer with __slots__
                 continue
+
+
+def _equal_weights(model: Sequential, other: Sequential) -> bool:
+    """Whether all weights are the same."""
+    return all(np.array_equal(getattr(layer, attribute), getattr(twin, attribute))
+               for layer, twin in zip(model.layers, other.layers) for attribute in parameters(layer))
+
+
+def _draws_elsewhere(model: Sequential, other: Sequential) -> bool:
+    """Whether layers without weights differ, as those do that keep a generator (dropout), or there are no weights."""
+    rest = [(layer, twin) for layer, twin in zip(model.layers, other.layers) if not parameters(layer)]
+    try:
+        return len(rest) == len(model.layers) or any(pickle.dumps(layer) != pickle.dumps(twin) for layer, twin in rest)
+    except Exception:  # a user's layer that cannot be pickled
+        return True
 
 
 def _who(name: str) -> str:

@@ -13,7 +13,6 @@ from typing import Any
 from fastnet.kernels.threads import get_num_threads, set_num_threads
 from fastnet.sweep.record import Record, State
 from fastnet.sweep.run.shared import Shared, Start
-from fastnet.sweep.run.trial import run_trial
 from fastnet.sweep.spec import Spec, Trial
 
 PATIENCE = 60.0  # seconds to wait for a worker when there is none, in all
@@ -127,4 +126,4 @@ def _run_in_worker(shared: Shared, start: Start, client: int, *rest: Any) -> tup
     threads = get_worker().state.nthreads
     if os.getpid() != client and get_num_threads() != threads:
         set_num_threads(threads)
-    return run_trial(shared, start, *rest)
+    return shared.run(start, *rest)

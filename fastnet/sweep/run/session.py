@@ -2,23 +2,22 @@
 from __future__ import annotations
 
 import concurrent.futures as cf
+import time
 import warnings
-from collections import Counter, OrderedDict, deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
+from fastnet.sweep.choice.metrics import Metric, metric_of
 from fastnet.sweep.record import Record, State
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.run.builders import Builders
-from fastnet.sweep.run.range_test import RangeTest, range_test
-from fastnet.sweep.run.shared import Start
+from fastnet.sweep.run.range_test import RangeTest
 from fastnet.sweep.spec import Setting, Spec, Trial
 from fastnet.sweep.store.states import Memory
 
 _WAIT = 0.1  # seconds between looks for Ctrl-C
 _RETRIES = 3  # of a trial whose data died with workers
-_STARTS_KEPT = 16  # networks in memory that trials start from
 
 
 class SweepError(RuntimeError):
@@ -36,7 +35,32 @@ class SweepError(RuntimeError):
 
 
 class Interrupted(Exception):
-    """Ctrl-C: what is finished is kept."""
+    """Ctrl-C, or the budget is spent: what is finished is kept."""
+
+
+class Work(Protocol):
+    """What trains: networks of fastnet, or any function."""
+
+    who: str  # the public function
+    digests: dict[str, Any]  # of the networks
+
+    def engines(self, spec: Spec) -> dict[Setting, str]:
+        """What trains each setting."""
+
+    def hold(self, result: SweepResult) -> None:
+        """Bring what all trials share to where they run: called before the first one."""
+
+    def start(self, trial: Trial) -> Any:
+        """What the trial starts from, as the runner takes it."""
+
+    def forget(self) -> None:
+        """Have all starts made anew."""
+
+    def range_test(self, name: str, spec: Spec, check_interrupt: Callable[[], None]) -> RangeTest:
+        """The range test of a network."""
+
+    def check(self, record: Record, records: dict[Trial, Record]) -> None:
+        """Refuse a record that shows a fault of what trains."""
 
 
 @dataclass
@@ -49,27 +73,28 @@ class Session:
         With the grid that was asked for last, and the records of the journal.
     """
 
-    builders: Builders
-    data: tuple[Any, Any, Any, Any]
-    firsts: dict[str, Any]  # networks of the first seed
-    hold: Callable[[], None]  # brings the data to where trials run: called before the first one
+    work: Work
     runner: Any  # of `fastnet.sweep.run.executors`
     journal: Any
-    networks: dict[str, Any]  # their digests
-    engines_for: Callable[[Spec], dict[Setting, str]]
     show: Any  # progress: called with records, knows the number of trials
     check_interrupt: Callable[[], None]
     result: SweepResult
     states: Memory = field(default_factory=Memory)
-    starts: _Starts | None = None
+    budget: Budget = field(default_factory=lambda: Budget(None))
+    held: bool = False
 
     @property
     def spec(self) -> Spec:
         return self.result.spec
 
+    @property
+    def metric(self) -> Metric:
+        """What the search judges by."""
+        return self.result.judged_by(None)
+
     def ask(self, spec: Spec) -> None:
         """Take this grid from now on."""
-        self.journal.ask(spec, self.networks, self.engines_for(spec))
+        self.journal.ask(spec, self.work.digests, self.work.engines(spec))
         self.result.settings_engines = {setting: self.journal.engines[setting] for setting in spec.settings}
         self.result.spec = spec
         self.show.total(len(spec.trials()))
@@ -79,19 +104,13 @@ class Session:
         new = tuple(lr for lr in lrs if lr not in self.spec.lrs)
         self.ask(replace(self.spec, lrs=tuple(sorted(self.spec.lrs + new))))
 
-    def add_seeds(self, count: int) -> None:
-        """Let the grid have so many more seeds."""
-        last = max(self.spec.seeds)
-        self.ask(replace(self.spec, seeds=self.spec.seeds + tuple(range(last + 1, last + 1 + count))))
-
     def range_test(self, name: str) -> RangeTest:
         """Of the network of that name, with the weights of the first seed."""
-        model = self.builders.build(name, self.spec.seeds[0])
-        x, t = self.data[:2]
         try:
-            return range_test(model, x, t, min(self.spec.batch_sizes), self.check_interrupt)
+            return self.work.range_test(name, self.spec, self.check_interrupt)
         except KeyboardInterrupt:
-            warnings.warn("lr_sweep: interrupted in the range test; no trial was begun.", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"{self.work.who}: interrupted in the range test; no trial was started.", RuntimeWarning,
+                          stacklevel=4)
             raise Interrupted from None
 
     def run(self, trials: Iterable[Trial], until: int) -> None:
@@ -100,7 +119,7 @@ class Session:
         Raises
         ------
         Interrupted
-            After Ctrl-C.
+            After Ctrl-C, or when the budget does not suffice for the next trial.
         SweepError
             If a trial failed.
         """
@@ -112,22 +131,23 @@ class Session:
             self.show(records[trial], self.spec)
         if not todo:
             return
-        if self.starts is None:
-            self.hold()
-            self.starts = _Starts(self.builders, self.spec.seeds[0], self.firsts, self.result.settings_engines,
-                                  self.runner)
-        self._run(todo, until, self.starts)
+        if not self.held:
+            self.work.hold(self.result)
+            self.held = True
+        self._run(todo, until)
 
-    def _run(self, todo: list[Trial], until: int, starts: _Starts) -> None:
+    def _run(self, todo: list[Trial], until: int) -> None:
         waiting = deque(todo)
         place = {trial: number for number, trial in enumerate(todo)}
         running: dict[cf.Future[Any], Trial] = {}
         failures: Counter[Trial] = Counter()
         try:
             while waiting or running:
-                while waiting and len(running) < self.runner.window():
+                while waiting and len(running) < self.runner.window() and self._affords(waiting[0], until):
                     trial = waiting.popleft()
-                    running[self._submit(trial, until, starts)] = trial
+                    running[self._submit(trial, until)] = trial
+                if not running or self.budget.late():
+                    raise Interrupted
                 done, _ = cf.wait(running, _WAIT, cf.FIRST_COMPLETED)
                 for future in sorted(done, key=lambda f: place[running[f]]):
                     trial = running.pop(future)
@@ -138,31 +158,41 @@ class Session:
                         failures[trial] += 1
                         if failures[trial] > _RETRIES or not self.runner.recovered(error):
                             raise
-                        starts.forget()
+                        self.work.forget()
                         waiting.appendleft(trial)
                 self.check_interrupt()
+        except Interrupted:
+            raise
         except KeyboardInterrupt:
             total = len(self.spec.trials())
-            warnings.warn(f"lr_sweep: interrupted; {self.result.finished} of {total} trials are finished.", RuntimeWarning,
-                          stacklevel=5)
+            warnings.warn(f"{self.work.who}: interrupted; {self.result.finished} of {total} trials are finished.",
+                          RuntimeWarning, stacklevel=5)
             raise Interrupted from None
         except Exception as error:
             raise SweepError(
-                f"lr_sweep: the trial of {self.spec.described(trial)} failed: {type(error).__name__}: {error}. "
+                f"{self.work.who}: the trial of {self.spec.described(trial)} failed: {type(error).__name__}: {error}. "
                 f"{self.result.finished} of {len(self.spec.trials())} trials are finished, and in this error's `result`.",
                 self.result) from error
         finally:
             for future in running:
                 future.cancel()
 
-    def _submit(self, trial: Trial, until: int, starts: _Starts) -> cf.Future[Any]:
-        state: State | None = None
-        if trial in self.journal.records:
-            state = self.states.get(self.journal.records[trial])
+    def _affords(self, trial: Trial, until: int) -> bool:
+        return self.budget.take(trial, until, self._state_of(trial))
+
+    def _state_of(self, trial: Trial) -> State | None:
+        records = self.journal.records
+        return self.states.get(records[trial]) if trial in records else None
+
+    def _submit(self, trial: Trial, until: int) -> cf.Future[Any]:
+        state = self._state_of(trial)
         keep = self.states.wanted(until, self.spec)
-        return self.runner.submit(starts.of(trial), self.spec, trial, until, state, keep)
+        return self.runner.submit(self.work.start(trial), self.spec, trial, until, state, keep)
 
     def _keep(self, record: Record, state: State | None) -> None:
+        metric_of(self.work.who, self.spec.metric, record.curves)
+        self.work.check(record, self.journal.records)
+        self.budget.ran(record)
         if state is None:
             self.states.drop(record.trial)
         else:
@@ -171,27 +201,48 @@ class Session:
         self.show(record, self.spec)
 
 
-class _Starts:
-    """The networks that trials start from, made when the first trial needs them; the latest are kept."""
+class Budget:
+    """The epochs, or the seconds, that a sweep may still run for: never more, and less only by what fits no trial.
 
-    def __init__(self, builders: Builders, first_seed: int, firsts: dict[str, Any], engines: dict[Setting, str],
-                 runner: Any) -> None:
-        self.builders, self.first_seed, self.firsts = builders, first_seed, firsts
-        self.engines, self.runner = engines, runner
-        self.made: OrderedDict[tuple[str, int], Any] = OrderedDict()
+    A trial takes its epochs when it is submitted, and gives back those that it did not need, as one that diverges does.
+    """
 
-    def of(self, trial: Trial) -> Any:
-        key = trial.name, trial.seed
-        if key not in self.made:
-            first = self.firsts.get(trial.name) if trial.seed == self.first_seed else None
-            model = self.builders.build(*key) if first is None else first
-            engines = {setting: engine for setting, engine in self.engines.items() if setting.name == trial.name}
-            self.made[key] = self.runner.put(Start(model, engines))
-            while len(self.made) > _STARTS_KEPT:
-                self.made.popitem(last=False)
-        self.made.move_to_end(key)
-        return self.made[key]
+    def __init__(self, budget: float | str | None) -> None:
+        self.epochs = float(budget) if isinstance(budget, (int, float)) else float("inf")
+        seconds = float("inf") if not isinstance(budget, str) else seconds_in(budget)
+        self.deadline = time.monotonic() + seconds
+        self.taken: dict[Trial, tuple[int, int]] = {}
 
-    def forget(self) -> None:
-        """Have all of them made and put anew."""
-        self.made.clear()
+    def take(self, trial: Trial, until: int, state: State | None) -> bool:
+        """Whether a trial may go on to that epoch."""
+        before = state.record.epochs if state is not None else 0
+        if trial in self.taken:
+            return True  # it is run again, since what it gave was lost
+        if until - before > self.epochs:
+            return False
+        self.epochs -= until - before
+        self.taken[trial] = before, until
+        return True
+
+    def ran(self, record: Record) -> None:
+        """Give back what a trial did not need."""
+        _, until = self.taken.pop(record.trial, (0, record.epochs))
+        self.epochs += until - record.epochs
+
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self.deadline
+
+
+def seconds_in(text: str) -> float:
+    """Seconds in "90 s", "5 min" or "2 h".
+
+    Raises
+    ------
+    ValueError
+        If it is no such text.
+    """
+    for unit, factor in (("min", 60.0), ("s", 1.0), ("h", 3600.0)):
+        if text.strip().endswith(unit):
+            return float(text.strip()[:-len(unit)]) * factor
+    raise ValueError(text)

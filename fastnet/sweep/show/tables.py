@@ -12,38 +12,58 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from fastnet.sweep.choice.metrics import METRICS as CHOSEN_BY
-from fastnet.sweep.choice.metrics import value_of
-from fastnet.sweep.choice.suggestion import as_dict
+import numpy as np
+
+from fastnet.sweep.choice.metrics import Metric, rounded_error, settled
+from fastnet.sweep.choice.suggestion import Suggestion, as_dict
 from fastnet.sweep.record import Record
-from fastnet.sweep.spec import Setting
+from fastnet.sweep.spec import Setting, in_words
 
 if TYPE_CHECKING:
-    from fastnet.sweep.result import Score, SweepResult
+    from fastnet.sweep.result import SweepResult
 
-METRICS = ("loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy", "best_val_loss", "best_val_accuracy")
-_COLUMNS = ("lr", "seed", "fold", "batch_size", "momentum", "weight_decay", "schedule", "optimizer", "status", "epochs",
-            *METRICS[:5],
-            "engine", "seconds")
-_IN_TEXT = ("loss", "val_accuracy", "test_accuracy")
+_USUAL = ("loss", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
+_NOT_IN_TEXT = ("val_loss", "test_loss")
+
+
+def metrics(result: SweepResult) -> tuple[str, ...]:
+    """What there is to show of a trial: curves, what is only reported, and curves in their best epoch."""
+    curves = list(dict.fromkeys(name for record in result.records.values() for name in record.curves))
+    final = list(dict.fromkeys(name for record in result.records.values() for name in record.final))
+    there = [*curves, *final]
+    usual = _USUAL if set(there) <= set(_USUAL) else [name for name in _USUAL if name in there]
+    return (*usual, *(name for name in there if name not in _USUAL), *(f"best_{name}" for name in usual if name in (
+        "val_loss", "val_accuracy")), *(f"best_{name}" for name in curves if name not in _USUAL))
 
 
 def value(record: Record, metric: str) -> float:
-    """Of a trial; nan without such data."""
-    if metric.startswith("test"):
-        return math.nan if record.test is None else getattr(record.test, metric[len("test_"):])
-    return value_of(record, metric)
+    """What a trial gave: the last value of a curve, or its best; nan without such data."""
+    if metric in record.final:
+        return record.final[metric]
+    if metric in record.curves:
+        return record.curves[metric][-1] if record.curves[metric] else math.nan
+    curve = record.curves.get(metric.removeprefix("best_"), [])
+    if not curve or not metric.startswith("best_"):
+        return math.nan
+    return min(curve) if "loss" in metric or "error" in metric else max(curve)
 
 
 def rows(result: SweepResult) -> list[dict[str, Any]]:
     """A dict for each finished trial."""
-    return [_row(result.records[trial]) for trial in result.spec.trials() if trial in result.records]
+    names = _numbers(result)
+    return [_row(result.records[trial], names) for trial in result.spec.trials() if trial in result.records]
 
 
 def columns(result: SweepResult) -> list[str]:
     """Of the tables: only what can differ."""
-    optional = set(Setting._fields) | {"fold"}
-    return [column for column in ("name", *_COLUMNS) if column not in optional or column in result.axes]
+    fields = [name for name, _ in result.spec.params]
+    names = [*(["name"] if "name" in fields else []), "lr", "seed", "fold", *(name for name in fields if name != "name")]
+    shown = [column for column in names if column in result.axes]
+    return [*shown, "status", "epochs", *_numbers(result), "engine", "seconds"]
+
+
+def _numbers(result: SweepResult) -> list[str]:
+    return [name for name in metrics(result) if not name.startswith("best_")]
 
 
 def to_csv(result: SweepResult, path: str | os.PathLike[str]) -> None:
@@ -58,8 +78,9 @@ def to_csv(result: SweepResult, path: str | os.PathLike[str]) -> None:
 def to_json(result: SweepResult, path: str | os.PathLike[str]) -> None:
     """Write everything; null stands for nan and inf."""
     suggestion = result.suggestion()
-    trials = [_row(record) | {"losses": record.losses, "val_losses": record.val_losses,
-                              "val_accuracies": record.val_accuracies}
+    names = _numbers(result)
+    trials = [_row(record, names) | {"losses": record.losses, "val_losses": record.val_losses,
+                                     "val_accuracies": record.val_accuracies, "curves": dict(record.curves)}
               for trial in result.spec.trials() if (record := result.records.get(trial)) is not None]
     found = {"spec": asdict(result.spec), "engines": result.engines,
              "suggestion": None if suggestion is None else as_dict(suggestion), "trials": trials}
@@ -83,9 +104,13 @@ def headline(result: SweepResult) -> str:
     total = len(spec.trials())
     records = [result.records[trial] for trial in spec.trials() if trial in result.records]
     parts = [f"{len(spec.lrs)} rates", f"{len(spec.seeds)} seeds", *([f"{spec.folds} folds"] if spec.folds else []),
-             *(f"{len(values)} {_PLURAL[field]}" for field, values in spec.axes.items() if field in _PLURAL)]
+             *(f"{len(values)} {_PLURAL.get(field, f'values of {field}')}" for field, values in spec.axes.items()
+               if field in dict(spec.params))]
     states = [f"{len(records)} of {total} trials finished"] if len(records) < total and spec.search == "grid" else []
     states.append(f"{sum(record.status == 'diverged' for record in records)} diverged")
+    if spec.budget is not None:
+        states.append(f"{sum(record.epochs for record in records)} epochs, with a budget of "
+                      + (spec.budget if isinstance(spec.budget, str) else f"{spec.budget:g}"))
     if spec.search != "grid":
         stopped = total - sum(record.status in ("done", "diverged") for record in records)
         states.append(f"{stopped} stopped early or not begun, {result.cost:.0%} of the epochs of the full grid")
@@ -98,26 +123,40 @@ _PLURAL = {"name": "networks", "batch_size": "batch sizes", "momentum": "momenta
 
 def grid(result: SweepResult) -> list[list[str]]:
     """A table with a row for each setting and rate, the first row its header."""
-    metrics = [m for m in _IN_TEXT if any(not math.isnan(value(record, m)) for record in result.records.values())]
-    fields = [field for field in result.axes if field in Setting._fields]
+    records = result.records.values()
+    names = [m for m in _numbers(result) if any(not math.isnan(value(record, m)) for record in records)]
+    fields = [field for field in result.axes if field in dict(result.spec.params)]
     suggested = result.suggestion()
-    if suggested is not None and suggested.metric not in metrics:
-        metrics.insert(1 if CHOSEN_BY[suggested.metric].validation else 0, suggested.metric)
-    equal = set() if suggested is None else set(suggested.equals)
-    lines = [[*("network" if field == "name" else field.replace("_", " ") for field in fields), "rate", *metrics,
-              "diverged", ""]]
+    judge = None if suggested is None else suggested._metric
+    names = [m for m in names if m not in _NOT_IN_TEXT and (judge is None or m != judge.name)]
+    of_training = 1 if "loss" in names else 0
+    equal = set() if suggested is None or not suggested.ahead else set(suggested.equals)
+    heads = ["network" if field == "name" else in_words(field) for field in fields]
+    lines = [[*heads, "rate", *names, "trials", "diverged", ""]]
+    if judge is not None:
+        lines[0].insert(len(fields) + 1 + of_training, _judged(judge, suggested))
     repeats = len(result.spec.repeats())
     for setting in result.spec.settings:
         for lr in sorted(result.lrs):
             if _not_looked_at(result, setting, lr):
                 continue
-            scores = [result._score(setting, lr, metric) for metric in metrics]
-            lost = result._score(setting, lr, "loss").diverged
-            chosen = suggested is not None and (suggested.setting, suggested.lr) == (setting, lr)
+            of = [record for repeat in result.spec.repeats()
+                  if (record := result.records.get(result.spec.trial(setting, lr, *repeat))) is not None]
+            done, lost = [record for record in of if record.status == "done"], sum(r.status == "diverged" for r in of)
+            shown = [_text([value(record, name) for record in done]) for name in names]
+            if judge is not None:
+                shown.insert(of_training, _text([settled(record, judge) for record in done]))
+            chosen = suggested is not None and suggested.ahead and (suggested.setting, suggested.lr) == (setting, lr)
             lines.append([*(str(getattr(setting, field)) for field in fields), f"{lr:.4g}" if lr < 1e4 else f"{lr:g}",
-                          *map(_text, scores), f"{lost} of {repeats}" if lost else "",
-                          "<- suggested" if chosen else "= not told apart" if (setting, lr) in equal else ""])
+                          *shown, str(len(done)), f"{lost} of {repeats}" if lost else "",
+                          "<- suggested" if chosen else "= tied" if (setting, lr) in equal else ""])
     return lines
+
+
+def _judged(metric: Metric, suggested: Suggestion | None) -> str:
+    """The name of the column that the suggestion was made from."""
+    epochs = 1 if suggested is None else suggested._table.epochs_averaged
+    return metric.name + (f", last {epochs} epochs" if epochs > 1 else "")
 
 
 def _not_looked_at(result: SweepResult, setting: Setting, lr: float) -> bool:
@@ -160,12 +199,16 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _row(record: Record) -> dict[str, Any]:
-    return {**record.trial._asdict(), "status": record.status, "epochs": record.epochs,
-            **{metric: value(record, metric) for metric in METRICS[:5]}, "engine": record.engine, "seconds": record.seconds}
+def _row(record: Record, names: list[str]) -> dict[str, Any]:
+    return {**record.trial.asdict(), "status": record.status, "epochs": record.epochs,
+            **{name: value(record, name) for name in names}, "engine": record.engine, "seconds": record.seconds}
 
 
-def _text(score: Score) -> str:
-    if math.isnan(score.mean):
+def _text(values: list[float]) -> str:
+    """The mean, and its standard error over seeds and folds."""
+    if not values or math.isnan(np.mean(values)):
         return "-"
-    return f"{score.mean:.4g}" + (f" +- {score.error:.2g}" if score.seeds > 1 else "")
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return f"{mean:.4g}"
+    return f"{mean:.4g} +- {rounded_error(mean, float(np.std(values, ddof=1)) / math.sqrt(len(values))):.2g}"

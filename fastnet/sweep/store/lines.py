@@ -1,101 +1,203 @@
 """The lines of a journal: JSON with a checksum, and in what two of them contradict each other.
 
 =====================  =============================================================================================
-``{"fastnet_sweep"``   the first line: format, version, digests of the data, and what no sweep in this file may change
+``{"fastnet_sweep"``   the first line: format, digests of the data, and what no sweep in this file may change
 ``{"asked"``           a grid that was asked for, with its networks; the last such line is the sweep that the file is of
 ``{"trial"``           a trial that ended, or was stopped in a rung; a later line of the same trial replaces it
 =====================  =============================================================================================
 """
 from __future__ import annotations
 
+import base64
+import dataclasses
 import json
 import math
 import zlib
 from pathlib import Path
 from typing import Any
 
-from fastnet.sweep.record import Record
-from fastnet.sweep.spec import Trial
-from fastnet.training import Evaluation
+import numpy as np
 
-FORMAT = 2
-_CHECK = b', "check": "%08x"}\n'
+from fastnet.sweep.record import Record
+from fastnet.sweep.spec import Setting, Spec, Trial
+
+FORMAT = 3
+_CHECK = b', "check": "%08x"}'
 _LENGTH = len(_CHECK % 0)
+_SAMPLES = 1 << 28  # more held-out samples than that are no line of ours
 
 
 def line_of(value: dict[str, Any]) -> bytes:
     """JSON whose last entry is the checksum of what stands before it."""
     content = json.dumps(value, allow_nan=False).encode()[:-1]
-    return content + _CHECK % zlib.crc32(content)
+    return content + _CHECK % zlib.crc32(content) + b"\n"
 
 
-def parsed(path: Path, lines: list[bytes]) -> tuple[list[dict[str, Any]], dict[Trial, Record]]:
-    asked: list[dict[str, Any]] = []
-    records: dict[Trial, Record] = {}
-    for number, line in enumerate(lines[1:], 2):
-        try:
-            if not line.strip():
-                raise ValueError("it is blank")
-            content = line[:-_LENGTH + 1]
-            if line[-_LENGTH + 1:] + b"\n" != _CHECK % zlib.crc32(content):
-                raise ValueError("its checksum does not match")
-            found = json.loads(line)
-            del found["check"]
-            if "asked" in found:
-                asked.append(found)
-            else:
-                record = from_json(found)
-                if not any(_asked_for(record.trial, grid["asked"]) for grid in asked):
-                    raise ValueError(f"it is of a trial that no sweep in the file asked for: {record.trial}")
-                records[record.trial] = record
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"lr_sweep: line {number} of {path} is damaged: {error}. Delete that line; a trial that it was "
-                             "of runs again.") from None
-    return asked, records
+def content_of(line: bytes) -> dict[str, Any]:
+    """What a line says. Its end may be that of Windows: an editor or version control has rewritten the file then.
 
-
-def _asked_for(trial: Trial, grid: dict[str, Any]) -> bool:
-    return (trial.name in grid["names"] and trial.lr in grid["lrs"] and trial.seed in grid["seeds"]
-            and trial.folds == grid["folds"] and 0 <= trial.fold <= trial.folds and trial.batch_size in grid["batch_sizes"]
-            and trial.momentum in grid["momenta"] and trial.weight_decay in grid["weight_decays"]
-            and trial.schedule in dict(grid["schedules"]) and trial.optimizer in grid.get("optimizers", ["sgd"]))
-
-
-def head_of(path: Path, line: bytes) -> dict[str, Any]:
+    Raises
+    ------
+    ValueError
+        If the line is not whole.
+    """
+    line = line.rstrip(b"\r\n")
+    if not line.strip():
+        raise ValueError("it is blank")
+    content = line[:-_LENGTH]
+    if line[-_LENGTH:] != _CHECK % zlib.crc32(content):
+        raise ValueError("its checksum does not match")
     try:
         found = json.loads(line)
-        version = found["fastnet_sweep"]
-    except (ValueError, KeyError, TypeError):
-        raise foreign(path, f"its first line is {line[:60]!r}") from None
-    if version != FORMAT:
-        raise foreign(path, f"it is of format {version}, and this version of fastnet writes format {FORMAT}")
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
     found.pop("check", None)
     return found
 
 
-def foreign(path: Path, why: str) -> ValueError:
-    return ValueError(f"lr_sweep: {path} is not a file of lr_sweep: {why}. Resume from another file.")
+def parsed(who: str, path: Path, lines: list[bytes]) -> tuple[list[dict[str, Any]], dict[Trial, Record]]:
+    """The grids that were asked for, and the trials."""
+    asked: list[dict[str, Any]] = []
+    specs: list[Spec] = []
+    records: dict[Trial, Record] = {}
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            found = content_of(line)
+            if "asked" in found:
+                specs.append(spec_of(found["asked"]))
+                settings_of(found)
+                asked.append(found)
+            else:
+                record = from_json(found, specs)
+                records[record.trial] = record
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, zlib.error) as error:
+            raise ValueError(f"{who}: line {number} of {path} is damaged: {_said(error)}. Delete that line; a trial that it "
+                             "was of runs again.") from None
+    return asked, records
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"it has no {error.args[0]!r}"
+    return str(error)
+
+
+def spec_of(found: Any) -> Spec:
+    """What was asked for, from JSON; anything of another type than it should be is refused."""
+    fields = {field.name: found[field.name] for field in dataclasses.fields(Spec) if field.name in found}
+    if len(fields) != len(found):
+        raise ValueError("it asks for something that this version does not know")
+    for name in ("lrs", "seeds", "params", "guess", "schedules"):
+        fields[name] = _deep_tuple(fields[name])
+    fields["metric"] = None if fields["metric"] is None else tuple(map(str, fields["metric"]))
+    fields["diverged_above"] = float(fields["diverged_above"])
+    spec = Spec(**fields)
+    whole = [spec.epochs, spec.folds, *spec.seeds]
+    if not all(isinstance(lr, float) for lr in spec.lrs) or any(type(value) is not int for value in whole):
+        raise ValueError("its rates, seeds or numbers are of a wrong type")
+    for name, values in spec.params:
+        if not isinstance(name, str) or not isinstance(values, tuple):
+            raise ValueError("its hyperparameters are not names with values")
+    dict(spec.schedules), dict(spec.guess), hash(spec)
+    return spec
+
+
+def settings_of(asked: dict[str, Any]) -> dict[Setting, str]:
+    """What trains each setting."""
+    return {Setting(map(tuple, pairs)): str(engine) for pairs, engine in asked["engines"]}
+
+
+def _deep_tuple(value: Any) -> Any:
+    return tuple(map(_deep_tuple, value)) if isinstance(value, list) else value
+
+
+def head_of(who: str, path: Path, line: bytes) -> dict[str, Any]:
+    """The first line's entries."""
+    try:
+        found = json.loads(line)
+        version = found["fastnet_sweep"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise foreign(who, path, f"its first line is {line[:60]!r}") from None
+    if version != FORMAT:
+        raise foreign(who, path, f"it is of format {version}, and this version of fastnet writes format {FORMAT}")
+    try:
+        return content_of(line)
+    except ValueError as error:
+        raise ValueError(f"{who}: the first line of {path} is damaged: {error}. It says which data the trials are of. "
+                         "Resume from another file.") from None
+
+
+def foreign(who: str, path: Path, why: str) -> ValueError:
+    return ValueError(f"{who}: {path} is not a file of {who}: {why}. Resume from another file.")
 
 
 def to_json(record: Record) -> dict[str, Any]:
-    test = record.test
-    return {"trial": record.trial._asdict(), "status": record.status, "engine": record.engine,
-            "losses": [plain(v) for v in record.losses], "val_losses": [plain(v) for v in record.val_losses],
-            "val_accuracies": [plain(v) for v in record.val_accuracies],
-            "test": None if test is None else [plain(test.loss), plain(test.accuracy)], "seconds": record.seconds}
+    return {"trial": record.trial.asdict(), "status": record.status, "engine": record.engine,
+            "curves": {name: [plain(v) for v in curve] for name, curve in record.curves.items()},
+            "final": {name: plain(v) for name, v in record.final.items()}, "seconds": record.seconds,
+            "samples": {name: _packed(values) for name, values in record.samples.items()}}
 
 
-def from_json(found: dict[str, Any]) -> Record:
-    numbers = {name: [float(v) for v in found[name]] for name in ("losses", "val_losses", "val_accuracies")}
-    if not numbers["losses"]:
+def from_json(found: dict[str, Any], specs: list[Spec]) -> Record:
+    """A trial of one of these sweeps."""
+    trial, spec = _trial_of(found["trial"], specs)
+    curves = {str(name): [_number(v) for v in curve] for name, curve in found["curves"].items()}
+    lengths = set(map(len, curves.values()))
+    if lengths in (set(), {0}):
         raise ValueError("it is of a trial that ran no epoch")
-    if any(len(numbers[name]) not in (0, len(numbers["losses"])) for name in ("val_losses", "val_accuracies")):
-        raise ValueError("its losses and validation losses are of different numbers of epochs")
+    if len(lengths) > 1:
+        raise ValueError("its curves are of different numbers of epochs")
+    if max(lengths) > spec.epochs:
+        raise ValueError(f"it is of {max(lengths)} epochs, and {spec.epochs} were asked for")
     if found["status"] not in ("done", "diverged", "stopped"):
         raise ValueError(f"its status is {found['status']!r}")
-    return Record(Trial(**found["trial"]), found["status"], found["engine"],
-                  test=None if found["test"] is None else Evaluation(*map(float, found["test"])),
-                  seconds=float(found["seconds"]), **numbers)
+    if not isinstance(found["engine"], str):
+        raise ValueError("its engine has no name")
+    samples = {str(name): _unpacked(packed) for name, packed in found["samples"].items()}
+    if any(name not in curves for name in samples):
+        raise ValueError("its samples are of no curve")
+    return Record(trial, found["status"], found["engine"], curves,
+                  {str(name): _number(v) for name, v in found["final"].items()}, _number(found["seconds"]), samples)
+
+
+def _trial_of(found: dict[str, Any], specs: list[Spec]) -> tuple[Trial, Spec]:
+    """The trial, and the largest sweep in the file that asked for it."""
+    asking = []
+    for spec in specs:
+        setting = Setting((name, found.get(name)) for name, _ in spec.params)
+        trial = Trial(setting, found["lr"], found["seed"], found["fold"], found["folds"])
+        if trial.asdict() == found and trial.lr in spec.lrs and trial.seed in spec.seeds and (
+                trial.folds == spec.folds and type(trial.fold) is int and 0 <= trial.fold <= trial.folds
+                and all(value in values for (_, value), (_, values) in zip(setting, spec.params))):
+            asking.append((spec.epochs, trial, spec))
+    if not asking:
+        of = Trial(Setting(), found["lr"], found["seed"])
+        raise ValueError(f"it is of a trial that no sweep in the file asked for: rate {of.lr}, seed {of.seed}")
+    _, trial, spec = max(asking, key=lambda one: one[0])
+    return trial, spec
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, bool) or (not isinstance(value, (int, float)) and value not in ("nan", "inf", "-inf")):
+        raise ValueError(f"{value!r} is not a number")
+    return float(value)
+
+
+def _packed(values: np.ndarray) -> list[Any]:
+    """float32, compressed: values of a few epochs repeat."""
+    return [len(values), base64.b64encode(zlib.compress(np.asarray(values, "<f4").tobytes(), 6)).decode()]
+
+
+def _unpacked(packed: Any) -> np.ndarray:
+    count, text = packed
+    if type(count) is not int or not 0 < count < _SAMPLES:
+        raise ValueError(f"it is of {count!r} held-out samples")
+    raw = zlib.decompressobj().decompress(base64.b64decode(text, validate=True), 4 * count + 1)
+    if len(raw) != 4 * count:
+        raise ValueError(f"it does not hold the values of {count} held-out samples")
+    return np.frombuffer(raw, "<f4").astype(np.float32)
 
 
 def plain(value: float) -> float | str:
