@@ -9,10 +9,10 @@ import numpy as np
 from fastnet import _checks
 from fastnet._figure import Picture
 from fastnet._student import quantile
-from fastnet.sweep import tables
+from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.spec import Setting
-from fastnet.sweep.trial import Record
+from fastnet.sweep.show import tables
+from fastnet.sweep.spec import Setting, in_words
 
 _IN_LEGEND = 8  # more rates than this are told apart by a colour bar
 _ROWS = 6  # of settings: the best ones
@@ -27,14 +27,15 @@ _LEAST = 0.1  # of the accuracy axis: a difference of one image in a hundred mus
 
 def draw(result: SweepResult, metric: str | None = None) -> Picture:
     """A row of panels for each setting: training loss, validation loss if there is one, and the metric against the rate."""
-    shown = _metrics(result) if metric is None else [_checks.choice("SweepResult.plot", "metric", metric, tuple(_METRICS))]
+    known = tables.metrics(result)
+    shown = _metrics(result) if metric is None else [_checks.choice("SweepResult.plot", "metric", metric, known)]
     records = [result.records[trial] for trial in result.spec.trials() if trial in result.records]
     if not records:
         figure = Picture(figsize=(6, 2))
         figure.text(0.5, 0.5, "No trial is finished yet.", ha="center", va="center")
         return figure
     settings = best_settings(result)
-    curves = ["loss", "val_loss"] if any(record.val_losses for record in records) else ["loss"]
+    curves = [kind for kind in ("loss", "val_loss") if any(record.curves.get(kind) for record in records)] or [known[0]]
     figure = Picture(figsize=(1 + 5 * (len(curves) + 1), 5 * len(settings)), layout="constrained")
     panels = figure.subplots(len(settings), len(curves) + 1, squeeze=False)
     for setting, row in zip(settings, panels):
@@ -53,8 +54,14 @@ def draw(result: SweepResult, metric: str | None = None) -> Picture:
 
 
 def _metrics(result: SweepResult) -> list[str]:
-    rows = result.rows()
-    return [m for m in ("val_accuracy", "test_accuracy") if any(not math.isnan(r[m]) for r in rows)] or ["loss"]
+    rows, judge = result.rows(), result.suggestion()
+    found = [m for m in ("val_accuracy", "test_accuracy") if any(not math.isnan(r.get(m, math.nan)) for r in rows)]
+    return found or [tables.metrics(result)[0] if judge is None else judge.metric]
+
+
+def style(metric: str) -> tuple[str, str, str]:
+    """Label, colour and marker of a metric."""
+    return _METRICS.get(metric, (in_words(metric), "#0072b2", "o"))
 
 
 def best_settings(result: SweepResult) -> list[Setting]:
@@ -64,7 +71,7 @@ def best_settings(result: SweepResult) -> list[Setting]:
         return settings
     suggested = result.suggestion()
     metric = suggested.metric if suggested else "loss"
-    sign = 1 if metric.endswith("accuracy") else -1
+    sign = suggested._metric.sign if suggested else -1
     best = {setting: np.nanmax([-np.inf, *(sign * result._score(setting, lr, metric).mean for lr in result.lrs)])
             for setting in settings}
     kept = sorted(settings, key=lambda setting: -best[setting])[:_ROWS]
@@ -111,7 +118,7 @@ def _curves(figure: Any, axes: Any, result: SweepResult, setting: Setting, kind:
                 axes.plot(np.arange(1, len(seen) + 1), seen, color=_RED, ls="--", marker="x", label=f"{_rate(lr)}, diverged")
     if highest:
         axes.set_ylim(0, min(1.05 * max(highest), 2 * float(np.median(highest))))  # a rate that jumps may leave the panel
-    axes.set(xlabel="epoch" + (" (bands: all seeds)" if banded else ""), ylabel=_METRICS[kind][0])
+    axes.set(xlabel="epoch" + (" (bands: all seeds)" if banded else ""), ylabel=style(kind)[0])
     axes.set_xlim(0.5, result.spec.epochs + 0.5)
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
@@ -126,7 +133,7 @@ def _curves(figure: Any, axes: Any, result: SweepResult, setting: Setting, kind:
 
 
 def _series(record: Record, kind: str) -> list[float]:
-    return record.losses if kind == "loss" else record.val_losses
+    return record.curves.get(kind, [])
 
 
 def _against_rate(axes: Any, result: SweepResult, setting: Setting, metrics: list[str]) -> None:
@@ -134,7 +141,7 @@ def _against_rate(axes: Any, result: SweepResult, setting: Setting, metrics: lis
     lrs = sorted(result.lrs)
     intervals = []
     for metric in metrics:
-        label, colour, marker = _METRICS[metric]
+        label, colour, marker = style(metric)
         drawn, means, spread = [], [], []
         for lr in lrs:
             values = [tables.value(record, metric) for record in _records(result, setting, lr) if record.status == "done"]
@@ -153,13 +160,13 @@ def _against_rate(axes: Any, result: SweepResult, setting: Setting, metrics: lis
     accuracy = all(metric.endswith("accuracy") for metric in metrics)
     _modest(axes, max(intervals, default=0.0), accuracy, _chance(result) if accuracy else None)
     suggested = result.suggestion()
-    if suggested is not None and suggested.setting == setting:
+    if suggested is not None and suggested.ahead and suggested.setting == setting:
         if len(suggested.rates) > 1:
             axes.axvspan(suggested.rates[0], suggested.rates[-1], color="grey", alpha=0.12, lw=0,
-                         label="can't be told apart")
-        how = "" if suggested.metric == "val_accuracy" else f" by {_METRICS[suggested.metric][0]}"
+                         label="statistically tied")
+        how = "" if suggested.metric == "val_accuracy" else f" by {style(suggested.metric)[0]}"
         axes.axvline(suggested.lr, color="grey", ls=":", label=f"suggested{how}: {_rate(suggested.lr)}")
-    axes.set(xlabel="learning rate", ylabel="accuracy" if accuracy else _METRICS[metrics[0]][0])
+    axes.set(xlabel="learning rate", ylabel="accuracy" if accuracy else style(metrics[0])[0])
     axes.grid(alpha=0.3)
     _legend(axes)
 
@@ -195,7 +202,7 @@ def _modest(axes: Any, interval: float, accuracy: bool, chance: float | None) ->
 
 
 def _chance(result: SweepResult) -> float | None:
-    return None if result._data is None else 1 / result._data[1].shape[1]
+    return dict(result.spec.guess).get("val_accuracy")
 
 
 def _legend(axes: Any, title: str | None = None) -> None:

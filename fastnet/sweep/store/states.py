@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from fastnet._system import available_memory
+from fastnet.sweep.record import Record, State
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.sweep.trial import Record, State
 
 
 class Memory:
@@ -29,6 +29,8 @@ class Memory:
 
     def put(self, trial: Trial, state: State) -> None:
         """Keep the state of a trial, in place of an earlier one."""
+        if trial in self.held and self.held[trial][1].engine is state.engine:  # it has gone on
+            self.size -= self.held.pop(trial)[0]
         self.drop(trial)
         size = sum(array.nbytes for array in _arrays(state.engine))
         self.held[trial] = size, state
@@ -41,9 +43,16 @@ class Memory:
         return self.held[record.trial][1] if record.trial in self.held else None
 
     def drop(self, trial: Trial) -> None:
-        """Forget a trial."""
-        size, _ = self.held.pop(trial, (0, None))
+        """Forget a trial; a function that is suspended in it ends."""
+        size, state = self.held.pop(trial, (0, None))
         self.size -= size
+        if state is not None and hasattr(state.engine, "close"):
+            state.engine.close()
+
+    def clear(self) -> None:
+        """Forget all."""
+        for trial in list(self.held):
+            self.drop(trial)
 
 
 class Files(Memory):
@@ -64,12 +73,12 @@ class Files(Memory):
         super().put(trial, state)
         arrays: dict[str, np.ndarray] = {}
         try:
-            tree = _flat({"engine": state.engine, "rng": state.rng, "limit": state.limit}, arrays)
+            tree = _flat({"engine": state.engine, "rng": state.rng, "limit": state.limit, "recent": state.recent}, arrays)
         except TypeError:
             return
         record = state.record
         arrays["losses"] = np.array(record.losses)
-        head = {"tree": tree, "trial": list(trial), "epochs": record.epochs}
+        head = {"tree": tree, "trial": trial.asdict(), "epochs": record.epochs}
         arrays["head"] = np.frombuffer(json.dumps(head).encode(), np.uint8)
         self.folder.mkdir(exist_ok=True)
         path = self._path(trial)
@@ -89,9 +98,9 @@ class Files(Memory):
             tree = _deep(head["tree"], arrays)
         except Exception:  # not there, torn or foreign: errors of the system, of zipfile, NumPy and JSON
             return None
-        if head["trial"] != list(record.trial) or not np.array_equal(arrays["losses"], record.losses):
+        if head["trial"] != record.trial.asdict() or not np.array_equal(arrays["losses"], record.losses):
             return None
-        return State(tree["engine"], tree["rng"], tree["limit"], record)
+        return State(tree["engine"], tree["rng"], tree["limit"], record, tree["recent"])
 
     def _path(self, trial: Trial) -> Path:
         return self.folder / (hashlib.blake2b(repr(tuple(trial)).encode(), digest_size=12).hexdigest() + ".npz")

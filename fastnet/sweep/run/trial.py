@@ -4,49 +4,19 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fastnet.kernels.threads import region
-from fastnet.sweep.shared import Part, Shared, Start
+from fastnet.sweep.choice.metrics import averaged_epochs, metric_of
+from fastnet.sweep.record import Record, State
+from fastnet.sweep.run.shared import Part, Shared, Start, fit_options
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.training import Evaluation
 from fastnet.training.loop import epochs
+from fastnet.training.scoring import is_classes, outputs
 
-
-@dataclass(frozen=True)
-class Record:
-    """What a trial gave.
-
-    `losses`, `val_losses` and `val_accuracies` hold a number for each epoch that was run; a diverged trial ends with
-    the epoch in which it diverged, a stopped one with that after which it was not promoted.
-    """
-
-    trial: Trial
-    status: str  # "done", "diverged" or "stopped"
-    engine: str
-    losses: list[float]
-    val_losses: list[float] = field(default_factory=list)
-    val_accuracies: list[float] = field(default_factory=list)
-    test: Evaluation | None = None
-    seconds: float = 0.0
-
-    @property
-    def epochs(self) -> int:
-        """How many were run."""
-        return len(self.losses)
-
-
-@dataclass(frozen=True)
-class State:
-    """Where a trial stands after some epochs: with it, it goes on as if it had never stopped."""
-
-    engine: Any  # what its engine's `save` returned
-    rng: dict[str, Any] | None  # of the generator that shuffles
-    limit: float  # the loss above which it has diverged
-    record: Record
+_ACCURACY = metric_of("lr_sweep", "val_accuracy", ["val_accuracy"])
 
 
 class _Stopped(Exception):
@@ -89,14 +59,14 @@ def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial, until: int
             with region():
                 run.epochs(engine, until)
                 test = None if part.test is None else engine.score(*part.test)
+                final = {} if test is None else {"test_loss": test.loss, "test_accuracy": test.accuracy}
             saved = _saved(engine) if keep and run.status == "done" else None
     except _Stopped:
         return None
     status = "stopped" if run.status == "done" and until < spec.epochs else run.status
     before = 0.0 if state is None else state.record.seconds
-    record = Record(trial, status, engine.name, run.losses, [s.loss for s in run.scores], [s.accuracy for s in run.scores],
-                    test, before + time.perf_counter() - began)
-    return record, None if saved is None else State(saved, run.rng_state(), run.limit, record)
+    record = Record(trial, status, engine.name, run.curves, final, before + time.perf_counter() - began, run.samples(status))
+    return record, None if saved is None else State(saved, run.rng_state(), run.limit, record, tuple(run.recent))
 
 
 class _Run:
@@ -105,12 +75,15 @@ class _Run:
     def __init__(self, spec: Spec, trial: Trial, part: Part, state: State | None) -> None:
         self.spec, self.trial, self.part = spec, trial, part
         self.rng = np.random.default_rng(trial.seed) if spec.shuffle else None
-        self.losses: list[float] = []
-        self.scores: list[Evaluation] = []
+        validated = () if part.validation is None else ("val_loss", "val_accuracy")
+        self.curves: dict[str, list[float]] = {name: [] for name in ("loss", *validated)}
+        classes = part.validation is not None and is_classes(part.validation[1])
+        self.judged = averaged_epochs(_ACCURACY, spec.epochs) if classes else 0
+        self.recent: list[np.ndarray] = []  # which held-out samples were right, in the last epochs
         self.limit, self.status = np.inf, "done"
         if state is not None:
-            self.losses, self.limit = list(state.record.losses), state.limit
-            self.scores = list(map(Evaluation, state.record.val_losses, state.record.val_accuracies))
+            self.curves, self.limit = {name: list(curve) for name, curve in state.record.curves.items()}, state.limit
+            self.recent = list(state.recent)
             if self.rng is not None and state.rng is not None:
                 self.rng.bit_generator.state = state.rng
 
@@ -120,17 +93,37 @@ class _Run:
 
     def epochs(self, engine: Any, until: int) -> None:
         """Train up to that number of epochs."""
-        options = self.spec.options(self.trial.setting).with_(
+        options = fit_options(self.spec, self.trial.setting).with_(
             epochs=until, lr=lambda epoch: self.spec.rate(self.trial, epoch), rng=self.rng, validation=self.part.validation)
-        for report, batch_losses, _ in epochs(engine, options, len(self.part.x), start=len(self.losses), restorable=False):
-            self.losses.append(report.loss)
+        losses = self.curves["loss"]
+        for report, batch_losses, _ in epochs(engine, options, len(self.part.x), start=len(losses), restorable=False):
+            losses.append(report.loss)
             if report.epoch == 0:
                 self.limit = self.spec.diverged_above * batch_losses[0]  # seen with the weights of the start
             if report.val_loss is not None and report.val_accuracy is not None:
-                self.scores.append(Evaluation(report.val_loss, report.val_accuracy))
-            if not self.losses[-1] <= self.limit or not np.isfinite(self.losses[-1]):
+                self.curves["val_loss"].append(report.val_loss)
+                self.curves["val_accuracy"].append(report.val_accuracy)
+            if not losses[-1] <= self.limit or not np.isfinite(losses[-1]):
                 self.status = "diverged"
                 return
+            if self.judged and self.part.validation is not None and report.epoch >= self.spec.epochs - self.judged:
+                self.recent = [*self.recent, _right(engine, *self.part.validation)][-self.judged:]
+
+    def samples(self, status: str) -> dict[str, np.ndarray]:
+        """How often each held-out sample was right in the epochs that count."""
+        if not self.recent or status != "done":
+            return {}
+        return {"val_accuracy": np.asarray(np.mean(self.recent, axis=0), np.float32)}
+
+
+def _right(engine: Any, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Which samples the network has right now."""
+    if engine.name == "layers":
+        engine.write()
+        y = outputs(engine.model, x)
+    else:
+        y = engine.probabilities(x)
+    return np.asarray(y.argmax(1) == t.argmax(1))
 
 
 def _saved(engine: Any) -> Any:

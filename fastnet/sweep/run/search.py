@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.sweep.candidates import Candidate
-from fastnet.sweep.metrics import METRICS, check_metric, settled
-from fastnet.sweep.ranking import equal_to_best, neighbourhood
+from fastnet.sweep.choice.metrics import Metric, settled
+from fastnet.sweep.choice.ranking import equal_to_best
+from fastnet.sweep.choice.table import Candidate
 from fastnet.sweep.spec import Trial
 
 _LOT = 0.2  # part of the repeats that candidates run before they are compared again
-_PROMOTED = 0.4  # part of the candidates that go on after the first lot
-_FINAL = 0.2  # part of the candidates that go on after the second lot, and to the end
+_PROMOTED = (0.5, 0.3, 0.2)  # part of the candidates that go on after the first lot, the second, and the others
 _RUNG = 0.3  # part of the epochs of the first lot after which the slowest are stopped
 _SLOWEST = 0.2  # part of the candidates that may be stopped then
 _EXTENSIONS = 8  # half decades that a grid may grow by
@@ -36,8 +35,8 @@ def halving(session: Any) -> None:
     1. In the first, all candidates run 30% of the epochs. What is in the worst fifth both by the metric and by the
        training loss is stopped. (Large rates are behind at first and ahead at the end, so that the metric alone would stop
        the best: the loss shows how fast they learn.) The rest run to the end, what looks best first.
-    2. The best two fifths of what did not diverge go on to the second lot, and a fifth, two at least, to the others; less
-       where others are worse beyond chance, in pairs.
+    2. Of what did not diverge, the best half by the mean of all lots so far goes on to the second lot, three tenths to the
+       third, a fifth, two at least, to the others; less where others are worse beyond chance, in pairs.
 
     Trials that go on do so from where they stopped: in the end they are, bit for bit, those of the full grid.
     """
@@ -50,7 +49,7 @@ def halving(session: Any) -> None:
     if 0 < rung < spec.epochs:
         session.run(_trials(session, alive, lots[0]), rung)
         alive = _not_slowest(session, alive, lots[0], rung)
-        score = _levels(session, alive, lots[0], _metric(session), rung)
+        score = _levels(session, alive, lots[0], session.metric, rung)
         alive.sort(key=lambda candidate: -score[candidate])  # what looks best is finished first
     for number, lot in enumerate(lots):
         done = repeats[:(number + 1) * size]
@@ -58,7 +57,7 @@ def halving(session: Any) -> None:
         if not number:
             count = len(everyone) - _diverged(session, everyone, lot)
         if number + 1 < len(lots):
-            alive = _best(session, alive, done, max(2, math.ceil((_FINAL if number else _PROMOTED) * count)))
+            alive = _best(session, alive, done, max(2, round(_PROMOTED[min(number, len(_PROMOTED) - 1)] * count)))
 
 
 def _diverged(session: Any, candidates: Iterable[Candidate], repeats: list[tuple[int, int]]) -> int:
@@ -73,38 +72,39 @@ def _trials(session: Any, candidates: Iterable[Candidate], repeats: Iterable[tup
 
 
 def _not_slowest(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], rung: int) -> list[Candidate]:
-    """Those that are not in the worst fifth by the metric, smoothed along the rate, or not by the training loss."""
-    kept: set[Candidate] = set()
-    for judge in dict.fromkeys((_metric(session), "loss")):
-        score = _levels(session, alive, repeats, judge, rung)
-        kept.update(sorted(score, key=lambda candidate: -score[candidate])[:math.ceil((1 - _SLOWEST) * len(score))])
+    """Those that are not in the worst fifth by the metric, or not by the training loss if there is one.
+
+    Where the metric is equal, as it often is early and on few samples, the loss decides there, too.
+    """
+    records = session.journal.records
+    score = _levels(session, alive, repeats, session.metric, rung)
+    if not all(records[trial].losses for trial in _trials(session, alive, repeats)):
+        loss = dict.fromkeys(score, 0.0)
+    else:
+        loss = _levels(session, alive, repeats, Metric("loss", -1), rung)
+    count = math.ceil((1 - _SLOWEST) * len(score))
+    kept = set(sorted(score, key=lambda candidate: (-score[candidate], -loss[candidate]))[:count])
+    kept |= set(sorted(score, key=lambda candidate: (-loss[candidate], -score[candidate]))[:count])
     return [candidate for candidate in alive if candidate in kept]
 
 
 def _best(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], count: int) -> list[Candidate]:
-    """So many of the best, smoothed along the rate, and none that is worse beyond chance."""
+    """So many of the best, and none that is worse beyond chance."""
     equal = equal_to_best(session.result.table(repeats=repeats))
-    score = _levels(session, alive, repeats, _metric(session), session.spec.epochs)
+    score = _levels(session, alive, repeats, session.metric, session.spec.epochs)
     return sorted((candidate for candidate in score if candidate in equal), key=lambda candidate: -score[candidate])[:count]
 
 
-def _metric(session: Any) -> str:
-    return check_metric("lr_sweep", session.result.metric, session.result.validated)
-
-
-def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], metric: str,
+def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], metric: Metric,
             epochs: int) -> dict[Candidate, float]:
-    """The smoothed metric after so many epochs, whatever a resumed sweep knows beyond; what had diverged has none."""
+    """The mean metric after so many epochs, whatever a resumed sweep knows beyond; what had diverged has none."""
     records = session.journal.records
     found = {}
     for candidate in alive:
-        of = [records[session.spec.trial(candidate.setting, candidate.lr, *repeat)] for repeat in repeats]
+        of = [records[trial] for trial in _trials(session, [candidate], repeats)]
         if all(record.status != "diverged" or record.epochs > epochs for record in of):
-            values = [settled(record, metric, epochs) for record in of]
-            found[candidate] = METRICS[metric].sign * float(np.mean(values))
-    candidates = list(found)
-    level = neighbourhood(candidates, np.array(list(found.values())), np.ones(len(found)))
-    return dict(zip(candidates, map(float, level)))
+            found[candidate] = metric.sign * float(np.mean([settled(record, metric, epochs) for record in of]))
+    return found
 
 
 def find_rates(session: Any) -> None:
@@ -114,8 +114,7 @@ def find_rates(session: Any) -> None:
        the gradients, so that its rates begin at the usual ones.)
     2. On the first two fifths of the seeds and folds: while the best rate of a setting is at an edge that did not diverge,
        the grid grows there; then rates are put between it and its neighbours, twice, down to a factor of 1.33.
-    3. What can't be told apart from the best then, five candidates at most, runs on all seeds and folds; and if that is
-       not enough to tell, on as many seeds again.
+    3. What can't be told from the best then, five candidates at most, runs on all seeds and folds.
     """
     session.result.range_test = {name: session.range_test(name) for name in session.spec.names}
     low = min(test.low for test in session.result.range_test.values())
@@ -136,14 +135,8 @@ def find_rates(session: Any) -> None:
         more = _around_the_best(session, wanted, first, ratio)
         wanted |= more
         _run_all(session, more, first)
-    if not session.result.table().candidates:
-        return  # all diverged
-    candidates = _best(session, sorted(wanted), first, _FINALISTS)
-    _run_all(session, set(candidates), session.spec.repeats())
-    suggestion = session.result.suggestion()
-    if suggestion is not None and not suggestion.enough:
-        session.add_seeds(len(session.spec.seeds))
-        _run_all(session, set(suggestion.equals) & set(candidates) or set(candidates), session.spec.repeats())
+    if session.result.table().candidates:  # not all diverged
+        _run_all(session, set(_best(session, sorted(wanted), first, _FINALISTS)), repeats)
 
 
 def _half_decades(exponents: Iterable[int]) -> list[float]:
@@ -160,9 +153,10 @@ def _leaders(session: Any, wanted: set[Candidate], repeats: list[tuple[int, int]
     found = []
     for setting in session.spec.settings:
         of = sorted(candidate for candidate in wanted if candidate.setting == setting)
-        score = _levels(session, of, repeats, _metric(session), session.spec.epochs)
+        score = _levels(session, of, repeats, session.metric, session.spec.epochs)
         if score:
-            found.append((max(score, key=lambda candidate: score[candidate]), [candidate.lr for candidate in of]))
+            top = [candidate for candidate in score if score[candidate] == max(score.values())]
+            found.append((top[len(top) // 2], [candidate.lr for candidate in of]))
     return found
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastnet.sequential import Sequential
-from fastnet.sweep.choice import Suggestion
-from fastnet.sweep.folds import held_out, rows_of
-from fastnet.sweep.metrics import METRICS, check_metric, value_of
+from fastnet.sweep.choice.metrics import value_of
+from fastnet.sweep.choice.suggestion import Suggestion
+from fastnet.sweep.run.folds import held_out, rows_of
 from fastnet.sweep.spec import Setting, Trial
 
 if TYPE_CHECKING:
@@ -19,15 +19,16 @@ def best_model(result: SweepResult, lr: float | None, seed: int | None, fold: in
                wanted: dict[str, Any]) -> Sequential:
     """What `SweepResult.best_model` says."""
     if result._data is None or result._builders is None:
-        raise ValueError(f"{_WHO}: a sweep that was loaded from a file has no data and no networks. Call lr_sweep with "
-                         "them and resume=the file: it runs nothing again.")
+        raise ValueError(f"{_WHO}: a sweep of a function of yours, or one that was loaded from a file, has no data and no "
+                         "networks. Call lr_sweep with them and resume=the file: it runs nothing again.")
     if lr is None:
         lr = result._suggestion(None, wanted)
     setting = lr.setting if isinstance(lr, Suggestion) and not wanted else _setting(result, wanted)
     rate = next((known for known in result.lrs if f"{known:.6g}" == f"{lr:.6g}"), float(lr))
     spec, trial = result.spec, _best_trial(result, setting, rate, seed, fold)
     if trial is None:
-        raise ValueError(f"{_WHO}: no trial of {spec.trial(setting, rate, seed or 0, fold or 0)} is finished. "
+        wanted_trial = spec.described(spec.trial(setting, rate, seed or 0, fold or 0))
+        raise ValueError(f"{_WHO}: no trial of {wanted_trial} is finished. "
                          f"Rates: {', '.join(f'{known:g}' for known in result.lrs)}; seeds: {list(result.seeds)}"
                          + (f"; names: {list(result.names)}." if result.names != ("",) else "."))
     x, t, validation, _ = result._data
@@ -35,17 +36,17 @@ def best_model(result: SweepResult, lr: float | None, seed: int | None, fold: in
         train, out = rows_of(held_out(t, spec.folds), fold)
         x, t, validation = x[train], t[train], (x[out], t[out])
     model = result._builders.build(setting.name, trial.seed)
-    model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), trial.batch_size,
+    model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), setting.batch_size,
               engine=result.settings_engines[setting], validation=validation, shuffle=spec.shuffle,
-              rng=trial.seed if spec.shuffle else None, momentum=trial.momentum, weight_decay=trial.weight_decay,
-              optimizer=trial.optimizer, progress=False)
+              rng=trial.seed if spec.shuffle else None, momentum=setting.momentum, weight_decay=setting.weight_decay,
+              optimizer=setting.optimizer, progress=False)
     return model
 
 
 def _setting(result: SweepResult, wanted: dict[str, Any]) -> Setting:
     """Where a choice is left, the one of the suggestion."""
     try:
-        return result.setting(_WHO, **wanted)
+        return result._setting(_WHO, wanted)
     except ValueError:
         best = result.suggestion()
         if best is None or any(getattr(best.setting, field, None) != value for field, value in wanted.items()):
@@ -55,9 +56,9 @@ def _setting(result: SweepResult, wanted: dict[str, Any]) -> Setting:
 
 def _best_trial(result: SweepResult, setting: Setting, lr: float, seed: int | None, fold: int | None) -> Trial | None:
     """The best finished trial of a rate; of one seed, whether it is done or not."""
-    metric = check_metric(_WHO, result.metric, result.validated)
+    metric = result.judged_by(None)
     records = result.records
     trials = [result.spec.trial(setting, lr, *repeat) for repeat in result.spec.repeats()
               if seed in (None, repeat[0]) and fold in (None, repeat[1])]
     trials = [trial for trial in trials if trial in records and (seed is not None or records[trial].status == "done")]
-    return max(trials, key=lambda trial: METRICS[metric].sign * value_of(records[trial], metric), default=None)
+    return max(trials, key=lambda trial: metric.sign * value_of(records[trial], metric), default=None)

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from fastnet.sweep.choice.metrics import metric_of, value_of
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Spec
-from fastnet.sweep.trial import Record
 
 
 class Silent:
@@ -36,10 +37,13 @@ class Line(Silent):
         diverged = sum(r.status == "diverged" for r in records)
         stopped = sum(r.status == "stopped" for r in records)
         parts = [f"{count} {word}" for count, word in ((diverged, "diverged"), (stopped, "stopped")) if count]
-        best = max((r for r in records if r.status != "diverged"), key=_score, default=None)
+        best = max((r for r in records if r.status != "diverged"), key=lambda r: _score(r, spec), default=None)
         if best is not None:
-            what = f"accuracy {best.val_accuracies[-1]:.3f}" if best.val_accuracies else f"loss {best.losses[-1]:.4g}"
-            parts.append(f"best {what} at {spec.described(best.trial)}")
+            metric = metric_of("sweep", spec.metric, best.curves)
+            what = metric.curve.removeprefix("val_").replace("_", " ")
+            value = value_of(best, metric)
+            number = f"{value:.3f}" if metric.accuracy else f"{value:.4g}"
+            parts.append(f"best {what} {number} at {spec.described(best.trial)}")
         self.bar.set_postfix_str("; ".join(parts), refresh=False)
         self.bar.update(len(records) - self.bar.n)
 
@@ -49,7 +53,7 @@ def progress_line(shown: bool | None) -> Iterator[Silent]:
     """What to call with each trial that ended; `shown` None means on terminals and in notebooks."""
     if shown is None:
         shown = sys.stderr is not None and (sys.stderr.isatty() or in_notebook())
-    if not shown:
+    if not shown or sys.stderr is None:  # as with pythonw
         yield Silent()
         return
     from tqdm import tqdm  # here, since importing fastnet must stay quick
@@ -65,5 +69,6 @@ def in_notebook() -> bool:
     return shell is not None and hasattr(shell, "kernel")
 
 
-def _score(record: Record) -> float:
-    return record.val_accuracies[-1] if record.val_accuracies else -record.losses[-1]
+def _score(record: Record, spec: Spec) -> float:
+    metric = metric_of("sweep", spec.metric, record.curves)
+    return metric.sign * value_of(record, metric)

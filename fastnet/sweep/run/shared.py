@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from fastnet.sequential import Sequential
-from fastnet.sweep.folds import held_out, rows_of
-from fastnet.sweep.spec import Spec, Trial
+from fastnet.sweep.run.folds import held_out, rows_of
+from fastnet.sweep.spec import Setting, Spec, Trial
+from fastnet.training import FitOptions
 from fastnet.training.first import first_outputs, gram_buffer, gram_matrix
 from fastnet.training.loop import make_engine
 
@@ -76,6 +77,12 @@ class Shared:
         """X X.T."""
         return None if self._padded is None else self._padded[:, :len(self.x)]
 
+    def run(self, *asked: Any) -> Any:
+        """Run a trial: see `fastnet.sweep.run.trial.run_trial`."""
+        from fastnet.sweep.run.trial import run_trial  # which imports this module
+
+        return run_trial(self, *asked)
+
     def part(self, fold: int) -> Part:
         """The data of the trials of a fold; of all trials, if there are none."""
         return self._parts.of(fold, lambda: self._cut(fold))
@@ -123,7 +130,7 @@ class Start:
         if name == "gram":
             a0, of_others = self._first.of(trial.fold, lambda: self._first_outputs(shared, part))
             products = {"g": part.g, "a0": a0, "products": of_others}
-        return make_engine(name, model, part.x, part.t, spec.options(trial.setting), **products)
+        return make_engine(name, model, part.x, part.t, fit_options(spec, trial.setting), **products)
 
     def _first_outputs(self, shared: Shared, part: Part) -> tuple[np.ndarray, dict[int, Any]]:
         """X W_0.T, and the products that evaluate other data, with the same for those."""
@@ -135,6 +142,12 @@ class Start:
             a0, outputs = whole[part.rows], [whole[part.validation_rows], *rest]
         return a0, {id(other): (other, output, product)
                     for other, output, product in zip(part.others, outputs, part.products, strict=True)}
+
+
+def fit_options(spec: Spec, setting: Setting) -> FitOptions:
+    """What the trials of a setting are asked for; each has its own rates and, if rows are shuffled, generator."""
+    return FitOptions(spec.epochs, lambda epoch: 0.0, setting.batch_size, engine=spec.engine, optimizer=setting.optimizer,
+                      momentum=setting.momentum, weight_decay=setting.weight_decay, shuffle=spec.shuffle)
 
 
 class _Recent:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from fastnet.kernels.threads import get_num_threads, set_num_threads
-from fastnet.sweep.shared import Shared, Start
+from fastnet.sweep.record import Record, State
+from fastnet.sweep.run.shared import Shared, Start
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.sweep.trial import Record, State, run_trial
 
 Future = cf.Future  # of what `run_trial` returns
 
@@ -58,7 +58,7 @@ class LocalThreads:
         return start
 
     def submit(self, start: Start, spec: Spec, trial: Trial, until: int, state: State | None, keep: bool) -> Future:
-        return self.pool.submit(run_trial, self.shared, start, spec, trial, until, state, keep, self.stopped.is_set)
+        return self.pool.submit(self.shared.run, start, spec, trial, until, state, keep, self.stopped.is_set)
 
     def recovered(self, error: Exception) -> bool:
         return False
@@ -94,7 +94,7 @@ class Processes:
         write_mapped(path, thing)
         return path
 
-    def submit(self, start: Path, spec: Spec, trial: Trial, until: int, state: State | None, keep: bool) -> Future:
+    def submit(self, start: Path | None, spec: Spec, trial: Trial, until: int, state: State | None, keep: bool) -> Future:
         return self.executor.submit(_run_mapped, self.shared, start, self.threads, spec, trial, until, state, keep)
 
     def recovered(self, error: Exception) -> bool:
@@ -106,12 +106,13 @@ def executor_for(executor: Any) -> Any:
     if isinstance(executor, cf.ThreadPoolExecutor):
         return LocalThreads(executor._max_workers, executor)
     if type(executor).__module__.startswith("distributed."):
-        from fastnet.sweep.cluster import Cluster
+        executor = executor.get_executor() if hasattr(executor, "get_executor") else executor  # a Client itself
+        from fastnet.sweep.run.cluster import Cluster
 
         return Cluster(executor)
     if not callable(getattr(executor, "submit", None)):
         raise TypeError(f"lr_sweep: executor must be a concurrent.futures.Executor, got {executor!r}. For a Dask cluster, "
-                        "give client.get_executor().")
+                        "give the Client, or client.get_executor().")
     return Processes(executor)
 
 
@@ -142,12 +143,12 @@ _shared = functools.lru_cache(maxsize=1)(read_mapped)  # in a worker: of the swe
 _start = functools.lru_cache(maxsize=2)(read_mapped)
 
 
-def _run_mapped(shared: Path, start: Path, threads: int, *rest: Any) -> tuple[Record, State | None] | None:
+def _run_mapped(shared: Path, start: Path | None, threads: int, *rest: Any) -> tuple[Record, State | None] | None:
     """Run a trial in a worker process."""
     try:
-        data, network = _shared(shared), _start(start)
+        data, network = _shared(shared), None if start is None else _start(start)
     except FileNotFoundError:
         raise RuntimeError(f"a worker does not see the folder {shared.parent}. Workers must run on this machine, or share "
                            "its folder for temporary files (set TMPDIR); else use Dask") from None
     set_num_threads(threads)
-    return run_trial(data, network, *rest)
+    return data.run(network, *rest)

@@ -6,6 +6,7 @@ the end the trials stand in the order of the sweep, whichever finished first.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import warnings
@@ -16,9 +17,21 @@ from pathlib import Path
 from typing import Any
 
 from fastnet._system import lock_file, unlock_file
-from fastnet.sweep.lines import FORMAT, contradictions, difference, foreign, head_of, line_of, parsed, plain, to_json
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Setting, Spec, Trial
-from fastnet.sweep.trial import Record
+from fastnet.sweep.store.lines import (
+    FORMAT,
+    contradictions,
+    difference,
+    foreign,
+    head_of,
+    line_of,
+    parsed,
+    plain,
+    settings_of,
+    spec_of,
+    to_json,
+)
 
 
 class Unwritten:
@@ -49,6 +62,8 @@ class Journal:
         Made if it is not there.
     head : dict
         What all sweeps in a file have in common; a file with another one is refused.
+    who : str
+        The function that complains.
 
     Attributes
     ----------
@@ -58,8 +73,8 @@ class Journal:
         What trains each setting: as the file says, since another choice would give other bits.
     """
 
-    def __init__(self, path: Path, head: dict[str, Any]) -> None:
-        self.path = path
+    def __init__(self, path: Path, head: dict[str, Any], who: str = "lr_sweep") -> None:
+        self.path, self.who = path, who
         self.records: dict[Trial, Record] = {}
         self.engines: dict[Setting, str] = {}
         self.asked: list[dict[str, Any]] = []
@@ -68,7 +83,7 @@ class Journal:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
         _open_journals.add(self)
         try:
-            _lock(self._file, path)
+            _lock(self._file, path, who)
             self._read(head)
         except BaseException:
             self.close()
@@ -86,7 +101,7 @@ class Journal:
             raise self._other(different)
         for setting, engine in engines.items():
             self.engines.setdefault(setting, engine)
-        asked["engines"] = [[list(setting), self.engines[setting]] for setting in engines]
+        asked["engines"] = [[list(map(list, setting)), self.engines[setting]] for setting in engines]
         grown = spec.search == "auto" and asked in self.asked  # a grid that finds itself asks for its steps again
         if not self.asked or (self.asked[-1] != asked and not grown):
             self.asked.append(asked)
@@ -120,7 +135,7 @@ class Journal:
         except OSError as error:
             with contextlib.suppress(OSError):
                 beside.unlink()
-            warnings.warn(f"lr_sweep: {self.path} holds all trials, in the order in which they ended; it could not be put "
+            warnings.warn(f"{self.who}: {self.path} holds all trials, in the order in which they ended; it could not be put "
                           f"into the order of the sweep: {error}.", RuntimeWarning, stacklevel=4)
 
     def close(self) -> None:
@@ -158,36 +173,36 @@ class Journal:
             content = file.read()
         *lines, torn = content.split(b"\n")
         if not lines and not self._head.startswith(torn):
-            raise foreign(self.path, "it has no first line that says which sweep it is of")
+            raise foreign(self.who, self.path, "it has no first line that says which sweep it is of")
         if torn:
-            warnings.warn(f"lr_sweep: the last line of {self.path} was only half written, and is dropped: that trial "
+            warnings.warn(f"{self.who}: the last line of {self.path} was only half written, and is dropped: that trial "
                           "runs again.", RuntimeWarning, stacklevel=6)
             os.ftruncate(self._file, len(content) - len(torn))
         if not lines:
             self._write(self._head)
             return
-        found = head_of(self.path, lines[0])
+        found = head_of(self.who, self.path, lines[0])
         now = json.loads(json.dumps(head))
         different = [difference(name, found.get(name), now.get(name)) for name in {**found, **now}
                      if name != "fastnet_sweep" and found.get(name) != now.get(name)]
         if different:
             raise self._other(different)
-        self.asked, self.records = parsed(self.path, lines)
+        self.asked, self.records = parsed(self.who, self.path, lines)
         for asked in self.asked:
-            self.engines |= {Setting(*setting): engine for setting, engine in asked["engines"]}
+            self.engines |= settings_of(asked)
 
     def _other(self, different: list[str]) -> ValueError:
-        return ValueError("\n".join([f"lr_sweep: {self.path} is of another sweep:", *dict.fromkeys(different),
+        return ValueError("\n".join([f"{self.who}: {self.path} is of another sweep:", *dict.fromkeys(different),
                                      "Ask for what the file holds, or resume from another file."]))
 
 
 @contextlib.contextmanager
-def open_journal(path: str | os.PathLike[str] | None, head: dict[str, Any] | None) -> Iterator[Any]:
+def open_journal(path: str | os.PathLike[str] | None, head: dict[str, Any] | None, who: str) -> Iterator[Any]:
     """The journal of that path; without one, an object that only remembers."""
     if path is None or head is None:
         yield Unwritten()
         return
-    journal = Journal(Path(path), head)
+    journal = Journal(Path(path), head, who)
     try:
         yield journal
     finally:
@@ -204,17 +219,23 @@ def read(path: str | os.PathLike[str]) -> tuple[Spec, dict[Setting, str], dict[T
     """
     path = Path(path)
     *lines, _ = path.read_bytes().split(b"\n")
+    who = "lr_sweep"
     if not lines:
-        raise foreign(path, "it has no first line that says which sweep it is of")
-    head_of(path, lines[0])
-    asked, records = parsed(path, lines)
+        raise foreign(who, path, "it has no first line that says which sweep it is of")
+    head_of(who, path, lines[0])
+    asked, records = parsed(who, path, lines)
     if not asked:
-        raise ValueError(f"lr_sweep: {path} was begun, and nothing was asked for: there is no sweep in it.")
-    found = dict(asked[-1]["asked"])
-    found["schedules"] = tuple((name, tuple(factors)) for name, factors in found["schedules"])
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
-    spec = Spec(**{**fields, "diverged_above": float(found["diverged_above"])})
-    return spec, {Setting(*setting): engine for setting, engine in asked[-1]["engines"]}, records
+        raise ValueError(f"{who}: {path} was begun, and nothing was asked for: there is no sweep in it.")
+    return spec_of(asked[-1]["asked"]), settings_of(asked[-1]), records
+
+
+def has_trials(path: str | os.PathLike[str]) -> bool:
+    """Whether a file holds something that must not be lost: all but a journal that was begun and holds no trial."""
+    try:
+        _, _, records = read(path)
+    except ValueError as error:
+        return "nothing was asked for" not in str(error)
+    return bool(records)
 
 
 # --- one writer ------------------------------------------------------------------------------------------------------
@@ -243,9 +264,16 @@ def _named(path: Path) -> Iterator[None]:
         raise type(error)(error.errno, error.strerror, str(path)) from None
 
 
-def _lock(file: int, path: Path) -> None:
+_NO_LOCKS = {getattr(errno, name, None) for name in ("ENOSYS", "ENOLCK", "EOPNOTSUPP", "ENOTSUP")}
+
+
+def _lock(file: int, path: Path, who: str) -> None:
     try:
         lock_file(file)
-    except OSError:
-        raise RuntimeError(f"lr_sweep: another sweep is writing to {path}. Wait until it has ended, or resume from another "
+    except OSError as error:
+        if error.errno in _NO_LOCKS:  # as on some network file systems
+            warnings.warn(f"{who}: the file system of {path} has no locks. Take care that no other sweep writes to that "
+                          "file meanwhile.", RuntimeWarning, stacklevel=7)
+            return
+        raise RuntimeError(f"{who}: another sweep is writing to {path}. Wait until it has ended, or resume from another "
                            "file.") from None

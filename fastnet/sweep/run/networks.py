@@ -4,7 +4,9 @@ from __future__ import annotations
 import concurrent.futures as cf
 import contextlib
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +17,29 @@ from fastnet import _checks
 from fastnet._system import available_memory, deferred_interrupt
 from fastnet.kernels.threads import get_num_threads
 from fastnet.sequential import Sequential
-from fastnet.sweep import fingerprint, grid
-from fastnet.sweep.executors import LocalThreads, executor_for
-from fastnet.sweep.journal import open_journal
-from fastnet.sweep.metrics import check_metric
-from fastnet.sweep.progress import progress_line
+from fastnet.sweep import grid
+from fastnet.sweep.choice.metrics import DEFAULTS, metric_of
+from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.schedules import multipliers
-from fastnet.sweep.search import SEARCHES, find_rates
-from fastnet.sweep.session import Interrupted, Session
-from fastnet.sweep.shared import Shared
-from fastnet.sweep.spec import Builders, Setting, Spec
-from fastnet.sweep.states import Files, Memory
+from fastnet.sweep.run.asked import checked_budget, checked_multiple, constant_prediction, direction_of
+from fastnet.sweep.run.builders import Builders
+from fastnet.sweep.run.executors import LocalThreads, executor_for
+from fastnet.sweep.run.progress import progress_line
+from fastnet.sweep.run.range_test import RangeTest, range_test
+from fastnet.sweep.run.schedules import multipliers
+from fastnet.sweep.run.search import SEARCHES, find_rates
+from fastnet.sweep.run.session import Budget, Interrupted, Session
+from fastnet.sweep.run.shared import Shared, Start, fit_options
+from fastnet.sweep.spec import Setting, Spec, Trial
+from fastnet.sweep.store import fingerprint
+from fastnet.sweep.store.journal import open_journal
+from fastnet.sweep.store.states import Files, Memory
 from fastnet.training import labelled
 from fastnet.training.options import ENGINES, OPTIMIZERS
 from fastnet.training.plan import Plan, plan
 
 _WHO = "lr_sweep"
+_STARTS_KEPT = 16  # networks in memory that trials start from
 
 
 def lr_sweep(
@@ -42,8 +50,8 @@ def lr_sweep(
     resume: str | os.PathLike[str] | None = None, executor: cf.Executor | None = None, *, folds: int = 0,
     shuffle: bool = False, momentum: float | Sequence[float] = 0.0, weight_decay: float | Sequence[float] = 0.0,
     schedule: str | Callable[[int], float] | Mapping[str, Any] = "constant", search: str = "grid",
-    metric: str | None = None, keep_states: bool = False, diverged_above: float = 10.0,
-    optimizer: str | Sequence[str] = "sgd",
+    metric: str | tuple[str, str] | None = None, keep_states: bool = False, diverged_above: float = 10.0,
+    optimizer: str | Sequence[str] = "sgd", budget: float | str | None = None,
 ) -> SweepResult:
     """Train the same network with many learning rates and seeds, and other hyperparameters.
 
@@ -60,7 +68,7 @@ def lr_sweep(
     epochs, engine, shuffle
         As in :meth:`fastnet.Sequential.fit`.
     batch_size, momentum, weight_decay : number or list of numbers
-        As in ``fit``; every one of a list is combined with every rate.
+        As in ``fit``; every one of a list is combined with every rate. Weight decay acts on weights, not on biases.
     schedule : str, callable or dict of these
         How the rate changes: ``"constant"``, ``"cosine"`` (to 0 after the last epoch), ``"linear"`` (the same), ``"step"``
         (a tenth in the last quarter), or a function of the epoch, from 0, that returns what the rate is multiplied by.
@@ -90,13 +98,16 @@ def lr_sweep(
         With `resume`: keep the state of every trial in a folder beside the file, ``<resume>.states``, so that more epochs go
         on from there instead of from the start. Both give the same bits.
     executor : concurrent.futures.Executor, optional
-        Where to run the trials; by default on the cores of this machine. For a Dask cluster, ``client.get_executor()``.
+        Where to run the trials; by default on the cores of this machine. For a Dask cluster, its ``Client``.
     diverged_above : float
         A trial whose loss is not finite, or more than so many times that of its first batch, has diverged and stops;
         ``inf`` lets only the first count.
     optimizer : {"sgd", "adam"} or list of these
         As in ``fit``: every one is combined with every rate. Useful rates of Adam are some hundred times smaller. It keeps a
         momentum of its own, so that ``momentum`` must be 0, and does not share the Gram matrix.
+    budget : float or str, optional
+        How many epochs all trials may run together, or for how long: ``"90 s"``, ``"5 min"``, ``"2 h"``. The sweep never
+        runs more; trials for which it does not suffice are left out.
 
     Returns
     -------
@@ -132,28 +143,24 @@ def lr_sweep(
     builders = Builders(build)
     run_search = SEARCHES[_checks.choice(_WHO, "search", search, tuple(SEARCHES))]
     spec = _spec(builders.names, lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule,
-                 search, metric, diverged_above, optimizer)
+                 search, metric, diverged_above, optimizer, budget)
     if grid.is_automatic(lrs):
         if search != "grid":
             raise ValueError(f'lr_sweep: search={search!r} needs a grid, and lrs="auto" makes its own. Use one of them.')
         run_search = find_rates
-    firsts = {name: builders.first(name, spec.seeds[0]) for name in spec.names}
+    firsts = {name: builders.first(name, spec.seeds, spec.shuffle) for name in spec.names}
     data = _data(firsts, x, y, validation, test, spec)
-    check_metric(_WHO, metric, validation is not None or bool(folds))
+    spec = replace(spec, guess=constant_prediction(firsts[spec.names[0]], data, bool(folds)))
+    metric_of(_WHO, spec.metric, _curves(data, spec))
     planner = _Planner(firsts, data, len(spec.repeats()) * len(spec.settings) * (len(spec.lrs) or 12))
-    head, networks = _fingerprint(builders, firsts, data, spec) if resume is not None else (None, {})
+    head, digests = _fingerprint(builders, firsts, data, spec) if resume is not None else (None, {})
     runner = LocalThreads(planner.models_at_once(spec)) if executor is None else executor_for(executor)
     states = Files(Path(f"{os.fspath(resume)}.states")) if keep_states and resume is not None else Memory()
-    with (open_journal(resume, head) as journal, progress_line(progress) as show, deferred_interrupt() as check,
+    with (open_journal(resume, head, _WHO) as journal, progress_line(progress) as show, deferred_interrupt() as check,
           contextlib.ExitStack() as stack):
         result = SweepResult(spec, journal.records, {}, builders, data)
-
-        def hold() -> None:
-            gram = "gram" in result.settings_engines.values()
-            stack.enter_context(runner.holding(Shared(*data, gram=gram, folds=spec.folds)))
-
-        session = Session(builders, data, firsts, hold, runner, journal, networks, planner.engines, show, check, result,
-                          states)
+        work = Networks(builders, data, firsts, digests, planner.engines, runner, stack)
+        session = Session(work, runner, journal, show, check, result, states, Budget(budget))
         session.ask(spec)
         with contextlib.suppress(Interrupted):
             run_search(session)
@@ -161,31 +168,77 @@ def lr_sweep(
     return result
 
 
+class Networks:
+    """What trains in `lr_sweep`: networks that share data and first weights; see `fastnet.sweep.run.session.Work`."""
+
+    who = _WHO
+
+    def __init__(self, builders: Builders, data: tuple[Any, Any, Any, Any], firsts: dict[str, Any], digests: dict[str, Any],
+                 engines: Callable[[Spec], dict[Setting, str]], runner: Any, stack: contextlib.ExitStack) -> None:
+        self.builders, self.data, self.firsts, self.digests = builders, data, firsts, digests
+        self.engines, self.runner, self.stack = engines, runner, stack
+
+    def hold(self, result: SweepResult) -> None:
+        self.result = result
+        self.starts: OrderedDict[tuple[str, int], Any] = OrderedDict()
+        gram = "gram" in result.settings_engines.values()
+        self.stack.enter_context(self.runner.holding(Shared(*self.data, gram=gram, folds=result.spec.folds)))
+
+    def start(self, trial: Trial) -> Any:
+        """The network of its name and seed, made when the first trial needs it; the latest are kept."""
+        name, spec = trial.setting.name, self.result.spec
+        key = name, trial.seed
+        if key not in self.starts:
+            first = self.firsts.get(name) if trial.seed == spec.seeds[0] else None
+            model = self.builders.build(*key) if first is None else first
+            engines = {setting: engine for setting, engine in self.result.settings_engines.items() if setting.name == name}
+            self.starts[key] = self.runner.put(Start(model, engines))
+            while len(self.starts) > _STARTS_KEPT:
+                self.starts.popitem(last=False)
+        self.starts.move_to_end(key)
+        return self.starts[key]
+
+    def forget(self) -> None:
+        self.starts.clear()
+
+    def range_test(self, name: str, spec: Spec, check_interrupt: Callable[[], None]) -> RangeTest:
+        model = self.builders.build(name, spec.seeds[0])
+        return range_test(model, *self.data[:2], min(dict(spec.params)["batch_size"]), check_interrupt)
+
+    def check(self, record: Record, records: dict[Trial, Record]) -> None:
+        """Nothing to see in a single record: `Builders.refuse_equal_seeds` has looked at the networks."""
+
+
 def check(lrs: Any = "auto", epochs: Any = 20, batch_size: Any = 128, seeds: Any = 5, engine: str = "auto", folds: Any = 0,
           shuffle: Any = False, momentum: Any = 0.0, weight_decay: Any = 0.0, schedule: Any = "constant",
-          search: str = "grid", metric: str | None = None, diverged_above: Any = 10.0, keep_states: bool = False,
-          optimizer: Any = "sgd") -> None:
+          search: str = "grid", metric: Any = None, diverged_above: Any = 10.0, keep_states: bool = False,
+          optimizer: Any = "sgd", budget: Any = None) -> None:
     """Refuse what `lr_sweep` would, as far as that can be seen without data and networks."""
     _checks.choice(_WHO, "search", search, tuple(SEARCHES))
-    check_metric(_WHO, metric, True)
     _spec(("",), lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule, search, metric,
-          diverged_above, optimizer)
+          diverged_above, optimizer, budget)
 
 
 def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds: Any, engine: str, folds: Any, shuffle: Any,
-          momentum: Any, weight_decay: Any, schedule: Any, search: str, metric: str | None, diverged_above: Any,
-          optimizer: Any) -> Spec:
+          momentum: Any, weight_decay: Any, schedule: Any, search: str, metric: Any, diverged_above: Any,
+          optimizer: Any, budget: Any) -> Spec:
     epochs = _checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data.")
+    schedules = multipliers(schedule, epochs, _WHO)
+    metric_of(_WHO, metric, DEFAULTS)
+    params = {
+        "name": names,
+        "batch_size": grid.values(_WHO, "batch_size", batch_size,
+                                  lambda value: _checks.whole_number(_WHO, "batch_size", value, "128 is usual.")),
+        "momentum": grid.values(_WHO, "momentum", momentum, lambda value: _checks.fraction(_WHO, "momentum", value)),
+        "weight_decay": grid.values(_WHO, "weight_decay", weight_decay,
+                                    lambda value: _checks.rate(_WHO, value, "weight_decay")),
+        "schedule": tuple(name for name, _ in schedules), "optimizer": _optimizers(optimizer, momentum)}
     return Spec(
-        names=names, lrs=() if grid.is_automatic(lrs) else grid.rates(lrs, _WHO), seeds=grid.seeds(seeds, _WHO),
+        lrs=() if grid.is_automatic(lrs) else grid.checked_rates(lrs, _WHO), seeds=grid.seeds(seeds, _WHO),
         epochs=epochs, engine=_checks.choice(_WHO, "engine", engine, ("auto", *ENGINES)), shuffle=bool(shuffle),
-        batch_sizes=grid.values(_WHO, "batch_size", batch_size,
-                                lambda value: _checks.whole_number(_WHO, "batch_size", value, "128 is usual.")),
-        momenta=grid.values(_WHO, "momentum", momentum, lambda value: _checks.fraction(_WHO, "momentum", value)),
-        weight_decays=grid.values(_WHO, "weight_decay", weight_decay,
-                                  lambda value: _checks.rate(_WHO, value, "weight_decay")),
-        schedules=multipliers(schedule, epochs, _WHO), folds=_folds(folds), diverged_above=_multiple(diverged_above),
-        search="auto" if grid.is_automatic(lrs) else search, metric=metric, optimizers=_optimizers(optimizer, momentum))
+        params=tuple(params.items()), schedules=schedules, folds=_folds(folds),
+        diverged_above=checked_multiple(_WHO, diverged_above), search="auto" if grid.is_automatic(lrs) else search,
+        metric=direction_of(_WHO, metric), budget=checked_budget(_WHO, budget))
 
 
 def _optimizers(optimizer: Any, momentum: Any) -> tuple[str, ...]:
@@ -202,11 +255,8 @@ def _folds(value: Any) -> int:
         _WHO, "folds", value, "It is how many parts of the data are held out in turn; 0 for none.")
 
 
-def _multiple(value: Any) -> float:
-    if isinstance(value, (int, float)) and value > 0:
-        return float(value)
-    raise ValueError(f"{_WHO}: diverged_above must be a number above 0, or inf, got {value!r}. It multiplies the loss of "
-                     "the first batch.")
+def _curves(data: tuple[Any, Any, Any, Any], spec: Spec) -> tuple[str, ...]:
+    return DEFAULTS if data[2] is not None or spec.folds else ("loss",)
 
 
 def _data(models: dict[str, Sequential], x: Any, y: Any, validation: Any, test: Any,
@@ -255,7 +305,7 @@ class _Planner:
         plans = self._plans[1]
         if setting not in plans:
             n = len(self.x) - (len(self.x) // spec.folds if spec.folds else 0)
-            plans[setting] = plan(self.models[setting.name], self.x[:n], spec.options(setting), models=self.trials,
+            plans[setting] = plan(self.models[setting.name], self.x[:n], fit_options(spec, setting), models=self.trials,
                                   mixed=False)
         return plans[setting]
 

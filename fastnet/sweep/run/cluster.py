@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from fastnet.kernels.threads import get_num_threads, set_num_threads
-from fastnet.sweep.shared import Shared, Start
+from fastnet.sweep.record import Record, State
+from fastnet.sweep.run.shared import Shared, Start
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.sweep.trial import Record, State, run_trial
 
 PATIENCE = 60.0  # seconds to wait for a worker when there is none, in all
 
@@ -23,7 +23,7 @@ class LostError(RuntimeError):
 
 
 class Cluster:
-    """The workers of a Dask client; see `fastnet.sweep.executors` for the methods.
+    """The workers of a Dask client; see `fastnet.sweep.run.executors` for the methods.
 
     The data are scattered: they go to each worker once, and stay there for all of its trials. Each trial is a task, which
     Dask runs elsewhere if the worker dies.
@@ -126,4 +126,4 @@ def _run_in_worker(shared: Shared, start: Start, client: int, *rest: Any) -> tup
     threads = get_worker().state.nthreads
     if os.getpid() != client and get_num_threads() != threads:
         set_num_threads(threads)
-    return run_trial(shared, start, *rest)
+    return shared.run(start, *rest)

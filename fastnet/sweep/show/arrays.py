@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Setting, Spec, Trial
-from fastnet.sweep.trial import Record
 
 
 class Arrays:
@@ -36,13 +36,16 @@ class Arrays:
 
     @property
     def metric(self) -> str | None:
-        """What `lr_sweep` was told to judge by."""
-        return self.spec.metric
+        """What the sweep was told to judge by."""
+        return None if self.spec.metric is None else self.spec.metric[0]
 
     @property
     def engines(self) -> dict[str, str]:
-        by_network = {setting.name: engine for setting, engine in self.settings_engines.items()}
-        if all(by_network[setting.name] == engine for setting, engine in self.settings_engines.items()):
+        def name(setting: Setting) -> str:
+            return str(setting.asdict().get("name", ""))
+
+        by_network = {name(setting): engine for setting, engine in self.settings_engines.items()}
+        if all(by_network[name(setting)] == engine for setting, engine in self.settings_engines.items()):
             return by_network
         return {self.spec.label(setting): engine for setting, engine in self.settings_engines.items()}
 
@@ -60,11 +63,19 @@ class Arrays:
 
     @property
     def accuracies(self) -> np.ndarray:
-        return self._array(lambda record: record.test.accuracy if record.test else np.nan, np.nan)
+        return self._array(lambda record: record.final.get("test_accuracy", np.nan), np.nan)
 
     @property
     def test_losses(self) -> np.ndarray:
-        return self._array(lambda record: record.test.loss if record.test else np.nan, np.nan)
+        return self._array(lambda record: record.final.get("test_loss", np.nan), np.nan)
+
+    def curve(self, name: str) -> np.ndarray:
+        """A curve by its name: an array with an axis for the epochs, nan where a trial did not come to."""
+        return self._by_epoch(lambda record: record.curves.get(name, []))
+
+    def final(self, name: str) -> np.ndarray:
+        """What was only reported, by its name, for every trial."""
+        return self._array(lambda record: record.final.get(name, np.nan), np.nan)
 
     @property
     def status(self) -> np.ndarray:
@@ -97,10 +108,11 @@ class Arrays:
 
     def _array(self, value: Callable[[Record], Any], missing: Any) -> np.ndarray:
         axes = self.axes
-        base = Trial(self.names[0], 0.0, 0, 0, self.spec.folds, *self.spec.settings[0][1:])
         cells = []
         for values in itertools.product(*axes.values()):
-            record = self.records.get(base._replace(**dict(zip(axes, values))))
+            at = dict(zip(axes, values))
+            setting = Setting((name, at.get(name, given[0])) for name, given in self.spec.params)
+            record = self.records.get(self.spec.trial(setting, at["lr"], at["seed"], at.get("fold", 0)))
             cells.append(missing if record is None else value(record))
         array = np.array(cells)
         return array.reshape(*map(len, axes.values()), *array.shape[1:])
