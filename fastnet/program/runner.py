@@ -98,12 +98,22 @@ class CompiledProgram:
         self._make_copies()
 
     def moments(self) -> Moments:
-        """What the optimiser keeps of each parameter: (V,), or Adam's (m, v), which lie behind the gradient."""
+        """What the optimiser keeps of each parameter: (V,), or Adam's (m, v)."""
         if not self.net.moments:
             return {}
+        return {(p.layer, p.name): tuple(p.get(flat) for flat in self._kept()) for p in self.net.parameters}
+
+    def put_moments(self, moments: Moments) -> None:
+        """Let the optimiser go on from what `moments` gave; from 0 where that says nothing."""
+        if self.net.moments:
+            for parameter in self.net.parameters:
+                for flat, kept in zip(self._kept(), moments.get((parameter.layer, parameter.name), ()), strict=False):
+                    parameter.put(flat, np.asarray(kept, self.dtype))
+
+    def _kept(self) -> list[np.ndarray]:
+        """Where the optimiser's arrays start; those of Adam lie behind the gradient."""
         size, arena = self.net.sizes[STATE], self.arenas[MOMENTS]
-        kept = [arena] if self.net.moments == 1 else [arena[size:], arena[2 * size:]]
-        return {(p.layer, p.name): tuple(p.get(flat) for flat in kept) for p in self.net.parameters}
+        return [arena] if self.net.moments == 1 else [arena[size:], arena[2 * size:]]
 
     def hyperparameters(self, lr: float = 0.0, momentum: float = 0.0, weight_decay: float = 0.0, optimizer: int = SGD,
                         steps: int = 0) -> Hyperparameters:

@@ -154,6 +154,13 @@ class Engine:
             found[0, "W"] = (self.way.velocity(),)
         return found
 
+    def resume(self, moments: Moments, steps: int) -> None:
+        """Go on from what `moments` and `steps` of another engine were, for the same parameters."""
+        self.program.put_moments(moments)
+        if isinstance(self.way, Windowed) and (0, "W") in moments:
+            self.way.v0 = np.array(moments[0, "W"][0], self.dtype)
+        self.steps = steps
+
     @property
     def parts(self) -> list[Any]:
         """The layers whose arrays it keeps, and the loss."""

@@ -165,6 +165,9 @@ class Layerwise:
     def write(self) -> None:
         """Nothing to do: the layers were trained themselves."""
 
+    def resume(self, moments: Moments, steps: int) -> None:
+        self.descent.moments, self.descent.steps, self.descent.first_step = dict(moments), steps, False
+
     def moments(self) -> Moments:
         return dict(self.descent.moments)
 
