@@ -171,7 +171,7 @@ def test_prediction_in_chunks(dtype, monkeypatch):
     x, _ = (a.astype(dtype) for a in pictures(21, (3, 8, 8), 3))
     model = network(COURSE[:3] + ["flatten"], (3, 8, 8), 3, dtype)
     p = model.predict_proba(x)
-    monkeypatch.setattr("fastnet.training.engine._PREDICTED_BYTES", 5 * x[0].nbytes)
+    monkeypatch.setattr("fastnet.training.prediction._PREDICTED_BYTES", 5 * x[0].nbytes)
     assert np.array_equal(model.predict_proba(x), p)
 
 

@@ -102,7 +102,7 @@ class _Run:
             losses.append(report.loss)
             if report.epoch == 0:
                 first = -(-_FIRST_SAMPLES // options.batch_size)
-                self.limit = self.spec.diverged_above * max(batch_losses[:first])  # seen with nearly the weights of the start
+                self.limit = self.spec.diverged_above * max(batch_losses[:first])
             if report.val_loss is not None and report.val_accuracy is not None:
                 self.curves["val_loss"].append(report.val_loss)
                 self.curves["val_accuracy"].append(report.val_accuracy)
