@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet.kernels._jit import AddressedKernel
 from fastnet.kernels.gemm import pack, vector_lanes
+from fastnet.kernels.linking import AddressedKernel
 from fastnet.kernels.simd import MR
 from fastnet.kernels.structs import GATHER, MEAN_LOSS, OP, SAMPLES, TEAM, UPDATE_BIAS
 from fastnet.kernels.threads import get_num_threads

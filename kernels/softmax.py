@@ -6,7 +6,7 @@ SVML is not in its wheels); the one below is plain arithmetic, which LLVM vector
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
-from fastnet.kernels.outline import INT, SOFTMAX_ROWS, address_of, call, outlined
+from fastnet.kernels.linking import INT, separate
 from fastnet.kernels.structs import rows_at
 from numba import types
 from numba.extending import overload
@@ -43,10 +43,10 @@ def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
 def softmax_rows(y, x):
     """`softmax_forward` inside kernels: y and x C-contiguous."""
     one = y.dtype.type(1)
-    call(SOFTMAX_ROWS, address_of(SOFTMAX_ROWS, one), (y.ctypes.data, x.ctypes.data, x.shape[0], x.shape[1], one))
+    _softmax_rows(y.ctypes.data, x.ctypes.data, x.shape[0], x.shape[1], one)
 
 
-@outlined(SOFTMAX_ROWS, lambda element: (*[INT] * 4, element))
+@separate(lambda element: (*[INT] * 4, element))
 def _softmax_rows(y_at, x_at, n, m, one):
     # Subtract, exponentiate, divide. The middle pass runs over whole blocks, so that it is as fast on rows of 5 as on
     # rows of 1000.
