@@ -141,6 +141,8 @@ class Engine:
         self.way.restore(of_way)
         self.program.restore((state, moments))
 
+    state, set_state = save, restore  # for sweeps: apart from the engine, so that another one can go on from it
+
     def write(self) -> None:
         """Put the parameters into the model's layers, as new arrays."""
         self.program.write()
