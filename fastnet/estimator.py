@@ -36,7 +36,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     ----------
     hidden_layer_sizes : int or sequence of int
         Number of units in each hidden layer.
-    activation : {"relu", "tanh", "identity"}
+    activation : {"relu", "tanh", "logistic", "identity"}
         What follows each hidden layer.
     solver : {"adam", "sgd"}
         What updates the weights: Adam (Kingma and Ba 2015), or stochastic gradient descent.
@@ -67,8 +67,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         Momentum of ``"sgd"``, from 0 to below 1; ``"adam"`` ignores it. With a changing rate, what has gathered counts at
         the new rate.
     nesterovs_momentum : bool
-        Must be False for ``"sgd"`` unless `momentum` is 0: Nesterov's momentum is not available. (scikit-learn's default
-        is True.)
+        Use Nesterov's momentum. ``"adam"`` ignores it.
     early_stopping : bool
         Hold out part of the data, stop when their accuracy no longer improves, and keep the weights of the best epoch.
     validation_fraction : float
@@ -109,7 +108,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     - Adam's epsilon is added after the correction of the first steps, as in the paper: losses differ by some 1e-5.
     - A last, smaller mini-batch weighs as much as the others in `loss_curve_`, and has the same penalty.
     - ``partial_fit`` starts each time with a velocity, or with moments, of 0.
-    - Several labels per sample, sparse X, sample weights, ``"lbfgs"`` and ``"logistic"`` are not available.
+    - Several labels per sample, sparse X, sample weights and ``"lbfgs"`` are not available.
 
     Examples
     --------
@@ -125,7 +124,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self, hidden_layer_sizes: Any = (100,), activation: str = "relu", *, solver: str = "adam", alpha: float = 0.0001,
         batch_size: int | str = "auto", learning_rate: str = "constant", learning_rate_init: float = 0.001,
         power_t: float = 0.5, max_iter: int = 200, shuffle: bool = True, random_state: Any = None, tol: float = 1e-4,
-        verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = False,
+        verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = True,
         early_stopping: bool = False, validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999,
         epsilon: float = 1e-8, n_iter_no_change: int = 10,
     ) -> None:
@@ -301,7 +300,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         for n_i, n_o in pairwise(sizes):
             full = FullLayer(1, 1, X.dtype, rng=0)
             full.n_i, full.n_o = n_i, n_o  # whose weights are drawn here, and not twice
-            bound = np.sqrt(6 / (n_i + n_o))
+            bound = np.sqrt((2 if self.activation == "logistic" else 6) / (n_i + n_o))
             full.W = np.ascontiguousarray(state.uniform(-bound, bound, (n_i, n_o)).T.astype(X.dtype))
             full.b = state.uniform(-bound, bound, n_o).astype(X.dtype)
             layers += [full] if activation is None else [full, activation()]
@@ -318,15 +317,16 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
     def _train(self, X: np.ndarray, numbers: np.ndarray, state: np.random.RandomState, epochs: int, held_out: Any) -> None:
         batch_size = self._samples_per_step(len(X))
+        momentum = self.momentum if self.solver == "sgd" else 0.0
         kept = ("t_", "loss_curve_", "validation_scores_", "best_loss_", "best_validation_score_")
         record = SimpleNamespace(**self.get_params(), **{name: getattr(self, name) for name in kept})
         stopper = Stopper(record, len(X), self._full_layers() if held_out is not None else [])
         try:
             self.model_.fit(
                 X, one_hot(numbers, len(self.classes_), X.dtype), epochs, stopper.rate, batch_size, optimizer=self.solver,
-                momentum=self.momentum if self.solver == "sgd" else 0.0, weight_decay=self.alpha / batch_size,
-                shuffle=self.shuffle, rng=Order(state), validation=held_out, callbacks=stopper, progress=False,
-                on_divergence="raise")
+                momentum=momentum, nesterov=bool(self.nesterovs_momentum and momentum),
+                weight_decay=self.alpha / batch_size, shuffle=self.shuffle, rng=Order(state), validation=held_out,
+                callbacks=stopper, progress=False, on_divergence="raise")
         except FloatingPointError as error:
             raise ValueError(f"MLPClassifier.fit: {error} The data may contain large values: scale them.") from None
         except KeyboardInterrupt:

@@ -102,6 +102,8 @@ ARGUMENTS = {
     "full_backward_bias": ([(1, N_O)], [(N, N_O)]),
     "relu_forward": ([(N, N_I)], [(N, N_I)]),
     "relu_backward": ([(N, N_I)], [(N, N_I)] * 2),
+    "sigmoid_forward": ([(N, N_I)], [(N, N_I)]),
+    "sigmoid_backward": ([(N, N_I)], [(N, N_I)] * 2),
     "leaky_relu_forward": ([(N, N_I)], [(N, N_I)], 0.1),
     "leaky_relu_backward": ([(N, N_I)], [(N, N_I)] * 2, 0.1),
     "tanh_forward": ([(N, N_I)], [(N, N_I)]),

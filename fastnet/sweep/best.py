@@ -38,7 +38,7 @@ def best_model(result: SweepResult, lr: float | None, seed: int | None, fold: in
     model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), trial.batch_size,
               engine=result.settings_engines[setting], validation=validation, shuffle=spec.shuffle,
               rng=trial.seed if spec.shuffle else None, momentum=trial.momentum, weight_decay=trial.weight_decay,
-              optimizer=trial.optimizer, progress=False)
+              optimizer=trial.optimizer, nesterov=spec.nesterov and bool(trial.momentum), progress=False)
     return model
 
 

@@ -28,7 +28,7 @@ from fastnet.sweep.shared import Shared
 from fastnet.sweep.spec import Builders, Setting, Spec
 from fastnet.sweep.states import Files, Memory
 from fastnet.training import labelled
-from fastnet.training.options import ENGINES, OPTIMIZERS
+from fastnet.training.options import ENGINES, OPTIMIZERS, refuse_momentum
 from fastnet.training.plan import Plan, plan
 
 _WHO = "lr_sweep"
@@ -43,7 +43,7 @@ def lr_sweep(
     shuffle: bool = False, momentum: float | Sequence[float] = 0.0, weight_decay: float | Sequence[float] = 0.0,
     schedule: str | Callable[[int], float] | Mapping[str, Any] = "constant", search: str = "grid",
     metric: str | None = None, keep_states: bool = False, diverged_above: float = 10.0,
-    optimizer: str | Sequence[str] = "sgd",
+    optimizer: str | Sequence[str] = "sgd", nesterov: bool = False,
 ) -> SweepResult:
     """Train the same network with many learning rates and seeds, and other hyperparameters.
 
@@ -94,9 +94,11 @@ def lr_sweep(
     diverged_above : float
         A trial whose loss is not finite, or more than so many times that of its first batch, has diverged and stops;
         ``inf`` lets only the first count.
-    optimizer : {"sgd", "adam"} or list of these
-        As in ``fit``: every one is combined with every rate. Useful rates of Adam are some hundred times smaller. It keeps a
-        momentum of its own, so that ``momentum`` must be 0, and does not share the Gram matrix.
+    optimizer : {"sgd", "adam", "rmsprop"} or list of these
+        As in ``fit``: every one is combined with every rate. Useful rates of Adam and RMSprop are a hundred times smaller.
+        Both need ``momentum=0``, and do not share the Gram matrix.
+    nesterov : bool
+        As in ``fit``, for every momentum above 0.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def lr_sweep(
     builders = Builders(build)
     run_search = SEARCHES[_checks.choice(_WHO, "search", search, tuple(SEARCHES))]
     spec = _spec(builders.names, lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule,
-                 search, metric, diverged_above, optimizer)
+                 search, metric, diverged_above, optimizer, nesterov)
     if grid.is_automatic(lrs):
         if search != "grid":
             raise ValueError(f'lr_sweep: search={search!r} needs a grid, and lrs="auto" makes its own. Use one of them.')
@@ -164,17 +166,17 @@ def lr_sweep(
 def check(lrs: Any = "auto", epochs: Any = 20, batch_size: Any = 128, seeds: Any = 5, engine: str = "auto", folds: Any = 0,
           shuffle: Any = False, momentum: Any = 0.0, weight_decay: Any = 0.0, schedule: Any = "constant",
           search: str = "grid", metric: str | None = None, diverged_above: Any = 10.0, keep_states: bool = False,
-          optimizer: Any = "sgd") -> None:
+          optimizer: Any = "sgd", nesterov: Any = False) -> None:
     """Refuse what `lr_sweep` would, as far as that can be seen without data and networks."""
     _checks.choice(_WHO, "search", search, tuple(SEARCHES))
     check_metric(_WHO, metric, True)
     _spec(("",), lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule, search, metric,
-          diverged_above, optimizer)
+          diverged_above, optimizer, nesterov)
 
 
 def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds: Any, engine: str, folds: Any, shuffle: Any,
           momentum: Any, weight_decay: Any, schedule: Any, search: str, metric: str | None, diverged_above: Any,
-          optimizer: Any) -> Spec:
+          optimizer: Any, nesterov: Any) -> Spec:
     epochs = _checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data.")
     return Spec(
         names=names, lrs=() if grid.is_automatic(lrs) else grid.rates(lrs, _WHO), seeds=grid.seeds(seeds, _WHO),
@@ -185,16 +187,23 @@ def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds:
         weight_decays=grid.values(_WHO, "weight_decay", weight_decay,
                                   lambda value: _checks.rate(_WHO, value, "weight_decay")),
         schedules=multipliers(schedule, epochs, _WHO), folds=_folds(folds), diverged_above=_multiple(diverged_above),
-        search="auto" if grid.is_automatic(lrs) else search, metric=metric, optimizers=_optimizers(optimizer, momentum))
+        search="auto" if grid.is_automatic(lrs) else search, metric=metric, optimizers=_optimizers(optimizer, momentum),
+        nesterov=_nesterov(nesterov, momentum))
 
 
 def _optimizers(optimizer: Any, momentum: Any) -> tuple[str, ...]:
     several = (optimizer,) if isinstance(optimizer, str) else optimizer
     found = grid.values(_WHO, "optimizer", several, lambda value: _checks.choice(_WHO, "optimizer", value, OPTIMIZERS))
-    if "adam" in found and np.any(momentum):
-        raise ValueError(f"{_WHO}: momentum={momentum} with optimizer='adam', which keeps a momentum of its own (beta1 = "
-                         "0.9). Leave momentum out, or sweep momentum and Adam in two calls.")
+    for name in found:
+        refuse_momentum(_WHO, name, momentum)
     return found
+
+
+def _nesterov(value: Any, momentum: Any) -> bool:
+    if _checks.truth(_WHO, "nesterov", value) and not np.any(momentum):
+        raise ValueError(f"{_WHO}: nesterov=True is a kind of momentum, and there is none. Give momentum=0.9, or leave "
+                         "nesterov out.")
+    return bool(value)
 
 
 def _folds(value: Any) -> int:
@@ -233,7 +242,8 @@ def _data(models: dict[str, Sequential], x: Any, y: Any, validation: Any, test: 
 def _fingerprint(builders: Builders, firsts: dict[str, Sequential], data: Any, spec: Spec) -> tuple[dict, dict]:
     """What no sweep of a file may change, and the networks: those of seed 0, whichever seeds are asked for."""
     head = {"fastnet": fingerprint.package_version(), **fingerprint.data_digests(data), "engine": spec.engine,
-            "shuffle": spec.shuffle, "diverged_above": spec.diverged_above if np.isfinite(spec.diverged_above) else "inf"}
+            "shuffle": spec.shuffle, **({"nesterov": True} if spec.nesterov else {}),
+            "diverged_above": spec.diverged_above if np.isfinite(spec.diverged_above) else "inf"}
     models = {name: builders.build(name, 0) if spec.seeds[0] else firsts[name] for name in spec.names}
     return head, fingerprint.network_digests(models)
 

@@ -79,6 +79,7 @@ class Spec:
     search: str = "grid"
     metric: str | None = None  # what to judge by
     optimizers: tuple[str, ...] = ("sgd",)
+    nesterov: bool = False
 
     @property
     def axes(self) -> dict[str, tuple[Any, ...]]:
@@ -110,7 +111,7 @@ class Spec:
         """What the trials of a setting are asked for; each has its own rates and, if rows are shuffled, generator."""
         return FitOptions(self.epochs, lambda epoch: 0.0, setting.batch_size, engine=self.engine,
                           optimizer=setting.optimizer, momentum=setting.momentum, weight_decay=setting.weight_decay,
-                          shuffle=self.shuffle)
+                          shuffle=self.shuffle, nesterov=self.nesterov and bool(setting.momentum))
 
     def trial(self, setting: Setting, lr: float, seed: int, fold: int = 0) -> Trial:
         """The trial of a setting."""
