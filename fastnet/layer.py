@@ -158,7 +158,13 @@ def input_shape(layer: Any) -> Shape | None:
 
 def learned(layer: Any) -> dict[str, Any]:
     """The parameters of a layer of fastnet's, or of a subclass: their `FloatArray` by their name. Empty for any other."""
-    return {name: kept for klass in reversed(type(layer).__mro__) for name, kept in vars(klass).items()
+    klass: type = type(layer)
+    return _learned(klass)
+
+
+@functools.cache
+def _learned(klass: type) -> dict[str, Any]:
+    return {name: kept for base in reversed(klass.__mro__) for name, kept in vars(base).items()
             if not getattr(kept, "optional", True)}
 
 

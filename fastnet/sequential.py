@@ -22,7 +22,7 @@ from fastnet.layer import (
     shielded,
     updater,
 )
-from fastnet.training import EpochReport, Evaluation, History, Plan, on_batch, scoring
+from fastnet.training import EpochReport, Evaluation, History, OptimizerState, Plan, on_batch, scoring
 
 
 @known
@@ -44,6 +44,8 @@ class Sequential:
         As given.
     history : History or None
         The record of the last ``fit``.
+    optimizer_state : OptimizerState or None
+        The velocities, or Adam's moments, that the last ``partial_fit`` left. With None, the next one starts from 0.
 
     Examples
     --------
@@ -62,6 +64,7 @@ class Sequential:
         self.layers = _checks.layers("Sequential", layers)
         self.loss = _checks.loss("Sequential", loss)
         self.history: History | None = None
+        self.optimizer_state: OptimizerState | None = None
         self.output_width()
 
     @property
@@ -262,7 +265,8 @@ class Sequential:
         rng : numpy.random.Generator or int, optional
             By default NumPy's global state decides, as it does for the weights.
         momentum : float
-            V = momentum V + gradient, W -= lr V; the velocity V starts at 0 in every fit. A layer of your own finds V in
+            V = momentum V + gradient, W -= lr V; the velocity V starts at 0 in every fit, and goes on from call to call of
+            :meth:`partial_fit`. A layer of your own finds V in
             the place of its gradient when it is updated. Parameters whose gradient cannot be found are trained without,
             and a warning names them: see :class:`fastnet.layer.Layer`.
         weight_decay : float
@@ -311,20 +315,32 @@ class Sequential:
             validation=validation, shuffle=shuffle, rng=rng, momentum=momentum, weight_decay=weight_decay,
             early_stop=early_stop, callbacks=callbacks, progress=progress, on_divergence=on_divergence, nesterov=nesterov)
 
-    def partial_fit(self, x: npt.ArrayLike, y: npt.ArrayLike, lr: float, batch_size: int = 128) -> float:
-        """Go through some data once.
+    def partial_fit(
+        self, x: npt.ArrayLike, y: npt.ArrayLike, lr: float, batch_size: int = 128, *, momentum: float = 0.0,
+        weight_decay: float = 0.0, optimizer: str = "sgd", shuffle: bool = False, rng: Any = None,
+    ) -> float:
+        """Go through some data once, from where the last call ended.
+
+        A loop of calls takes the same steps as one :meth:`fit` of as many epochs: the model keeps the velocities of
+        momentum, or Adam's moments and its count of steps, in `optimizer_state`. In contrast, each ``fit`` starts from 0.
 
         Parameters
         ----------
-        x, y, lr, batch_size
-            As in :meth:`fit`.
+        x, y, lr, batch_size, momentum, weight_decay, optimizer, shuffle, rng
+            As in :meth:`fit`. To shuffle, pass the same generator to all calls: a seed gives each call the same order.
 
         Returns
         -------
         float
             The mean of the batches' losses.
+
+        Notes
+        -----
+        The velocities start from 0 again after a ``fit``, for another optimiser, and where a layer or the shape of its
+        parameters has changed. ``model.optimizer_state = None`` does the same.
         """
-        return float(self.fit(x, y, 1, lr, batch_size, progress=False)[0])
+        return training.partial_fit(self, x, y, lr=lr, batch_size=batch_size, momentum=momentum, weight_decay=weight_decay,
+                                    optimizer=optimizer, shuffle=shuffle, rng=rng)
 
     def explain(
         self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, batch_size: int = 128, *, engine: str = "auto",

@@ -10,7 +10,7 @@ from fastnet.kernels.threads import get_num_threads, set_num_threads
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, lr_sweep
-from fastnet.sweep import shared as shared_module
+from fastnet.sweep.run import shared as shared_module
 from tests.sweeps import RATES, assert_same, build, case, data, network, small
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from fastnet.cli import main
 from fastnet.sweep import SweepResult
-from fastnet.sweep.session import Session
+from fastnet.sweep.run.session import Session
 
 
 @pytest.fixture

@@ -12,10 +12,10 @@ import pytest
 from fastnet.kernels.threads import set_num_threads
 
 from fastnet.sweep import SweepError, lr_sweep
-from fastnet.sweep import cluster as cluster_module
-from fastnet.sweep.cluster import Cluster, LostError
-from fastnet.sweep.executors import read_mapped, write_mapped
-from fastnet.sweep.shared import Shared
+from fastnet.sweep.run import cluster as cluster_module
+from fastnet.sweep.run.cluster import Cluster, LostError
+from fastnet.sweep.run.executors import read_mapped, write_mapped
+from fastnet.sweep.run.shared import Shared
 from tests.sweeps import assert_same, data, small
 
 

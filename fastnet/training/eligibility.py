@@ -39,12 +39,17 @@ def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None, lowered: 
         The first reason found: something of the user's own in the model, a layer or the loss, or a network that the
         compiled engines don't know.
     """
-    return (why_not_model(model)
-            or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
-            or _prefixed("loss: ", why_not_loss(model.loss))
+    return (why_not_as_written(model)
             or why_not_twice(model.layers)
             or why_not_dtypes(model)
             or (_why_not_lowered(model, shape) if lowered else None))
+
+
+def why_not_as_written(model: Any) -> str | None:
+    """What in a model, its layers or the loss is not as fastnet has written it; None if everything is."""
+    return (why_not_model(model)
+            or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
+            or _prefixed("loss: ", why_not_loss(model.loss)))
 
 
 def why_not_model(model: Any) -> str | None:

@@ -143,6 +143,8 @@ class Engine:
         self.way.restore(of_way)
         self.program.restore((state, moments))
 
+    state, set_state = save, restore  # for sweeps: apart from the engine, so that another one can go on from it
+
     def write(self) -> None:
         """Put the parameters into the model's layers, as new arrays."""
         self.program.write()
@@ -155,6 +157,13 @@ class Engine:
         if self.program.net.moments and isinstance(self.way, RowSpace):
             found[0, "W"] = (self.way.velocity(),)
         return found
+
+    def resume(self, moments: Moments, steps: int) -> None:
+        """Go on from what `moments` and `steps` of another engine were, for the same parameters."""
+        self.program.put_moments(moments)
+        if isinstance(self.way, Windowed) and (0, "W") in moments:
+            self.way.v0 = np.array(moments[0, "W"][0], self.dtype)
+        self.steps = steps
 
     @property
     def parts(self) -> list[Any]:

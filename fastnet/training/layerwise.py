@@ -1,6 +1,7 @@
 """The reference engine: every batch through forward, backward and update of every layer, whoever wrote it."""
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from fastnet.training.eligibility import why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
 from fastnet.training.lazy import release
 from fastnet.training.options import NAMES, FitOptions
-from fastnet.training.scoring import converted, evaluate
+from fastnet.training.scoring import converted, evaluate, outputs
 
 Moments = dict[tuple[int, str], tuple[Any, ...]]  # a velocity, v, or m and v, by the layer's first place and the name
 
@@ -174,8 +175,26 @@ class Layerwise:
         saved[0]()
         self.descent.moments, self.descent.steps = saved[1]
 
+    def state(self) -> Any:
+        """What `set_state` of another engine needs to go on from here."""
+        return copy.deepcopy((self.model, self.descent.moments, self.descent.steps))
+
+    def set_state(self, state: Any) -> None:
+        """Go on from where another engine stood."""
+        model, self.descent.moments, self.descent.steps = copy.deepcopy(state)
+        for layer, other in zip((*self.model.layers, self.model.loss), (*model.layers, model.loss)):
+            if hasattr(other, "__dict__"):
+                layer.__dict__.clear()
+                layer.__dict__.update(other.__dict__)
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        return outputs(self.model, x)
+
     def write(self) -> None:
         """Nothing to do: the layers were trained themselves."""
+
+    def resume(self, moments: Moments, steps: int) -> None:
+        self.descent.moments, self.descent.steps, self.descent.first_step = dict(moments), steps, False
 
     def moments(self) -> Moments:
         return dict(self.descent.moments)

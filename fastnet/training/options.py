@@ -12,6 +12,7 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet.cross_entropy import one_hot
 from fastnet.training.history import EpochReport
+from fastnet.training.resuming import OptimizerState
 
 COMPILED = ("fused", "gram", "windows")  # for networks of fastnet's layers alone
 ENGINES = ("layers", *COMPILED, "mixed")
@@ -43,6 +44,7 @@ class FitOptions:
     callbacks: tuple[Callable[[EpochReport], Any], ...] = ()
     progress: bool = False
     on_divergence: str = "stop"
+    state: OptimizerState | None = None  # to go on from, and to leave where training ended
     user_code: bool = False  # whether a callback or a schedule of a user's runs between epochs
 
     @classmethod
@@ -51,6 +53,7 @@ class FitOptions:
         optimizer: str = "sgd", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
         rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
         callbacks: Callbacks = (), progress: bool | None = None, on_divergence: str = "stop", nesterov: bool = False,
+        state: OptimizerState | None = None,
     ) -> FitOptions:
         """The record of what a user gave, or an error that says what is wrong with it; `who` is the method's name."""
         epochs = _checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
@@ -73,10 +76,14 @@ class FitOptions:
                 who, model, *_checks.pair(who, "validation", validation)),
             early_stop=None if early_stop is None else _checks.whole_number(
                 who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
-            callbacks=_checks.callbacks(who, callbacks), on_divergence=on_divergence,
+            callbacks=_checks.callbacks(who, callbacks), on_divergence=on_divergence, state=state,
             user_code=callable(lr) or bool(_checks.callbacks(who, callbacks)),
             progress=sys.stderr is not None and sys.stderr.isatty() if progress is None
             else _checks.truth(who, "progress", progress))
+
+    def resumes(self, model: Any) -> bool:
+        """Whether the optimiser goes on from an earlier call."""
+        return self.state is not None and self.state.fits(model, self.optimizer)
 
     def with_(self, **changes: Any) -> FitOptions:
         """A copy with some fields changed."""

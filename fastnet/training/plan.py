@@ -96,7 +96,7 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
     if not refused:
         try:
             job = _Job.of(model, x, options, models)
-            estimates, net = [layers, _fused(job), _gram(job, x), _windows(job)], job.net
+            estimates, net = [layers, _fused(job), _gram(job, x, options.resumes(model)), _windows(job)], job.net
         except Unsupported as reason:
             refused = str(reason)
     if refused:
@@ -211,9 +211,12 @@ def _no_row_space(j: _Job) -> str | None:
     return None if j.optimizer == "sgd" else f"{NAMES[j.optimizer]} changes weights by more than combinations of samples"
 
 
-def _gram(j: _Job, x: np.ndarray) -> Estimate:
-    why = _no_row_space(j) or ("x is memory-mapped, and this engine wants all of it at once"
-                               if isinstance(x, np.memmap) else None)
+def _gram(j: _Job, x: np.ndarray, resumes: bool) -> Estimate:
+    why = _no_row_space(j)
+    if isinstance(x, np.memmap):
+        why = why or "x is memory-mapped, and this engine wants all of it at once"
+    elif resumes and j.moments:
+        why = why or "its velocity starts from 0, and here one goes on from an earlier call"
     if why:
         return Estimate.no("gram", why)
     n, d, h = j.n, j.columns, j.first
