@@ -98,7 +98,7 @@ class CompiledProgram:
         self._make_copies()
 
     def moments(self) -> Moments:
-        """What the optimiser keeps of each parameter: (V,), or Adam's (m, v)."""
+        """What the optimiser keeps of each parameter: a velocity, RMSprop's v, or Adam's m and v."""
         if not self.net.moments:
             return {}
         return {(p.layer, p.name): tuple(p.get(flat) for flat in self._kept()) for p in self.net.parameters}
@@ -111,9 +111,9 @@ class CompiledProgram:
                     parameter.put(flat, np.asarray(kept, self.dtype))
 
     def _kept(self) -> list[np.ndarray]:
-        """Where the optimiser's arrays start; those of Adam lie behind the gradient."""
+        """Where the optimiser's arrays start; those of all but plain momentum lie behind the gradient."""
         size, arena = self.net.sizes[STATE], self.arenas[MOMENTS]
-        return [arena] if self.net.moments == 1 else [arena[size:], arena[2 * size:]]
+        return [arena[i * size:] for i in range(int(self.net.moments > 1), self.net.moments)]
 
     def hyperparameters(self, lr: float = 0.0, momentum: float = 0.0, weight_decay: float = 0.0, optimizer: int = SGD,
                         steps: int = 0) -> Hyperparameters:

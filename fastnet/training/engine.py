@@ -31,9 +31,11 @@ class Engine:
     t : ndarray, shape (n, n_outputs)
     batch_size : int
     momentum, weight_decay : float
-    optimizer : {"sgd", "adam"}
+    optimizer : {"sgd", "adam", "rmsprop"}
     way : str
         How the first layer is trained, a name of ``WAYS``.
+    nesterov : bool
+        Whether the momentum is Nesterov's.
     net : Builder, optional
         The network's program with the first layer as it is, if a plan has made it.
     **shared
@@ -47,11 +49,11 @@ class Engine:
 
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
                  weight_decay: float = 0.0, optimizer: str = "sgd", way: str = "fused",
-                 net: Builder | None = None, **shared: Any) -> None:
+                 net: Builder | None = None, *, nesterov: bool = False, **shared: Any) -> None:
         self.model, self.dtype = model, np.dtype(model.dtype)
         self.batch_size = min(batch_size, len(x))
         self.momentum, self.weight_decay = momentum, weight_decay
-        self.optimizer = optimizer_of(optimizer, momentum)
+        self.optimizer = optimizer_of(optimizer, momentum, nesterov)
         self.steps = 0  # mini-batches so far
         self.check_interrupt: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
         self.x = x
@@ -148,7 +150,7 @@ class Engine:
             self.model.layers[0].W = self.way.weights()
 
     def moments(self) -> Moments:
-        """What the optimiser keeps of each parameter, by its layer's number and its name: (V,) or Adam's (m, v)."""
+        """What the optimiser keeps of each parameter, by its layer's number and its name: a velocity, v, or m and v."""
         found = self.program.moments()
         if self.program.net.moments and isinstance(self.way, RowSpace):
             found[0, "W"] = (self.way.velocity(),)
