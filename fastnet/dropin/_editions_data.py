@@ -74,7 +74,7 @@ def loader(local: Source) -> Callable[..., Any]:
         Arguments beyond the seed are those of the folder's own function, or else of :func:`fastnet.dataset.cifar100`.
         """
         found = _of_folder(local, seed, *args, **options)
-        if isinstance(found, dict) and found.get("signature") or found is None and (args or options):
+        if (isinstance(found, dict) and found.get("signature")) or (found is None and (args or options)):
             return dataset.cifar100(seed, *args, **options)
         asked = os.environ.get(VARIABLE)
         if asked:
