@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("json", "-", "everything that was found, as JSON"),
         ("table", "-", "a line for each file, with tabs"),
         ("gradescope", "results.json", "the results that Gradescope reads"),
-        ("html", "check.html", "a page: your matrices beside the right ones, and a training curve"),
+        ("html", "check.html", "a page: your matrices next to the right ones, and a training curve"),
     ):
         where = "the screen" if const == "-" else const
         parser.add_argument(

@@ -68,7 +68,7 @@ IMAGE_SLIPS: dict[str, list[Row]] = {
         ("the output", "only the first input channel counts: the sum over the channels is missing", _of_layer(
             "conv", "the output", x=lambda c: np.where(np.arange(c.x.shape[1])[:, None, None] > 0, 0, c.x))),
         ("the output", "b is added once for each input channel", _of_layer("conv", "the output", b=lambda c: c.b * c.x.shape[1])),
-        ("the gradient of x", "the filter is not turned: it must be, by 180 degrees, on the way back",
+        ("the gradient of x", "the filter is not turned: it must be, by 180 degrees, in the backward pass",
          _of_layer("conv", "the gradient of x", W=lambda c: c.W[:, :, ::-1, ::-1])),
         ("the gradient of x", "rows and columns of the filter are exchanged", _of_layer("conv", "the gradient of x", W=lambda c: c.W.swapaxes(2, 3))),
         ("the gradient of x", "only the last output channel counts: the sum over the channels is missing", _of_layer(

@@ -17,7 +17,7 @@ from fastnet.check._reference import CLASSES, Sequential
 
 @dataclass
 class Result:
-    """One quantity: what the folder's class gave, what is right, and why they differ if that is known."""
+    """One quantity: the value of the folder's class, the right value, and the reason for the difference if it is known."""
 
     found: Any = None
     expected: Any = None
