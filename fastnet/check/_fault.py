@@ -106,7 +106,7 @@ def matrix(equation: Equation, name: str, found: Any, expected: Any) -> dict[str
         scale = np.max(np.abs(e), initial=0.0)
         off = ~(np.abs(f.reshape(e.shape) - e) <= 1e-5 * scale + 1e-8)
     return {"quantity": name, "equation": equation.number, "formula": equation.formula,
-            "yours": _flat(f), "right": _flat(e), "wrong": _flat(off) if same else None}
+            "yours": _flat(f), "right": _flat(e), "wrong": _flat(off.reshape(np.shape(f))) if same else None}
 
 
 def _flat(a: Any) -> list[list[Any]] | None:
