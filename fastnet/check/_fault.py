@@ -99,7 +99,8 @@ def difference(found: Any, expected: Any) -> str:
 
 def matrix(equation: Equation, name: str, found: Any, expected: Any) -> dict[str, Any]:
     """Both values, for a page: rows of numbers, and which of them are wrong."""
-    f, e = numbers_of(found), np.asarray(expected, np.float64)
+    f: Any = numbers_of(found)
+    e = np.asarray(expected, np.float64)
     same = f is not None and f.size == e.size
     off = np.zeros(e.shape, bool)
     if same and f is not None:
