@@ -37,6 +37,8 @@ class Step:
         The batch before this one.
     kept : dict
         The layer's arrays after forward, by the name of the attribute.
+    mask : ndarray or None
+        Where MaxPoolLayer's largest values are.
     remarks : list of str
     """
 
@@ -51,6 +53,7 @@ class Step:
     error: tuple[str, BaseException] | None = None
     before: Step | None = None
     kept: dict[str, Any] = field(default_factory=dict)
+    mask: Any = None
     remarks: list[str] = field(default_factory=list)
 
     def wrong(self) -> list[str]:
@@ -62,8 +65,8 @@ class Step:
 
 
     def kept_wrong(self) -> str | None:
-        """The attribute x, y or t, or one of the shape of a padded x, in which forward has kept something else."""
-        right = {"x": self.x, "y": self.expected.get("the output"), "t": self.g}
+        """The attribute x, y, t or locs, or one of the shape of a padded x, in which forward has kept something else."""
+        right = {"x": self.x, "y": self.expected.get("the output"), "t": self.g, "locs": self.mask}
         padded = None
         if np.ndim(self.x) == 4 and self.W is not None:
             p = self.W.shape[2] // 2
@@ -231,6 +234,7 @@ def _passes(step: Step, stem: str, layer: Any, right: Any) -> bool:
     if not _store(step, "the output", forward):
         return False
     step.kept = _arrays(layer)
+    step.mask = getattr(right, "locs", None)
     own = numbers_of(step.found["the output"])
     step.expected["the gradient of x"] = right.backward(step.g)
     if own is not None and own.shape == y.shape:
