@@ -257,9 +257,13 @@ def test_a_sparse_checkout_and_a_split_index_are_whole(top, tmp_path):
         assert "bench/bench_a.py" in kept.files(commit)
 
 
-def test_a_shallow_clone_can_be_compared(top, tmp_path):
-    git(tmp_path, "clone", "--quiet", "--depth", "2", f"file://{top}", "shallow")
-    with prepared(tmp_path / "shallow", base="HEAD^") as found:
+@pytest.mark.parametrize("how", [["--depth", "2"], ["--filter=blob:none"], ["--shared"]], ids=str)
+def test_clones_that_lack_objects_can_be_compared(top, tmp_path, how, monkeypatch):
+    (tmp_path / "config").write_text("[safe]\n bareRepository = explicit\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    git(top, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "--quiet", *how, str(top) if "--shared" in how else f"file://{top}", "clone")
+    with prepared(tmp_path / "clone", base="HEAD^") as found:
         assert (found.sides["base"].tree / "subject.py").read_text() == "NAME = 'old'\n"
 
 
