@@ -38,7 +38,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     ----------
     hidden_layer_sizes : int or sequence of int
         Number of units in each hidden layer.
-    activation : {"relu", "tanh", "identity"}
+    activation : {"relu", "tanh", "logistic", "identity"}
         What follows each hidden layer.
     solver : {"adam", "sgd"}
         What updates the weights: Adam (Kingma and Ba 2015), or stochastic gradient descent.
@@ -69,8 +69,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         Momentum of ``"sgd"``, from 0 to below 1; ``"adam"`` ignores it. With a changing rate, what has gathered counts at
         the new rate.
     nesterovs_momentum : bool
-        Must be False for ``"sgd"`` unless `momentum` is 0: Nesterov's momentum is not available. (scikit-learn's default
-        is True.)
+        Use Nesterov's momentum. ``"adam"`` ignores it.
     early_stopping : bool
         Hold out part of the data, stop when their accuracy no longer improves, and keep the weights of the best epoch.
     validation_fraction : float
@@ -114,7 +113,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     - With `warm_start`, velocities and moments go on as in ``partial_fit``; scikit-learn starts them from 0.
     - One estimator serves one thread at a time: predictions wait for each other, and a call during another thread's ``fit``
       raises RuntimeError.
-    - Several labels per sample, sparse X, sample weights, ``"lbfgs"`` and ``"logistic"`` are not available.
+    - Several labels per sample, sparse X, sample weights and ``"lbfgs"`` are not available.
 
     Examples
     --------
@@ -130,7 +129,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self, hidden_layer_sizes: Any = (100,), activation: str = "relu", *, solver: str = "adam", alpha: float = 0.0001,
         batch_size: int | str = "auto", learning_rate: str = "constant", learning_rate_init: float = 0.001,
         power_t: float = 0.5, max_iter: int = 200, shuffle: bool = True, random_state: Any = None, tol: float = 1e-4,
-        verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = False,
+        verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = True,
         early_stopping: bool = False, validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999,
         epsilon: float = 1e-8, n_iter_no_change: int = 10,
     ) -> None:
@@ -348,7 +347,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         sizes = (X.shape[1], *self._hidden(), len(self.classes_))
         parameters = []
         for n_i, n_o in pairwise(sizes):
-            bound = np.sqrt(6 / (n_i + n_o))
+            bound = np.sqrt((2 if self.activation == "logistic" else 6) / (n_i + n_o))
             W = np.ascontiguousarray(state.uniform(-bound, bound, (n_i, n_o)).T.astype(X.dtype))
             parameters.append((W, state.uniform(-bound, bound, n_o).astype(X.dtype)))
         self.model_ = network(sizes, self.activation, X.dtype, parameters)
@@ -385,6 +384,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
     def _train(self, X: np.ndarray, numbers: np.ndarray, state: np.random.RandomState, epochs: int, held_out: Any) -> None:
         batch_size = self._samples_per_step(len(X))
+        momentum = self.momentum if self.solver == "sgd" else 0.0
         kept = ("t_", "loss_curve_", "validation_scores_", "best_loss_", "best_validation_score_")
         record = SimpleNamespace(**self.get_params(), **{name: getattr(self, name) for name in kept})
         if self._rates is None or self._rates[0] != self.learning_rate_init:  # else it has come down
@@ -394,8 +394,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         try:
             training.fit(
                 model, X, one_hot(numbers, len(self.classes_), X.dtype), "MLPClassifier.fit", epochs=epochs, lr=stopper.rate,
-                batch_size=batch_size, optimizer=self.solver, state=self._optimizer,
-                momentum=self.momentum if self.solver == "sgd" else 0.0, weight_decay=self.alpha / batch_size,
+                batch_size=batch_size, optimizer=self.solver, state=self._optimizer, momentum=momentum,
+                nesterov=bool(self.nesterovs_momentum and momentum), weight_decay=self.alpha / batch_size,
                 shuffle=self.shuffle, rng=Order(state), validation=held_out, callbacks=stopper, progress=False,
                 on_divergence="raise")
         except FloatingPointError as error:

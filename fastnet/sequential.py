@@ -246,7 +246,7 @@ class Sequential:
         engine: str = "auto", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
         rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
         callbacks: Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]] = (),
-        progress: bool | None = None, on_divergence: str = "stop", optimizer: str = "sgd",
+        progress: bool | None = None, on_divergence: str = "stop", optimizer: str = "sgd", nesterov: bool = False,
     ) -> np.ndarray:
         """Train with stochastic gradient descent.
 
@@ -291,9 +291,12 @@ class Sequential:
             Show a progress bar. By default if the error stream is a terminal.
         on_divergence : {"stop", "raise", "ignore"}
             What to do when a loss is no longer finite: end with a warning, raise FloatingPointError, or go on.
-        optimizer : {"sgd", "adam"}
-            Stochastic gradient descent, or Adam (Kingma & Ba 2015) with beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8. Its
-            usual rate is 0.001. Weight decay is added to the gradient in both.
+        optimizer : {"sgd", "adam", "rmsprop"}
+            Stochastic gradient descent; Adam (Kingma & Ba 2015) with beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8; or RMSprop
+            (Tieleman & Hinton 2012), v = 0.99 v + 0.01 gradient^2, W -= lr gradient / (sqrt(v) + 1e-8). The usual rate of
+            both is 0.001. Weight decay is added to the gradient in all of them.
+        nesterov : bool
+            Use Nesterov's momentum (Sutskever et al. 2013): W -= lr (gradient + momentum V).
 
         Returns
         -------
@@ -318,7 +321,7 @@ class Sequential:
         return training.fit(
             self, x, y, epochs=epochs, lr=lr, batch_size=batch_size, engine=engine, optimizer=optimizer,
             validation=validation, shuffle=shuffle, rng=rng, momentum=momentum, weight_decay=weight_decay,
-            early_stop=early_stop, callbacks=callbacks, progress=progress, on_divergence=on_divergence)
+            early_stop=early_stop, callbacks=callbacks, progress=progress, on_divergence=on_divergence, nesterov=nesterov)
 
     @one_thread(long=True)
     def partial_fit(
@@ -351,13 +354,13 @@ class Sequential:
     def explain(
         self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, batch_size: int = 128, *, engine: str = "auto",
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False, momentum: float = 0.0,
-        weight_decay: float = 0.0, optimizer: str = "sgd",
+        weight_decay: float = 0.0, optimizer: str = "sgd", nesterov: bool = False,
     ) -> Plan:
         """Estimate what each engine would take for a fit, and which one would be chosen.
 
         Parameters
         ----------
-        x, y, epochs, batch_size, engine, validation, shuffle, momentum, weight_decay, optimizer
+        x, y, epochs, batch_size, engine, validation, shuffle, momentum, weight_decay, optimizer, nesterov
             As in :meth:`fit`.
 
         Returns
@@ -378,7 +381,8 @@ class Sequential:
         ===========  ==============================================================================================
         """
         return training.explain(self, x, y, epochs=epochs, batch_size=batch_size, engine=engine, optimizer=optimizer,
-                                validation=validation, shuffle=shuffle, momentum=momentum, weight_decay=weight_decay)
+                                validation=validation, shuffle=shuffle, momentum=momentum, weight_decay=weight_decay,
+                                nesterov=nesterov)
 
     @one_thread()
     def predict(self, x: npt.ArrayLike) -> np.ndarray:

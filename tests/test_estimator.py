@@ -44,8 +44,9 @@ def both(digits, **changes):
 
 @pytest.mark.parametrize("changes", [
     {}, {"shuffle": False}, {"activation": "identity", "hidden_layer_sizes": 12},
-    {"activation": "tanh"}, {"hidden_layer_sizes": ()},
-    {"alpha": 0.1}, {"momentum": 0.9, "learning_rate_init": 0.01}, {"learning_rate": "invscaling", "power_t": 0.3},
+    {"activation": "tanh"}, {"activation": "logistic"}, {"hidden_layer_sizes": ()},
+    {"alpha": 0.1}, {"momentum": 0.9, "learning_rate_init": 0.01},
+    {"momentum": 0.9, "learning_rate_init": 0.01, "nesterovs_momentum": True}, {"learning_rate": "invscaling", "power_t": 0.3},
     {"learning_rate": "adaptive", "tol": 0.05, "n_iter_no_change": 1, "max_iter": 30},
     {"tol": 0.3, "n_iter_no_change": 2}, {"batch_size": 1000}, {"batch_size": "auto"},
 ])
@@ -158,7 +159,7 @@ def test_divergence_is_an_error(digits):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("hidden_layer_sizes", (5, 0)), ("hidden_layer_sizes", 2.5), ("activation", "logistic"), ("solver", "lbfgs"), ("beta_1", 0.8), ("beta_2", 0.99), ("epsilon", 1e-7), ("alpha", -1),
+    ("hidden_layer_sizes", (5, 0)), ("hidden_layer_sizes", 2.5), ("activation", "softsign"), ("solver", "lbfgs"), ("beta_1", 0.8), ("beta_2", 0.99), ("epsilon", 1e-7), ("alpha", -1),
     ("batch_size", 0), ("learning_rate", "cosine"), ("learning_rate_init", 0), ("power_t", "much"), ("max_iter", 0),
     ("momentum", 1), ("validation_fraction", 1.5), ("n_iter_no_change", 0), ("tol", -1),
 ])
@@ -167,9 +168,10 @@ def test_parameters_are_checked_when_fitting(digits, name, value):
         MLPClassifier(**{**OPTIONS, name: value}).fit(*digits)
 
 
-def test_nesterov_is_refused(digits):
-    with pytest.raises(ValueError, match="nesterovs_momentum must be False unless momentum is 0"):
-        MLPClassifier(**{**OPTIONS, "momentum": 0.9, "nesterovs_momentum": True}).fit(*digits)
+def test_defaults_are_scikit_learn_s():
+    theirs = neural_network.MLPClassifier().get_params()
+    for name, value in MLPClassifier().get_params().items():
+        assert theirs[name] == value, name
 
 
 def test_what_partial_fit_cannot_do(digits):
