@@ -11,7 +11,7 @@ the update adds them up in the order of the groups. So they do not depend on the
 row, frame around the input, frame around the output, samples of a block, a choice); of an update, the first is the way in
 which the gradient was computed, see `conv_avx512`.
 """
-from fastnet.kernels._jit import jit, op_kernel
+from fastnet.kernels._jit import jit
 from fastnet.kernels.blocking import pack_columns, pack_copy, partition
 from fastnet.kernels.conv_avx512 import LANES
 from fastnet.kernels.conv_image import (
@@ -26,6 +26,7 @@ from fastnet.kernels.conv_image import (
 )
 from fastnet.kernels.conv_simd import load_byte, store_byte
 from fastnet.kernels.conv_winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
+from fastnet.kernels.linking import op_kernel
 from fastnet.kernels.ops import descend
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
 from fastnet.kernels.structs import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at
@@ -253,13 +254,14 @@ def clear_around(frame, r, k, f, c, zero):
 
 @op_kernel
 def relu_images_op(op, context, start, stop, one):
-    """C = max(C, 0) in place, frames included."""
+    """C = max(A, 0), zero padding included. C may be A."""
     o, now = op_at(op), context_at(context)
     count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
     for number in range(stop - start):
+        x = vector_at(image_at(o.a, now.thread, number, one), count, one)
         y = vector_at(image_at(o.c, now.thread, number, one), count, one)
         for i in range(count):
-            y[i] = max(y[i], one - one)  # in this order: NaN stays
+            y[i] = max(x[i], one - one)  # in this order: NaN stays
 
 
 @op_kernel

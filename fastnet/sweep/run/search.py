@@ -123,7 +123,7 @@ def find_rates(session: Any) -> None:
     repeats = session.spec.repeats()
     first = repeats[:math.ceil(0.4 * len(repeats))]
     wanted = {Candidate(setting, lr) for setting in session.spec.settings
-              for lr in _half_decades(_OF_ADAM if setting.optimizer == "adam" else exponents)}
+              for lr in _half_decades(exponents if setting.optimizer == "sgd" else _OF_ADAM)}
     _run_all(session, wanted, first)
     for _ in range(_EXTENSIONS):
         more = _beyond_edges(session, wanted, first)

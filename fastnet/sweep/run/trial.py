@@ -1,7 +1,6 @@
 """One trial: one network, one learning rate, one seed, one fold; run to its end, or to an epoch from which it can go on."""
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +13,12 @@ from fastnet.sweep.record import Record, State
 from fastnet.sweep.run.shared import Part, Shared, Start, fit_options
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training.loop import epochs
-from fastnet.training.scoring import is_classes, loss_of, outputs, score
+from fastnet.training.scoring import is_classes, loss_of
 
 _ACCURACY = metric_of("lr_sweep", "val_accuracy", ["val_accuracy"])
+
+
+_FIRST_SAMPLES = 32  # whose losses say what a loss is at the start: that of one sample may happen to be near 0
 
 
 class _Stopped(Exception):
@@ -55,12 +57,12 @@ def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial, until: int
             engine = start.engine(shared, part, spec, trial)
             engine.check_interrupt = check_interrupt
             if state is not None:
-                _restore(engine, state.engine)
+                engine.set_state(state.engine)
             with region():
                 run.epochs(engine, until)
-                test = None if part.test is None else score(engine, *part.test)
+                test = None if part.test is None else engine.score(*part.test)
                 final = {} if test is None else {"test_loss": test.loss, "test_accuracy": test.accuracy}
-            saved = _saved(engine) if keep and run.status == "done" else None
+            saved = engine.state() if keep and run.status == "done" else None
     except _Stopped:
         return None
     status = "stopped" if run.status == "done" and until < spec.epochs else run.status
@@ -102,7 +104,8 @@ class _Run:
         for report, batch_losses, _ in epochs(engine, options, len(self.part.x), start=len(losses), restorable=False):
             losses.append(report.loss)
             if report.epoch == 0:
-                self.limit = self.spec.diverged_above * batch_losses[0]  # seen with the weights of the start
+                first = -(-_FIRST_SAMPLES // options.batch_size)
+                self.limit = self.spec.diverged_above * max(batch_losses[:first])
             if report.val_loss is not None and report.val_accuracy is not None:
                 self.curves["val_loss"].append(report.val_loss)
                 self.curves["val_accuracy"].append(report.val_accuracy)
@@ -121,32 +124,8 @@ class _Run:
 
 def _by_sample(engine: Any, kept: str, x: np.ndarray, t: np.ndarray) -> np.ndarray:
     """Which samples the network has right now, or the loss of each."""
-    if engine.name == "layers":
-        engine.write()
-        y = outputs(engine.model, x)
-    else:
-        y = engine.probabilities(x)
+    y = engine.probabilities(x)
     if kept == "val_accuracy":
         return np.asarray(y.argmax(1) == t.argmax(1))
     loss = engine.model.loss
     return np.array([loss_of(loss, y[i:i + 1], t[i:i + 1]) for i in range(len(t))])
-
-
-def _saved(engine: Any) -> Any:
-    """The engine's state, apart from the engine."""
-    if engine.name == "layers":
-        return copy.deepcopy((engine.model, (engine.descent.moments, engine.descent.steps)))
-    return engine.save()
-
-
-def _restore(engine: Any, saved: Any) -> None:
-    if engine.name != "layers":
-        engine.restore(saved)
-        return
-    model, of_descent = copy.deepcopy(saved)
-    for layer, other in zip((*engine.model.layers, engine.model.loss), (*model.layers, model.loss)):
-        if hasattr(other, "__dict__"):
-            layer.__dict__.clear()
-            layer.__dict__.update(other.__dict__)
-    engine.descent.moments, engine.descent.steps = of_descent
-

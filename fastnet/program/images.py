@@ -1,4 +1,4 @@
-"""Layers of images lower to ops: convolution, pooling, ReLU and flattening, in any order and number.
+"""The ops of layers of images: convolution, pooling, ReLU and flattening, in any order and number.
 
 A block of samples, so few that all its images fit the L2 cache, goes from the data to the loss and back before the next one
 begins. Each thread has memory for the images of one block; only rows, which fully connected layers take, exist for the whole
@@ -17,37 +17,41 @@ from fastnet.kernels.conv_winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.gemm import pack
 from fastnet.kernels.structs import CALL, TEAM
 from fastnet.kernels.threads import get_num_threads
-from fastnet.lowering import ALL, COLUMNS, DATA, ROWS, WORK, Buffer, Lowering, Matrix, Place, Unsupported
+from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
+from fastnet.program.memory import WORK, Matrix, Ref
 
 GROUPS = 16  # of blocks, at most: each has memory for the gradients of all filters, and is work for one thread
 _BLOCK_BYTES = 1 << 19  # images of a block: half of an L2 cache
 
 
-@dataclass(frozen=True, eq=False)
-class Image(Buffer):
-    """Room for the images of one block of samples per thread, channels innermost, each in a frame of zeros."""
+@dataclass(eq=False)
+class Image(Value):
+    """Images of one block of samples per thread, channels innermost, each with zero padding around it.
 
-    shape: tuple[int, int, int]  # (c, r, k)
-    around: int  # pixels of the frame on each side
-    thread: int  # distance of the threads' rooms
-    wanted: bool  # whether a gradient with respect to it is of use: a layer before it learns
+    Behind each image a pool keeps its argmax mask, `mask`, a version of its own.
+    """
+
+    shape: tuple[int, int, int] = (0, 0, 0)  # (c, r, k)
+    around: int = 0  # pixels of zero padding on each side
+    thread: int = 0  # distance of the threads' images
+    wanted: bool = False  # whether a gradient with respect to it is of use: a layer before it learns
 
     @property
     def mat(self) -> Matrix:
         """As the ops take it: distance of samples, of an image's rows, of threads."""
-        return Matrix(self.place, self.row, (self.shape[2] + 2 * self.around) * self.shape[0], self.thread)
+        return Matrix(self, self.row, (self.shape[2] + 2 * self.around) * self.shape[0], self.thread)
 
-    def as_rows(self, net: Lowering) -> Buffer:
+    def as_rows(self, net: Builder) -> Value:
         """The same as rows, channel after channel, which layers of values take."""
         return rows_of(net, self)
 
-    def relu(self, net: Lowering) -> Image:
-        """ReLU of the images."""
-        return lower_relu(net, self)
+    @property
+    def kind(self) -> str:
+        return "images"
 
 
-def image(net: Lowering, shape: tuple[int, int, int], around: int, wanted: bool, extra: int = 0) -> Image:
-    """Room for images of shape (c, r, k), with `extra` bytes behind each."""
+def image(net: Builder, shape: tuple[int, int, int], around: int, wanted: bool, extra: int = 0) -> Image:
+    """Images of shape (c, r, k), with `extra` bytes behind each."""
     c, r, k = shape
     size = (r + 2 * around) * (k + 2 * around) * c + -(-extra // net.dtype.itemsize) + net.lanes
     row = -(-size // net.lanes) * net.lanes
@@ -55,46 +59,52 @@ def image(net: Lowering, shape: tuple[int, int, int], around: int, wanted: bool,
         net.threads = get_num_threads()
     net.cost.add(outputs=c * r * k)
     thread = block_size(net) * row
-    place = net.reserve(WORK, net.threads * thread + net.lanes)
-    return Image(place, c * r * k, row, net.lanes, shape, around, thread, wanted)
+    ref = net.reserve(WORK, net.threads * thread + net.lanes, of_block=True)
+    return Image(ref.region, 0, c * r * k, row, net.lanes, shape, around, thread, wanted)
 
 
-def gradient_like(net: Lowering, x: Image) -> Image:
-    """Room for the gradients of images, laid out as those are."""
+def image_like(net: Builder, x: Image) -> Image:
+    """Images laid out as others are: their gradients, or the output of a layer that keeps their shape."""
     assert net.threads is not None
-    return replace(x, place=net.reserve(WORK, net.threads * x.thread + net.lanes))
+    ref = net.reserve(WORK, net.threads * x.thread + net.lanes, of_block=True)
+    return replace(x, region=ref.region, version=0)
 
 
-def block_size(net: Lowering) -> int:
+def mask_behind(net: Builder, y: Image) -> Ref:
+    """The argmax mask of a pool, in the memory behind each of its images."""
+    return net.reserve(WORK, 0, inside=y.region, of_block=True)
+
+
+def block_size(net: Builder) -> int:
     """Samples of a block: as many as the cache holds, in equal blocks of a group."""
     assert net.input is not None
     of_group, most = -(-net.rows // GROUPS), max(1, _BLOCK_BYTES // (_image_size(net) * net.dtype.itemsize))
     return -(-of_group // -(-of_group // most))
 
 
-def groups_of(net: Lowering) -> tuple[int, int]:
+def groups_of(net: Builder) -> tuple[int, int]:
     """How many groups of blocks there are in a mini-batch, and the blocks of a group."""
     block, of_group = block_size(net), -(-net.rows // GROUPS)
     group = -(-of_group // block)
     return -(-net.rows // (block * group)), group
 
 
-def _image_size(net: Lowering) -> int:
+def _image_size(net: Builder) -> int:
     """Elements of all the images of a sample and of their gradients, but for frames."""
     assert net.input is not None
     shape: Any = net.input.shape
-    size, absorbed = 0, set(net.absorbed)
+    size, fused = 0, set(net.fused)
     for number, layer in enumerate(net.layers):
         if len(shape) != 3:
             break
-        size += 2 * int(np.prod(shape)) * (number not in absorbed)
-        absorbed.update(_absorbed(net, number))
+        size += 2 * int(np.prod(shape)) * (number not in fused)
+        fused.update(_fused(net, number))
         if hasattr(layer, "output_shape"):
             shape = layer.output_shape(shape)
     return size
 
 
-def images_of(net: Lowering, x: Buffer) -> Image:
+def images_of(net: Builder, x: Value) -> Image:
     """The images that a layer is given, which may be rows (of the data, or behind a layer of values)."""
     if isinstance(x, Image):
         return x
@@ -102,15 +112,15 @@ def images_of(net: Lowering, x: Buffer) -> Image:
         raise Unsupported(f"layers[{net.layer}] takes images, and is given rows of shape {x.shape}")
     c, r, k = x.shape
     first = net.threads is None  # the first room for images sets it
-    y = image(net, (c, r, k), frame_behind(net, net.layer - 1), net.needs_gradient(x))
+    y = image(net, (c, r, k), padding_behind(net, net.layer - 1), net.needs_gradient(x))
     block = block_size(net)
     # Every block goes through all ops up to the next barrier, so the one that the parameters need has to stand here, before
     # the first images: another one behind them would find those of the last block only.
     net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=ops.rows_to_images_op, c=y.mat, a=x.mat, n=c,
-                wait=int(first), block=block, group=groups_of(net)[1], dims=(r, k, 0, 0, 0, y.around, block, 0))
+                wait=first, block=block, group=groups_of(net)[1], dims=(r, k, 0, 0, 0, y.around, block, 0))
 
-    def backward(dy: Image) -> Buffer:
-        dx = net.buffer_like(x)
+    def backward(dy: Image) -> Value:
+        dx = net.like(x)
         net.backward(CALL, reads={dy: ROWS}, writes={dx: ROWS}, kernel=ops.images_to_rows_op, c=dx.mat, a=dy.mat, n=c,
                      dims=(r, k, 0, 0, dy.around, 0, block, 0))
         return dx
@@ -120,15 +130,15 @@ def images_of(net: Lowering, x: Buffer) -> Image:
     return y
 
 
-def rows_of(net: Lowering, x: Image) -> Buffer:
+def rows_of(net: Builder, x: Image) -> Value:
     """The rows of images, channel after channel, which layers of values take."""
     c, r, k = x.shape
-    y = net.buffer(x.columns, x.shape)
+    y = net.value(x.columns, x.shape)
     net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=ops.images_to_rows_op, c=y.mat, a=x.mat, n=c,
                 dims=(r, k, 0, 0, x.around, 0, 0, 0))
 
-    def backward(dy: Buffer) -> Image:
-        dx = gradient_like(net, x)
+    def backward(dy: Value) -> Image:
+        dx = image_like(net, x)
         net.backward(CALL, reads={dy: ROWS}, writes={dx: ROWS}, kernel=ops.rows_to_images_op, c=dx.mat, a=dy.mat, n=c,
                      dims=(r, k, 0, 0, 0, x.around, 0, 0))
         return dx
@@ -138,16 +148,12 @@ def rows_of(net: Lowering, x: Image) -> Buffer:
     return y
 
 
-def frame_behind(net: Lowering, number: int) -> int:
+def padding_behind(net: Builder, number: int) -> int:
     """Pixels around the images that a layer gives which the next convolution reads."""
-    from fastnet.conv import ConvLayer
-    from fastnet.relu import ReluLayer
-
     for layer in net.layers[number + 1:]:
-        if isinstance(layer, ConvLayer):
-            return layer.h // 2
-        if not isinstance(layer, ReluLayer):
-            return 0
+        around = getattr(layer, "padding_read", 0)
+        if around is not None:  # the layer reads its images as they are, perhaps with what lies around them
+            return around
     return 0
 
 
@@ -194,8 +200,8 @@ class Filters:
         return np.append(pack(turned).data.ravel(), np.zeros(row_length(n_i, self.lanes), value.dtype))
 
 
-def _for_each_thread(net: Lowering, size: int) -> int:
-    """Elements of room for so many per thread."""
+def _for_each_thread(net: Builder, size: int) -> int:
+    """Elements of memory of so many per thread."""
     assert net.threads is not None
     return net.threads * row_length(size, net.lanes)
 
@@ -205,118 +211,123 @@ def row_length(count: int, lanes: int) -> int:
     return -(-count // lanes) * lanes
 
 
-def lower_conv(layer: Any, net: Lowering, x: Buffer) -> Buffer:
+def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
     """The ops of a ConvLayer, and of a pool of size 2 behind it, with or without ReLU between them."""
     x = images_of(net, x)
     (_, r, k), c, n_o, h = x.shape, layer.n_i, layer.n_o, layer.h
-    absorbed = _absorbed(net, net.layer)
-    pooled, block = bool(absorbed), block_size(net)
+    fused = _fused(net, net.layer)
+    pooled, block = bool(fused), block_size(net)
     copy = (ops.ROWS if pooled else ops.TURNED) if x.wanted and not net.forward_only else ops.NO_COPY
     W = net.parameter("W", (n_o, c, h, h), packing=Filters(net.lanes, copy))
     b = net.parameter("b", (1, n_o), vector=True)
-    around = frame_behind(net, net.layer + len(absorbed))
+    around = padding_behind(net, net.layer + len(fused))
     if pooled:
         y = image(net, (n_o, r // 2, k // 2), around, True, (r // 2) * (k // 2) * row_length(n_o, net.lanes))
     else:
         y = image(net, (n_o, r, k), around if net.forward_only else max(around, h // 2), True)
-    net.absorbed.update(absorbed)
+    mask = {mask_behind(net, y): ROWS} if pooled else {}
+    net.fused.update(fused)
     length = row_length(h * c, net.lanes)
     dims = (r, k, h, length, x.around, y.around, block)
-    column = Matrix(W.place, net.lanes, 1, h * h * c * net.lanes)
+    column = Matrix(W.now, net.lanes, 1, h * h * c * net.lanes)
     kernel = ops.conv_pool_op if pooled else ops.conv_op
-    memory: Place | int = 0
+    memory: dict[str, Ref] = {}
     transforms = h == 3 and net.dtype == np.float32
     if transforms and c >= LEAST_CHANNELS:
         kernel = ops.conv_pool_winograd_op if pooled else ops.conv_winograd_op
-        memory = net.reserve(WORK, _for_each_thread(net, memory_size(c, n_o, net.lanes)))
-    op = net.forward(CALL, reads={x: ROWS, W: ALL, b: ALL}, writes={y: ROWS}, kernel=kernel, c=y.mat, a=x.mat, b=column,
-                     bias=b.place, aux=memory, relu=int(len(absorbed) == 2), n=n_o, k=c, dims=(*dims, 0))
+        memory = {"aux": net.reserve(WORK, _for_each_thread(net, memory_size(c, n_o, net.lanes)))}
+    op = net.forward(CALL, reads={x: ROWS, W.now: ALL, b.now: ALL},
+                     writes={y: ROWS, **mask, **dict.fromkeys(memory.values(), ROWS)}, kernel=kernel, c=y.mat, a=x.mat,
+                     b=column, bias=b.now, relu=int(len(fused) == 2), n=n_o, k=c, dims=(*dims, 0), **memory)
     products = float(r * k * n_o * c * h * h)
     back = (1 + x.wanted) / (4 if pooled else 1)  # of a pooled convolution a quarter of the pixels has a gradient
-    net.cost.add(operations=(1 + back) * 2 * products, products=products, outputs=len(absorbed) * n_o * r * k)
-    together = [repr(net.layers[net.layer + i]) for i in range(len(absorbed) + 1)]
+    net.cost.add(operations=(1 + back) * 2 * products, products=products, outputs=len(fused) * n_o * r * k)
+    together = [repr(net.layers[net.layer + i]) for i in range(len(fused) + 1)]
     net.cost.parts.append(f"{' + '.join(together)} of {r} x {k} pixels: {2e-6 * products:.2f} MFLOP a sample forward, "
                           f"{2e-6 * products * back:.2f} back" + (", where windows have their maxima" if pooled else "")
                           + ("" if x.wanted else ", without the gradient of the data"))
 
     def backward(dy: Image) -> Image | None:
-        dx = gradient_like(net, x) if x.wanted else None
-        copied: Place | int = 0
+        dx = image_like(net, x) if x.wanted else None
+        copy_of: dict[str, Ref] = {}
         way = way_back(h, c, net.lanes, dx is not None) if pooled else LISTS
         choice = way if pooled else int(transforms and n_o >= LEAST_CHANNELS and dx is not None)
         if dx is not None:
             behind = 0 if pooled or not choice else _for_each_thread(net, memory_size(n_o, c, net.lanes))
-            copied = net.reserve(WORK, W.packing.copy_size(W.shape) + behind)
-            W.copy.append(copied)
+            copy_of = {"packed": net.copy_for_backward(W, W.packing.copy_size(W.shape) + behind)}
         groups, group = groups_of(net)
         size = W.size if way == LANES else n_o * h * length
         sums = net.reserve(WORK, groups * (size + row_length(n_o, net.lanes)))
-        room = net.reserve(WORK, W.size)
-        written = {sums: ROWS, dy: ROWS} | ({dx: ROWS} if dx else {})
-        net.backward(CALL, reads={x: ROWS, y: ROWS, copied: ALL}, writes=written,
-                     kernel=ops.conv_pool_back_op if pooled else ops.conv_back_op,
-                     c=dx.mat if dx else Matrix(Place(DATA, 0), 0), a=x.mat, b=dy.mat,
-                     bias=sums, aux=y.place, packed=copied, relu=op["relu"], n=n_o, k=c, group=group, dims=(*dims, choice))
-        net.update(CALL, split=TEAM, reads={}, writes={sums: ALL, room: COLUMNS, W: COLUMNS, b: COLUMNS, copied: COLUMNS},
-                   kernel=ops.conv_update_op, c=Matrix(W.place, 0), a=Matrix(sums, 0), b=Matrix(room, 0), bias=b.place,
-                   aux=net.gradient_of(W), packed=copied, n=n_o, k=c, group=group, dims=(way, *dims[1:], copy))
+        memory = net.reserve(WORK, W.size)
+        output: Any = next(iter(mask)) if pooled else y if op.record["relu"] else None  # what the pass needs of the output
+        read = {x: ROWS, dy: ROWS, **dict.fromkeys(copy_of.values(), ALL)} | ({output: ROWS} if output else {})
+        written: dict[Ref, str] = {sums: ROWS} | ({dx: ROWS} if dx else {}) | ({} if pooled else {dy.overwritten(): ROWS})
+        operands = copy_of | ({"c": dx.mat} if dx else {}) | ({"aux": output} if output else {})
+        net.backward(CALL, reads=read, writes=written, kernel=ops.conv_pool_back_op if pooled else ops.conv_back_op,
+                     a=x.mat, b=dy.mat, bias=sums, relu=op.record["relu"], n=n_o, k=c, group=group, dims=(*dims, choice),
+                     **operands)
+        added, kept = sums.overwritten(), net.moments_of(W)
+        of_bias = net.moments_of(b)
+        new_copy = {name: ref.overwritten() for name, ref in copy_of.items()}
+        net.update(CALL, split=TEAM, reads={sums: ALL},
+                   writes={added: ALL, memory: COLUMNS, W.next: COLUMNS, b.next: COLUMNS}
+                   | dict.fromkeys((*new_copy.values(), *kept.values(), *of_bias.values()), COLUMNS),
+                   kernel=ops.conv_update_op, c=Matrix(W.next, 0), a=Matrix(added, 0), b=Matrix(memory, 0), bias=b.next,
+                   n=n_o, k=c, group=group, dims=(way, *dims[1:], copy), **new_copy, **kept)
         return dx
 
     net.on_backward(backward)
     return y
 
 
-def _absorbed(net: Lowering, number: int) -> list[int]:
+def _fused(net: Builder, number: int) -> list[int]:
     """Numbers of the layers that a convolution's op does, too: a pool of size 2 behind it, perhaps a ReLU between them."""
-    from fastnet.conv import ConvLayer
-    from fastnet.maxpool import MaxPoolLayer
-    from fastnet.relu import ReluLayer
-
-    if not isinstance(net.layers[number], ConvLayer):
+    if not getattr(net.layers[number], "fuses_pool", False):
         return []
-    behind = net.layers[number + 1:number + 3]
-    relu = int(bool(behind) and isinstance(behind[0], ReluLayer))
-    if len(behind) > relu and isinstance(behind[relu], MaxPoolLayer) and behind[relu].size == 2:
-        return [number + 1 + i for i in range(relu + 1)]
-    return []
+    roles = [getattr(layer, "fused_as", None) for layer in net.layers[number + 1:number + 3]]
+    relu = int(roles[:1] == ["relu"])
+    return [number + 1 + i for i in range(relu + 1)] if roles[relu:relu + 1] == ["pool"] else []
 
 
-def lower_relu(net: Lowering, x: Image) -> Image:
-    """ReLU of images: at the end of a convolution, or in place."""
-    if net.layer in net.absorbed:
+def lower_relu(net: Builder, x: Image) -> Image:
+    """ReLU of images: at the end of a convolution, or by itself."""
+    if net.layer in net.fused:
         return x
-    made = net.writer_of(x, CALL)
-    if made is not None and made["kernel"] in ops.CONVOLUTIONS:
-        made["relu"] = 1
+    made = net.writer_of(x, *ops.CONVOLUTIONS)
+    if made is not None:
+        made.record["relu"] = 1
         return x
-    c, r, k = x.shape
+    y, c, r, k = image_like(net, x), *x.shape
     dims = (r, k, 0, 0, 0, x.around, 0, 0)
-    net.forward(CALL, reads={x: ROWS}, writes={x: ROWS}, kernel=ops.relu_images_op, c=x.mat, n=c, dims=dims)
+    net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, overwrites={y: x}, kernel=ops.relu_images_op, c=y.mat, a=x.mat,
+                n=c, dims=dims)
 
     def backward(dy: Image) -> Image:
-        net.backward(CALL, reads={x: ROWS}, writes={dy: ROWS}, kernel=ops.relu_images_back_op, c=dy.mat, a=x.mat, n=c,
-                     dims=dims)
-        return dy
+        dx = dy.overwritten()
+        net.backward(CALL, reads={y: ROWS, dy: ROWS}, writes={dx: ROWS}, kernel=ops.relu_images_back_op, c=dx.mat, a=y.mat,
+                     n=c, dims=dims)
+        return dx
 
     if x.wanted:
         net.on_backward(backward)
-    return x
+    return y
 
 
-def lower_maxpool(layer: Any, net: Lowering, x: Buffer) -> Buffer:
+def lower_maxpool(layer: Any, net: Builder, x: Value) -> Value:
     """The ops of a MaxPoolLayer."""
-    if net.layer in net.absorbed:
+    if net.layer in net.fused:
         return x
     x = images_of(net, x)
     (c, r, k), size = x.shape, layer.size
-    y = image(net, (c, r // size, k // size), frame_behind(net, net.layer), x.wanted, extra=c * r * k)
+    y = image(net, (c, r // size, k // size), padding_behind(net, net.layer), x.wanted, extra=c * r * k)
+    mask = mask_behind(net, y)
     dims = (r, k, size, 0, x.around, y.around, 0, 0)
-    net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=ops.maxpool_op, c=y.mat, a=x.mat, n=c, dims=dims)
+    net.forward(CALL, reads={x: ROWS}, writes={y: ROWS, mask: ROWS}, kernel=ops.maxpool_op, c=y.mat, a=x.mat, n=c, dims=dims)
 
     def backward(dy: Image) -> Image:
-        dx = gradient_like(net, x)
-        net.backward(CALL, reads={dy: ROWS, y: ROWS}, writes={dx: ROWS}, kernel=ops.maxpool_back_op, c=dx.mat, b=dy.mat,
-                     aux=y.place, n=c, dims=dims)
+        dx = image_like(net, x)
+        net.backward(CALL, reads={dy: ROWS, mask: ROWS}, writes={dx: ROWS}, kernel=ops.maxpool_back_op, c=dx.mat, b=dy.mat,
+                     aux=mask, n=c, dims=dims)
         return dx
 
     if x.wanted:

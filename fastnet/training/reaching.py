@@ -1,71 +1,18 @@
-"""Functions of the user's that run between epochs, and may look at the model or change it."""
+"""Whether a layer of the user's may look at other layers of its network, which would then have to hold their arrays."""
 from __future__ import annotations
 
 import gc
 import sys
 import types
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from fastnet._state import FloatArray
-from fastnet.layer import parameters
-from fastnet.training.eligibility import why_not_compiled
-
-_OBJECTS = 2000  # to look through before a function is taken to reach the model
+_OBJECTS = 2000  # to look through before a layer is taken to reach another
 _PLAIN = (str, bytes, int, float, complex, type(None), types.CodeType, types.ModuleType, np.ndarray, np.generic)
 _WRITTEN_IN_PYTHON = 1 << 9  # a flag of classes (Py_TPFLAGS_HEAPTYPE)
-
-
-class Watched:
-    """What a compiled engine owes to functions that can reach the model: the parameters of now, and to see what they change.
-
-    Parameters
-    ----------
-    model : Sequential
-    functions : iterable of callables
-        Callbacks, and the schedule of the rate. fastnet's own look at numbers alone.
-    """
-
-    def __init__(self, model: Any, functions: Iterable[Callable[..., Any]]) -> None:
-        self.model = model
-        self.needed = any(reaches(function, model) for function in functions)
-        self._shown: list[tuple[Any, str, np.ndarray]] = []
-
-    def show(self, engine: Any) -> None:
-        """Put the parameters into the layers. What a step leaves there besides would be that of an earlier one: None."""
-        if not self.needed or engine.name == "layers":
-            return
-        engine.write()
-        for layer in (*self.model.layers, self.model.loss):
-            for name, kind in vars(type(layer)).items():
-                if isinstance(kind, FloatArray) and kind.optional:
-                    setattr(layer, name, None)
-        self._shown = [(layer, name, np.array(getattr(layer, name))) for layer in self.model.layers
-                       for name in (*parameters(layer), *_settings(layer))]
-
-    def changed(self) -> str | None:
-        """What was changed since `show`, if training has to go on from there, layer by layer."""
-        shown, self._shown = self._shown, []
-        if not shown:
-            return None
-        reason = why_not_compiled(self.model)
-        if reason is not None:
-            return reason
-        for layer, name, before in shown:
-            i = next((i for i, other in enumerate(self.model.layers) if other is layer), None)
-            if i is None:
-                return f"a {type(layer).__name__} is no longer there"
-            if not np.array_equal(getattr(layer, name), before, equal_nan=True):
-                return f"layers[{i}].{name} was changed"
-        return None if len(self.model.layers) >= len({id(layer) for layer, _, _ in shown}) else "layers are missing"
-
-
-def _settings(layer: Any) -> list[str]:
-    """Names of the numbers that a layer was made with."""
-    return [name for name, value in vars(layer).items() if isinstance(value, (int, float))]
 
 
 def reaches(subject: Any, model: Any) -> bool:
