@@ -25,7 +25,7 @@ class Activation(Buffered):
 
     y = FloatArray()
 
-    keeps_shape: ClassVar[bool] = True  # its output is laid out as its input
+    keeps_layout = True
 
     # kernel(y, x, *constants) and kernel(dx, dy, y, *constants), then the same as their fast entries
     kernels: ClassVar[tuple[Callable[..., Any], ...]]
@@ -101,12 +101,6 @@ class Activation(Buffered):
         turned = not dx.flags.c_contiguous
         backward(dx.T if turned else dx, dy.T if turned else dy, y.T if turned else y, *self._constants)
         return dx
-
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self._constants))})"

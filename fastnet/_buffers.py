@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 import sysconfig
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numba.core.errors import NumbaError
@@ -32,10 +32,34 @@ PLAIN: set[type] = set()  # classes whose attributes are fastnet's own: the shor
 
 
 class Buffered(Owned):
-    """A layer with buffers. They are no part of its state: neither copied nor pickled nor among its attributes."""
+    """What fastnet's layers share: buffers, and what they answer about themselves where a layer has nothing to say.
+
+    Buffers are no part of a layer's state: neither copied nor pickled nor among its attributes.
+    """
 
     __slots__ = ("_buffers",)
     _buffers: Buffers
+
+    # Of compiled programs, see `fastnet.program.builder`
+    takes: ClassVar[frozenset[str]] = frozenset({"rows"})  # kinds of values that `lower` can be given
+    gives: ClassVar[str] = "rows"  # the kind that it returns
+    keeps_layout: ClassVar[bool] = False  # whether its output is laid out as its input
+    needs_images: ClassVar[bool] = False  # whether its input must be images
+    fuses_pool: ClassVar[bool] = False  # whether its op can do a pool of size 2 behind it, too
+    fused_as: Any = None  # "relu" or "pool": what such an op does in its place
+    padding_read: Any = 0  # pixels that it reads beyond each side of an image; None: as many as its successor
+    compares_classes: ClassVar[bool] = False  # of a loss: whether it compares probabilities of classes
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> float:
+        """How many a forward pass takes for a sample whose output is of this shape; 0 for what is no product."""
+        return 0.0
+
+    def update_param(self, lr: float) -> None:
+        """Do nothing: the layer has no parameters."""
+
+    def update_params(self, lr: float) -> None:
+        """The chapter's other name of ``update_param``."""
+        self.update_param(lr)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__new__(cls)

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _dtypes, _foreign
+from fastnet import _dtypes, _foreign, _hints
+from fastnet._hints import NUMERIC
 from fastnet.layer import foreign
 
-NUMERIC = "biuf"  # kinds of dtype that are real numbers
 SOFT_LABEL_ERROR = 1e-3  # how far from 1 a row of soft labels may sum: float16 rounds so
 
 
@@ -122,21 +122,15 @@ def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
         raise TypeError(f"{who}: {name} must be an array without gaps, got a masked array with {np.ma.count_masked(value)} "
                         f"values masked. Fill them, for instance with {name}.filled(0), or drop those samples.")
+    plain = _foreign.plain(who, name, value)
     try:
-        array = np.asarray(_foreign.plain(who, name, value))
+        array = np.asarray(plain)
     except ValueError as error:  # NumPy's words for a ragged list
-        raise ValueError(
-            f"{who}: {name} is not an array: {error} Give every row the same number of values."
-        ) from None
+        raise ValueError(f"{who}: {name} is not an array: {error} {_hints.ragged(name, plain)}") from None
     if array.dtype.kind not in NUMERIC:
-        hint = {
-            "O": "Objects are usually rows of different lengths or a table with text columns: "
-                 f"give {name} as numbers, for instance with np.array(..., dtype=float).",
-            "c": "Take its real part or its absolute value first.",
-            **(dict.fromkeys("US", f"Number the labels: np.unique({name}, return_inverse=True)[1].")
-               if name in ("labels", "y", "t") else {}),
-        }.get(array.dtype.kind, "Convert it to numbers first.")
-        raise TypeError(f"{who}: {name} must hold real numbers, got dtype {array.dtype}. {hint}")
+        given = type(value).__name__ if _hints.is_no_array(array) else f"dtype {array.dtype}"
+        hint = _hints.not_numbers(name, plain, array)
+        raise TypeError(f"{who}: {name} must hold real numbers, got {given}.{hint and ' ' + hint}")
     return array
 
 
@@ -156,7 +150,8 @@ def assigned(
     if shape is not None and array.shape != shape:
         if len(shape) == 2 and shape[0] == 1 and array.shape == shape[1:]:
             return array.reshape(shape)  # a bias as a plain vector
-        raise ValueError(f"{who}: {name} must have shape {shape}, got {array.shape}." + _transposed(array, shape))
+        raise ValueError(f"{who}: {name} must have shape {shape}, got {array.shape}."
+                         + _hints.transposed(name, array, shape))
     return array
 
 
@@ -174,23 +169,19 @@ def own_shape(who: object, name: str, array: np.ndarray, shape: tuple[int, ...],
 def nonempty(who: object, name: str, array: np.ndarray) -> None:
     """At least one number."""
     if array.size == 0:
-        raise ValueError(f"{who}: {name} is empty, its shape is {array.shape}. Give at least one sample.")
+        what = "value per sample" if array.ndim > 1 and len(array) else "sample"
+        raise ValueError(f"{who}: {name} is empty, its shape is {array.shape}. Give at least one {what}.")
 
 
 def rows(who: object, name: str, array: np.ndarray, width: int | None = None) -> np.ndarray:
     """A batch: two dimensions, at least one row, ``width`` columns if that is known."""
     expected = f"(n, {'n_classes' if width is None else width})"
     if array.ndim != 2:
-        hint = (
-            f" One sample is a row: {name}.reshape(1, -1)." if array.ndim == 1
-            else f" Flatten each sample: {name}{flattened(name, array.shape)}." if array.ndim > 2
-            else ""
-        )
-        raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{hint}")
+        raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{_hints.as_rows(name, array.shape)}")
     if width is not None and array.shape[1] != width:
         raise ValueError(
             f"{who}: {name} must have shape {expected}, a row per sample, got {array.shape}."
-            + _transposed(array, (array.shape[1], width))
+            + _hints.transposed(name, array, (array.shape[1], width))
         )
     nonempty(who, name, array)
     return array
@@ -200,15 +191,10 @@ def images(who: object, name: str, array: np.ndarray, channels: int | None = Non
     """A batch of images: four dimensions, at least one image of ``least`` rows and columns, ``channels`` if known."""
     expected = f"(n, {'c' if channels is None else channels}, r, k)"
     if array.ndim != 4:
-        hint = ""
-        if array.ndim == 2:
-            hint = f" Give each sample the shape of an image: {name}.reshape(-1, {channels or 3}, 32, 32), for instance."
-        elif array.ndim == 3:
-            hint = (f" One image needs an axis of its own: {name}[None]." if channels in (None, array.shape[0])
-                    else f" Images of one channel need an axis for it: {name}[:, None].")
+        hint = _hints.as_images(name, array.shape, channels)
         raise ValueError(f"{who}: {name} must be images of shape {expected}, got {array.shape}.{hint}")
     if channels is not None and array.shape[1] != channels:
-        hint = f" Its channels seem to be last: {name}.transpose(0, 3, 1, 2)." if array.shape[3] == channels else ""
+        hint = f" Its channels seem to be last: np.transpose({name}, (0, 3, 1, 2))." if array.shape[3] == channels else ""
         raise ValueError(f"{who}: {name} must be images of {channels} channels, shape {expected}, got {array.shape}.{hint}")
     if array.size and min(array.shape[2:]) < least:
         raise ValueError(f"{who}: {name} must be images of at least {least} x {least} pixels, got {array.shape}. "
@@ -224,11 +210,13 @@ def image_shape(who: object, shape: tuple[int | None, ...] | None, channels: int
         return channels, None, None
     expected = f"({'c' if channels is None else channels}, r, k)"
     if len(shape) != 3:
+        square = _hints.square_images(shape, channels)
+        hint = f" Rows of pixels become images by np.reshape(x, (-1, {', '.join(map(str, square))}))." if square else ""
         raise ValueError(f"{who} takes images, of shape {expected} per sample, but is given {_unknown_as_words(shape)}."
-                         + _square_images(shape, channels))
+                         + hint)
     c, r, k = shape
     if channels is not None and c not in (None, channels):
-        hint = " The channels seem to be last: x.transpose(0, 3, 1, 2) puts them first." if k == channels else ""
+        hint = " The channels seem to be last: np.transpose(x, (0, 3, 1, 2))." if k == channels else ""
         raise ValueError(f"{who} takes images of {channels} channels, but is given {c}.{hint}")
     for side in (r, k):
         if side is not None and side < least:
@@ -237,23 +225,8 @@ def image_shape(who: object, shape: tuple[int | None, ...] | None, channels: int
     return channels if c is None else c, r, k
 
 
-def _square_images(shape: tuple[int | None, ...], channels: int | None) -> str:
-    """What makes images of samples that lie in rows, where a square image of so many values is possible."""
-    for c in (channels,) if channels is not None else (3, 1):
-        side = math.isqrt((shape[0] or 0) // c) if len(shape) == 1 else 0
-        if side > 1 and c * side * side == shape[0]:
-            return f" Rows of pixels become images by x.reshape(-1, {c}, {side}, {side})."
-    return ""
-
-
 def _unknown_as_words(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('?' if side is None else str(side) for side in shape)}{',' if len(shape) == 1 else ''})"
-
-
-def flattened(name: str, shape: tuple[int, ...]) -> str:
-    """The calls that make a row of each sample. Of an image with its channels last, they come first, as in CIFAR's rows."""
-    last = len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)
-    return f"{'.transpose(0, 3, 1, 2)' if last else ''}.reshape(len({name}), -1)"
 
 
 def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -261,7 +234,7 @@ def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tup
     if array.shape != shape:
         raise ValueError(
             f"{who}: {name} must have the shape {shape} of {other}, got {array.shape}."
-            + _transposed(array, shape)
+            + _hints.transposed(name, array, shape)
         )
     return array
 
@@ -279,18 +252,16 @@ def targets(who: object, name: str, value: npt.ArrayLike, shape: tuple[int, int 
     array = numbers(who, name, value)
     expected = f"({n}, {'n_classes' if n_classes is None else n_classes})"
     if array.ndim == 1 or (array.ndim == 2 and array.shape[1] == 1 and n_classes not in (None, 1)):
-        raise ValueError(
-            f"{who}: {name} must be one-hot, of shape {expected}, got labels of shape {array.shape}. "
-            f"Convert them: fastnet.one_hot({name}{'.ravel()' if array.ndim == 2 else ''}, "
-            f"{'n_classes' if n_classes is None else n_classes})."
-        )
+        must = "must have shape" if n_classes == 1 else "must be one-hot, of shape"
+        raise ValueError(f"{who}: {name} {must} {expected}, got labels of shape {array.shape}. "
+                         f"{_hints.one_hot(name, value, array, n_classes)}")
     if array.ndim != 2 or len(array) != n or n_classes not in (None, array.shape[1]):
         why = ""
         if array.ndim == 2 and len(array) == n:
             why = f" The network gives {n_classes} values per sample: one for each class."
         elif array.ndim == 2:
-            why = " There must be a row for each sample."
-            if len(array) > n:
+            why = " There must be a row for each sample." + _hints.transposed(name, array, (n, n_classes or len(array)))
+            if len(array) > n and n_classes in (None, array.shape[1]):
                 why += f" If x was shortened, shorten {name} too: {name}[:{n}]."
         raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{why}")
     return np.asarray(array, dtype=dtype)
@@ -300,14 +271,11 @@ def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np
     """Class numbers from 0, and how many classes there are."""
     array = numbers(who, "labels", value)
     if array.ndim != 1:
-        hint = "Flatten them: labels.ravel()."
-        if array.ndim == 2 and array.shape[1] > 1:
-            one_hot = np.all((array == 0) | (array == 1)) and np.all(array.sum(axis=1) == 1)
-            hint = "They are one-hot already." if one_hot else "Give one class number per sample."
-        raise ValueError(f"{who}: labels must have shape (n,), got {array.shape}. {hint}")
+        raise ValueError(f"{who}: labels must have shape (n,), got {array.shape}. {_hints.one_label_each(value, array)}")
     nonempty(who, "labels", array)
     if array.dtype.kind == "f":
-        raise TypeError(f"{who}: labels must be whole numbers, got dtype {array.dtype}. Try labels.astype(int).")
+        raise TypeError(f"{who}: labels must be whole numbers, got dtype {array.dtype}. "
+                        + _hints.class_numbers(value, array, n_classes))
     least, most = int(array.min()), int(array.max())
     if n_classes is None:
         n_classes = most + 1
@@ -316,19 +284,16 @@ def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np
     if least < 0 or most >= n_classes:
         raise ValueError(
             f"{who}: labels must lie between 0 and {n_classes - 1}, got {least} to {most}. "
-            "Renumber them: np.unique(labels, return_inverse=True)[1]."
-        )
+            + _hints.class_numbers(value, array, n_classes))
     return array.astype(np.intp), n_classes
 
 
-def finite(who: object, name: str, array: np.ndarray) -> None:
-    """No NaN and no inf. Minimum and maximum show both, and need no array of their own."""
+def finite(who: object, name: str, array: np.ndarray, given: Any = None) -> None:
+    """No NaN and no inf. Minimum and maximum show both, and need no array of their own. `given` became the array."""
     if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(
-            f"{who}: {name} must be finite, but {name}{list(where)} is {array[where]}. "
-            f"Repair or drop such samples, for instance with np.nan_to_num({name})."
-        )
+            f"{who}: {name} must be finite, but {name}{list(where)} is {array[where]}. {_hints.missing(name, given, array)}")
 
 
 def samples_and_targets(
@@ -338,6 +303,7 @@ def samples_and_targets(
 
     With ``on_disk``, a memory-mapped x of another dtype stays as it is: it may be larger than memory.
     """
+    given = x, y
     if on_disk and isinstance(x, np.memmap) and x.dtype.kind in NUMERIC and x.dtype != model.dtype:
         samples(who, model, x[:1])
     else:
@@ -347,8 +313,8 @@ def samples_and_targets(
         t = targets_of_own_loss(who, "y", y, len(x), dtype)
     else:
         t = targets(who, "y", y, (len(x), model.output_width()), dtype)
-    finite(who, "x", x)
-    finite(who, "y", t)
+    finite(who, "x", x, given[0])
+    finite(who, "y", t, given[1])
     if model.compares_classes():
         probabilities(who, "y", t)
     return x, t
@@ -358,7 +324,7 @@ def targets_of_own_loss(who: object, name: str, value: npt.ArrayLike, n: int, dt
     """Targets for a loss of the user's: an element of any shape for each sample, at least one value."""
     array = numbers(who, name, value)
     if array.ndim < 2 or len(array) != n:
-        hint = f" If the network gives one value per sample: {name}.reshape(-1, 1)." if array.ndim == 1 else ""
+        hint = f" If the network gives one value per sample: np.reshape({name}, (-1, 1))." if array.ndim == 1 else ""
         raise ValueError(f"{who}: {name} must have shape ({n}, ...), a row for each sample, got {array.shape}.{hint}")
     return np.asarray(array, dtype=dtype)
 
@@ -369,13 +335,9 @@ def probabilities(who: object, name: str, t: np.ndarray) -> None:
     wrong = (np.abs(total - 1) > SOFT_LABEL_ERROR) | (t < 0).any(axis=1)
     if wrong.any():
         i = int(np.argmax(wrong))
-        hint = "Of class numbers: fastnet.one_hot(labels)."
-        if np.all(np.abs(t) == 1) and np.all((t > 0).sum(axis=1) == 1):
-            hint = f"Here -1 seems to stand for 0: ({name} + 1) / 2."
-        elif np.all(t >= 0) and total[i] > 0 and np.allclose(total, total[i], rtol=1e-3):
-            hint = f"All rows sum to {total[i]:g}: divide {name} by it; a larger learning rate does what it would have done."
         raise ValueError(f"{who}: {name} must be one-hot, or soft labels: rows that sum to 1, none negative, since the loss "
-                         f"is a cross-entropy. {name}[{i}] is {np.array2string(t[i], threshold=8, precision=4)}. {hint}")
+                         f"is a cross-entropy. {name}[{i}] is {np.array2string(t[i], threshold=8, precision=4)}. "
+                         + _hints.soft_labels(name, t, i))
 
 
 def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
@@ -499,7 +461,7 @@ def gradient_scale(who: object, y_grad: Any) -> float:
 def layers(who: object, stack: Any) -> Any:
     """A sequence of layers, at least one, none of fastnet's own twice."""
     if isinstance(stack, (str, bytes, dict, set)) or not hasattr(stack, "__iter__"):
-        raise TypeError(f"{who}: layers must be a tuple or a list of layers, got {stack!r}. Put it in brackets.")
+        raise TypeError(f"{who}: layers must be a tuple or a list of layers, got {stack!r}.{_hints.in_a_sequence(stack)}")
     stack = stack if isinstance(stack, (tuple, list)) else tuple(stack)
     if len(stack) == 0:
         raise ValueError(f"{who}: layers is empty. Give at least one layer, for instance (FullLayer(3072, 5),).")
@@ -566,9 +528,3 @@ def width_before(who: object, i: int, layers: Sequence[Any], width: int | None, 
         f"{who}: layers[{i}], {layers[i]!r}, takes {wants} values per sample, but "
         f"{'x has' if source is None else f'layers[{source}] gives'} {width}. Make the n_i of layers[{i}] {width}{other}."
     )
-
-
-def _transposed(array: np.ndarray, shape: tuple[int, ...]) -> str:
-    if array.ndim == 2 and array.shape == shape[::-1]:
-        return " It looks transposed: use .T."
-    return ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from fastnet import _hints
+
 
 def plain(who: object, name: str, value: Any) -> Any:
     """What `np.asarray` understands: pandas tables and PyTorch tensors turned into arrays, all else as it is.
@@ -17,10 +19,11 @@ def plain(who: object, name: str, value: Any) -> Any:
     if torch is not None and isinstance(value, getattr(torch, "Tensor", ())):
         return _from_torch(who, name, value, torch)
     pandas: Any = sys.modules.get("pandas")
-    if pandas is not None and isinstance(value, getattr(pandas, "DataFrame", ())):
+    pandas = pandas if hasattr(pandas, "api") else None  # not while it is being imported
+    if pandas is not None and isinstance(value, pandas.DataFrame):
         return _from_table(who, name, value, pandas)
-    if pandas is not None and isinstance(value, getattr(pandas, "Series", ())):
-        return _from_column(value, pandas)
+    if pandas is not None and isinstance(value, (pandas.Series, pandas.Index, pandas.api.extensions.ExtensionArray)):
+        return _from_column(pandas.Series(value), pandas)
     return value
 
 
@@ -39,7 +42,7 @@ def _from_table(who: object, name: str, table: Any, pandas: Any) -> Any:
     if other:
         columns = ", ".join(repr(column) for column in other[:5]) + (", ..." if len(other) > 5 else "")
         raise TypeError(f"{who}: {name} must hold numbers only, got a table whose columns {columns} hold something else. "
-                        f"Drop or encode them: pandas.get_dummies({name}).")
+                        + _hints.not_numeric_columns(name, table, pandas))
     if any(_nullable(dtype, pandas) for dtype in table.dtypes):
         return table.to_numpy(float, na_value=float("nan"))
     return table.to_numpy(float) if len(set(table.dtypes)) > 1 else table.to_numpy()

@@ -22,9 +22,11 @@ class FloatArray:
     next call; lists and integers are converted. ``shape(layer)``, where given, is the only shape that is accepted.
     """
 
-    def __init__(self, shape: Callable[[Any], tuple[int, ...]] | None = None, optional: bool = True) -> None:
+    def __init__(self, shape: Callable[[Any], tuple[int, ...]] | None = None, optional: bool = True,
+                 sizes: str = "n_o and n_i") -> None:
         self.shape = shape
         self.optional = optional
+        self.sizes = sizes  # the layer's attributes that decide the shape, for messages
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name

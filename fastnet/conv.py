@@ -10,11 +10,11 @@ import numpy.typing as npt
 from fastnet import _checks, _dtypes
 from fastnet._buffers import Buffered, take
 from fastnet._state import FloatArray
-from fastnet.image_lowering import lower_conv
 from fastnet.kernels import conv as kernels
 from fastnet.kernels.sgd import sgd_update
 from fastnet.layer import known
-from fastnet.lowering import Buffer, Lowering
+from fastnet.program.builder import Builder, Value
+from fastnet.program.images import lower_conv
 
 
 @known
@@ -64,13 +64,15 @@ class ConvLayer(Buffered):
              [ 70., 100.,  58.]]]])
     """
 
-    W = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h), optional=False)
-    b = FloatArray(shape=lambda layer: (1, layer.n_o), optional=False)
+    W = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h), optional=False, sizes="n_o, n_i and h")
+    b = FloatArray(shape=lambda layer: (1, layer.n_o), optional=False, sizes="n_o, n_i and h")
     W_grad = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h))
     b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
     x = FloatArray()
 
-    takes_images = True  # for Lowering
+    takes = frozenset({"rows", "images"})
+    fuses_pool = True
+    needs_images = True
 
     def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None) -> None:
         self.n_i = _checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
@@ -82,6 +84,11 @@ class ConvLayer(Buffered):
         self.W = normal(0, spread, size=(self.n_o, self.n_i, self.h, self.h)).astype(type_, copy=False)
         self.b = np.zeros((1, self.n_o), type_)
         self.x = self.W_grad = self.b_grad = None
+
+    @property
+    def padding_read(self) -> int:
+        """Pixels that it reads beyond each side of an image."""
+        return self.h // 2
 
     @property
     def dtype(self) -> np.dtype:
@@ -96,6 +103,14 @@ class ConvLayer(Buffered):
     @w_grad.setter
     def w_grad(self, value: npt.ArrayLike | None) -> None:
         self.W_grad = value
+
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of a sample that it takes: n_i channels, of any height and width."""
+        return self.n_i, None, None
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> float:
+        """How many a forward pass takes for a sample whose output is of this shape."""
+        return float(math.prod(shape)) * self.n_i * self.h ** 2
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
@@ -165,10 +180,6 @@ class ConvLayer(Buffered):
         sgd_update(new_b, b, db, lr)
         self.W, self.b = new_W, new_b
 
-    def update_params(self, lr: float) -> None:
-        """Another name of ``update_param``."""
-        self.update_param(lr)
-
     def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
         dtype = self.dtype
         return (
@@ -176,8 +187,8 @@ class ConvLayer(Buffered):
             _checks.own_shape(self, "b", self.b, (1, self.n_o), dtype, "n_o, n_i and h"),
         )
 
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
         return lower_conv(self, net, x)
 
     def __repr__(self) -> str:

@@ -16,8 +16,7 @@ from fastnet.kernels.cross_entropy import (
 )
 from fastnet.kernels.structs import SOFTMAX_CROSS_ENTROPY
 from fastnet.layer import known
-from fastnet.lowering import ROWS, Buffer, Lowering, Unsupported
-from fastnet.softmax import SoftMaxLayer
+from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 
 
 @known
@@ -43,6 +42,8 @@ class CrossEntropyLayer(Buffered):
 
     x = FloatArray()
     t = FloatArray()
+    takes = frozenset({"probabilities"})
+    compares_classes = True
 
     def __init__(self) -> None:
         self.x = self.t = None
@@ -110,19 +111,13 @@ class CrossEntropyLayer(Buffered):
         cross_entropy_backward(dx, x, t)
         return dx if y_grad is None else dx * x.dtype.type(scale)
 
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add the softmax before it, the loss, and the gradient of the scores to a compiled step."""
-        if not net.layers or type(net.layers[-1]) is not SoftMaxLayer:
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add the softmax of the scores x, the loss, and the gradient of the scores to a compiled step."""
+        if x.kind != "probabilities" or x.row != x.columns or net.is_input(x):
             raise Unsupported("the compiled engines know CrossEntropyLayer behind SoftMaxLayer only")
-        dx, losses = net.buffer_like(x), net.losses()
-        net.forward(SOFTMAX_CROSS_ENTROPY, reads={}, writes={x: ROWS, dx: ROWS, losses: ROWS},
-                    c=dx.mat, a=x.mat, aux=losses, n=x.columns)
+        p, dx, losses = net.like(x), net.like(x), net.losses()
+        net.forward(SOFTMAX_CROSS_ENTROPY, reads={x: ROWS}, writes={p: ROWS, dx: ROWS, losses: ROWS}, overwrites={p: x},
+                    c=dx.mat, a=x.mat, b=p.mat, aux=losses, n=x.columns)
         return dx
 
     def __repr__(self) -> str:

@@ -9,7 +9,7 @@ from fastnet._buffers import Buffered, take
 from fastnet._state import Remembered
 from fastnet.kernels.flatten import flatten_backward, flatten_forward
 from fastnet.layer import known
-from fastnet.lowering import Buffer, Lowering
+from fastnet.program.builder import Builder, Unsupported, Value
 
 
 @known
@@ -32,8 +32,8 @@ class FlattenLayer(Buffered):
     """
 
     orig_shape = Remembered()
-
-    takes_images = True  # for Lowering
+    keeps_layout = True  # it is given images as rows
+    needs_images = True
 
     def __init__(self) -> None:
         self.orig_shape = None
@@ -81,15 +81,11 @@ class FlattenLayer(Buffered):
         flatten_backward(dx, dy)
         return dx
 
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
-        return x.as_rows(net).flatten()
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Take each image as a row of values, see :mod:`fastnet.program.builder`."""
+        if len(x.shape) != 3:
+            raise Unsupported(f"FlattenLayer takes images, and is given samples of shape {x.shape}")
+        return x.flattened()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -16,8 +16,9 @@ from fastnet.kernels.sgd import sgd_update
 from fastnet.kernels.structs import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
 from fastnet.kernels.threads import caller
 from fastnet.layer import known
-from fastnet.lowering import ALL, COLUMNS, ROWS, Buffer, Lowering, Unsupported
-from fastnet.lowering import INPUTS as OF_INPUTS
+from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
+from fastnet.program.builder import INPUTS as OF_INPUTS
+from fastnet.program.memory import Matrix
 
 
 @known
@@ -100,6 +101,14 @@ class FullLayer(Buffered):
     @w_grad.setter
     def w_grad(self, value: npt.ArrayLike | None) -> None:
         self.W_grad = value
+
+    def input_shape(self) -> tuple[int | None, ...]:
+        """Shape of a sample that it takes: (n_i,)."""
+        return (self.n_i,)
+
+    def multiply_adds(self, shape: tuple[int, ...]) -> float:
+        """How many a forward pass takes for a sample."""
+        return float(self.n_i * self.n_o)
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, (n_o,), for one of its input, (n_i,) or not known yet."""
@@ -211,42 +220,39 @@ class FullLayer(Buffered):
             sgd_update(new_b, b, db, lr)
         self.W, self.b = new_W, new_b
 
-    def update_params(self, lr: float) -> None:
-        """The chapter's other name of ``update_param``."""
-        self.update_param(lr)
-
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
-        if x is net.input and net.first is not None:
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
+        if net.is_input(x) and net.first is not None:
             return net.first.lower(net, x)
         if x.shape != (self.n_i,):
             raise Unsupported(f"FullLayer takes samples of {self.n_i} values, not of the shape {x.shape}")
         W = net.parameter("W", (self.n_o, self.n_i))
         b = net.parameter("b", (1, self.n_o), vector=True)
-        y = net.buffer(self.n_o)
+        y = net.value(self.n_o)
         # The data are read by all threads, each for its own outputs, so that their weights stay in its own cache; behind
         # the first layer each thread keeps to its own samples, and so it does there if outputs are shared out unevenly.
-        by_outputs = x is net.input and not net.forward_only and net.shares_evenly(self.n_o)
+        by_outputs = net.is_input(x) and not net.forward_only and net.shares_evenly(self.n_o)
         split, of_x, of_y = (OUTPUTS, ALL, COLUMNS) if by_outputs else (SAMPLES, ROWS, ROWS)
         of_W = COLUMNS if by_outputs else ALL
-        net.forward(DENSE, split=split, reads={x: of_x, W: of_W, b: of_W}, writes={y: of_y},
-                    c=y.mat, a=x.mat, b=W.mat, bias=b.place, n=self.n_o, k=self.n_i)
+        net.forward(DENSE, split=split, reads={x: of_x, W.now: of_W, b.now: of_W}, writes={y: of_y},
+                    c=y.mat, a=x.mat, b=W.mat(W.now), bias=b.now, n=self.n_o, k=self.n_i)
         products = 3 if net.needs_gradient(x) else 2
+        net.cost.first = self.n_o if net.is_input(x) and self is net.layers[0] else net.cost.first
         net.cost.add(operations=2 * products * self.n_i * self.n_o, products=self.n_i * self.n_o,
                      parameter_traffic=(6 if products == 3 else 3) * self.n_i * self.n_o)
 
-        def backward(dy: Buffer) -> Buffer | None:
-            dx, copy = None, None
+        def backward(dy: Value) -> Value | None:
+            dx, new_copy = None, {}
             if net.needs_gradient(x):
-                dx, copy = net.buffer_like(x), net.copy_for_backward(W)
-                net.backward(DENSE, reads={dy: ROWS, copy: ALL}, writes={dx: ROWS},
-                             c=dx.mat, a=dy.mat, b=copy, n=self.n_i, k=self.n_o)
-            part = COLUMNS if by_outputs else OF_INPUTS
+                dx, copy = net.like(x), net.copy_for_backward(W, self.n_o * -(-self.n_i // net.lanes) * net.lanes)
+                new_copy = {"packed": copy.overwritten()}
+                net.backward(DENSE, reads={dy: ROWS, copy: ALL}, writes={dx: ROWS}, c=dx.mat, a=dy.mat,
+                             b=Matrix(copy, net.lanes, 1, self.n_o * net.lanes), n=self.n_i, k=self.n_o)
+            part, kept = COLUMNS if by_outputs else OF_INPUTS, net.moments_of(W)
             net.update(UPDATE, split=OUTPUTS if by_outputs else INPUTS,
                        reads={x: ALL, dy: COLUMNS} if by_outputs else {x: COLUMNS, dy: ALL},
-                       writes={W: part} if copy is None else {W: part, copy: part},
-                       c=W.mat, a=x.mat, b=dy.mat, aux=net.gradient_of(W), packed=0 if copy is None else copy.place,
-                       decays=1, n=self.n_o, k=self.n_i, rank=int(by_outputs))
+                       writes=dict.fromkeys((W.next, *new_copy.values(), *kept.values()), part), c=W.mat(W.next), a=x.mat,
+                       b=dy.mat, decays=1, n=self.n_o, k=self.n_i, rank=int(by_outputs), **new_copy, **kept)
             net.update_bias(b, dy)
             return dx
 

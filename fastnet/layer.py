@@ -145,6 +145,29 @@ def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
     return tuple(given) if whole else None
 
 
+def input_shape(layer: Any) -> Shape | None:
+    """Shape of a sample that a layer takes, with None for a side that may be any; None if it does not say.
+
+    As its ``output_shape``, its ``input_shape`` is believed only as long as its ``forward`` is the one it was written for.
+    """
+    method = getattr(layer, "input_shape", None)
+    if not callable(method) or not any(klass in _DEFINITIONS for klass in type(layer).__mro__):
+        return None
+    return tuple(method()) if _written_together(layer, "input_shape", "forward") else None
+
+
+def learned(layer: Any) -> dict[str, Any]:
+    """The parameters of a layer of fastnet's, or of a subclass: their `FloatArray` by their name. Empty for any other."""
+    klass: type = type(layer)
+    return _learned(klass)
+
+
+@functools.cache
+def _learned(klass: type) -> dict[str, Any]:
+    return {name: kept for base in reversed(klass.__mro__) for name, kept in vars(base).items()
+            if not getattr(kept, "optional", True)}
+
+
 def shielded(x: Any, layer: Any) -> Any:
     """x, or a copy of it for a layer that may write into what it is given, which others hold: the caller, other layers."""
     klass = type(layer)
@@ -199,6 +222,11 @@ def known(klass: _Class) -> _Class:
     if hasattr(klass, "update_param") and hasattr(klass, "update_params"):
         _UPDATES[klass] = klass.update_params
     return klass
+
+
+def known_class(subject: Any) -> type:
+    """The class of fastnet's that an object's class is, or derives from; its own class if there is none."""
+    return next((klass for klass in type(subject).__mro__ if klass in _DEFINITIONS), type(subject))
 
 
 def definition(klass: type) -> dict[str, Any]:

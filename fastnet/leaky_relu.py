@@ -13,7 +13,7 @@ from fastnet.kernels.leaky_relu import (
 )
 from fastnet.kernels.structs import CALL
 from fastnet.layer import known
-from fastnet.lowering import ROWS, Buffer, Lowering
+from fastnet.program.builder import ROWS, Builder, Value
 
 
 @known
@@ -51,16 +51,17 @@ class LeakyReluLayer(Activation):
     def _constants(self) -> tuple[float]:
         return (self.slope,)
 
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
-        y = net.buffer_like(x)
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
+        y = net.like(x)
         net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=leaky_relu_op, c=y.mat, a=x.mat, n=x.columns,
                     number=self.slope)
 
-        def backward(dy: Buffer) -> Buffer:
-            net.backward(CALL, reads={y: ROWS}, writes={dy: ROWS}, kernel=leaky_relu_grad_op, c=dy.mat, a=y.mat,
+        def backward(dy: Value) -> Value:
+            dx = dy.overwritten()
+            net.backward(CALL, reads={dy: ROWS, y: ROWS}, writes={dx: ROWS}, kernel=leaky_relu_grad_op, c=dx.mat, a=y.mat,
                          n=x.columns, number=self.slope)
-            return dy
+            return dx
 
         net.on_backward(backward)
         return y

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet._buffers import Buffered, take
 from fastnet._state import Remembered
-from fastnet.image_lowering import lower_maxpool
 from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward
 from fastnet.layer import known
-from fastnet.lowering import Buffer, Lowering
+from fastnet.program.builder import Builder, Value
+from fastnet.program.images import lower_maxpool
 
 _BOOL = np.dtype(bool)
 
@@ -47,11 +47,17 @@ class MaxPoolLayer(Buffered):
 
     locs = Remembered()
 
-    takes_images = True  # for Lowering
+    takes = frozenset({"rows", "images"})
+    needs_images = True
 
     def __init__(self, size: int = 2) -> None:
         self.size = _checks.whole_number("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
         self.locs = None
+
+    @property
+    def fused_as(self) -> str | None:
+        """What a convolution before it can do in its own op."""
+        return "pool" if self.size == 2 else None
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
@@ -101,14 +107,8 @@ class MaxPoolLayer(Buffered):
         maxpool_backward(dx, dy, np.asarray(locs, bool), self.size)
         return dx
 
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
         return lower_maxpool(self, net, x)
 
     def __repr__(self) -> str:

@@ -16,7 +16,7 @@ from fastnet.kernels.mean_squared_error import (
 )
 from fastnet.kernels.structs import CALL
 from fastnet.layer import known
-from fastnet.lowering import ROWS, Buffer, Lowering
+from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 
 
 @known
@@ -104,15 +104,11 @@ class MeanSquaredErrorLayer(Buffered):
     def _targets(self, t: npt.ArrayLike, x: np.ndarray) -> np.ndarray:
         return _checks.same_shape(self, "t", _checks.floats(self, "t", t, x.dtype), "x", x.shape)
 
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add the loss and the gradient of the outputs to a compiled step, see :mod:`fastnet.lowering`."""
-        dx, losses = net.buffer_like(x), net.losses()
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add the loss and the gradient of the outputs to a compiled step, see :mod:`fastnet.program.builder`."""
+        if net.is_input(x):
+            raise Unsupported("nothing stands before the loss")
+        dx, losses = net.like(x), net.losses()
         net.forward(CALL, reads={x: ROWS}, writes={dx: ROWS, losses: ROWS}, kernel=mean_squared_error_op,
                     c=dx.mat, a=x.mat, aux=losses, n=x.columns)
         return dx

@@ -10,7 +10,8 @@ from fastnet._buffers import PLAIN, SMALL
 from fastnet.kernels.relu import backward_entry, forward_entry, relu_backward, relu_forward, relu_op
 from fastnet.kernels.structs import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.layer import known
-from fastnet.lowering import ROWS, Buffer, Lowering
+from fastnet.program.builder import ROWS, Builder, Value
+from fastnet.program.images import Image, lower_relu
 
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 _ZERO64, _ZERO32 = np.zeros((), np.float64), np.zeros((), np.float32)  # arrays: numbers would be converted in each call
@@ -37,7 +38,9 @@ class ReluLayer(Activation):
     array([[0., 0., 5.]])
     """
 
-    takes_images = True  # for Lowering
+    takes = frozenset({"rows", "images"})
+    padding_read = None
+    fused_as = "relu"
     kernels = relu_forward, relu_backward, forward_entry, backward_entry
     output_shape = Activation.output_shape  # believed only of a class that defines it beside its forward
 
@@ -68,21 +71,21 @@ class ReluLayer(Activation):
                 pass
         return super().forward(x)
 
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
-        done = x.relu(net)
-        if done is not None:
-            return done
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
+        if isinstance(x, Image):
+            return lower_relu(net, x)
         y, product = x, net.writer_of(x, DENSE, GRAM_FIRST)
         if product is not None:
-            product["relu"] = 1  # at the end of the product, before its result leaves the registers
+            product.record["relu"] = 1  # at the end of the product, before its result leaves the registers
         else:
-            y = net.buffer_like(x)
+            y = net.like(x)
             net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=relu_op, c=y.mat, a=x.mat, n=x.columns)
 
-        def backward(dy: Buffer) -> Buffer:
-            net.backward(MASK, reads={y: ROWS}, writes={dy: ROWS}, c=dy.mat, a=y.mat, n=x.columns)
-            return dy
+        def backward(dy: Value) -> Value:
+            dx = dy.overwritten()
+            net.backward(MASK, reads={dy: ROWS, y: ROWS}, writes={dx: ROWS}, c=dx.mat, a=y.mat, n=x.columns)
+            return dx
 
         net.on_backward(backward)
         return y

@@ -1,7 +1,8 @@
 """The softmax layer: class scores to probabilities."""
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,9 +10,41 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
 from fastnet._state import FloatArray
-from fastnet.kernels.softmax import backward_entry, forward_entry, softmax_backward, softmax_forward
+from fastnet.kernels.softmax import (
+    backward_entry,
+    forward_entry,
+    softmax_backward,
+    softmax_forward,
+    softmax_grad_op,
+    softmax_op,
+)
+from fastnet.kernels.structs import CALL
 from fastnet.layer import known
-from fastnet.lowering import Buffer, Lowering, Unsupported
+from fastnet.program.builder import ROWS, Builder, Unsupported, Value
+
+
+@dataclass(eq=False)
+class Probabilities(Value):
+    """The softmax of scores that it is a version of. A loss that takes it computes both at once; `as_rows` computes it."""
+
+    @property
+    def kind(self) -> str:
+        return "probabilities"
+
+    def as_rows(self, net: Builder) -> Value:
+        """Add the ops of the softmax (3.16) and of its backward pass (3.17)."""
+        x: Any = self
+        y = net.like(x)
+        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=softmax_op, c=y.mat, a=x.mat, n=x.columns)
+
+        def backward(dy: Value) -> Value:
+            dx = dy.overwritten()
+            net.backward(CALL, reads={dy: ROWS, y: ROWS}, writes={dx: ROWS}, kernel=softmax_grad_op, c=dx.mat, b=y.mat,
+                         n=x.columns)
+            return dx
+
+        net.on_backward(backward)
+        return y
 
 
 @known
@@ -32,7 +65,9 @@ class SoftMaxLayer(Buffered):
     """
 
     y = FloatArray()
-    keeps_shape: ClassVar[bool] = True  # its output is laid out as its input
+    keeps_layout = True
+
+    gives = "probabilities"
 
     def __init__(self) -> None:
         self.y = None
@@ -94,18 +129,11 @@ class SoftMaxLayer(Buffered):
         softmax_backward(dx, dy, y)
         return dx
 
-    def update_param(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def update_params(self, lr: float) -> None:
-        """Do nothing: the layer has no parameters."""
-
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`; in training, the loss does its work."""
-        if net.layer != len(net.layers) - 1:
-            raise Unsupported("the compiled engines know SoftMaxLayer as the last layer only")
-        net.on_output = softmax_forward
-        return x
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Hand over the scores, for a loss that computes their softmax itself, see :mod:`fastnet.program.builder`."""
+        if len(x.shape) != 1:
+            raise Unsupported(f"SoftMaxLayer takes rows of scores, and is given samples of shape {x.shape}")
+        return Probabilities(x.region, x.version, x.columns, x.row, x.lanes, x.shape)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

@@ -5,7 +5,7 @@ from fastnet._activation import Activation
 from fastnet.kernels.structs import CALL
 from fastnet.kernels.tanh import backward_entry, forward_entry, tanh_backward, tanh_forward, tanh_grad_op, tanh_op
 from fastnet.layer import known
-from fastnet.lowering import ROWS, Buffer, Lowering
+from fastnet.program.builder import ROWS, Builder, Value
 
 
 @known
@@ -28,14 +28,16 @@ class TanhLayer(Activation):
 
     kernels = tanh_forward, tanh_backward, forward_entry, backward_entry
 
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.lowering`."""
-        y = net.buffer_like(x)
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
+        y = net.like(x)
         net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=tanh_op, c=y.mat, a=x.mat, n=x.columns)
 
-        def backward(dy: Buffer) -> Buffer:
-            net.backward(CALL, reads={y: ROWS}, writes={dy: ROWS}, kernel=tanh_grad_op, c=dy.mat, a=y.mat, n=x.columns)
-            return dy
+        def backward(dy: Value) -> Value:
+            dx = dy.overwritten()
+            net.backward(CALL, reads={dy: ROWS, y: ROWS}, writes={dx: ROWS}, kernel=tanh_grad_op, c=dx.mat, a=y.mat,
+                         n=x.columns)
+            return dx
 
         net.on_backward(backward)
         return y

@@ -43,10 +43,14 @@ def conv_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> 
 
     y (n, n_o, r, k), x (n, n_i, r, k), W (n_o, n_i, h, h), b (1, n_o): one dtype (float32 or float64); y C-contiguous,
     the others of any layout. Overwrites y. x counts as 0 outside; h is odd. Errors are those of a sum of h h n_i products;
-    in float32, 3 x 3 filters of 16 channels or more are transformed (`conv_winograd`), where errors are as large.
+    in float32, 3 x 3 filters of 16 channels or more are transformed (`conv_winograd`), where errors are as large. Without
+    channels in, y is b.
     """
     n, n_i, r, k = x.shape
     n_o, _, h, _ = W.shape
+    if y.size == 0 or n_i == 0:
+        y[...] = np.reshape(b, (1, n_o, 1, 1))
+        return
     packed = pack_filters(W.transpose(2, 3, 1, 0).reshape(-1, n_o))
     bias = np.zeros(packed.shape[0] * packed.shape[2], W.dtype)
     bias[:n_o] = np.ravel(b)
@@ -58,8 +62,13 @@ def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray
     """All three gradients: see `conv_backward_input`, `conv_backward_weights`, `conv_backward_bias`.
 
     dx (n, n_i, r, k), dW (n_o, n_i, h, h), db (1, n_o), dy (n, n_o, r, k), x (n, n_i, r, k), W (n_o, n_i, h, h): one dtype
-    (float32 or float64); dx, dW and db C-contiguous, the others of any layout. Overwrites dx, dW and db.
+    (float32 or float64); dx, dW and db C-contiguous, the others of any layout. Overwrites dx, dW and db. Sums of nothing are
+    0.
     """
+    if dy.size == 0 or x.size == 0:
+        dx[...], dW[...] = 0, 0
+        conv_backward_bias(db, dy)
+        return
     W, width = _contiguous(W), vector_lanes(W.dtype)
     rows, turned, way = _pack_rows(W, width), _pack_turned(W, width), way_back(W.shape[2], W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
@@ -81,8 +90,12 @@ def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray) -> None:
 def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray) -> None:
     """dW[o, c, p, q] = sum over n, i, j of dy[n, o, i, j] x[n, c, i + p - h // 2, j + q - h // 2].
 
-    dW (n_o, n_i, h, h), dy (n, n_o, r, k), x (n, n_i, r, k): one dtype (float32 or float64), any layout. Overwrites dW.
+    dW (n_o, n_i, h, h), dy (n, n_o, r, k), x (n, n_i, r, k): one dtype (float32 or float64), any layout. Overwrites dW. Sums
+    of nothing are 0.
     """
+    if dy.size == 0 or x.size == 0:
+        dW[...] = 0
+        return
     n, n_i, r, k = x.shape
     n_o, _, h, _ = dW.shape
     chunks = min(CHUNKS, n)
@@ -96,8 +109,11 @@ def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray) -> None
 def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
     """db[o] = sum over n, i, j of dy[n, o, i, j].
 
-    db (1, n_o), dy (n, n_o, r, k): one dtype (float32 or float64), any layout. Overwrites db.
+    db (1, n_o), dy (n, n_o, r, k): one dtype (float32 or float64), any layout. Overwrites db. Sums of nothing are 0.
     """
+    if dy.size == 0:
+        db[...] = 0
+        return
     sums = np.empty(dy.shape[:2], dy.dtype)
     run(_plane_sums, sums, _contiguous(dy), threads=_threads(dy.size))
     db[...] = _in_order(sums)
@@ -332,6 +348,10 @@ def _filters(W, turned):
 @overload(conv_forward)
 def _compiled_forward(y, x, W, b):
     def in_compiled_code(y, x, W, b):
+        if y.size == 0 or x.shape[1] == 0:
+            for o in range(y.shape[1]):
+                y[:, o] = b[0, o]
+            return
         result = to_write(y)
         _forward_here(result, to_read(x), _filters(to_read(W), False), to_read(b).reshape(-1), W.shape[0], W.shape[2])
         written(y, result)
@@ -342,6 +362,11 @@ def _compiled_forward(y, x, W, b):
 @overload(conv_backward)
 def _compiled_backward(dx, dW, db, dy, x, W):
     def in_compiled_code(dx, dW, db, dy, x, W):
+        if dy.size == 0 or x.size == 0:
+            dx[...] = 0
+            dW[...] = 0
+            conv_backward_bias(db, dy)
+            return
         result, filters, bias, weights = to_write(dx), to_write(dW), to_write(db), to_read(W)
         width = lanes(W.dtype.type(0))
         rows, turned = _pack_rows(weights, width), _pack_turned(weights, width)
@@ -360,6 +385,9 @@ def _compiled_backward(dx, dW, db, dy, x, W):
 @overload(conv_backward_input)
 def _compiled_backward_input(dx, dy, W):
     def in_compiled_code(dx, dy, W):
+        if dy.size == 0 or dx.size == 0:
+            dx[...] = 0
+            return
         result = to_write(dx)
         _forward_here(result, to_read(dy), _filters(to_read(W), True), np.zeros(W.shape[1], W.dtype), W.shape[1], W.shape[2])
         written(dx, result)
@@ -370,6 +398,9 @@ def _compiled_backward_input(dx, dy, W):
 @overload(conv_backward_weights)
 def _compiled_backward_weights(dW, dy, x):
     def in_compiled_code(dW, dy, x):
+        if dy.size == 0 or x.size == 0:
+            dW[...] = 0
+            return
         n, n_i, r, k = x.shape
         n_o, h = dW.shape[0], dW.shape[2]
         chunks = min(CHUNKS, n)
@@ -384,6 +415,9 @@ def _compiled_backward_weights(dW, dy, x):
 @overload(conv_backward_bias)
 def _compiled_backward_bias(db, dy):
     def in_compiled_code(db, dy):
+        if dy.size == 0:
+            db[...] = 0
+            return
         sums = np.empty((dy.shape[0], dy.shape[1]), dy.dtype)
         _plane_sums(0, 1, np.zeros(0, np.int64), 0, sums, to_read(dy))
         db[0, :] = _in_order(sums)

@@ -254,13 +254,14 @@ def clear_around(frame, r, k, f, c, zero):
 
 @op_kernel
 def relu_images_op(op, context, start, stop, one):
-    """C = max(C, 0) in place, frames included."""
+    """C = max(A, 0), zero padding included. C may be A."""
     o, now = op_at(op), context_at(context)
     count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
     for number in range(stop - start):
+        x = vector_at(image_at(o.a, now.thread, number, one), count, one)
         y = vector_at(image_at(o.c, now.thread, number, one), count, one)
         for i in range(count):
-            y[i] = max(y[i], one - one)  # in this order: NaN stays
+            y[i] = max(x[i], one - one)  # in this order: NaN stays
 
 
 @op_kernel

@@ -22,9 +22,9 @@ _BLOCK = 64  # elements that are looked at together
 def cross_entropy_forward(p: np.ndarray, t: np.ndarray) -> float:
     """-sum_ij t_ij log p_ij / n (3.18).
 
-    p, t: (n, n_classes), n > 0, one dtype (float32 or float64), any layout; t need not be one-hot. Overwrites nothing.
+    p, t: (n, n_classes), one dtype (float32 or float64), any layout; t need not be one-hot. Overwrites nothing.
     Summed in float64, each row in the order of its elements, then the rows. 0 log 0 counts as 0, the limit; a true class
-    with p = 0 gives inf; NaN in p or t gives NaN, and so does p < 0.
+    with p = 0 gives inf; NaN in p or t gives NaN, and so do p < 0 and n = 0.
     """
     make_ready(forward_entry, p.dtype)
     if p.flags.f_contiguous and not p.flags.c_contiguous:

@@ -11,7 +11,8 @@ from numba.extending import overload
 def mean_squared_error_forward(x: np.ndarray, t: np.ndarray) -> float:
     """sum_ij (x_ij - t_ij)^2 / (n m).
 
-    x, t: (n, m), n and m > 0, one dtype (float32 or float64), any layout. Overwrites nothing. Summed in float64, row by row.
+    x, t: (n, m), one dtype (float32 or float64), any layout. Overwrites nothing. Summed in float64, row by row; the mean of
+    nothing is NaN.
     """
     make_ready(forward_entry, x.dtype)
     return forward_entry(plain(x), plain(t))
@@ -20,7 +21,7 @@ def mean_squared_error_forward(x: np.ndarray, t: np.ndarray) -> float:
 def mean_squared_error_backward(dx: np.ndarray, x: np.ndarray, t: np.ndarray) -> None:
     """dx_ij = 2 (x_ij - t_ij) / (n m).
 
-    dx, x, t: (n, m), n and m > 0, one dtype (float32 or float64), any layout. Overwrites dx, which may be x or t.
+    dx, x, t: (n, m), one dtype (float32 or float64), any layout. Overwrites dx, which may be x or t.
     """
     _backward(dx, plain(x), plain(t))
     make_ready(backward_entry, x.dtype)
@@ -45,7 +46,7 @@ def _row(x, t):
 @jit
 def _backward(dx, x, t):
     n, m = x.shape
-    scale = cast_like(2.0 / (n * m), x[0, 0])
+    scale = cast_like(2.0 / max(1, n * m), x.dtype.type(0))
     for i in range(n):
         for j in range(m):
             dx[i, j] = (x[i, j] - t[i, j]) * scale

@@ -100,6 +100,19 @@ def tanh_backward(dx, dy, y):
     dx[...] = dy * (1 - y * y)
 
 
+def sigmoid_forward(y, x):
+    """y = 1 / (1 + exp(-x))"""
+    (x,) = _f64(x)
+    t = np.exp(-np.abs(x))  # not exp(-x), which overflows
+    y[...] = np.where(x < 0, t, 1) / (1 + t)
+
+
+def sigmoid_backward(dx, dy, y):
+    """dx = dy y (1 - y)"""
+    dy, y = _f64(dy, y)
+    dx[...] = dy * y * (1 - y)
+
+
 def mean_squared_error_forward(x, t):
     """mean (x - t)^2"""
     x, t = _f64(x, t)
@@ -260,7 +273,7 @@ def softmax_forward(y, x):
     """y = exp(x - max) / sum(exp(x - max)), row by row (3.16)"""
     (x,) = _f64(x)
     with np.errstate(invalid="ignore"):  # inf - inf: the row becomes NaN
-        e = np.exp(x - x.max(axis=1, keepdims=True))
+        e = np.exp(x - x.max(axis=1, keepdims=True, initial=-np.inf))
     y[...] = e / e.sum(axis=1, keepdims=True)
 
 
@@ -275,7 +288,7 @@ def cross_entropy_forward(p, t):
     p, t = _f64(p, t)
     with np.errstate(divide="ignore", invalid="ignore"):  # log 0, and 0 * log 0 in the branch not taken
         terms = np.where((t == 0) & (p == 0), 0.0, t * np.log(p))
-    return float(-terms.sum() / len(p))
+    return float(np.divide(-terms.sum(), len(p)))
 
 
 def cross_entropy_backward(dp, p, t):

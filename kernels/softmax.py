@@ -6,8 +6,9 @@ SVML is not in its wheels); the one below is plain arithmetic, which LLVM vector
 import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
-from fastnet.kernels.linking import INT, separate
-from fastnet.kernels.structs import rows_at
+from fastnet.kernels.linking import INT, op_kernel, separate
+from fastnet.kernels.simd import VECTOR_BYTES, lanes
+from fastnet.kernels.structs import context_at, op_at, rows_at
 from numba import types
 from numba.extending import overload
 
@@ -98,6 +99,28 @@ def _compiled_backward(dx, dy, y):
         written(dx, result)
 
     return in_compiled_code
+
+
+@op_kernel
+def softmax_op(op, context, start, stop, one):
+    """C = softmax of the rows of A (3.16), for samples start:stop of a compiled step."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    at, row = (now.batch, now.batch_row) if o.from_data else (o.a.at, o.a.row)
+    together = max(1, stop - start) if row == o.n and o.c.row == o.n else 1  # rows without gaps between them
+    for i in range(start, stop, together):
+        y, x = o.c.at + i * o.c.row * size, at + i * row * size
+        softmax_rows(rows_at(y, together, o.n, one), rows_at(x, together, o.n, one))
+
+
+@op_kernel
+def softmax_grad_op(op, context, start, stop, one):
+    """C = B (C - the sum of B C), row by row: the backward pass (3.17), from the output B."""
+    o = op_at(op)
+    size = VECTOR_BYTES // lanes(one)
+    for i in range(start, stop):
+        dx = rows_at(o.c.at + i * o.c.row * size, 1, o.n, one)
+        _backward(dx, dx, rows_at(o.b.at + i * o.b.row * size, 1, o.n, one))
 
 
 @for_dtypes(matrices(1, 1))

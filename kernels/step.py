@@ -1,6 +1,6 @@
 """The compiled training step: a short program of ops, run for one mini-batch after the other.
 
-Layers make the ops (``fastnet/lowering.py``), a planner marks where threads must wait for each other, and `train`
+Layers make the ops (``fastnet/program/builder.py``), a planner marks where threads must wait for each other, and `train`
 runs them; it is compiled once for each dtype and serves every network. For fully connected layers with ReLU (`l` counts
 them from 0, H_l is the output of layer l after ReLU, A_l what stands before it) a step has three phases, with a barrier
 after the first and the second:

@@ -1,7 +1,7 @@
 """The typed records that kernels pass to each other, in place of long rows of integers.
 
 A compiled training step is a short program: an array of `OP` records that `step.train` runs in order. Layers make them, see
-``fastnet/lowering.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
+``fastnet/program/builder.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
 """
 from typing import NamedTuple
 
@@ -66,15 +66,15 @@ class Hyperparameters(NamedTuple):
     lr: np.floating
     momentum: np.floating
     weight_decay: np.floating
-    optimizer: int  # SGD, MOMENTUM or ADAM
-    moments: int  # ADAM: distance of the moments m and v from the gradient, in elements
+    optimizer: int  # SGD, MOMENTUM, ADAM, NESTEROV or RMSPROP
+    moments: int  # ADAM, NESTEROV, RMSPROP: distance of the moments from the gradient, and from each other, in elements
     steps: int  # ADAM: mini-batches before this call
-    beta1: np.floating
-    beta2: np.floating
+    beta1: np.floating  # ADAM: decay of m
+    beta2: np.floating  # ADAM, RMSPROP: decay of v
     epsilon: np.floating
 
 
-SGD, MOMENTUM, ADAM = range(3)
+SGD, MOMENTUM, ADAM, NESTEROV, RMSPROP = range(5)
 
 # Kinds of ops. The numbers are the interpreter's business alone; CALL runs the function at `OP.kernel`.
 CALL, GATHER, DENSE, MASK, SOFTMAX_CROSS_ENTROPY, MEAN_LOSS, UPDATE, UPDATE_BIAS, GRAM_FIRST, GRAM_UPDATE = range(10)

@@ -1,17 +1,13 @@
 """Public kernels called from compiled code of a user's own: the same names, arguments and results as in Python."""
-import importlib
-import inspect
-import pkgutil
 import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet.kernels import cross_entropy, full, gemm, naive, relu, sgd, softmax
+from fastnet.kernels import cross_entropy, full, gemm, relu, sgd, softmax
 from helpers import filled, laid_out
+from kernel_calls import KERNELS, SIGNATURES, operands, sizes_of
 from numba import njit
-
-from fastnet import kernels
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "one_compiled_function.py"
 
@@ -91,60 +87,8 @@ def test_arrays_of_any_number_of_dimensions(rng):
         assert np.array_equal(np.abs(dx), np.where(given > 0, given, 0))
 
 
-N, N_I, N_O = 9, 21, 6  # samples, inputs, outputs; images are 7 x 6, their filters 3 x 3, in 2 channels and out 3
-IMAGES, FILTERED, POOLED, FILTERS = (4, 2, 7, 6), (4, 3, 7, 6), (4, 2, 3, 3), (3, 2, 3, 3)
-# Of each kernel: the shapes of its outputs and inputs, in the order of its arguments, then numbers
-ARGUMENTS = {
-    "full_forward": ([(N, N_O)], [(N, N_I), (N_O, N_I), (1, N_O)]),
-    "full_backward": ([(N, N_I), (N_O, N_I), (1, N_O)], [(N, N_O), (N, N_I), (N_O, N_I)]),
-    "full_backward_input": ([(N, N_I)], [(N, N_O), (N_O, N_I)]),
-    "full_backward_weights": ([(N_O, N_I)], [(N, N_O), (N, N_I)]),
-    "full_backward_bias": ([(1, N_O)], [(N, N_O)]),
-    "relu_forward": ([(N, N_I)], [(N, N_I)]),
-    "relu_backward": ([(N, N_I)], [(N, N_I)] * 2),
-    "leaky_relu_forward": ([(N, N_I)], [(N, N_I)], 0.1),
-    "leaky_relu_backward": ([(N, N_I)], [(N, N_I)] * 2, 0.1),
-    "tanh_forward": ([(N, N_I)], [(N, N_I)]),
-    "tanh_backward": ([(N, N_I)], [(N, N_I)] * 2),
-    "softmax_forward": ([(N, N_I)], [(N, N_I)]),
-    "softmax_backward": ([(N, N_I)], [(N, N_I)] * 2),
-    "cross_entropy_forward": ([], [(N, N_I)] * 2),
-    "cross_entropy_backward": ([(N, N_I)], [(N, N_I)] * 2),
-    "mean_squared_error_forward": ([], [(N, N_I)] * 2),
-    "mean_squared_error_backward": ([(N, N_I)], [(N, N_I)] * 2),
-    "sgd_update": ([(N_O, N_I)], [(N_O, N_I)] * 2, 0.3),
-    "conv_forward": ([FILTERED], [IMAGES, FILTERS, (1, 3)]),
-    "conv_backward": ([IMAGES, FILTERS, (1, 3)], [FILTERED, IMAGES, FILTERS]),
-    "conv_backward_input": ([IMAGES], [FILTERED, FILTERS]),
-    "conv_backward_weights": ([FILTERS], [FILTERED, IMAGES]),
-    "conv_backward_bias": ([(1, 3)], [FILTERED]),
-    "maxpool_forward": ([POOLED, IMAGES], [IMAGES], 2),
-    "maxpool_backward": ([IMAGES], [POOLED, IMAGES], 2),
-    "flatten_forward": ([(4, 84)], [IMAGES]),
-    "flatten_backward": ([IMAGES], [(4, 84)]),
-    "matmul": ([(N, N_O)], [(N, N_I), (N_I, N_O)]),
-    "syrk": ([(N, N)], [(N, N_I)]),
-    "pack": ([], [(N_I, N_O)]),
-}
-ARRAYS_OF_PLACES = {("maxpool_forward", 1), ("maxpool_backward", 2)}  # bool; outputs first
-
-
-def public_kernels():
-    """Functions of fastnet.kernels that can be called from Python and have a naive twin."""
-    found = {}
-    for module in pkgutil.iter_modules(kernels.__path__, "fastnet.kernels."):
-        for name, function in vars(importlib.import_module(module.name)).items():
-            if (inspect.isfunction(function) and function.__module__ == module.name != naive.__name__
-                    and not name.startswith("_") and hasattr(naive, name)):
-                found[name] = function
-    return found
-
-
-KERNELS = public_kernels()
-
-
 def test_every_public_kernel_is_here():
-    assert set(KERNELS) == set(ARGUMENTS)
+    assert set(KERNELS) == set(SIGNATURES)
 
 
 def strided_nd(a):
@@ -167,25 +111,26 @@ def caller_of(kernel, count):
     return njit(lambda a, b, c, d, e, f: kernel(a, b, c, d, e, f))
 
 
-@pytest.mark.parametrize("name", ARGUMENTS)
+SEVERAL = {"n": 4, "i": 21, "o": 6, "c": 2, "t": 3, "r": 7, "k": 6, "h": 3}
+
+
+@pytest.mark.parametrize("name", SIGNATURES)
 def test_equal_bits_in_both_worlds(name, rng):
-    outputs, inputs, *numbers = ARGUMENTS[name]
-    function = KERNELS[name]
-    compiled = caller_of(function, len(outputs) + len(inputs) + len(numbers))
-    given = [strided_nd(np.maximum(rng.uniform(-0.3, 1, shape), 0).astype(np.float32) + np.float32(0.1)) for shape in inputs]
-    results = [strided_nd(np.full(shape, np.nan, np.float32)) for shape in outputs]
-    for arrays, first in ((results, 0), (given, len(outputs))):
-        for i, a in enumerate(arrays):
-            if (name, first + i) in ARRAYS_OF_PLACES:
-                arrays[i] = strided_nd(np.nan_to_num(a, nan=1) > 0.2)
-    expected = [np.ascontiguousarray(a) for a in results]  # as some kernels want it in Python
-    right, got = function(*expected, *given, *numbers), compiled(*results, *given, *numbers)
-    if name == "pack":
-        assert np.array_equal(got.data, right.data)
-        right, got = right.shape, got.shape
-    assert got == right
-    for a, b in zip(results, expected, strict=True):
-        assert np.array_equal(a, b)
+    """Also where one size is 0."""
+    function, numbers = KERNELS[name], SIGNATURES[name].numbers
+    compiled = None
+    for sizes in (SEVERAL, *({**SEVERAL, letter: 0} for letter in sizes_of(name) if letter != "h")):
+        outputs, inputs = operands(rng, name, sizes, np.float32)
+        given, results = [strided_nd(a) for a in inputs], [strided_nd(a) for a in outputs]
+        expected = [a.copy() for a in outputs]  # contiguous, as some kernels want it in Python
+        compiled = compiled or caller_of(function, len(given) + len(results) + len(numbers))
+        right, got = function(*expected, *given, *numbers), compiled(*results, *given, *numbers)
+        if name == "pack":
+            assert np.array_equal(got.data, right.data)
+            right, got = right.shape, got.shape
+        assert got == right or np.isnan([got, right]).all(), sizes
+        for a, b in zip(results, expected, strict=True):
+            assert np.array_equal(a, b), sizes
 
 
 @pytest.mark.parametrize("n", [1, 3, 4])

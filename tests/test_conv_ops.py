@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from fastnet.image_lowering import Filters, row_length
+from fastnet.program.images import Filters, row_length
 
 GUARD = 12345.0
 channels = st.sampled_from([1, 2, 3, 5, 16, 17, 32, 33, 70])

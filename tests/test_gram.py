@@ -87,7 +87,7 @@ def test_rates_change_from_epoch_to_epoch(dtype):
 
 
 def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
-    monkeypatch.setattr("fastnet.training.engine.SMALL_STEP", 0)
+    monkeypatch.setattr("fastnet.program.runner.SMALL_STEP", 0)
     for widths, n, batch_size in (([33, 70, 40, 5], 50, 16), ([300, 129, 3], 41, 41), ([17, 5], 30, 1)):
         x, t = (a.astype(dtype) for a in clusters(n, widths[0], widths[-1]))
         results = []

@@ -31,7 +31,7 @@ from fastnet import (
 from fastnet._state import settle
 from fastnet.layer import decaying, output_shape, parameters, updater
 from fastnet.sweep import lr_sweep
-from fastnet.training.watching import reaches
+from fastnet.training.reaching import reaches
 
 CASES, PARTS = 2000, 20  # of the property test; a part's number and a case's seed say what failed
 COMPILED = ("fused", "gram", "windows")
@@ -339,7 +339,7 @@ def test_a_loss_of_one_s_own_may_compare_other_shapes():
     losses = model.fit(x, target, 10, 0.02, 10, validation=(x, target))
     assert losses[-1] < losses[0]
     assert np.isnan(model.evaluate(x, target).accuracy)
-    with pytest.raises(ValueError, match=r"y must have shape \(30, ...\), .* got \(30,\)\. .*y\.reshape\(-1, 1\)"):
+    with pytest.raises(ValueError, match=r"y must have shape \(30, ...\), .* got \(30,\)\. .*np.reshape\(y, \(-1, 1\)\)"):
         model.fit(x, x[:, 0], 1, 0.1)
 
 

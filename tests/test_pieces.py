@@ -10,14 +10,16 @@ from fastnet.kernels.structs import GRAM_UPDATE, OP, SAMPLES
 from numpy_loop import clusters, network, parameters
 
 from fastnet import ConvLayer, CrossEntropyLayer, FlattenLayer, FullLayer, MaxPoolLayer, ReluLayer, Sequential, SoftMaxLayer
-from fastnet.training import engine as engines
+from fastnet.program import runner
+from fastnet.program.builder import Builder
+from fastnet.training.engine import Engine
 
 FOR_EVER = 1 << 62
 
 
 @pytest.fixture(autouse=True)
 def put_back(monkeypatch):
-    monkeypatch.setattr(engines, "SMALL_STEP", 0)  # even small steps on all threads
+    monkeypatch.setattr(runner, "SMALL_STEP", 0)  # even small steps on all threads
     before = threads.get_num_threads()
     yield
     threads.set_num_threads(before)
@@ -31,11 +33,11 @@ def trained(kind, dtype):
         x = x.reshape(30, 2, 8, 8)
         model = Sequential((ConvLayer(2, 3, 3, dtype=dtype, rng=0), ReluLayer(), MaxPoolLayer(2), FlattenLayer(),
                             FullLayer(48, 3, dtype=dtype, rng=1), SoftMaxLayer()), CrossEntropyLayer())
-        trainer = engines.Engine(model, x.astype(dtype), t.astype(dtype), 16)
+        trainer = Engine(model, x.astype(dtype), t.astype(dtype), 16)
     else:
         x, t = clusters(50, 33, 5)
         model = network([33, 70, 40, 5], dtype)
-        trainer = engines.Engine(model, x.astype(dtype), t.astype(dtype), 8, 0.9, 0.01, way=kind)
+        trainer = Engine(model, x.astype(dtype), t.astype(dtype), 8, 0.9, 0.01, way=kind)
     losses = [trainer.epoch(0.1, order, len(x)) for order in (None, np.arange(len(x))[::-1].copy(), None)]
     predicted = trainer.probabilities(np.ascontiguousarray(x[:20], dtype))
     trainer.write()
@@ -159,7 +161,7 @@ def test_skipping_a_phase_leads_where_running_it_does():
     ops = np.zeros(5, OP)
     ops["split"], ops["wait"], ops["last"] = SAMPLES + 1, [0, 1, 0, 1, 0], 0
     ops["kind"][4] = GRAM_UPDATE
-    hyper = engines.hyperparameters(np.dtype(np.float64), lr=0.5, weight_decay=0.5)
+    hyper = runner.CompiledProgram(Builder(np.dtype(float), 1).lower([], (1,))).hyperparameters(0.5, weight_decay=0.5)
     here, places = step.Position(0, 0, (1.0, 0.0, 0.0, 0.0, 1.0)), []
     while here[0] < 5:
         here = step.skip_ops(ops, hyper, (2, 0, 5), here)

@@ -256,7 +256,7 @@ def test_loss_mistakes():
 
 @pytest.mark.parametrize(("change", "error", "match"), [
     ({"y": np.zeros(20, int)}, ValueError, r"labels of shape \(20,\). Convert them: fastnet.one_hot\(y, 3\)"),
-    ({"y": np.zeros((20, 1), int)}, ValueError, r"fastnet.one_hot\(y.ravel\(\), 3\)"),
+    ({"y": np.zeros((20, 1), int)}, ValueError, r"fastnet.one_hot\(np.ravel\(y\), 3\)"),
     ({"y": np.eye(4)[np.zeros(20, int)]}, ValueError, r"y must have shape \(20, 3\), got \(20, 4\).*3 values per sample"),
     ({"y": np.eye(3)}, ValueError, r"y must have shape \(20, 3\), got \(3, 3\). There must be a row for each sample"),
     ({"y": np.full((20, 3), np.nan)}, ValueError, r"y must be finite, but y\[0, 0\] is nan"),

@@ -5,8 +5,7 @@ from fastnet.kernels import threads
 from fastnet.kernels.gemm import vector_lanes
 from numpy_loop import assert_same_training, clusters, network, numpy_fit, parameters
 
-from fastnet.lowering import ALL, COLUMNS, ONE, ROWS, place_barriers
-from fastnet.training import engine as engines
+from fastnet.program import runner
 from fastnet.training import first
 from fastnet.training.engine import Engine
 
@@ -56,7 +55,7 @@ def test_momentum_and_decay(widths, momentum, decay, dtype):
 
 
 def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
-    monkeypatch.setattr(engines, "SMALL_STEP", 0)  # even small steps on all threads
+    monkeypatch.setattr(runner, "SMALL_STEP", 0)  # even small steps on all threads
     for widths, n, batch_size in (([33, 70, 40, 5], 50, 16), ([300, 129, 3], 41, 41), ([17, 5], 30, 1)):
         x, t = (a.astype(dtype) for a in clusters(n, widths[0], widths[-1]))
         results = []
@@ -164,11 +163,11 @@ def test_packed_copies_follow_the_weights(dtype):
     for _ in range(2):
         engine.write()
         copies = 0
-        for slot in engine.net.slots:
-            layer = model.layers[slot.layer]
-            for place in slot.copy:
+        for parameter in engine.program.net.parameters:
+            layer = model.layers[parameter.layer]
+            for ref in parameter.copies:
                 size = layer.n_o * -(-layer.n_i // width) * width
-                flat = engine._arenas["work"][place.offset:place.offset + size]
+                flat = engine.program.arenas["work"][ref.region.start:ref.region.start + size]
                 back = flat.reshape(-1, layer.n_o, width).transpose(1, 0, 2).reshape(layer.n_o, -1)
                 assert np.array_equal(back[:, :layer.n_i], layer.W)
                 copies += 1
@@ -208,26 +207,12 @@ def test_overflow_and_nan_are_seen(dtype):
     assert not np.isfinite(losses[-1])
 
 
-def test_barriers_stand_where_threads_meet():
-    """Not between two ops on the same samples or the same columns, nor between two readers; also round the end."""
-    def op(reads=(), writes=()):
-        return {"reads": dict(reads), "writes": dict(writes)}
-
-    def waits(*ops):
-        return [o["wait"] for o in place_barriers(list(ops))]
-
-    assert waits(op(writes={"h": ROWS}.items()), op({"h": ROWS}.items(), {"y": ROWS}.items())) == [0, 0]
-    assert waits(op(writes={"h": COLUMNS}.items()), op({"h": ROWS}.items())) == [1, 1]  # and before it is written again
-    assert waits(op({"x": ALL}.items()), op({"x": ROWS}.items()), op({"x": ONE}.items())) == [0, 0, 0]
-    assert waits(op(writes={"x": ALL}.items())) == [1]  # all threads write all of it
-
-
 @pytest.mark.parametrize(("gathered", "expected"), [(False, [0, 1, 1]), (True, [1, 1, 1, 1])])
 def test_the_course_network_waits_twice_a_step(gathered, expected, dtype):
     """After the first layer and before the updates; with gathered rows also after these, and at the end of the step."""
     x, t = clusters(20, 30, 5)
     engine = Engine(network([30, 20, 5], dtype), x.astype(dtype), t, 8)
-    waits = engine._program(gathered)["wait"]
+    waits = engine.commands(gathered)["wait"]
     assert waits.sum() == sum(expected)
     assert waits[0] == expected[0]
     assert list(waits[:2] if not gathered else waits[:3]) == expected[:2 + gathered]

@@ -22,6 +22,8 @@ from numpy_loop import assert_close, assert_same_training, clusters, network, nu
 
 from fastnet import FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.training import loop
+from fastnet.training.engine import Engine
+from fastnet.training.layerwise import Layerwise
 
 ROOT = Path(__file__).resolve().parents[1]
 ENGINES = ("layers", "fused", "gram", "windows")
@@ -444,7 +446,8 @@ def test_an_error_in_the_last_batch_leaves_the_epoch_before(engine, monkeypatch)
     def fail(*args):
         raise ArithmeticError("mine")
 
-    monkeypatch.setattr(loop, "_last_batch", fail)
+    for kind in (Engine, Layerwise):
+        monkeypatch.setattr(kind, "last_batch", fail)
     with pytest.raises(ArithmeticError, match="mine"):
         model.fit(x, t, 5, 0.1, 8, engine=engine)
     monkeypatch.undo()
@@ -653,9 +656,9 @@ def test_explain(dtype):
 
 def test_explain_says_why_an_engine_cannot():
     model, x, t = problem()
-    model.layers.insert(1, SoftMaxLayer())
+    model.layers.append(ReluLayer())
     text = str(model.explain(x, t, epochs=3))
-    assert "no: the compiled engines know SoftMaxLayer as the last layer only" in text
+    assert "no: the compiled engines know CrossEntropyLayer behind SoftMaxLayer only" in text
     assert "-> layers: nothing else trains this: " in text
     with refuses(ValueError, "engine='gram' cannot train this", model):
         model.fit(x, t, 3, 0.1, engine="gram")

@@ -116,7 +116,7 @@ def test_data_of_any_kind(tmp_path, dtype):
 
 
 def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
-    monkeypatch.setattr("fastnet.training.engine.SMALL_STEP", 0)
+    monkeypatch.setattr("fastnet.program.runner.SMALL_STEP", 0)
     x, t = (a.astype(dtype) for a in clusters(50, 33, 5))
     results = []
     for count in (1, 2, 3):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet import _hints
 from fastnet.dataset import _data
 from fastnet.dataset._data import Data
 
@@ -70,7 +70,7 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
     if x.dtype != np.uint8 or x.ndim != 2 or x.size == 0:
         hint = " Pixels are kept as bytes, 0 .. 255; they are scaled on loading." if x.dtype.kind == "f" else ""
-        hint = f" Flatten each image: x{_checks.flattened('x', x.shape)}." if x.ndim > 2 else hint
+        hint = f" Flatten each image: {_hints.flattened('x', x.shape)}." if x.ndim > 2 else hint
         raise ValueError(
             f"{path}: x_{part} must be uint8 of shape (n, d), got {x.dtype} of shape {x.shape}.{hint}"
         )

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from fastnet.layer import foreign, parameters
-from fastnet.softmax import SoftMaxLayer
 
 _LARGE = 20.0  # inputs should be of the order of 1; pixels as they are kept go up to 255
 _LOOKED_AT = 1000  # samples
@@ -38,7 +37,7 @@ def advice(model: Any, x: np.ndarray, unsound_before: str | None) -> str:
     if unsound_before is not None:
         return (f"{unsound_before} was not finite before the fit, perhaps since an earlier one diverged: make new layers.")
     last = model.layers[-1]
-    if model.compares_classes() and not isinstance(last, SoftMaxLayer) and not foreign(last):
+    if model.compares_classes() and getattr(last, "gives", "") != "probabilities" and not foreign(last):
         return (f"The network ends in {last!r}, but a cross-entropy takes probabilities: put a SoftMaxLayer() at the end.")
     largest = float(np.max(np.abs(x[:_LOOKED_AT].astype(np.float64)))) if len(x) else 0.0
     if largest > _LARGE:

@@ -14,11 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import layer as layers
-from fastnet.conv import ConvLayer
-from fastnet.flatten import FlattenLayer
-from fastnet.full import FullLayer
-from fastnet.lowering import Lowering, Unsupported
-from fastnet.maxpool import MaxPoolLayer
+from fastnet.program.builder import Builder, Unsupported
 
 # What a subclass of Sequential may have of its own: nothing of it runs within a fit.
 _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclass__", "__class_getitem__", "summary",
@@ -33,7 +29,7 @@ def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None, lowered: 
     ----------
     model : Sequential
     shape : tuple of int, optional
-        Of one sample. By default what a fully connected first layer takes.
+        Of one sample. By default what the first layer says that it takes.
     lowered : bool
         Whether to try to lower it, too; False for a caller who does that itself.
 
@@ -43,23 +39,27 @@ def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None, lowered: 
         The first reason found: something of the user's own in the model, a layer or the loss, or a network that the
         compiled engines don't know.
     """
-    return (why_not_model(model)
-            or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
-            or _prefixed("loss: ", why_not_loss(model.loss))
+    return (why_not_as_written(model)
             or why_not_twice(model.layers)
             or why_not_dtypes(model)
             or (_why_not_lowered(model, shape) if lowered else None))
 
 
+def why_not_as_written(model: Any) -> str | None:
+    """What in a model, its layers or the loss is not as fastnet has written it; None if everything is."""
+    return (why_not_model(model)
+            or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
+            or _prefixed("loss: ", why_not_loss(model.loss)))
+
+
 def why_not_model(model: Any) -> str | None:
     """Why a model's own methods must be called; None if they do what Sequential's do."""
-    from fastnet.sequential import Sequential  # which imports this package
-
-    own = next((name for klass in type(model).__mro__ if klass is not Sequential for name in vars(klass)
+    base = layers.known_class(model)  # Sequential
+    own = next((name for klass in type(model).__mro__ if klass is not base for name in vars(klass)
                 if name in _ATTRIBUTES), None)
     if own is not None:
         return f"{type(model).__name__} has its own {own}"
-    return layers.redefined(model, Sequential, _AROUND_TRAINING)
+    return layers.redefined(model, base, _AROUND_TRAINING)
 
 
 def why_not_in_copies(model: Any) -> str | None:
@@ -68,9 +68,7 @@ def why_not_in_copies(model: Any) -> str | None:
     That is what a sweep does. A function put on an instance may refer to the original layer, which it would go on changing
     while its copy is trained; a bound method is bound to the copy.
     """
-    from fastnet.sequential import Sequential  # which imports this package
-
-    if not layers.inherits(model, Sequential, "fit"):
+    if not layers.inherits(model, layers.known_class(model), "fit"):
         return f"{type(model).__name__} has a fit of its own, which a sweep does not call"
     parts = [("", model), *((f"layers[{i}].", layer) for i, layer in enumerate(model.layers)), ("loss.", model.loss)]
     for where, part in parts:
@@ -106,12 +104,12 @@ def why_not_twice(stack: Sequence[Any]) -> str | None:
 def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
     """What a layer or the loss says that it has no ops for: a combination that nobody has written."""
     if shape is None:
-        first = model.layers[0]
-        if not isinstance(first, FullLayer):
+        given = layers.input_shape(model.layers[0])
+        if given is None or None in given:
             return None  # only the data can tell
-        shape = (first.n_i,)
+        shape = tuple(n for n in given if n is not None)
     try:
-        Lowering(model.dtype, 1).lower(list(model.layers), shape, model.loss)
+        Builder(model.dtype, 1).lower(list(model.layers), shape, model.loss)
     except Unsupported as why:
         return str(why)
     return None
@@ -119,12 +117,12 @@ def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
 
 def of_images(stack: Sequence[Any]) -> bool:
     """Whether a network takes images: it has a layer of them."""
-    return any(isinstance(layer, (ConvLayer, MaxPoolLayer, FlattenLayer)) for layer in stack)
+    return any(getattr(layer, "needs_images", False) for layer in stack)
 
 
 def why_not_dtypes(model: Any) -> str | None:
-    found = {np.dtype(array.dtype).newbyteorder("=") for layer in model.layers if type(layer) in (FullLayer, ConvLayer)
-             for array in (layer.W, layer.b)}
+    found = {np.dtype(getattr(layer, name).dtype).newbyteorder("=") for layer in model.layers if why_not(layer) is None
+             for name in layers.learned(layer)}
     if not found:
         return "nothing in it learns"
     if found != {np.dtype(model.dtype)}:

@@ -21,7 +21,9 @@ import numpy as np
 from fastnet.kernels import gram as kernel
 from fastnet.kernels.gemm import Packed, matmul, syrk, vector_lanes
 from fastnet.kernels.structs import GRAM_FIRST, GRAM_UPDATE, TEAM
-from fastnet.lowering import ALL, COLUMNS, Buffer, Lowering
+from fastnet.program.builder import ALL, COLUMNS, Builder, Value
+from fastnet.program.memory import DATA, Ref, Region
+from fastnet.program.runner import no_gram
 
 WINDOW = 256  # rows of a window: fewer move the weights more often, more cost a larger Gram matrix
 START = (1.0, 0.0, 0.0, 1.0, 1.0)  # the scales while W is W_0 and V is V_0
@@ -41,12 +43,6 @@ class Source(NamedTuple):
     first: int  # the call trains on places first:last of the order
     last: int
     gram: kernel.Gram
-
-
-def no_gram(dtype: np.dtype) -> kernel.Gram:
-    """The state of a first layer that is not in Gram space."""
-    rows, columns = np.empty((0, 0), dtype), np.empty((0, 0, 0), dtype)
-    return kernel.Gram(rows, rows, columns, columns, np.ones(5), 0)
 
 
 class Plain:
@@ -129,24 +125,26 @@ class RowSpace:
         self.e = np.zeros(columns if momentum else (0, 0, 0), dtype)
         self.scales = np.array(START)
         self.visited = 0  # rows of D, from the top, that may not be 0
-        self.gradient: Buffer | None = None  # dA of the last batch
+        self.gradient: Value | None = None  # dA of the last batch
 
     @property
     def columns(self) -> int:
         """Of the source's rows."""
         return len(self.g)
 
-    def lower(self, net: Lowering, x: Buffer) -> Buffer:
+    def lower(self, net: Builder, x: Value) -> Value:
         """The layer's ops: no weights, only the bias and D."""
-        n_o = self.layer.n_o
-        b, y = net.parameter("b", (1, n_o), vector=True), net.buffer(n_o)
+        n_o, D = self.layer.n_o, Ref(Region(DATA, 0, lives=True))  # which the kernel finds in its argument `gram`
+        b, y = net.parameter("b", (1, n_o), vector=True), net.value(n_o)
         net.cost.products += self.columns * n_o
-        net.forward(GRAM_FIRST, split=TEAM, reads={x: ALL, b: COLUMNS, "D": COLUMNS}, writes={y: COLUMNS},
-                    c=y.mat, bias=b.place, n=n_o)
+        net.forward(GRAM_FIRST, split=TEAM, reads={x: ALL, b.now: COLUMNS, D: COLUMNS}, writes={y: COLUMNS},
+                    c=y.mat, a=x.mat, bias=b.now, aux=D, n=n_o)
 
-        def backward(dy: Buffer) -> None:
+        def backward(dy: Value) -> None:
             self.gradient = dy
-            net.update(GRAM_UPDATE, split=TEAM, reads={dy: COLUMNS}, writes={"D": COLUMNS}, b=dy.mat, n=n_o, rank=1)
+            next_D = D.overwritten()
+            net.update(GRAM_UPDATE, split=TEAM, reads={dy: COLUMNS}, writes={next_D: COLUMNS}, b=dy.mat, aux=next_D, n=n_o,
+                       rank=1)
             net.update_bias(b, dy)
 
         net.on_backward(backward)
@@ -244,8 +242,8 @@ class Gram(RowSpace):
             yield Source(self.g, 0, targets, rows, order is not None, first, last, self.state)
         self.visited = max(self.visited, stop if order is None else len(self.rows))
 
-    def output(self, x: np.ndarray, rows: slice, out: np.ndarray, bias: np.ndarray, relu: bool) -> None:
-        """relu(w_w X' W_0.T - d_scale (X' X.T) D + b) for some rows of other data: two products are made once for all."""
+    def output(self, x: np.ndarray, rows: slice, out: np.ndarray, bias: np.ndarray) -> None:
+        """w_w X' W_0.T - d_scale (X' X.T) D + b for some rows of other data: two products are made once for all."""
         if id(x) not in self._products:  # the entry holds x, so that its id stays its own
             other = np.asarray(x, self.dtype)
             with_w0, with_x = np.empty((len(x), len(self.w0)), self.dtype), np.empty((len(x), len(self.rows)), self.dtype)
@@ -255,7 +253,7 @@ class Gram(RowSpace):
         _, with_w0, with_x = self._products[id(x)]
         out[...] = self.dtype.type(self.scales[kernel.W_W]) * with_w0[rows]
         matmul(out, with_x[rows], Packed(self.d, (len(self.rows), out.shape[1])), alpha=-self.scales[kernel.D_SCALE],
-               beta=1.0, bias=bias, relu=relu)
+               beta=1.0, bias=bias)
 
 
 class Windowed(RowSpace):
@@ -338,11 +336,11 @@ class Windowed(RowSpace):
         self.w0, self.v0 = saved
         self._clear()
 
-    def output(self, x: np.ndarray, rows: slice, out: np.ndarray, bias: np.ndarray, relu: bool) -> None:
-        """relu(X' W.T + b) for some rows of other data."""
+    def output(self, x: np.ndarray, rows: slice, out: np.ndarray, bias: np.ndarray) -> None:
+        """X' W.T + b for some rows of other data."""
         if rows.start == 0:
             self._now = self.weights()
-        matmul(out, np.asarray(x[rows], self.dtype), self._now.T, bias=bias, relu=relu)
+        matmul(out, np.asarray(x[rows], self.dtype), self._now.T, bias=bias)
 
 
 def readable_rows(x: np.ndarray) -> bool:

@@ -15,13 +15,11 @@ from fastnet.kernels.threads import region
 from fastnet.training.divergence import advice, unsound
 from fastnet.training.engine import Engine
 from fastnet.training.history import EpochReport, History
-from fastnet.training.last_batch import LastBatch, present_parameters, release
-from fastnet.training.layerwise import Descent, Layerwise, forward_backward
+from fastnet.training.layerwise import Layerwise
+from fastnet.training.lazy import Mirror
 from fastnet.training.mixed import Mixed
 from fastnet.training.options import FitOptions
 from fastnet.training.plan import Plan
-from fastnet.training.scoring import converted, score
-from fastnet.training.watching import Watched
 
 
 def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: Plan) -> np.ndarray:
@@ -30,9 +28,11 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: P
     losses = np.full(options.epochs, np.nan)
     before = unsound(model)
     with region(), deferred_interrupt() as interrupt:
-        engine = make_engine(plan.chosen, model, x, t, options)
+        engine = make_engine(plan.chosen, model, x, t, options, net=plan.net)
         history.engine, history.why = engine.name, plan.why
         engine.check_interrupt = interrupt
+        if options.state is not None and options.resumes(model):
+            engine.resume(options.state.moments, options.state.steps)
         with _progress_bar(options) as bar:
             _fit(model, engine, x, t, options, history, losses, bar, interrupt)
     if history.stopped.startswith("diverged"):
@@ -43,10 +43,11 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: P
     return losses
 
 
-def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, **shared: Any) -> Any:
+def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, net: Any = None,
+                **shared: Any) -> Any:
     """The engine of that name; the next simpler one if its memory cannot be had.
 
-    `shared` is what models trained on the same data share, see `fastnet.training.first.Gram`.
+    `shared` is what models trained on the same data share, see `fastnet.training.first.Gram`; `net`, the program of a plan.
     """
     try:
         if name == "layers":
@@ -54,13 +55,13 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Fi
         if name == "mixed":
             return Mixed(model, x, t, options)
         return Engine(model, x, t, options.batch_size, options.momentum, options.weight_decay, options.optimizer, name,
-                      **shared)
+                      net, nesterov=options.nesterov, **shared)
     except MemoryError:
         if name != "gram":
             raise
         warn(f"fit: there is no memory for the Gram matrix of {len(x)} samples; the fused engine trains "
              "instead, with the same result.")
-        return make_engine("fused", model, x, t, options)
+        return make_engine("fused", model, x, t, options, net)
 
 
 class Epoch(NamedTuple):
@@ -72,7 +73,8 @@ class Epoch(NamedTuple):
 
 
 def epochs(engine: Any, options: FitOptions, n: int, *, start: int = 0, restorable: bool = True,
-           last_batch: Callable[[np.ndarray | None, int, float], float] | None = None) -> Iterator[Epoch]:
+           last_batch: Callable[[np.ndarray | None, int, float], float] | None = None,
+           look: Callable[[], None] = lambda: None) -> Iterator[Epoch]:
     """Train epoch after epoch on n samples, and yield each when it is done: what `fit` and a sweep's trials run.
 
     Parameters
@@ -88,16 +90,19 @@ def epochs(engine: Any, options: FitOptions, n: int, *, start: int = 0, restorab
     last_batch : callable, optional
         Trains on the very last batch of all instead of the engine, and returns its loss. It gets the order of the rows, the
         place in it where the batch starts, and the learning rate.
+    look : callable, optional
+        Called when the schedule has given the rate of an epoch, before anything is trained.
     """
     for epoch in range(start, options.epochs):
         engine.check_interrupt()
+        lr = options.lr(epoch)
+        look()
         started = time.perf_counter()
         by_hand = last_batch is not None and epoch == options.epochs - 1
         stop = (n - 1) // engine.batch_size * engine.batch_size if by_hand else n
         saved = engine.save() if restorable and (by_hand or not engine.in_one_call) else None
         try:
             order = None if options.rng is None else options.rng.permutation(n)
-            lr = options.lr(epoch)
             losses = engine.epoch(lr, order, stop)
             if by_hand and last_batch is not None:
                 losses = np.append(losses, last_batch(order, stop, lr))
@@ -111,106 +116,76 @@ def epochs(engine: Any, options: FitOptions, n: int, *, start: int = 0, restorab
 
 
 def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
-    whole = False  # whether the layers hold the result, last batch included
+    done, order, ended = 0, None, False
+    mirror = Mirror(model, engine.parts, engine.write) if engine.parts and options.user_code else None
 
     def last_batch(order: np.ndarray | None, start: int, lr: float) -> float:
-        nonlocal whole
-        loss = _last_batch(model, engine, x, t, order, start, lr, options)
-        whole = True
+        nonlocal ended
+        if mirror is not None:
+            mirror.release()
+        loss = engine.last_batch(lr, order, start)
+        ended = True  # the layers hold the result, and what the last batch left
         return loss
 
-    def all_epochs() -> Iterator[Epoch]:
-        done = 0
-        while done < options.epochs:
-            trained_by = engine
-            for epoch in epochs(engine, options, len(x), start=done, last_batch=last_batch):
-                done += 1
-                yield epoch
-                if engine is not trained_by:  # another goes on
-                    break
+    def look() -> None:
+        """Callbacks and the schedule have run: whether they changed the model."""
+        change = None if mirror is None or ended else mirror.changed()
+        if change is not None:
+            raise _Changed(change)
 
-    order = None
-    watched = Watched(model, (*options.callbacks, options.lr))
     try:
-        for epoch in all_epochs():
-            report, order = epoch.report, epoch.order
-            losses[report.epoch] = report.loss
-            history.add(report)
-            _show(bar, report)
-            if not whole:
-                watched.show(engine)
-            with interrupt.at_once():
-                history.stopped = _reason_to_stop(report, options, history)
-            change = watched.changed()
-            if change is not None:
-                engine = _by_layers(engine, model, x, t, options)
-                history.engine, history.why = engine.name, f"{change} after epoch {report.epoch + 1}"
-            if history.stopped:
-                break
-        else:
-            history.stopped = "all epochs done"
+        while done < options.epochs and not history.stopped:
+            try:
+                for report, _, order in epochs(  # noqa: B007 - the order of the last one is needed below
+                        engine, options, len(x), start=done, last_batch=last_batch, look=look):
+                    losses[report.epoch] = report.loss
+                    history.add(report)
+                    _show(bar, report)
+                    done += 1
+                    if mirror is not None and not ended:
+                        mirror.take()
+                    with interrupt.at_once():
+                        history.stopped = _reason_to_stop(report, options, history)
+                    look()
+                    if history.stopped:
+                        break
+            except _Changed as change:  # training goes on from what the layers hold
+                assert mirror is not None
+                mirror.settle()
+                mirror, engine = None, _by_layers(engine, model, x, t, options)
+                history.engine, history.why = engine.name, f"{change} after epoch {done}"
+        history.stopped = history.stopped or "all epochs done"
     except BaseException as error:
         history.stopped = f"{type(error).__name__} in epoch {history.epochs + 1}"
-        if not whole:
+        if not ended:
+            if mirror is not None:
+                mirror.release()
             engine.write()
         raise
-    if not whole:
-        engine.write()
-        start = (len(x) - 1) // engine.batch_size * engine.batch_size
-        if isinstance(engine, Engine):
-            now = present_parameters(model)
-            _leave(model, engine, x, t, order, start, lambda _: now)
-        else:
-            with np.errstate(all="ignore"):
-                _forward_backward(model, x, t, order, start)
-    if not isinstance(engine, Engine):
-        release(model)
+    finally:
+        if options.state is not None:
+            options.state.keep(model, options.optimizer, engine)
+    if not ended:
+        if mirror is not None:
+            mirror.release()
+        engine.leave(order, (len(x) - 1) // engine.batch_size * engine.batch_size)
+
+
+class _Changed(Exception):
+    """A user's function has changed the model; the message says what."""
 
 
 def _by_layers(engine, model, x, t, options) -> Layerwise:
-    """The engine that goes on from what the layers hold, after code of the user's has changed the model."""
-    layerwise = Layerwise(model, x, t, options)
+    """The engine that goes on from what the layers hold."""
+    layerwise = Layerwise(model, x, t, options, engine.moments(), engine.steps)
     layerwise.check_interrupt = engine.check_interrupt
-    layerwise.descent = Descent(model, options, engine.moments(), engine.steps)
     return layerwise
-
-
-def _last_batch(model, engine, x, t, order, start, lr, options) -> float:
-    """The fit's last batch, after which the layers hold what a hand-written loop would have left in them.
-
-    A compiled engine leaves the batch to be computed from, see `LastBatch`; else it goes through the layers.
-    """
-    if isinstance(engine, Engine):
-        loss, before = engine.last_batch(lr, order, start)
-        _leave(model, engine, x, t, order, start, before)
-        return loss
-    engine.write()
-    if isinstance(engine, Mixed):
-        engine.hand_over()
-    moments = engine.moments() if engine.name != "layers" and engine.steps else None
-    descent = engine.descent if engine.name == "layers" else Descent(model, options, moments, engine.steps)
-    loss = _forward_backward(model, x, t, order, start)
-    descent.step(lr)
-    return loss
-
-
-def _leave(model, engine, x, t, order, start, parameters) -> None:
-    rows = _rows(order, start)
-    LastBatch(model, converted(x[rows], engine.dtype, copy=True), np.array(t[rows]), parameters)
-
-
-def _forward_backward(model, x, t, order, start) -> float:
-    return forward_backward(model, x, t, _rows(order, start))
-
-
-def _rows(order: np.ndarray | None, start: int) -> slice | np.ndarray:
-    return slice(start, None) if order is None else order[start:]
 
 
 def _report(engine, epoch: int, lr: float, loss: float, options: FitOptions, seconds: float) -> EpochReport:
     value = accuracy = None
     if options.validation is not None:
-        value, accuracy = score(engine, *options.validation)
+        value, accuracy = engine.score(*options.validation)
     return EpochReport(epoch, options.epochs, lr, float(loss), value, accuracy, seconds)
 
 

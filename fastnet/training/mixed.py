@@ -13,37 +13,22 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet._state import snapshot
-from fastnet.conv import ConvLayer
-from fastnet.kernels import step
-from fastnet.kernels.structs import ADAM, MOMENTUM, SGD, Data
-from fastnet.kernels.threads import run
+from fastnet.kernels.structs import SGD, Data
 from fastnet.layer import parameters, shielded, updater
-from fastnet.lowering import MOMENTS, STATE, WORK, Buffer, Lowering, assemble
-from fastnet.maxpool import MaxPoolLayer
-from fastnet.softmax import SoftMaxLayer
+from fastnet.program.builder import ROWS_ONLY, Builder, Unsupported
+from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of
 from fastnet.training.eligibility import why_not, why_not_dtypes, why_not_loss, why_not_model, why_not_twice
-from fastnet.training.engine import (
-    MOMENTS_OF,
-    SMALL_STEP,
-    address,
-    allocate,
-    bases,
-    hyperparameters,
-    moments_of,
-    put_copies,
-)
-from fastnet.training.first import no_gram
-from fastnet.training.layerwise import Descent, Moments
+from fastnet.training.history import Evaluation
+from fastnet.training.layerwise import Descent, Layerwise
 from fastnet.training.options import FitOptions
-from fastnet.training.scoring import converted, outputs
-from fastnet.training.watching import reaches
+from fastnet.training.reaching import reaches
+from fastnet.training.scoring import converted, evaluate
 
 
 def segments(model: Any) -> list[range]:
     """The layers that are compiled: runs of neighbours, each with parameters. The loss may belong to the last."""
-    stack, ends = model.layers, why_not_loss(model.loss) is None
-    compiled = [why_not(layer) is None and not (isinstance(layer, SoftMaxLayer) and not (ends and i == len(stack) - 1))
-                for i, layer in enumerate(stack)]
+    stack = model.layers
+    compiled = [why_not(layer) is None for layer in stack]
     found, i = [], 0
     while i < len(stack):
         stop = i
@@ -60,7 +45,7 @@ def why_not_mixed(model: Any) -> str | None:
     reason = why_not_model(model) or why_not_twice(model.layers) or why_not_dtypes(model)
     if reason:
         return reason
-    if any(isinstance(layer, (ConvLayer, MaxPoolLayer)) for layer in model.layers):
+    if any(getattr(layer, "needs_images", False) and "images" in layer.takes for layer in model.layers):
         # the way forward and the way back of a segment are two programs, and images are kept for one block at a time
         return "networks of images are compiled as a whole or not at all"
     parts = segments(model)
@@ -83,11 +68,11 @@ class _Pending(NamedTuple):
 class Rate(NamedTuple):
     """What a step of descent is made with."""
 
-    lr: float
-    momentum: float
-    weight_decay: float
-    optimizer: int
-    steps: int  # before it
+    lr: float = 0.0
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    optimizer: int = SGD
+    steps: int = 0  # before it
 
 
 class Segment:
@@ -113,85 +98,51 @@ class Segment:
 
     def __init__(self, layers: Sequence[Any], first: int, dtype: np.dtype, rows: int, shape: tuple[int, ...], moments: int,
                  input_gradient: bool, loss: Any = None) -> None:
-        self.layers, self.first, self.dtype = list(layers), first, dtype
-        self.shape = shape
-        self.net = net = Lowering(dtype, rows, moments=moments, input_gradient=input_gradient)
-        self.output: Buffer | None = None
-        self.of_output: Buffer | None = None  # its gradient
-        if loss is None:
-            self.output = net.lower(self.layers, shape)
-            assert self.output is not None
-            self.of_output = net.buffer_like(self.output)
-            self.of_input = net.way_back(self.of_output)
-        else:
-            self.of_input = net.lower(self.layers, shape, loss)
-        net.reserve(WORK, net.lanes)  # vectors may be read beyond the last row
-        self.arenas = allocate(net, self.layers)
-        parts = [net.ops()] if loss is not None else [net.ops(backward=False), net.ops(forward=False)]
-        self._programs = [assemble(ops, bases(self.arenas), dtype) for ops in parts]
-        self._gram, self._nothing = no_gram(dtype), np.empty((0, 0), dtype)
+        self.first, self.dtype, self.shape = first, dtype, shape
+        net = Builder(dtype, rows, moments=moments, input_gradient=input_gradient).lower(list(layers), shape, loss)
+        self.program = CompiledProgram(net)
+        self._nothing = np.empty((0, 0), dtype)
         self._x = np.empty((0, 0), dtype)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
         """The output for a mini-batch, a new array."""
-        assert self.output is not None
+        output = self.program.net.output
+        assert output is not None
         self._x = np.ascontiguousarray(x.reshape(len(x), -1), self.dtype)
-        self._run(0, self._nothing, hyperparameters(self.dtype))
-        return self._rows(self.output, len(x)).reshape(len(x), *self.output.shape).copy()
+        self._run(self.program.commands(backward=False), self._nothing, Rate())
+        return self.program.values(output, len(x)).reshape(len(x), *output.shape).copy()
 
     def backward(self, gradient: np.ndarray, rate: Rate) -> np.ndarray | None:
         """Update the parameters from the gradient of the output; returns that of the input, if it is needed."""
-        assert self.of_output is not None
+        assert self.program.net.gradient is not None
         n = len(self._x)
-        self._rows(self.of_output, n)[:] = gradient.reshape(n, -1)
-        self._run(1, self._nothing, self._hyper(rate))
+        self.program.values(self.program.net.gradient, n)[:] = gradient.reshape(n, -1)
+        self._run(self.program.commands(forward=False), self._nothing, rate)
         return self._input_gradient(n)
 
     def step(self, x: np.ndarray, t: np.ndarray, rate: Rate) -> tuple[float, np.ndarray | None]:
         """The loss of a mini-batch, and all of the step; with the gradient of the input, if it is needed."""
         self._x = np.ascontiguousarray(x.reshape(len(x), -1), self.dtype)
-        loss = self._run(0, np.require(t, self.dtype, ("C", "W")), self._hyper(rate))
+        loss = self._run(self.program.commands(), np.require(t, self.dtype, ("C", "W")), rate)
         return loss, self._input_gradient(len(x))
 
-    def write(self) -> None:
-        """Put the parameters into the layers, as new arrays."""
-        for slot in self.net.slots:
-            setattr(self.layers[slot.layer], slot.name, slot.get(self.arenas[STATE]))
-
-    def save(self) -> Any:
-        """What `restore` needs to go back to this state."""
-        return self.arenas[STATE].copy(), self.arenas[MOMENTS].copy()
-
-    def restore(self, saved: Any) -> None:
-        """Go back to the state that was saved."""
-        self.arenas[STATE][:], self.arenas[MOMENTS][:] = saved
-        put_copies(self.net, self.arenas)
+    def resume(self, moments: Moments) -> None:
+        """Go on from the moments of the whole network."""
+        self.program.put_moments({(i - self.first, name): kept for (i, name), kept in moments.items()})
 
     def moments(self) -> Moments:
         """As of `Engine`."""
-        return {(self.first + i, name): kept for (i, name), kept in moments_of(self.net, self.arenas).items()}
+        return {(self.first + i, name): kept for (i, name), kept in self.program.moments().items()}
 
-    def _hyper(self, rate: Rate) -> Any:
-        return hyperparameters(self.dtype, rate.lr, rate.momentum, rate.weight_decay, rate.optimizer,
-                               self.net.sizes[STATE], rate.steps)
-
-    def _run(self, part: int, targets: np.ndarray, hyper: Any) -> float:
+    def _run(self, commands: np.ndarray, targets: np.ndarray, rate: Rate) -> float:
         x, loss = self._x, np.zeros(1)
-        n = len(x)
-        data = Data(address(x), x.strides[0] // x.itemsize, targets, np.arange(n), False, 0, 0)
-        small = n * self.net.cost.products < SMALL_STEP
-        run(step.train, self._programs[part], data, self._gram, hyper, n, 0, n, loss, threads=1 if small else None)
+        data = Data(address(x), x.strides[0] // x.itemsize, targets, np.arange(len(x)), False, 0, 0)
+        self.program.run(commands, data, self.program.hyperparameters(*rate), loss)
         return float(loss[0])
 
     def _input_gradient(self, n: int) -> np.ndarray | None:
-        if self.of_input is None or self.net.input is None:
-            return None
-        return self._rows(self.of_input, n).reshape(n, *self.shape).copy()
-
-    def _rows(self, buffer: Buffer, n: int) -> np.ndarray:
-        at = buffer.place.offset
-        flat = self.arenas[WORK][at:at + n * buffer.row]
-        return flat.reshape(n, buffer.row)[:, :buffer.columns]
+        gradient = self.program.net.of_input
+        return None if gradient is None else self.program.values(gradient, n).reshape(n, *self.shape).copy()
 
 
 class Mixed:
@@ -203,13 +154,14 @@ class Mixed:
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions) -> None:
         self.model, self.x, self.t, self.options = model, x, t, options
         self.dtype, self.batch_size = np.dtype(model.dtype), min(options.batch_size, len(x))
-        self.optimizer = ADAM if options.optimizer == "adam" else MOMENTUM if options.momentum else SGD
+        self.optimizer = optimizer_of(options.optimizer, options.momentum, options.nesterov)
         self.own = [i for i, layer in enumerate(model.layers) if not any(i in part for part in segments(model))]
         self.descent = Descent(_Own(model, self.own), options)
         self.steps = 0
+        self._resumed: Moments = {}
         self.check_interrupt: Callable[[], None] = lambda: None
         self._parts = self._pending()
-        self._handed_over = False
+        self._handed_over: Layerwise | None = None
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
         """As of `Engine`."""
@@ -225,42 +177,65 @@ class Mixed:
         """As of `Engine`."""
         layers = [self.model.layers[i] for i in self.own]
         pending = any(isinstance(part, _Pending) for part in self._parts)
-        states = None if pending else [part.save() for part in self._segments()]
+        states = None if pending else [part.program.save() for part in self._segments()]
         return snapshot((*layers, self.model.loss), copy=True), dict(self.descent.moments), self.steps, states
 
     def restore(self, saved: Any) -> None:
         """As of `Engine`."""
         put_back, self.descent.moments, self.steps, states = saved
-        self._handed_over = False
+        self._handed_over = None
         self.descent.steps = self.steps
         put_back()
         if states is None:  # what the layers hold is where training started
             self._parts = self._pending()
         else:
             for part, state in zip(self._segments(), states, strict=True):
-                part.restore(state)
+                part.program.restore(state)
 
     def write(self) -> None:
         """As of `Engine`."""
-        if not self._handed_over:
+        if self._handed_over is None:
             for part in self._segments():
-                part.write()
+                part.program.write()
 
-    def hand_over(self) -> None:
-        """Leave the rest of the training to the layers, which `write` has brought up to date."""
-        self._handed_over = True
+    def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> float:
+        """As of `Engine`: by the layers themselves."""
+        self.write()
+        layers = Layerwise(self.model, self.x, self.t, self.options, self.moments() if self.steps else None, self.steps)
+        self._handed_over = layers
+        loss = layers.last_batch(lr, order, start)
+        self.steps = layers.steps
+        return loss
+
+    def leave(self, order: np.ndarray | None, start: int) -> None:
+        """As of `Engine`."""
+        self.write()
+        Layerwise(self.model, self.x, self.t, self.options).leave(order, start)
+
+    def resume(self, moments: Moments, steps: int) -> None:
+        """As of `Engine`; segments are given their part when they are compiled."""
+        self._resumed, self.steps = moments, steps
+        own = {place: kept for place, kept in moments.items() if place[0] in self.own}
+        self.descent.moments, self.descent.steps, self.descent.first_step = own, steps, False
 
     def moments(self) -> Moments:
         """As of `Engine`."""
-        found = dict(self.descent.moments)
+        if self._handed_over is not None:
+            return self._handed_over.moments()
+        found = {**self._resumed, **self.descent.moments}
         for part in self._segments():
             found.update(part.moments())
         return found
 
-    def probabilities(self, x: np.ndarray) -> np.ndarray:
+    @property
+    def parts(self) -> list[Any]:
+        """As of `Engine`."""
+        return [layer for i, layer in enumerate(self.model.layers) if i not in self.own]
+
+    def score(self, x: np.ndarray, t: np.ndarray) -> Evaluation:
         """As of `Engine`: through the layers."""
         self.write()
-        return outputs(self.model, x)
+        return evaluate(self.model, x, t)
 
     def _segments(self) -> list[Segment]:
         return [part for part in self._parts if isinstance(part, Segment)]
@@ -271,7 +246,7 @@ class Mixed:
         value: Any = x
         for i in range(len(parts)):
             if isinstance(parts[i], _Pending):
-                parts[i] = self._compiled(parts[i], np.shape(value)[1:])
+                parts[i] = self._compiled(parts[i], value)
             if i < len(parts) - 1:
                 value = parts[i].forward(np.asarray(value) if isinstance(parts[i], Segment) else shielded(value, parts[i]))
         last = parts[-1]
@@ -286,17 +261,26 @@ class Mixed:
         self.steps += 1
         return loss
 
-    def _compiled(self, part: _Pending, shape: tuple[int, ...]) -> Segment:
+    def _compiled(self, part: _Pending, x: Any) -> Segment:
         layers = self.model.layers[part.layers.start:part.layers.stop]
-        return Segment(layers, part.layers.start, self.dtype, self.batch_size, shape, MOMENTS_OF[self.optimizer],
-                       part.layers.start > 0, self.model.loss if part.with_loss else None)
+        try:
+            segment = Segment(layers, part.layers.start, self.dtype, self.batch_size, np.shape(x)[1:],
+                              MOMENTS_OF[self.optimizer], part.layers.start > 0, self.model.loss if part.with_loss else None)
+        except Unsupported:  # a layer cannot take what it is given: its own error says so best
+            for layer in layers:
+                x = layer.forward(x)
+            raise
+        segment.resume(self._resumed)
+        return segment
 
     def _pending(self) -> list[Any]:
         """Segments and layers of the user's in order, the loss or the segment with it last."""
         layers, loss, parts, at = list(self.model.layers), self.model.loss, [], 0
         with_loss = False
         for run_ in segments(self.model):
-            with_loss = why_not_loss(loss) is None and run_.stop == len(layers)
+            takes = getattr(loss, "takes", ROWS_ONLY)
+            with_loss = (why_not_loss(loss) is None and run_.stop == len(layers)
+                         and getattr(layers[-1], "gives", "rows") in takes)
             parts += [*layers[at:run_.start], _Pending(run_, with_loss)]
             at = run_.stop
         return [*parts, *layers[at:]] if with_loss else [*parts, *layers[at:], loss]

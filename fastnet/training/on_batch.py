@@ -18,9 +18,11 @@ from fastnet._state import FloatArray, settle, snapshot
 from fastnet.kernels import on_batch as kernel
 from fastnet.kernels._layout import make_ready
 from fastnet.kernels.threads import caller, start_workers
+from fastnet.program.runner import address
 from fastnet.training.eligibility import why_not_compiled
-from fastnet.training.engine import Engine, address
+from fastnet.training.engine import Engine
 from fastnet.training.first import readable_rows
+from fastnet.training.lazy import LazySource, kept_arrays
 
 _methods = operator.attrgetter("forward", "backward", "update_param", "update_params")
 _methods_of_loss = operator.attrgetter("forward", "backward")
@@ -64,7 +66,7 @@ def test_on_batch(model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
         put_back()
 
 
-class OnBatch:
+class OnBatch(LazySource):
     """The compiled step of a model, and its parameters until somebody asks for one.
 
     Parameters
@@ -78,20 +80,15 @@ class OnBatch:
 
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray) -> None:
         self.model, self.layers, self.loss = model, tuple(model.layers), model.loss
-        self.parts = (*self.layers, self.loss)
         self.engine = Engine(model, x, t, len(x))
+        super().__init__((*self.layers, self.loss), self.engine.write)
         self.dtype, self.shape, self.outputs, self.most = self.engine.dtype, x.shape[1:], t.shape[1], len(x)
         self.last: tuple[np.ndarray, np.ndarray] | None = None
-        self.holds = False  # the parameters
-        self.names = [[name for name in dir(type(part)) if isinstance(getattr(type(part), name), FloatArray)]
-                      for part in self.parts]
         classes = dict.fromkeys(map(type, (*self.layers, model)))
         self.methods: list[tuple[type, Any, Any]] = [(klass, _methods, _methods(klass)) for klass in classes]
         self.methods.append((type(self.loss), _methods_of_loss, _methods_of_loss(type(self.loss))))
         self._record()
-        for part in self.parts:
-            part._owner = self
-        self._take()
+        self.take()
 
     def takes(self, x: Any, t: Any) -> bool:
         """Whether a batch is as the step expects, and the model still what it was compiled for."""
@@ -117,8 +114,8 @@ class OnBatch:
                     and list(map(_settings, self.parts)) == self.attributes)
             if not same or not _compiles(self.model, x) or self.model.dtype != self.dtype:
                 return False
-            self.engine.read()
-            self._take()
+            self.engine.program.read()
+            self.take()
         return self.takes(x, t)
 
     def step(self, x: np.ndarray, t: np.ndarray, lr: float) -> float:
@@ -129,22 +126,9 @@ class OnBatch:
             start_workers()
         return float(self.loss_of_batch[0])
 
-    def give(self, name: str) -> None:
-        """Put what the layers should hold back into them: parameters first, the rest if it is asked for by its name."""
-        if self.holds:
-            self.holds = False
-            mine = {(slot.layer, slot.name) for slot in self.engine.net.slots}
-            newer = {key: part.__dict__[key[1]] for key in mine if key[1] in (part := self.layers[key[0]]).__dict__}
-            self.engine.write()
-            for (number, attribute), value in newer.items():  # assigned since
-                self.layers[number].__dict__[attribute] = value
-        if all(name != slot.name for slot in self.engine.net.slots):
-            self._leave()
-
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """What the last batch left behind: as layer by layer, with the present parameters."""
-        for part in self.parts:
-            part._owner = None
+        self.release()
         newer = [{name: part.__dict__[name] for name in names if name in part.__dict__}
                  for part, names in zip(self.parts, self.names, strict=True)]
         if self.last is None:
@@ -160,27 +144,24 @@ class OnBatch:
         """Write down what the kernel wants to know, see `fastnet.kernels.on_batch`."""
         engine, place = self.engine, kernel
         make_ready(kernel.step_entry, self.dtype)
-        self.program, self.order = engine.program(), np.arange(self.most)
+        self.commands, self.order = engine.commands(), np.arange(self.most)
         self.record = record = np.zeros(kernel.SIZE, np.int64)
         record[place.FUNCTION], record[place.OUTPUTS] = kernel.kernel_for(self.dtype), self.outputs
-        record[place.OPS], record[place.COUNT] = address(self.program), len(self.program)
+        record[place.OPS], record[place.COUNT] = address(self.commands), len(self.commands)
         record[place.ORDER] = address(self.order)
-        record[place.ROWS], record[place.ROWS_ROW] = engine.room_for_rows()
-        record[place.MOST] = engine.threads() or _EVERY_THREAD
+        record[place.ROWS], record[place.ROWS_ROW] = engine.gathered_rows()
+        record[place.MOST] = engine.program.threads or _EVERY_THREAD
         self.record_at, self.loss_of_batch = address(record), record[place.LOSS:].view(np.float64)
 
-    def _take(self) -> None:
-        self.before = [{name: part.__dict__.pop(name) for name in names if name in part.__dict__}
-                       for part, names in zip(self.parts, self.names, strict=True)]
-        self.attributes = [dict(part.__dict__) for part in self.parts]
+    def take(self) -> None:
+        """As of `LazySource`."""
+        super().take()
         self.of_model = len(self.model.__dict__)
-        self.holds = True
 
 
 def _settings(part: Any) -> dict[str, Any]:
     """What a layer has beside its arrays: sizes, and whatever somebody put there."""
-    kept = {name for klass in type(part).__mro__ for name, value in vars(klass).items() if isinstance(value, FloatArray)}
-    return {name: value for name, value in part.__dict__.items() if name not in kept}
+    return {name: value for name, value in part.__dict__.items() if name not in kept_arrays(part)}
 
 
 def _readable(x: np.ndarray) -> bool:

@@ -5,23 +5,21 @@ Nothing is measured, so that the same fit chooses the same engine, and gives the
 """
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fastnet._system import available_memory
-from fastnet.conv import ConvLayer
-from fastnet.full import FullLayer
 from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
-from fastnet.layer import output_shape
-from fastnet.lowering import Lowering, Unsupported
+from fastnet.layer import learned, output_shape
+from fastnet.program.builder import Builder, Unsupported
+from fastnet.program.runner import MOMENTS_OF, optimizer_of
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
 from fastnet.training.mixed import segments, why_not_mixed
-from fastnet.training.options import COMPILED, FitOptions
-from fastnet.training.watching import reaches
+from fastnet.training.options import COMPILED, NAMES, FitOptions
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
@@ -60,6 +58,7 @@ class Plan:
     chosen: str
     why: str
     threads: int
+    net: Builder | None = field(default=None, repr=False, compare=False)  # what the fused engine would run, if it can
 
     def __str__(self) -> str:
         lines = [f"{'engine':8s} {'set-up':>10s} {'an epoch':>10s} {'moved':>10s} {'memory':>10s} {'all epochs':>11s}",
@@ -93,10 +92,11 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
     """
     refused = why_not_compiled(model, x.shape[1:], lowered=False)
     layers = _layers(model, x, options)
+    net = None
     if not refused:
         try:
             job = _Job.of(model, x, options, models)
-            estimates = [layers, _fused(job), _gram(job, x), _windows(job)]
+            estimates, net = [layers, _fused(job), _gram(job, x, options.resumes(model)), _windows(job)], job.net
         except Unsupported as reason:
             refused = str(reason)
     if refused:
@@ -113,12 +113,12 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
             raise ValueError(f"Sequential.fit: engine={options.engine!r} cannot train this: {named.refused}. "
                              'Use engine="auto", or "layers", which trains anything.')
         best, why = named, "asked for"
-    return Plan(tuple(estimates), best.name, why, get_num_threads())
+    return Plan(tuple(estimates), best.name, why, get_num_threads(), net)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A fit in numbers. Those of the network are of its layers' own making, see `fastnet.lowering.Cost`."""
+    """A fit in numbers. Those of the network are of its layers' own making, see `fastnet.program.builder.Cost`."""
 
     n: int
     columns: int  # of x
@@ -132,23 +132,23 @@ class _Job:
     epochs: int
     itemsize: int
     moments: int  # arrays like the parameters that the optimiser keeps
-    adam: bool
+    optimizer: str
     shuffle: bool
     models: int
     scored: int
     parts: tuple[str, ...]
+    net: Builder  # of the network
 
     @classmethod
     def of(cls, model: Any, x: np.ndarray, options: FitOptions, models: int) -> _Job:
         batch = min(options.batch_size, len(x))
-        net = Lowering(model.dtype, batch)
-        net.lower(list(model.layers), x.shape[1:], model.loss)
-        first = model.layers[0].n_o if isinstance(model.layers[0], FullLayer) else 0
-        adam = options.optimizer == "adam"
+        moments = MOMENTS_OF[optimizer_of(options.optimizer, options.momentum, options.nesterov)]
+        net = Builder(model.dtype, batch, moments=moments).lower(list(model.layers), x.shape[1:], model.loss)
+        first = net.cost.first
         return cls(len(x), int(np.prod(x.shape[1:])), first, net.cost.operations, net.cost.parameters,
                    net.cost.parameter_traffic, net.cost.outputs, net.cost.widest, batch, options.epochs,
-                   np.dtype(model.dtype).itemsize, 3 if adam else int(options.momentum > 0), adam, options.shuffle, models,
-                   0 if options.validation is None else len(options.validation[0]), tuple(net.cost.parts))
+                   np.dtype(model.dtype).itemsize, moments, options.optimizer, options.shuffle, models,
+                   0 if options.validation is None else len(options.validation[0]), tuple(net.cost.parts), net)
 
     @property
     def steps(self) -> int:
@@ -208,12 +208,15 @@ def _fused(j: _Job) -> Estimate:
 def _no_row_space(j: _Job) -> str | None:
     if not j.first:
         return "its first layer is not fully connected"
-    return "Adam changes weights by more than combinations of samples" if j.adam else None
+    return None if j.optimizer == "sgd" else f"{NAMES[j.optimizer]} changes weights by more than combinations of samples"
 
 
-def _gram(j: _Job, x: np.ndarray) -> Estimate:
-    why = _no_row_space(j) or ("x is memory-mapped, and this engine wants all of it at once"
-                               if isinstance(x, np.memmap) else None)
+def _gram(j: _Job, x: np.ndarray, resumes: bool) -> Estimate:
+    why = _no_row_space(j)
+    if isinstance(x, np.memmap):
+        why = why or "x is memory-mapped, and this engine wants all of it at once"
+    elif resumes and j.moments:
+        why = why or "its velocity starts from 0, and here one goes on from an earlier call"
     if why:
         return Estimate.no("gram", why)
     n, d, h = j.n, j.columns, j.first
@@ -249,8 +252,6 @@ def _windows(j: _Job) -> Estimate:
 
 def _mixed(model: Any, x: np.ndarray, options: FitOptions, layers: Estimate, allowed: bool) -> Estimate:
     why = why_not_mixed(model) if allowed else "a sweep's trials do not share a user's layers"
-    if not why and any(reaches(function, model) for function in (*options.callbacks, options.lr)):
-        why = "a callback or the schedule may look at layers between epochs"
     if why:
         return Estimate.no("mixed", why)
     parts = segments(model)
@@ -263,36 +264,35 @@ def _mixed(model: Any, x: np.ndarray, options: FitOptions, layers: Estimate, all
 
 
 def _layers(model: Any, x: np.ndarray, options: FitOptions) -> Estimate:
-    sizes = [(layer.n_i, layer.n_o) for layer in model.layers if isinstance(layer, FullLayer)]
-    weights = sum(n_i * n_o for n_i, n_o in sizes)
+    sizes = [getattr(layer, name).size for layer in model.layers for name in learned(layer)]
+    weights = sum(sizes)
     itemsize = np.dtype(model.dtype or np.float64).itemsize
     batch = min(options.batch_size, len(x))
     steps = -(-len(x) // batch)
-    pixels, values = _of_images(model, x.shape[1:])
-    flops, moved = 6.0 * len(x) * (weights + pixels), (7.0 * steps * weights + 4.0 * len(x) * values) * itemsize
+    products, values = _of_samples(model, x.shape[1:])
+    flops, moved = 6.0 * len(x) * products, (7.0 * steps * weights + 4.0 * len(x) * values) * itemsize
     cores = get_num_threads()
     seconds = options.epochs * (flops / (_FLOPS * 4 / itemsize * cores * 0.6) + moved / (_BYTES * cores)
                                 + steps * _LAYER_CALL * len(model.layers))
     # W of an epoch ago and of now, W_grad; for one layer at a time, a new one of each
-    moments = 3 if options.optimizer == "adam" else int(options.momentum > 0)
-    memory = itemsize * ((3 + 2 * moments) * weights + 2 * max((n_i * n_o for n_i, n_o in sizes), default=0)
-                         + (2 + options.shuffle) * batch * x[:1].size
-                         + 4 * batch * (values + sum(n_o for _, n_o in sizes)))
+    moments = MOMENTS_OF[optimizer_of(options.optimizer, options.momentum, options.nesterov)]
+    memory = itemsize * ((3 + 2 * moments) * weights + 2 * max(sizes, default=0)
+                         + (2 + options.shuffle) * batch * x[:1].size + 4 * batch * values)
     return Estimate("layers", 0, flops, moved, memory, seconds)
 
 
-def _of_images(model: Any, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Multiply-adds of the way forward through convolutions, and elements of all images, for a sample."""
+def _of_samples(model: Any, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Multiply-adds of a forward pass for a sample, and elements of all values, as far as the layers say."""
     products = values = 0.0
     known: Any = shape
     for layer in model.layers:
         known = output_shape(layer, known)
         if known is None or None in known:
-            break
-        if len(known) == 3:
+            known = None
+        else:
             values += float(np.prod(known))
-            if isinstance(layer, ConvLayer):
-                products += float(np.prod(known)) * layer.n_i * layer.h ** 2
+        if hasattr(layer, "multiply_adds") and (known is not None or not getattr(layer, "needs_images", False)):
+            products += layer.multiply_adds(known or ())
     return products, values
 
 

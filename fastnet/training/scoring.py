@@ -1,36 +1,26 @@
 """How well a model does on data with known targets: its own outputs, its own loss."""
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import numpy as np
 
 from fastnet import _checks
 from fastnet._state import snapshot
-from fastnet.cross_entropy import CrossEntropyLayer
-from fastnet.kernels.cross_entropy import cross_entropy_forward
-from fastnet.layer import inherits
+from fastnet.layer import inherits, known_class
 from fastnet.training.eligibility import of_images, why_not_compiled, why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
+from fastnet.training.lazy import without_arrays
+from fastnet.training.prediction import Predictor
 
 _CHUNK = 4096  # rows that go through the layers at once when there is nothing to learn
-
-
-def score(engine: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
-    """Loss and accuracy of the network that an engine is training, on other data."""
-    if engine.name in ("layers", "mixed"):
-        engine.write()
-        return evaluate(engine.model, x, t)
-    y = engine.probabilities(x)
-    return Evaluation(loss_of(engine.model.loss, y, t.astype(y.dtype, copy=False)), accuracy(y, t))
 
 
 def evaluate(model: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
     """Loss and accuracy of a model, by its own loss and by its own ``predict``, if it is of a class that has its own."""
     y = outputs(model, x)
     loss = loss_of(model.loss, y, t)
-    if not inherits(model, _sequential(), "predict") and is_classes(t):
+    if not inherits(model, known_class(model), "predict") and is_classes(t):
         return Evaluation(loss, float(np.mean(np.asarray(model.predict(x)) == t.argmax(1))))
     return Evaluation(loss, accuracy(y, t))
 
@@ -50,10 +40,8 @@ def is_classes(t: np.ndarray) -> bool:
 
 def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
     """What a loss layer says of these outputs and targets; what it remembers stays as it was."""
-    if isinstance(loss, CrossEntropyLayer) and why_not_loss(loss) is None and np.shape(y) == t.shape:
-        return float(cross_entropy_forward(y, t.astype(y.dtype, copy=False)))
     if why_not_loss(loss) is None:
-        return float(copy.copy(loss).forward(y, t))  # a copy, as the trials of a sweep may share the original
+        return float(without_arrays(loss).forward(y, t))  # a copy, as the trials of a sweep may share the original
     restore = snapshot((loss,), copy=True)
     try:
         return _checks.loss_value(loss, loss.forward(np.array(y), np.array(t)))
@@ -64,9 +52,7 @@ def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
 def outputs(model: Any, x: np.ndarray) -> np.ndarray:
     """What the last layer gives, a few thousand rows at a time; what the layers remember stays as it was."""
     if of_images(model.layers) and why_not_compiled(model, x.shape[1:]) is None:
-        from fastnet.training.engine import outputs as compiled_outputs  # which imports this module
-
-        return compiled_outputs(model, x)
+        return Predictor(model, x)(x)
     restore = snapshot((*model.layers, model.loss), copy=True)
     own = why_not_model(model) is not None  # its forward may write into what it is given
     try:
@@ -79,9 +65,3 @@ def outputs(model: Any, x: np.ndarray) -> np.ndarray:
 def converted(x: np.ndarray, dtype: np.dtype | None, copy: bool = False) -> np.ndarray:
     """Rows of data in the dtype of the model; rows that are so already are copied only if that is asked for."""
     return np.array(x, dtype, copy=True) if copy else np.asarray(x, dtype)
-
-
-def _sequential() -> type:
-    from fastnet.sequential import Sequential  # which imports this package
-
-    return Sequential

@@ -1,0 +1,156 @@
+"""Random stacks of all exported layers train, predict and are saved as a plain NumPy network does; `stacks` draws them.
+
+A failure names the seed: ``stacks.case(seed)`` makes that case again. FASTNET_CASES=100000 runs as many, for a night.
+"""
+import contextlib
+import copy
+import warnings
+
+import numpy as np
+import pytest
+import stacks
+
+import fastnet
+from fastnet.training.eligibility import why_not_compiled
+
+PARTS = 10
+TOLERANCE = {4: 2e-3, 8: 1e-7}
+
+
+@contextlib.contextmanager
+def quiet():
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def close(found, expected, dtype, scale=None):
+    """Whether arrays agree to rounding, amplified by some steps of training; nothing is asked of numbers after a NaN."""
+    found, expected = np.asarray(found, float), np.asarray(expected, float)
+    if not np.isfinite(expected).all() or np.abs(expected).max(initial=0) > 1e6:
+        return True
+    size = max(1.0, np.abs(expected).max(initial=0) if scale is None else scale)
+    return bool(np.all(np.abs(found - expected) <= TOLERANCE[dtype.itemsize] * size))
+
+
+def same_losses(found, expected, dtype):
+    """Up to the first that is not a number or far away; not a number in both from there on."""
+    for one, other in zip(found, expected, strict=True):
+        if not np.isfinite(other) or abs(other) > 1e6:
+            return not np.isfinite(one) or abs(one) > 1e3
+        if not close(one, other, dtype):
+            return False
+    return True
+
+
+def same_parameters(model, network, dtype):
+    pairs = [(getattr(layer, name), value) for layer, reference in zip(model.layers, network.layers, strict=True)
+             for name, (value, _) in (reference.learned() if network.steps else {}).items()]
+    return all(close(np.reshape(a, np.shape(b)), b, dtype) for a, b in pairs)
+
+
+def engines(model, case):
+    """The engines that may train it: the compiled ones must, where nothing keeps them from it."""
+    with quiet():
+        plan = copy.deepcopy(model).explain(case.x, case.t, case.options["epochs"], case.options["batch_size"],
+                                            **{k: v for k, v in case.options.items() if k in (
+                                                "momentum", "weight_decay", "optimizer", "shuffle", "nesterov")})
+    return [e.name for e in plan.estimates if e.refused is None]
+
+
+def faults(seed):
+    """What is wrong in the case of a seed."""
+    case = stacks.case(seed)
+    sizes = {name: case.options[name] for name in ("epochs", "lr", "batch_size")}
+    with quiet():
+        network = stacks.Network(case.model)
+        expected = network.fit(case.x.astype(float), case.t.astype(float), **case.options)
+        y = network.output(case.x.astype(float))
+        for engine in engines(case.model, case):
+            model = copy.deepcopy(case.model)
+            losses = model.fit(case.x, case.t, engine=engine, on_divergence="ignore", **case.options)
+            if not same_losses(losses, expected, case.dtype):
+                yield f"{engine}: losses {losses}, not {expected}"
+            elif np.isfinite(expected).all() and not same_parameters(model, network, case.dtype):
+                yield f"{engine}: other parameters"
+            elif np.isfinite(expected).all() and np.isfinite(y).all():
+                yield from wrong_outputs(engine, model, case, y, network)
+        model, network = copy.deepcopy(case.model), stacks.Network(case.model)
+        for epoch in range(sizes["epochs"]):
+            rate = sizes["lr"][epoch] if isinstance(sizes["lr"], list) else sizes["lr"]
+            for first in range(0, len(case.x), sizes["batch_size"]):
+                rows = slice(first, first + sizes["batch_size"])
+                one = model.train_on_batch(case.x[rows], case.t[rows], rate)
+                other = network.step(case.x[rows].astype(float), case.t[rows].astype(float), rate)
+                if not same_losses([one], [other], case.dtype):
+                    yield f"train_on_batch: a loss of {one}, not {other}"
+                if not np.isfinite(other) or abs(other) > 1e6:
+                    return
+        if not same_parameters(model, network, case.dtype):
+            yield "train_on_batch: other parameters"
+
+
+def wrong_outputs(engine, model, case, y, network):
+    """What predict, predict_proba and evaluate of a trained model say beside its reference."""
+    if not close(model.forward(case.x), y, case.dtype):
+        yield f"{engine}: other outputs"
+    ordered = np.sort(y, axis=1)
+    clear = ordered[:, -1] - ordered[:, -2] > 1e-3 if y.shape[1] > 1 else np.ones(len(y), bool)
+    if not np.array_equal(model.predict(case.x)[clear], y.argmax(axis=1)[clear]):
+        yield f"{engine}: other predictions"
+    loss = network.loss.forward(y, case.t.astype(float))
+    if np.isfinite(loss) and not close(model.evaluate(case.x, case.t).loss, loss, case.dtype):
+        yield f"{engine}: evaluate finds another loss"
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_stacks_train_as_a_plain_network(part):
+    wrong = [f"stacks.case({seed}): {fault}\n    {stacks.case(seed)}" for seed in range(part, stacks.CASES, PARTS)
+             for fault in faults(seed)]
+    assert not wrong, "\n".join(wrong[:20])
+
+
+def test_what_is_drawn():
+    """All exported layers and losses, at the beginning, in the middle and at the end; most cases can be compiled."""
+    first, last, seen, losses, compiled = set(), set(), set(), set(), 0
+    for seed in range(400):
+        case = stacks.case(seed)
+        kinds = [type(layer) for layer in case.model.layers]
+        first.add(kinds[0])
+        last.add(kinds[-1])
+        seen.update(kinds)
+        losses.add(type(case.model.loss))
+        compiled += why_not_compiled(case.model, case.x.shape[1:]) is None
+    assert seen == first == set(stacks.LAYERS)
+    assert last >= {kind for kind in stacks.LAYERS if not hasattr(kind, "takes_images_only")} - {
+        fastnet.ConvLayer, fastnet.MaxPoolLayer}
+    assert losses == set(stacks.LOSSES)
+    assert compiled > 160
+
+
+def test_sweeps_and_files_of_random_stacks(tmp_path):
+    """A sweep's trials have the losses of the plain network; a saved and loaded model gives the same bits."""
+    done = 0
+    for seed in range(max(40, stacks.CASES // 25)):
+        case = stacks.case(seed)
+        path = tmp_path / "model.safetensors"
+        case.model.save(path)
+        with quiet():
+            try:
+                loaded, given = fastnet.load(path).predict_proba(case.x), case.model.predict_proba(case.x)
+            except ValueError:
+                continue
+            assert np.array_equal(loaded, given, equal_nan=True), case
+            options = {k: v for k, v in case.options.items() if k in ("epochs", "batch_size", "momentum", "weight_decay",
+                                                                           "nesterov")}
+            network = stacks.Network(case.model)
+            if not any(reference.W.size for reference in network.layers if hasattr(reference, "W")):
+                continue
+            expected = network.fit(case.x.astype(float), case.t.astype(float), lr=0.02, **options)
+            if not np.isfinite(expected).all():
+                continue
+            result = fastnet.sweep.lr_sweep(lambda seed: copy.deepcopy(case.model), case.x, case.t, [0.02, 0.04],  # noqa: B023
+                                            seeds=1, diverged_above=1e9, **options)
+            assert same_losses(result.losses[0, 0], expected, case.dtype), case
+            done += 1
+    assert done > 10
