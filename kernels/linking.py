@@ -137,7 +137,7 @@ class _Needed:
 
 
 def _need(name: str, element: str, digest: str) -> _Needed:
-    if digest != DIGEST:  # Numba takes this for a cache without the file, and compiles anew
+    if digest is None or digest != DIGEST:  # Numba takes this for a cache without the file, and compiles anew
         raise FileNotFoundError("compiled for another version of fastnet")
     importlib.import_module(name.partition(":")[0])
     kernel, type_ = _separate[name], getattr(types, element)
