@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from fastnet.kernels import _progress
 from fastnet.kernels._cache import CACHE, KernelCache
 from numba import config, types
 from numba.core import compiler, errors, sigutils, typing
@@ -66,8 +67,10 @@ def compiling() -> Iterator[None]:
             finally:
                 _context.callstack = calls
                 _depth -= 1
-                if _depth == 0 and collects:
-                    gc.enable()
+                if _depth == 0:
+                    _progress.clear()
+                    if collects:
+                        gc.enable()
     finally:
         signals.go_on()
 
@@ -223,6 +226,8 @@ class Kernel(CPUDispatcher):
 
 def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, **flags_on: bool) -> Any:
     """Compile a function into a library of this class, with more of Numba's flags."""
+    if library is Machine:
+        _progress.show(kernel.__name__.strip("_"))
     flags = compiler.Flags()
     kernel.targetdescr.options.parse_as_flags(flags, kernel.targetoptions)
     for name, value in flags_on.items():
