@@ -109,6 +109,8 @@ def case(seed):
             options["nesterov"] = True
     elif rng.random() < 0.4:
         options |= {"optimizer": str(rng.choice(["adam", "rmsprop"])), "lr": 0.003}
+        if dtype == np.float32 and any(isinstance(layer, fastnet.BatchNormLayer) for layer in layers):
+            del options["optimizer"]  # the bias before it has a gradient of rounding errors, which these scale up
     if rng.random() < 0.3:
         options["weight_decay"] = float(rng.choice([0.01, 0.1]))
     if rng.random() < 0.3:
