@@ -42,12 +42,16 @@ class Stopper:
         Training samples.
     layers : list of FullLayer
         Whose parameters in the best epoch are kept in `best`; empty without early stopping.
+    rate : float
+        The learning rate to start with.
+    waited : int
+        Epochs without an improvement before this call.
     """
 
-    def __init__(self, record: Any, n: int, layers: list[Any]) -> None:
+    def __init__(self, record: Any, n: int, layers: list[Any], rate: float, waited: int) -> None:
         self.record, self.n, self.layers = record, n, layers
-        self.current = float(record.learning_rate_init)
-        self.epochs = self.waited = 0
+        self.current, self.waited = rate, waited
+        self.epochs = 0
         self.best: list[tuple[np.ndarray, np.ndarray]] = []
         self.stopped = False
 

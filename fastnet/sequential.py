@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes, _editions, _modes, training
+from fastnet._one_thread import OneThread, one_thread
 from fastnet._state import checkpoint, roll_back
 from fastnet.layer import (
     Shape,
@@ -65,6 +66,7 @@ class Sequential:
         self.loss = _checks.loss("Sequential", loss)
         self.history: History | None = None
         self.optimizer_state: OptimizerState | None = None
+        self._in_use = OneThread()
         self.output_width()
 
     @property
@@ -124,6 +126,7 @@ class Sequential:
             source = i if shape is not before else source
         return shapes
 
+    @one_thread()
     def forward(self, x: npt.ArrayLike, target: npt.ArrayLike | None = None) -> Any:
         """Pass x through all layers, and through the loss if there is a target.
 
@@ -151,6 +154,7 @@ class Sequential:
                 self.output_width()  # says which layers do not fit each other, if that is why
             raise
 
+    @one_thread()
     def backward(self) -> np.ndarray:
         """Pass the gradient of the loss back through all layers, which keep the gradients of their parameters.
 
@@ -170,6 +174,7 @@ class Sequential:
             roll_back(before)
             raise
 
+    @one_thread()
     def update_param(self, lr: float) -> None:
         """Let every layer that learns step against its gradients.
 
@@ -216,6 +221,7 @@ class Sequential:
         """Set the mode of all layers to prediction: ``train(False)``."""
         return self.train(False)
 
+    @one_thread()
     def train_on_batch(self, x: npt.ArrayLike, t: npt.ArrayLike, lr: float) -> float:
         """Take one step of gradient descent: forward, backward and update, in one compiled call where that is possible.
 
@@ -241,6 +247,7 @@ class Sequential:
         """
         return on_batch.train_on_batch(self, x, t, lr)
 
+    @one_thread()
     def test_on_batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
         """Compute the loss of a batch; neither the parameters nor what the layers remember change.
 
@@ -255,6 +262,7 @@ class Sequential:
         """
         return on_batch.test_on_batch(self, x, t)
 
+    @one_thread(long=True)
     @_editions.every_form
     def fit(
         self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, lr: Any = 0.1, batch_size: int = 128, *,
@@ -338,6 +346,7 @@ class Sequential:
             validation=validation, shuffle=shuffle, rng=rng, momentum=momentum, weight_decay=weight_decay,
             early_stop=early_stop, callbacks=callbacks, progress=progress, on_divergence=on_divergence, nesterov=nesterov)
 
+    @one_thread(long=True)
     def partial_fit(
         self, x: npt.ArrayLike, y: npt.ArrayLike, lr: float, batch_size: int = 128, *, momentum: float = 0.0,
         weight_decay: float = 0.0, optimizer: str = "sgd", shuffle: bool = False, rng: Any = None,
@@ -398,6 +407,7 @@ class Sequential:
                                 validation=validation, shuffle=shuffle, momentum=momentum, weight_decay=weight_decay,
                                 nesterov=nesterov)
 
+    @one_thread()
     def predict(self, x: npt.ArrayLike) -> np.ndarray:
         """Return the number of the most probable class of each sample.
 
@@ -412,6 +422,7 @@ class Sequential:
         """
         return np.argmax(self._scores("Sequential.predict", x), axis=1)
 
+    @one_thread()
     def predict_proba(self, x: npt.ArrayLike) -> np.ndarray:
         """Return the probability of each class for each sample: the output of the last layer.
 
@@ -426,6 +437,7 @@ class Sequential:
         """
         return self._scores("Sequential.predict_proba", x)
 
+    @one_thread()
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
         """Compute the loss and the accuracy on data with known labels.
 
@@ -443,6 +455,7 @@ class Sequential:
         """
         return training.evaluate(self, x, y)
 
+    @one_thread()
     def score(self, x: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         """Return the accuracy on data with known labels, as scikit-learn's classifiers do.
 
@@ -478,6 +491,7 @@ class Sequential:
         """The picture of the last fit that a notebook shows; before a fit, None: it shows the layers."""
         return None if self.history is None else self.history._repr_png_()
 
+    @one_thread()
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the layers and their parameters into a safetensors file, which :func:`fastnet.load` reads.
 

@@ -49,6 +49,9 @@ def _digest() -> str:
     return total.hexdigest()[:16]
 
 
+DIGEST = _digest()
+
+
 def _places() -> Iterator[tuple[str, Path]]:
     """Where the cache may stand, best first, each with the environment variable that names it."""
     for name in ("FASTNET_CACHE_DIR", "NUMBA_CACHE_DIR"):
@@ -61,7 +64,7 @@ def _places() -> Iterator[tuple[str, Path]]:
 
 
 def _find_cache() -> Path | None:
-    name = f"kernels-{_digest()}"
+    name = f"kernels-{DIGEST}"
     refused = []
     for variable, place in _places():
         try:

@@ -1,9 +1,10 @@
 """Average pooling over windows that do not overlap, and its gradient."""
 import numpy as np
-from fastnet.kernels._jit import jit, op_kernel
+from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain, to_read, to_write, written
 from fastnet.kernels.blocking import partition
 from fastnet.kernels.conv_ops import clear, frame_size, image_at
+from fastnet.kernels.linking import op_kernel
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from fastnet.kernels.structs import context_at, op_at, vector_at
 from fastnet.kernels.threads import run

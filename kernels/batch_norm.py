@@ -6,10 +6,11 @@ or n r k. One thread does all of a channel, in a fixed order, so that the bits d
 import math
 
 import numpy as np
-from fastnet.kernels._jit import jit, op_kernel
+from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain, to_read, to_write, written
 from fastnet.kernels.blocking import partition
 from fastnet.kernels.conv_ops import step
+from fastnet.kernels.linking import op_kernel
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from fastnet.kernels.structs import context_at, hyperparameters, op_at, vector_at
 from fastnet.kernels.threads import run
@@ -269,7 +270,8 @@ def batch_norm_grad_op(op, context, start, stop, one):
     first = c0 * values * size
     dgamma, dbeta = kept_row(o.packed, 0, c0, c1, stride, one), kept_row(o.packed, 1, c0, c1, stride, one)
     gradients(o.c.at + first, o.c.row, dgamma, dbeta, o.c.at + first, o.c.row, at + first, row,
-              kept_row(o.b.at, 0, c0, c1, 0, one), kept_row(o.aux, 0, c0, c1, stride, one), kept_row(o.aux, 2, c0, c1, stride, one), now.n, values)
+              kept_row(o.b.at, 0, c0, c1, 0, one), kept_row(o.aux, 0, c0, c1, stride, one),
+              kept_row(o.aux, 2, c0, c1, stride, one), now.n, values)
 
 
 @op_kernel

@@ -8,9 +8,10 @@ import math
 
 import llvmlite.ir as ir
 import numpy as np
-from fastnet.kernels._jit import jit, op_kernel
+from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import plain, to_read, to_write, written
 from fastnet.kernels.blocking import partition
+from fastnet.kernels.linking import op_kernel
 from fastnet.kernels.simd import cast_like, load_int, store_int
 from fastnet.kernels.structs import context_at, input_row, op_at, row_of
 from fastnet.kernels.threads import run

@@ -62,7 +62,7 @@ def gram_first(team, op, gram, data, batch, scales, one):
                 row[j] += of_v * av[sample, j]
     macro_kernel(team.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(batch.at, batch.row, 1, 0),
                  Mat(d.ctypes.data + j0 * d.shape[1] * size, width, 1, d.shape[1] * width), n, j1 - j0, known,
-                 cast_like(-scales[D_SCALE], one), one, op.bias + j0 * size, op.relu)
+                 cast_like(-scales[D_SCALE], one), one, op.bias + j0 * size, op.relu, 0)
 
 
 @jit_exact

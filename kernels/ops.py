@@ -51,7 +51,7 @@ def dense(scratch, op, a, i0, i1, j0, j1, one):
     c, b, v = mat(op.c), mat(op.b), j0 // width
     macro_kernel(scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
                  Mat(a.at + i0 * a.row * size, a.row, a.col, 0), Mat(b.at + v * b.vec * size, b.row, b.col, b.vec),
-                 i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu)
+                 i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu, 0)
 
 
 @jit
@@ -153,11 +153,11 @@ def update(team, op, a, n, hyper):
     dz = Mat(op.b.at + j0 * size, op.b.row, 1, 0)
     decay = hyper.weight_decay if op.decays else one - one
     if hyper.optimizer == SGD:
-        macro_kernel(team.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0)
+        macro_kernel(team.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0, 0)
     else:
         keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
         gradient = Mat(op.aux + offset, width, 1, inputs * width)
-        macro_kernel(team.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0)
+        macro_kernel(team.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0, 0)
         for v in range((j1 - j0 + width - 1) // width):
             column = v * inputs * width * size
             descend(weights.at + column, gradient.at + column, (i1 - i0) * width, decay, hyper)
