@@ -87,13 +87,20 @@ def facts() -> dict[str, str]:
 
 
 def settings_of_compiler() -> list[str]:
-    """Environment variables that keep Numba from compiling for this very CPU."""
+    """Environment variables that keep Numba from compiling the fastest code for this very CPU."""
     config = vars(numba.config)  # set there in a way that type checkers miss
     found = {"NUMBA_CPU_NAME": config["CPU_NAME"], "NUMBA_CPU_FEATURES": config["CPU_FEATURES"]}
     if config["CPU_NAME"] == "generic" and not config["CPU_FEATURES"]:
         del found["NUMBA_CPU_FEATURES"]  # follows from the name
     if "NUMBA_ENABLE_AVX" in os.environ and not config["ENABLE_AVX"]:
         found["NUMBA_ENABLE_AVX"] = "0"
+    if config["OPT"] < 3:
+        found["NUMBA_OPT"] = int(config["OPT"])
+    if not config["LOOP_VECTORIZE"]:
+        found["NUMBA_LOOP_VECTORIZE"] = "0"
+    for slow in ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "DEBUG_NRT"):
+        if config.get(slow):
+            found[f"NUMBA_{slow.removesuffix('_DEFAULT')}"] = "1"
     return [f"{name}={value}" for name, value in found.items() if value is not None]
 
 
@@ -103,7 +110,7 @@ def advice(peak: Rate, measured: list[Product]) -> list[str]:
     cache = cache_info()
     if cache.folder is None:
         found.append("Compiled kernels are not kept, so that every start takes many seconds: set FASTNET_CACHE_DIR to a "
-                     "folder that can be written.")
+                     "folder that can be written, and install fastnet so that Python can read its code.")
     elif cache.kernels == 0:
         found.append("Nothing is compiled yet: run `fastnet warmup` once.")
     if get_num_threads() > available_cores():

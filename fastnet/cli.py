@@ -131,7 +131,8 @@ def _cache(arguments: argparse.Namespace) -> int:
         return 0
     info = cache_info()
     if info.folder is None:
-        print("No folder for compiled kernels can be written. Set FASTNET_CACHE_DIR to a folder of yours.")
+        print("No compiled kernels are kept: no folder can be written (set FASTNET_CACHE_DIR to a folder of yours), or "
+              "Python cannot read the kernels' code back.")
         return 1
     print(f"{info.folder}\n{info.kernels} compiled functions, {info.size / 1e6:.1f} MB; {info.others} other versions "
           "beside it. Empty it with: fastnet cache --clear")

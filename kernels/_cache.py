@@ -1,71 +1,115 @@
 """Compiled kernels, kept from one process to the next.
 
-One folder for each state of the sources: its name holds a digest of every file of this package and the versions of Numba,
-llvmlite, NumPy and Python, because Numba itself only notices an edit in the very file that a kernel stands in. The first
-of these places that can be written and that nobody else can change is used: $FASTNET_CACHE_DIR, $NUMBA_CACHE_DIR, the
-user's cache folder, the system's folder for temporary files. Where none can, kernels are compiled anew in every process.
+There is one folder for each state of the code. Its name holds a digest of every module of this package, as its loader reads
+it (a file, a member of a zip, bytecode without sources), and of the versions of fastnet, Numba, llvmlite, NumPy and Python.
+Numba itself notices only an edit of the very file that a kernel stands in, and nothing in a zip. Where a module cannot be
+read, nothing is kept.
 
-One file for each compiled version of a function, a digest of the rest in its first bytes. What is in it is a pickle and
-machine code: it would run any program that somebody else put there, and a damaged one would end the process. So the
-folder is checked each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has
-neither check, and keeps an index file beside, which processes that start at once must take turns to write; here each file
-is complete when it gets its name, so that nobody waits.
+fastnet takes the first of these places that it can write and that nobody else can change: $FASTNET_CACHE_DIR,
+$NUMBA_CACHE_DIR, the user's cache folder, the system's folder for temporary files. Where there is none, kernels are compiled
+anew in every process.
+
+There is one file for each compiled version of a function, and a digest of the rest in its first bytes. Its name depends on
+the CPU and on all settings of Numba that can change the code. What is in it is a pickle and machine code: it would run any
+program that somebody else put there, and a damaged one would end the process. So the folder is checked each time it is used,
+and a file whose digest does not match counts as missing. Numba's own cache has neither check, and keeps an index file
+beside, which processes that start at once must take turns to write; here each file is complete when it gets its name, so
+that nobody waits.
 """
 import contextlib
 import functools
 import hashlib
+import marshal
 import os
 import pickle
+import pkgutil
 import platform
 import re
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import llvmlite
 import numba
 import numpy as np
-import platformdirs
-from fastnet.kernels._system import make_private_folder, trusted_folder
+from fastnet.kernels._system import expanded, make_private_folder, trusted_folder, user_cache
 from numba.core import caching
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-_HERE = Path(__file__).parent
+from fastnet._version import __version__
+
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 # --- where compiled code is kept ------------------------------------------------------------------------------------
 
 
-def _digest() -> str:
-    """Of everything that compiled kernels depend on, but for the CPU, which is in the name of each file."""
-    versions = f"{numba.__version__} {llvmlite.__version__} {np.__version__} {platform.python_version()}"
-    total = hashlib.sha256(versions.encode())
-    for source in sorted(_HERE.glob("*.py")):
-        total.update(source.name.encode() + b"\0" + source.read_bytes())
+def _modules(spec: ModuleSpec) -> Iterator[ModuleSpec]:
+    """A module and all below it, in a fixed order and without importing them."""
+    yield spec
+    found = pkgutil.iter_modules(spec.submodule_search_locations or (), f"{spec.name}.")
+    for module in sorted(found, key=lambda module: module.name):
+        below = module.module_finder.find_spec(module.name, None)
+        if below is None:
+            raise ImportError(f"{module.name} is listed, but has no loader")
+        yield from _modules(below)
+
+
+def _content(spec: ModuleSpec) -> bytes:
+    """What a module is made of: its file, or its bytecode where the loader has no files (as in frozen programs)."""
+    loader: Any = spec.loader
+    try:
+        return loader.get_data(loader.get_filename(spec.name))
+    except (AttributeError, ImportError, OSError):
+        return marshal.dumps(loader.get_code(spec.name), 2)  # a later format depends on who else holds the constants
+
+
+def _digest() -> str | None:
+    """Digest of all that compiled kernels depend on but the CPU and Numba's settings; None where it cannot be known."""
+    versions = __version__, numba.__version__, llvmlite.__version__, np.__version__, platform.python_version()
+    total = hashlib.sha256(" ".join(versions).encode())
+    spec = sys.modules[__package__].__spec__
+    try:
+        contents = {module.name: _content(module) for module in _modules(spec)} if spec else {}
+    except (AttributeError, ImportError, OSError, ValueError):
+        return None
+    if __name__ not in contents or marshal.dumps(None, 2) in contents.values():  # a loader that lists or reads nothing
+        return None
+    for name, content in contents.items():
+        total.update(f"{name} {len(content)} ".encode() + content)
     return total.hexdigest()[:16]
 
 
-def _places() -> Iterator[tuple[str, Path]]:
+DIGEST = _digest()
+
+
+def _places() -> Iterator[tuple[str, str]]:
     """Where the cache may stand, best first, each with the environment variable that names it."""
     for name in ("FASTNET_CACHE_DIR", "NUMBA_CACHE_DIR"):
         if os.environ.get(name):
-            yield name, Path(os.environ[name])
-    with contextlib.suppress(RuntimeError):  # no home
-        yield "", Path(platformdirs.user_cache_dir("fastnet", appauthor=False))
+            yield name, os.environ[name]
+    if (cache := user_cache()) is not None:
+        yield "", str(cache)
     user = os.geteuid() if hasattr(os, "geteuid") else os.environ.get("USERNAME", "")
-    yield "", Path(tempfile.gettempdir(), f"fastnet-{user}")
+    with contextlib.suppress(FileNotFoundError):  # there is none that can be written
+        yield "", os.path.join(tempfile.gettempdir(), f"fastnet-{user}")
 
 
 def _find_cache() -> Path | None:
-    name = f"kernels-{_digest()}"
+    if DIGEST is None:
+        warnings.warn("fastnet: Python cannot read the code of its kernels back, so that an update would go unnoticed. "
+                      "Nothing compiled is kept: every process compiles anew, which takes many seconds.",
+                      RuntimeWarning, stacklevel=2)
+        return None
     refused = []
     for variable, place in _places():
         try:
-            folder = make_private_folder(place / name)
+            folder = make_private_folder(expanded(place) / f"kernels-{DIGEST}")
             tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
             refused.append(f"{variable or 'one place'}: {error}")
@@ -112,13 +156,27 @@ def clear_cache() -> int:
 # --- how it is kept -------------------------------------------------------------------------------------------------
 
 
+# Settings that leave the code as it is, or change it through the CPU's features, which Numba's own key has. All others
+# belong to the key, those of later versions of Numba as well: at worst a kernel is compiled once more.
+_HARMLESS = re.compile(
+    ".*CUDA.*|.*NUM_THREADS|THREADING_LAYER.*|CPU_NAME|CPU_FEATURES|ENABLE_AVX|CACHE_.*|DEBUG_CACHE|FUNCTION_CACHE_SIZE|"
+    "GDB_BINARY|COLOR_SCHEME|SHOW_HELP|FULL_TRACEBACKS|.*WARN.*|TRACE|CHROME_TRACE|JIT_COVERAGE|LLVM_PASS_TIMINGS|"
+    "USE_LLVMLITE_MEMORY_MANAGER|RUNNING_UNDER_PROFILER|ENABLE_SYS_MONITORING|_.*")
+_SETTINGS = sorted(name for name in vars(numba.config) if name.isupper() and not _HARMLESS.fullmatch(name))
+
+
+def _settings() -> tuple[str, ...]:
+    """Numba's settings that can change the code, as they are now: OPT, BOUNDSCHECK, DEBUGINFO_DEFAULT ..."""
+    return tuple(f"{name}={vars(numba.config).get(name)!r}" for name in _SETTINGS)
+
+
 @functools.cache
-def _source_digest(file: str) -> str:
-    """Of a file with kernels that is not in this package, as benchmarks and tests have; those here are in `_digest`."""
-    path = Path(file)
-    if path.parent == _HERE or not path.is_file():
-        return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _source_digest(file: str) -> str | None:
+    """Digest of a file with kernels that is not in this package, as benchmarks and tests have; None if it is unreadable."""
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 _warned: set[str] = set()
@@ -148,7 +206,9 @@ class KernelCache(caching.FunctionCache):
         self._name = repr(function)
         self._cache_path = str(folder)
         self._stem = re.sub(r"[^\w.]", "", f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}")
-        self.enable()
+        ours = function.__module__.startswith(f"{__package__}.")  # `DIGEST` covers them
+        self._source = "" if ours else _source_digest(function.__code__.co_filename)
+        self._enabled = self._source is not None
 
     def flush(self) -> None:
         """Forget what is kept of this function."""
@@ -157,12 +217,14 @@ class KernelCache(caching.FunctionCache):
                 file.unlink()
 
     def _key(self, signature: Any, codegen: Any) -> tuple:
-        return (*self._index_key(signature, codegen), _source_digest(self._py_func.__code__.co_filename))
+        return (*self._index_key(signature, codegen), *_settings(), self._source)
 
     def _name_of(self, key: tuple) -> str:
         return f"{self._stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.nbc"
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        if not self._enabled:
+            return None
         key = self._key(sig, target_context.codegen())
         try:
             content = (trusted_folder(self._cache_path) / self._name_of(key)).read_bytes()
@@ -178,7 +240,8 @@ class KernelCache(caching.FunctionCache):
         return CompileResult._rebuild(target_context, *kept) if kept_key == key else None
 
     def _save_overload(self, sig: Any, data: Any) -> None:
-        if data.lifted or data.library.has_dynamic_globals:  # neither loops as objects nor addresses outlive the process
+        # neither loops as objects nor addresses outlive the process
+        if not self._enabled or data.lifted or data.library.has_dynamic_globals:
             return
         key = self._key(sig, data.codegen)
         pickled = dumps((key, data._reduce()))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from fastnet.kernels._system import expanded, user_cache
 
 FOLDER = "cifar-100-python"
 MEMBERS = ("train", "test", "meta")
@@ -39,8 +42,11 @@ def find(root: str | os.PathLike[str] | None = None) -> Path:
 def places(root: str | os.PathLike[str] | None = None) -> Iterator[tuple[Path, str]]:
     """Every folder that may hold CIFAR-100, with the reason to look there; each once."""
     seen = set()
-    for place, why in _candidates(root):
-        place = Path(os.path.abspath(os.path.expanduser(place)))
+    for given, why in _candidates(root):
+        try:
+            place = Path(os.path.abspath(expanded(given)))
+        except FileNotFoundError:  # ~ without a home directory
+            continue
         if place not in seen:
             seen.add(place)
             yield place, why
@@ -70,7 +76,7 @@ def download_folder() -> Path:
     """Where ``fastnet data download`` puts CIFAR-100 if it is not told: $FASTNET_DATA, or the user's cache."""
     given = os.environ.get("FASTNET_DATA")
     if given:
-        folder = Path(given).expanduser()
+        folder = expanded(given)
         return folder if folder.name == FOLDER else folder / FOLDER
     cache = user_cache()
     if cache is None:
@@ -87,20 +93,7 @@ def download_command() -> str:
     return f"{beside.relative_to(here) if beside.is_relative_to(here) else beside} data download"
 
 
-def user_cache() -> Path | None:
-    """The folder for what fastnet can make or fetch again; None without a home directory."""
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "fastnet"
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return Path(os.environ["LOCALAPPDATA"]) / "fastnet" / "Cache"
-    home = _home()
-    if home is None:
-        return None
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "fastnet"
-
-
 def _home() -> Path | None:
-    try:
-        return Path.home()
-    except RuntimeError:  # no home directory, as for some services and containers
-        return None
+    with contextlib.suppress(RuntimeError, FileNotFoundError):  # no home directory, as for some services and containers
+        return expanded(Path.home())
+    return None
