@@ -159,11 +159,12 @@ def input_shape(layer: Any) -> Shape | None:
 def learned(layer: Any) -> dict[str, Any]:
     """The parameters of a layer of fastnet's, or of a subclass: their `FloatArray` by their name. Empty for any other."""
     klass: type = type(layer)
-    return _learned(klass)
+    return learned_by(klass)
 
 
 @functools.cache
-def _learned(klass: type) -> dict[str, Any]:
+def learned_by(klass: type) -> dict[str, Any]:
+    """The parameters that the layers of a class have, see `learned`."""
     return {name: kept for base in reversed(klass.__mro__) for name, kept in vars(base).items()
             if not getattr(kept, "optional", True)}
 

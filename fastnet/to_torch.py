@@ -15,10 +15,13 @@ def to_torch(model: Any) -> Any:
     except ImportError:
         raise ImportError("Sequential.to_torch needs PyTorch, which is not installed: pip install torch.") from None
 
-    described = _architecture.describe("Sequential.to_torch", model)["layers"]
+    _architecture.describe("Sequential.to_torch", model)  # refuses classes that nothing is known of
     modules = []
-    for layer, description in zip(model.layers, described):
-        module = _MODULES[description["class"]](torch.nn, layer)
+    for i, layer in enumerate(model.layers):
+        if not hasattr(layer, "torch_module"):
+            raise TypeError(f"Sequential.to_torch: layers[{i}] is a {type(layer).__name__}, which has no PyTorch form. Give "
+                            "the class a method torch_module(nn) that returns one, nn being torch.nn.")
+        module = layer.torch_module(torch.nn)
         if hasattr(layer, "W"):
             module.weight = _parameter(torch, layer.W, layer.dtype)
             module.bias = _parameter(torch, layer.b.reshape(-1), layer.dtype)
@@ -28,15 +31,3 @@ def to_torch(model: Any) -> Any:
 
 def _parameter(torch: Any, array: np.ndarray, dtype: np.dtype) -> Any:
     return torch.nn.Parameter(torch.tensor(np.array(array, dtype)))  # a copy: training the one does not change the other
-
-
-_MODULES: dict[str, Any] = {
-    "FullLayer": lambda nn, layer: nn.Linear(layer.n_i, layer.n_o, device="meta"),
-    "ConvLayer": lambda nn, layer: nn.Conv2d(layer.n_i, layer.n_o, layer.h, padding=layer.h // 2, device="meta"),
-    "MaxPoolLayer": lambda nn, layer: nn.MaxPool2d(layer.size),
-    "FlattenLayer": lambda nn, layer: nn.Flatten(),
-    "ReluLayer": lambda nn, layer: nn.ReLU(),
-    "LeakyReluLayer": lambda nn, layer: nn.LeakyReLU(layer.slope),
-    "TanhLayer": lambda nn, layer: nn.Tanh(),
-    "SoftMaxLayer": lambda nn, layer: nn.Softmax(dim=1),
-}
