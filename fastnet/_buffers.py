@@ -40,8 +40,8 @@ class Buffered(Owned):
     __slots__ = ("_buffers",)
     _buffers: Buffers
 
-    # Of files and other libraries, see `fastnet._architecture`: the constructor's arguments that make the layer again, each an
-    # attribute of the same name; None: it cannot be described
+    # Of files and other libraries, see `fastnet._architecture`: the constructor's arguments that make the layer again, each
+    # an attribute of the same name; None: it cannot be described
     settings: ClassVar[tuple[str, ...] | None] = None
 
     # Of compiled programs, see `fastnet.program.builder`

@@ -111,11 +111,12 @@ def load(path: str | os.PathLike[str]) -> Sequential:
                          "Copy it again, or save the model again.") from error
     with file:
         if metadata.get("format") != FORMAT or not {"layers", "loss", "sha256"} <= metadata.keys():
-            raise ValueError(f"fastnet.load: {path} is a safetensors file, but not one that Sequential.save wrote: its metadata "
-                             "describe no fastnet layers. Build the model yourself and assign W and b of its layers.")
+            raise ValueError(f"fastnet.load: {path} is a safetensors file, but not one that Sequential.save wrote: its "
+                             "metadata describe no fastnet layers. Build the model yourself and assign W and b of its "
+                             "layers.")
         if metadata.get("version") not in (VERSION, _BEFORE):
-            raise ValueError(f"fastnet.load: {path} is of format version {_reason(metadata.get('version'))}, and this fastnet "
-                             f"reads version {VERSION}. Install a newer fastnet.")
+            raise ValueError(f"fastnet.load: {path} is of format version {_reason(metadata.get('version'))}, and this "
+                             f"fastnet reads version {VERSION}. Install a newer fastnet.")
         if metadata["version"] == VERSION and not _is_whole(path, metadata["sha256"]):
             raise _damaged(path)
         try:

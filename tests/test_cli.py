@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -230,6 +231,31 @@ def test_an_archive_with_other_content(download, files, publish, tmp_path, capsy
     assert download() == 1
     assert match in capsys.readouterr().err
     assert {path.name for path in (tmp_path / "data").iterdir()} <= {"train", "test", "cifar-100-python.tar.gz"}
+
+
+def test_an_archive_that_cannot_be_unpacked_is_one_sentence(download, server, files, publish, capsys, monkeypatch, rng):
+    """Bits that flip after the digest was taken: on the disk, or in the digest's own archive."""
+    publish({f"cifar-100-python/{name}": content for name, content in files.items()})
+    content = server.content
+    for place in (*range(12), *rng.integers(0, len(content), 30)):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(rng.integers(0, 8))
+        server.content = bytes(flipped)
+        monkeypatch.setattr(_download, "SHA256", hashlib.sha256(server.content).hexdigest())
+        if download():
+            message = capsys.readouterr().err.splitlines()[-1]
+            assert message.startswith("fastnet: ") and ("could not be unpacked" in message or "is not the published" in message)
+
+
+@pytest.mark.parametrize("error", [RecursionError("maximum recursion depth exceeded"), zlib.error("Error -3"), OverflowError()])
+@pytest.mark.usefixtures("published")
+def test_what_tarfile_raises_is_one_sentence(download, capsys, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(_download.tarfile, "open", fails)
+    assert download() == 1
+    assert f"could not be unpacked: {str(error) or 'OverflowError'}." in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("published")

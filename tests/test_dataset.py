@@ -4,7 +4,11 @@ import copy
 import hashlib
 import os
 import pickle
+import subprocess
+import sys
 import warnings
+import zipfile
+from pathlib import Path
 
 import cifar_files
 import numpy as np
@@ -443,6 +447,143 @@ def test_from_npz_refuses_a_damaged_or_single_array_file(arrays, tmp_path):
         np.save(file, arrays["x_train"])
     with pytest.raises(ValueError, match="a single array"):
         from_npz(path)
+
+
+def test_a_label_of_a_hundred_million_is_refused_before_memory_is_taken(arrays, tmp_path):
+    del arrays["names"]
+    for label in (10**6, 10**8, 10**10, 2**63 - 1):
+        arrays["y_train"] = np.array([0, 1, 2, 0, 1, label])
+        np.savez(tmp_path / "pets.npz", **arrays)
+        with pytest.raises(ValueError, match=rf"makes it {label + 1} classes for 6 images. Number them"):
+            from_npz(tmp_path / "pets.npz")
+    arrays["y_train"][-1] = 999  # few images of many classes are no slip
+    np.savez(tmp_path / "pets.npz", **arrays)
+    assert from_npz(tmp_path / "pets.npz")[0][1].shape == (6, 1000)
+
+
+def test_from_npz_reads_only_what_it_needs(arrays, tmp_path):
+    """Members that nobody asked for may be damaged, huge, or no arrays at all."""
+    path = tmp_path / "pets.npz"
+    np.savez_compressed(path, **arrays)
+    expected = from_npz(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("notes.txt", "no array")
+        file.writestr("other.npy", b"no array either")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"no array either", b"No array either"))
+    assert_same(from_npz(path), expected)
+
+
+def npy(header, data=b""):
+    """A member of an .npz file with this header, whatever follows it."""
+    text = header.encode()
+    return np.lib.format.MAGIC_PREFIX + b"\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+@pytest.mark.parametrize("header", [
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000, 3072)}",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (-6, -3072)}",
+    "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "9" * 5000 + ",)}",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (6, 3072)}",
+    "{'descr': [('a', '|u1', (1000000000,))], 'fortran_order': False, 'shape': (6, 3072)}",
+    "(" * 3000, "-" * 9000, "", "{", "\x00",
+], ids=lambda header: header[:60])
+@pytest.mark.parametrize("key", ["x_train", "y_test", "names"])
+def test_a_hostile_header_is_one_sentence(arrays, tmp_path, header, key):
+    path = tmp_path / "pets.npz"
+    np.savez(path, **{name: array for name, array in arrays.items() if name != key})
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(f"{key}.npy", npy(header, bytes(100)))
+    with warnings.catch_warnings(), pytest.raises(ValueError, match=r"pets\.npz") as info:
+        warnings.simplefilter("ignore")  # Python's own on odd literals
+        from_npz(path)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_damaged_zips_are_one_sentence_or_read_right(arrays, tmp_path, save, rng):
+    path = tmp_path / "pets.npz"
+    arrays |= {"x_train": arrays["x_train"][:, :12], "x_test": arrays["x_test"][:, :12]}
+    save(path, **arrays)
+    content, expected = path.read_bytes(), from_npz(path)
+    damaged = [content[:size] for size in range(0, len(content), 97)]
+    for place, bit in enumerate(rng.integers(0, 8, len(content))):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        damaged.append(bytes(flipped))
+    for content in damaged:
+        path.write_bytes(content)
+        try:
+            data = from_npz(path)
+        except ValueError as error:
+            assert "pets.npz" in str(error)
+            assert "\n" not in str(error)
+        else:  # times, attributes, the name of what is optional
+            assert_same(data, expected)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited as Linux does")
+def test_hostile_files_take_no_memory(arrays, small_files, tmp_path):
+    """What a few bytes claim to be: the limit leaves 400 MB beyond what the imports take."""
+    arrays["y_train"] = np.array([0, 1, 2, 0, 1, 10**10])
+    np.savez(tmp_path / "names.npz", **arrays)
+    del arrays["names"]
+    np.savez(tmp_path / "label.npz", **arrays)
+    del arrays["x_train"]
+    np.savez(tmp_path / "shape.npz", **arrays)
+    with zipfile.ZipFile(tmp_path / "shape.npz", "a") as file:
+        file.writestr("x_train.npy", npy("{'descr': '|u1', 'fortran_order': False, 'shape': (10000000, 3072)}"))
+    content = bytearray(cifar_files.python2_pickle({"fine_labels": [1]}))
+    for name, program in {"memo": b"\x80\x02}r\xff\xff\xff\x7f.", "long": b"\x80\x02T\xff\xff\xff\x7fabc.",
+                          "frame": b"\x80\x04\x95" + b"\xff" * 7 + b"\x7f}.", "array": b"\x80\x05\x96" + b"\xff" * 5 + bytes(3),
+                          "tuples": b"\x80\x02})" + b"\x85" * 500_000 + b"Ns."}.items():
+        (tmp_path / f"{name}.pickle").write_bytes(program)
+    (tmp_path / "whole.pickle").write_bytes(content)
+    program = """if True:
+        import resource, sys
+        from pathlib import Path
+        from fastnet.dataset import _pickles, from_npz
+        used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + 400_000_000,) * 2)
+        for path in map(Path, sys.argv[1:]):
+            try:
+                print(path.name, from_npz(path) if path.suffix == ".npz" else _pickles.load(path))
+            except ValueError as error:
+                print(path.name, "refused")
+    """
+    paths = sorted(map(str, [*tmp_path.glob("*.npz"), *tmp_path.glob("*.pickle")]))
+    result = subprocess.run([sys.executable, "-c", program, *paths], text=True, capture_output=True, timeout=120,
+                            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})
+    assert result.returncode == 0, result.stderr
+    answers = dict(line.split(" ", 1) for line in result.stdout.splitlines())
+    assert answers.pop("whole.pickle") == "{'fine_labels': [1]}"
+    assert answers.pop("memo.pickle") == answers.pop("frame.pickle") == "{}"  # whole, but for an odd index and a hint
+    assert len(answers) == 6 and set(answers.values()) == {"refused"}
+
+
+def test_flipped_bits_of_a_pickle_are_one_sentence_or_other_content(tmp_path, rng):
+    path = tmp_path / "train"
+    path.write_bytes(cifar_files.python2_pickle({
+        "filenames": [f"image{i}.png".encode() for i in range(40)], "fine_labels": list(range(40)), "batch_label": b"one",
+        "data": np.arange(120, dtype=np.uint8).reshape(40, 3)}))
+    content = path.read_bytes()
+    for place, bit in enumerate(rng.integers(0, 8, len(content))):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << bit
+        path.write_bytes(flipped)
+        try:
+            assert isinstance(_pickles.load(path), dict)
+        except ValueError as error:
+            assert "train is" in str(error)
+
+
+def test_labels_that_hold_themselves_end(small_files, folder, monkeypatch):
+    labels = [1]
+    labels += [labels] * 599
+    small_files["train"]["fine_labels"] = labels  # NumPy would unfold them for ever
+    monkeypatch.setattr(_pickles, "load", lambda path: small_files[path.name])
+    with pytest.raises(ValueError, match="fine_labels must be 600 whole numbers"):
+        cifar100(1, root=folder)
 
 
 # --- data by name

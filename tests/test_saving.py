@@ -178,7 +178,7 @@ def test_a_foreign_file_is_refused(tmp_path):
 
 def test_nothing_but_fastnet_s_layers_is_made(saved):
     evil = [{"class": "os.system", "command": "true"}]
-    with pytest.raises(ValueError, match="describes none of .*FullLayer"):
+    with pytest.raises(ValueError, match=r"describes none of .*FullLayer"):
         fastnet.load(rewritten(saved, layers=json.dumps(evil)))
 
 

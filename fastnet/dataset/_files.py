@@ -88,10 +88,9 @@ def _checked_images(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"{path}: data must be uint8 of shape {(n, N_PIXELS)}, got {_kind(pixels)}. Get the file anew."
         )
-    try:
-        labels = np.asarray(labels)
-    except ValueError:
-        labels = np.empty(0, object)
+    if not isinstance(labels, np.ndarray):  # a list that holds itself would keep NumPy busy for ever
+        numbers = isinstance(labels, list) and all(type(label) is int for label in labels)
+        labels = np.array(labels if numbers else [], None if numbers else object)
     whole = labels.shape == (n,) and labels.dtype.kind in "iu"
     if not whole or labels.min() < 0 or labels.max() >= N_CLASSES:
         given = f"{labels.min()} to {labels.max()}" if whole else _kind(labels)

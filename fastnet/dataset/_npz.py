@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
-import zlib
 from pathlib import Path
+from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,9 @@ from fastnet import _hints
 from fastnet.dataset import _data
 from fastnet.dataset._data import Data
 
+REQUIRED = ("x_train", "y_train", "x_test", "y_test")
+MOST_WITHOUT_NAMES = 1000  # classes, where there are fewer images than that: more is a slip, and would fill the memory
+_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 LAYOUT = (
     "Expected: x_train and x_test, uint8 (n, d); y_train and y_test, whole numbers (n,); "
     "and, if you like, names, a text for each class."
@@ -39,51 +43,101 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
     """
     path = Path(path)
     type_ = _data.dtype("from_npz", dtype)
-    arrays = _read(path)
-    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in arrays]
-    if missing:
-        raise ValueError(f"{path} has no {' and no '.join(missing)}, only {', '.join(arrays) or 'nothing'}. {LAYOUT}")
-    for part in ("train", "test"):
-        _check_part(path, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
-    if arrays["x_train"].shape[1] != arrays["x_test"].shape[1]:
-        raise ValueError(f"{path}: x_train has {arrays['x_train'].shape[1]} values per sample, x_test has "
-                         f"{arrays['x_test'].shape[1]}. They must have equally many.")
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"There is no file {path}, seen from {Path.cwd()}.") from None
+    with file:
+        try:
+            arrays = _arrays(path, file)
+        except _Refused as error:
+            raise ValueError(str(error)) from None
+        except Exception as error:  # zipfile, zlib and NumPy answer to damaged bytes with nearly every kind of error
+            reason = "there is not enough memory for it" if isinstance(error, MemoryError) else " ".join(str(error).split())
+            raise ValueError(f"{path} cannot be read as an .npz file without objects: {reason or type(error).__name__}. "
+                             f"{LAYOUT}") from error
     names = _class_names(path, arrays)
     train, test = ((arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int64)) for part in ("train", "test"))
     return _data.from_pixels(train, test, names, path.stem, type_)
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
-    """Every array of the file."""
-    try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise TypeError("it holds a single array")
-        with content:
-            return {key: content[key] for key in content.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path}, seen from {Path.cwd()}.") from None
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as an .npz file without objects: {error}. {LAYOUT}") from error
+class _Refused(ValueError):
+    """The file is whole, and holds something else than expected."""
 
 
-def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
-    if x.dtype != np.uint8 or x.ndim != 2 or x.size == 0:
+class _Header(NamedTuple):
+    """What an array in the file will be; its numbers are not read yet."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+def _arrays(path: Path, file: IO[bytes]) -> dict[str, np.ndarray]:
+    """The arrays that are asked for, each read only once the headers of all are right."""
+    if file.read(6) == np.lib.format.MAGIC_PREFIX:
+        raise TypeError("it holds a single array")
+    with zipfile.ZipFile(file) as content:
+        there = [name.removesuffix(".npy") for name in content.namelist()]
+        headers = {key: _header(content, key) for key in (*REQUIRED, "names") if key in there}
+        missing = [key for key in REQUIRED if key not in there]
+        if missing:
+            raise _Refused(f"{path} has no {' and no '.join(missing)}, only {', '.join(there[:20]) or 'nothing'}. {LAYOUT}")
+        for part in ("train", "test"):
+            _check_part(path, part, headers[f"x_{part}"], headers[f"y_{part}"])
+        widths = [headers[key].shape[1] for key in ("x_train", "x_test")]
+        if widths[0] != widths[1]:
+            raise _Refused(f"{path}: x_train has {widths[0]} values per sample, x_test has {widths[1]}. They must have "
+                           "equally many.")
+        if "names" in headers and (len(headers["names"].shape) != 1 or headers["names"].dtype.kind != "U"):
+            raise _Refused(f"{path}: names must be a text for each class, got {headers['names'].dtype} of shape "
+                           f"{headers['names'].shape}.")
+        arrays = {}
+        for key in headers:
+            with content.open(f"{key}.npy") as member:
+                arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
+                while member.read(1 << 20):  # to the end, where the checksum is compared
+                    pass
+        return arrays
+
+
+def _header(content: zipfile.ZipFile, key: str) -> _Header:
+    """What one array of the file is, from its first bytes."""
+    info = content.getinfo(f"{key}.npy")
+    with content.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        if version not in _READERS:
+            raise ValueError(f"{key} is in version {version} of NumPy's format")
+        shape, _, dtype = _READERS[version](member)
+        if dtype.hasobject:
+            raise ValueError(f"{key} holds objects")
+        header = _Header(shape, dtype)
+        if min(shape, default=0) < 0 or member.tell() + header.size * dtype.itemsize != info.file_size:
+            raise ValueError(f"{key} is said to be of shape {shape}, and has {info.file_size} bytes")
+    return header
+
+
+def _check_part(path: Path, part: str, x: _Header, y: _Header) -> None:
+    n = x.shape[0] if x.shape else 0
+    if x.dtype != np.uint8 or len(x.shape) != 2 or x.size == 0:
         hint = " Pixels are kept as bytes, 0 .. 255; they are scaled on loading." if x.dtype.kind == "f" else ""
-        hint = f" Flatten each image: {_hints.flattened('x', x.shape)}." if x.ndim > 2 else hint
-        raise ValueError(
+        hint = f" Flatten each image: {_hints.flattened('x', x.shape)}." if len(x.shape) > 2 else hint
+        raise _Refused(
             f"{path}: x_{part} must be uint8 of shape (n, d), got {x.dtype} of shape {x.shape}.{hint}"
         )
-    if y.dtype.kind not in "iu" or y.shape != (len(x),):
+    if y.dtype.kind not in "iu" or y.shape != (n,):
         hint = ""
-        if y.size == len(x) and y.ndim > 1:
+        if y.size == n and len(y.shape) > 1:
             hint = " Flatten them: y.ravel()."
-        elif y.ndim == 2 and len(y) == len(x):
+        elif len(y.shape) == 2 and y.shape[0] == n:
             hint = " Make labels of one-hot rows: y.argmax(axis=1)."
         elif y.dtype.kind in "US":
             hint = " Number them: names, y = np.unique(y, return_inverse=True)."
-        raise ValueError(
-            f"{path}: y_{part} must be whole numbers of shape ({len(x)},), one for each image, "
+        raise _Refused(
+            f"{path}: y_{part} must be whole numbers of shape ({n},), one for each image, "
             f"got {y.dtype} of shape {y.shape}.{hint}"
         )
 
@@ -91,17 +145,20 @@ def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
 def _class_names(path: Path, arrays: dict[str, np.ndarray]) -> list[str]:
     """The names in the file, or made-up ones; every label must have one."""
     low, high = _range(arrays["y_train"], arrays["y_test"])
-    n_classes = int(arrays["y_train"].max()) + 1
-    names = arrays.get("names", np.array([f"class {label}" for label in range(n_classes)]))
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise ValueError(f"{path}: names must be a text for each class, got {names.dtype} of shape {names.shape}.")
-    if low < 0 or high >= len(names) or len(names) < 2:
-        known = "names" if "names" in arrays else "y_train's largest label"
+    names = arrays.get("names")
+    n_classes = int(arrays["y_train"].max()) + 1 if names is None else len(names)
+    if low < 0 or high >= n_classes or n_classes < 2:
+        known = "y_train's largest label" if names is None else "names"
         raise ValueError(
             f"{path}: labels must be numbered from 0 and there must be two classes or more: {known} makes it "
-            f"{len(names)}, but the labels go from {low} to {high}."
+            f"{n_classes}, but the labels go from {low} to {high}."
         )
-    return names.tolist()
+    if names is None and n_classes > max(MOST_WITHOUT_NAMES, len(arrays["y_train"])):
+        raise ValueError(
+            f"{path}: labels must be numbered from 0 without gaps: y_train's largest label makes it {n_classes} classes for "
+            f"{len(arrays['y_train'])} images. Number them: classes, y = np.unique(y, return_inverse=True)."
+        )
+    return [f"class {label}" for label in range(n_classes)] if names is None else names.tolist()
 
 
 def _range(*labels: np.ndarray) -> tuple[int, int]:

@@ -6,9 +6,11 @@ lead to the stand-ins below, so that nothing of NumPy or of anything else is cal
 
 from __future__ import annotations
 
+import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -49,12 +51,46 @@ ADMITTED = {
 }
 
 
-class _Unpickler(pickle.Unpickler):
+class _Bounded:
+    """A file that is never asked for more than it has: memory would be taken for a length that is damaged."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file, self.size = file, os.fstat(file.fileno()).st_size
+        self.readline = file.readline
+
+    def read(self, n: int) -> bytes:
+        return self.file.read(min(n, self.size))
+
+
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """Python's own unpickler: its twin in C takes memory for whatever index or length a damaged byte names."""
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load for code, load in pickle._Unpickler.dispatch.items()  # type: ignore[attr-defined]
+        if bytes([code]) not in (pickle.BYTEARRAY8, pickle.NEXT_BUFFER, pickle.READONLY_BUFFER, pickle.EMPTY_SET,
+                                 pickle.ADDITEMS, pickle.FROZENSET)}  # which ask for memory first, or hash what they hold
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return ADMITTED[module, name]
         except KeyError:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}, which CIFAR-100's files never do") from None
+
+
+def _with_text_keys(load_items: Callable[[_Unpickler], None]) -> Callable[[_Unpickler], None]:
+    """An opcode that fills a dict, for texts alone: the hash of a tuple in a tuple in a tuple ... overflows the stack."""
+
+    def checked(self: _Unpickler) -> None:
+        keys = self.stack[-2:-1] if load_items is pickle._Unpickler.load_setitem else self.stack[::2]  # type: ignore
+        if not all(isinstance(key, (bytes, str)) for key in keys):
+            raise pickle.UnpicklingError("it holds a dict with other keys than texts")
+        load_items(self)
+
+    return checked
+
+
+for _code in (pickle.SETITEM[0], pickle.SETITEMS[0], pickle.DICT[0]):
+    _Unpickler.dispatch[_code] = _with_text_keys(_Unpickler.dispatch[_code])
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -68,7 +104,7 @@ def load(path: Path) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
             # Python 2's strings as bytes: pixels need no detour through text.
-            content = _Unpickler(file, encoding="bytes").load()
+            content = _Unpickler(_Bounded(file), encoding="bytes").load()
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a damaged pickle can fail with nearly every kind of error
