@@ -8,7 +8,10 @@ a module of its own is listed in ``_ELSEWHERE``: that module is imported only wh
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -30,7 +33,27 @@ def subcommand(declare: Subcommand) -> Subcommand:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code."""
+    """Run the command line; return the exit code.
+
+    Where nobody reads the output any more, as behind ``| head -1``, the command ends without a word.
+    """
+    try:
+        try:
+            return _run(argv)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:
+        # Windows's answer of a pipe without a reader is EINVAL
+        if not isinstance(error, BrokenPipeError) and not (os.name == "nt" and error.errno == errno.EINVAL):
+            raise
+    for stream in (sys.stdout, sys.stderr):  # what is left in them goes nowhere, not into an exception at exit
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return 128 + 13  # as a shell has it of a program that SIGPIPE ends
+
+
+def _run(argv: Sequence[str] | None) -> int:
     from fastnet._system import print_what_can_be_shown
 
     print_what_can_be_shown()
@@ -170,7 +193,7 @@ def _doctor(_: argparse.Namespace) -> int:
 
     for name, value in _machine.facts().items():
         print(f"{name:8s} {value}")
-    odd: list[str] = []
+    odd, slow = _machine.advice_on_setup(), list[str]()
     for dtype in (np.float32, np.float64):
         peak, products = fma_peak(dtype), _machine.products(dtype)
         busy = _machine.busy(peak, products)
@@ -178,8 +201,8 @@ def _doctor(_: argparse.Namespace) -> int:
         for product in products:
             share = "machine busy" if busy else f"{product.share(peak):4.0%} of peak"
             print(f"  {product.what:36s} {product.rate.best / 1e9:6.0f} GFLOP/s  {share}")
-        odd += [line for line in _machine.advice(peak, products) if line not in odd]
-    print("\n" + ("\n".join(f"! {line}" for line in odd) or "Nothing odd."))
+        slow = slow or _machine.advice(peak, products)  # the other dtype says the same with other numbers
+    print("\n" + ("\n".join(f"! {line}" for line in odd + slow) or "Nothing odd."))
     return 0
 
 

@@ -300,6 +300,25 @@ def test_ctrl_c(monkeypatch, capsys):
     assert capsys.readouterr().err == "fastnet: stopped.\n"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="pipes as POSIX has them")
+@pytest.mark.parametrize("command", [["--version"], ["--help"], ["cache"], ["data", "path"], ["compare", "--help"], ["sweep", "--help"],
+                                     ["doctor"]], ids=" ".join)
+def test_a_reader_that_leaves_ends_the_command_without_a_word(command, tmp_path, monkeypatch):
+    """As `fastnet doctor | head -1` does; the pipe has no reader from the start."""
+    (tmp_path / "cifar-100-python").mkdir()
+    for name in ("train", "test", "meta"):
+        (tmp_path / "cifar-100-python" / name).touch()
+    start = "import sys; from fastnet import _peak, cli; _peak._SECONDS = 1e-6; _peak._REST = 0; sys.exit(cli.main(sys.argv[1:]))"
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run([sys.executable, "-c", start, *command], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=240,
+                              env={**os.environ, "PYTHONPATH": str(Path(fastnet.__file__).parent.parent), "FASTNET_DATA": str(tmp_path), "PYTHONUNBUFFERED": ""})
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 @pytest.mark.parametrize("arguments", [[], ["data"], ["nothing"], ["data", "nothing"]])
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as info:

@@ -85,6 +85,22 @@ def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, mo
         assert "90% of peak" in printed and "busy" not in printed
 
 
+def test_doctor_gives_its_advice_once(monkeypatch, capsys):
+    """The two dtypes are as busy as each other, with other numbers."""
+    runs = {np.float32: product(0.5, spread=1.9), np.float64: product(0.5, spread=2.4)}
+    monkeypatch.setattr(_peak, "fma_peak", lambda dtype: QUIET)
+    monkeypatch.setattr(_machine, "products", lambda dtype: [runs[dtype]])
+    assert cli.main(["doctor"]) == 0
+    assert capsys.readouterr().out.count("Rates are lower than what it can do") == 1
+
+
+@pytest.mark.parametrize(("setting", "value"), [("OPT", 0), ("LOOP_VECTORIZE", 0), ("BOUNDSCHECK", 1), ("DEBUGINFO_DEFAULT", 1)])
+def test_doctor_names_settings_that_make_kernels_slow(setting, value, monkeypatch):
+    monkeypatch.setattr(_machine.numba.config, setting, value)
+    said = f"NUMBA_{setting.removesuffix('_DEFAULT')}={value} may keep kernels"
+    assert sum(said in line for line in _machine.advice_on_setup()) == 1
+
+
 def test_half_of_the_peak_on_a_quiet_machine_is_odd():
     assert any("less than half" in line for line in _machine.advice(QUIET, [product(0.4)]))
     assert not any("less than half" in line for line in _machine.advice(BUSY, [product(0.4)]))
