@@ -225,6 +225,11 @@ def known(klass: _Class) -> _Class:
     return klass
 
 
+def known_class(subject: Any) -> type:
+    """The class of fastnet's that an object's class is, or derives from; its own class if there is none."""
+    return next((klass for klass in type(subject).__mro__ if klass in _DEFINITIONS), type(subject))
+
+
 def definition(klass: type) -> dict[str, Any]:
     """What a class of fastnet's defined when it was made; empty for any other class."""
     return _DEFINITIONS.get(klass, {})

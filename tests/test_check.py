@@ -25,7 +25,7 @@ SLIPS = {
     "conv.py": ("self.W[:, :, p, q], window)", "self.W[:, :, -1 - p, -1 - q], window)", "forward", "next chapter", "turned by 180 degrees"),
     "maxpool.py": ("largest = windows == y[:, :, :, None, :, None]",
                    "largest = windows == y[:, :, :, None, :, None]\n        largest = largest / largest.sum(axis=(3, 5), keepdims=True)",
-                   "backward", "next chapter", "equal largest values share the gradient"),
+                   "forward", "next chapter", "equal largest values share the gradient"),
     "flatten.py": (".copy()", "", "forward", "next chapter", "a view of x"),
 }
 

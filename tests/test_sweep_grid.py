@@ -36,6 +36,8 @@ def test_rates(given, expected):
     ([True], ValueError, "finite"),
     ([0.1, 0.2, 0.1], ValueError, "0.1 twice"),
     ("0.1,0.01:1:log3", ValueError, "0.1 twice"),
+    ([0.1, np.float32(0.1)], ValueError, "0.1 and 0.10000000149.*, which are the same to 6 digits"),
+    (np.float32([1, 1.0000001]), ValueError, "same to 6 digits"),
     ("0.1:1", ValueError, "cannot read '0.1:1'"),
     ("0.1:1:9", ValueError, "cannot read"),
     ("0.1:1:log", ValueError, "cannot read"),

@@ -1,4 +1,5 @@
 """The file that a sweep is resumed from: killed, torn, of another sweep, in use, not ours."""
+import errno
 import json
 import os
 import random
@@ -6,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -136,6 +138,87 @@ def test_a_damaged_line_is_named(whole, tmp_path):
         path.write_bytes(b"".join([*lines[:3], damaged, *lines[4:]]))
         with pytest.raises(ValueError, match=r"line 4 of .* is damaged: .*" + words):
             lr_sweep(**small(resume=path))
+
+
+WRONG = {
+    "lr": [[], {}, "0.3", None, True], "seed": [[], "0", None, 0.5], "fold": [[], None, 1], "batch_size": [[], None, {}],
+}
+
+
+@pytest.mark.parametrize("entry, value", [(entry, value) for entry, values in WRONG.items() for value in values], ids=case)
+def test_a_trial_of_wrong_types_is_damaged_though_its_checksum_is_right(whole, tmp_path, entry, value):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    line = parsed(lines[3])
+    refused(tmp_path, [*lines[:3], line_of({**line, "trial": {**line["trial"], entry: value}}), *lines[4:]], "line 4 of .* is damaged")
+
+
+@pytest.mark.parametrize("change", [
+    {"trial": 3}, {"trial": {}}, {"curves": []}, {"curves": {"loss": 3}}, {"curves": {"loss": ["x"] * 4}}, {"curves": {"loss": [True] * 4}},
+    {"curves": {"loss": [1.0] * 99}}, {"status": []}, {"status": "great"}, {"engine": None}, {"final": [1]}, {"final": {"a": []}},
+    {"seconds": "long"}, {"samples": {"val_accuracy": [10, "AAAA"]}}, {"samples": {"val_accuracy": [10**18, "eJw="]}},
+    {"samples": {"other": [1, ""]}}, {"samples": {"val_accuracy": 3}}, {"samples": None},
+], ids=case)
+def test_records_of_wrong_types_are_damaged(whole, tmp_path, change):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    refused(tmp_path, [*lines[:3], line_of({**parsed(lines[3]), **change}), *lines[4:]], "line 4 of .* is damaged")
+
+
+@pytest.mark.parametrize("change", [
+    {"lrs": 3}, {"lrs": ["x"]}, {"lrs": [[1]]}, {"seeds": [0.5]}, {"seeds": None}, {"epochs": "4"}, {"params": [3]}, {"params": [["a"]]},
+    {"params": [["a", 3]]}, {"params": [[3, [1]]]}, {"params": [["a", [{}]]]}, {"metric": 3}, {"diverged_above": []}, {"extra": 1},
+    {"schedules": [3]}, {"guess": 3}, {"folds": None},
+], ids=case)
+def test_grids_of_wrong_types_are_damaged(whole, tmp_path, change):
+    head, asked, *trials = whole[1].read_bytes().splitlines(keepends=True)
+    asked = parsed(asked)
+    refused(tmp_path, [head, line_of({**asked, "asked": {**asked["asked"], **change}}), *trials], "line 2 of .* is damaged")
+
+
+def refused(tmp_path, lines, words):
+    path = tmp_path / "sweep.jsonl"
+    path.write_bytes(b"".join(lines))
+    for read in (SweepResult.load, lambda path: lr_sweep(**small(resume=path))):
+        with pytest.raises(ValueError, match=words):
+            read(path)
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_json_that_is_nested_too_deeply_is_damaged(whole, tmp_path):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    deep = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    content = deep[:-1]
+    line = content + b', "check": "%08x"}\n' % zlib.crc32(content)
+    refused(tmp_path, [*lines[:3], line, *lines[4:]], "line 4 of .* is damaged: it is nested too deeply")
+    refused(tmp_path, [line], "is not a file of lr_sweep")
+
+
+def test_the_first_line_has_a_checksum_too(whole, tmp_path):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    refused(tmp_path, [lines[0].replace(b"float32 50x12", b"float32 50x13"), *lines[1:]], "the first line of .* is damaged: its checksum")
+
+
+def test_ends_of_lines_may_be_those_of_windows(whole, tmp_path, monkeypatch):
+    result, path = whole
+    other = tmp_path / "sweep.jsonl"
+    other.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert_same(SweepResult.load(other), result)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_run", lambda *_: pytest.fail("a finished trial ran again"))
+        assert_same(lr_sweep(**small(resume=other)), result)
+    assert without_times(other) == without_times(path)
+    other.write_bytes(path.read_bytes().replace(b"\n", b"\r\n")[:-200])
+    with pytest.warns(RuntimeWarning, match="half written"):
+        assert_same(lr_sweep(**small(resume=other)), result)
+
+
+@pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_no_other_sweep(tmp_path, monkeypatch, name):
+    def refuse(file):
+        raise OSError(getattr(errno, name), "no locks")
+
+    monkeypatch.setattr("fastnet.sweep.store.journal.lock_file", refuse)
+    with pytest.warns(RuntimeWarning, match="has no locks. Take care that no other sweep writes"):
+        lr_sweep(**small(resume=tmp_path / "sweep.jsonl"))
 
 
 def test_a_folder_that_is_not_there(tmp_path):

@@ -221,8 +221,9 @@ class _Layer:
             return {name for name in wrong if self.equations[name].method == "backward"}
         self.failing: Case = step.case if step is not None else self.cases[0]
         initial = fault.quantity.startswith("initial")
+        first = "forward" if step is not None and step.kept_wrong() else fault.method
         found = _repair.search(self.source, self.klass, self.judge_initial if initial and step is None else self.judge, wrong,
-                               fault.quantity, fault.method)
+                               fault.quantity, first)
         if found is None:
             return set()
         fault.line, fault.repair = found.line, str(found)
@@ -423,5 +424,5 @@ def _flat(a: Any) -> list[list[Any]] | None:
     if a is None:
         return None
     a = np.asarray(a)
-    rows = a.reshape(-1, a.shape[-1]) if a.ndim else a.reshape(1, 1)
+    rows = a.reshape(-1, a.shape[-1]) if a.ndim and a.size else a.reshape(1, -1)
     return [[bool(v) if a.dtype == bool else float(f"{v:.5g}") for v in row] for row in rows[:12, :12]]

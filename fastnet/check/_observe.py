@@ -41,6 +41,8 @@ class Step:
         The call that failed; the steps behind it were not tried.
     before : Step or None
         The batch before this one.
+    kept : dict
+        The attributes x, y and t after forward.
     remarks : list of str
     """
 
@@ -54,6 +56,7 @@ class Step:
     accepted: dict[str, np.ndarray] = field(default_factory=dict)
     error: tuple[str, BaseException] | None = None
     before: Step | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
     def wrong(self) -> list[str]:
@@ -62,6 +65,13 @@ class Step:
                  and not agree(self.found[name], value, name)
                  and not (name in self.accepted and agree(self.found[name], self.accepted[name], name))]
         return names + ([self.error[0]] if self.error and self.error[0] not in names else [])
+
+
+    def kept_wrong(self) -> bool:
+        """Whether forward has kept something else than the x, y or t that the attribute is called after."""
+        right = {"x": self.x, "y": self.expected.get("the output"), "t": self.g}
+        return any(value is not None and right[name] is not None and np.shape(value) == np.shape(right[name])
+                   and not agree(value, right[name]) for name, value in self.kept.items())
 
 
 def agree(found: Any, expected: Any, name: str = "", tolerance: float = 1e-5) -> bool:
@@ -184,6 +194,7 @@ def _loss_steps(make: Callable[..., Any], case: Case) -> list[Step]:
         layer = layer or _called(step, "the layer", make)
         if layer is None or not _store(step, "the loss", lambda: layer.forward(given, target)):
             return steps
+        step.kept = {name: _copied(getattr(layer, name, None)) for name in ("x", "t")}
         if not _store(step, "the gradient of x", lambda: _backward_of_loss(layer)):
             return steps
         _note_writes(step, {"z": (given, z), "t": (target, t)})
@@ -265,6 +276,7 @@ def _passes(step: Step, stem: str, layer: Any, right: Any) -> bool:
 
     if not _store(step, "the output", forward):
         return False
+    step.kept = {name: _copied(getattr(layer, name, None)) for name in ("x", "y")}
     own = numbers_of(step.found["the output"])
     step.expected["the gradient of x"] = right.backward(step.g)
     if own is not None and own.shape == y.shape:

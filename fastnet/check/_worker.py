@@ -97,7 +97,11 @@ class Worker:
         own = {} if stem != "sequential" else self.own()
         images = any(name in self.folder.layout.files for name in NEXT)
         _repair.SECONDS = _REPAIRS / 2 if self.task["repairs"] else 0
-        found = _diagnose.diagnose(stem, klass, self.folder.source(stem), own, images)
+        try:
+            found = _diagnose.diagnose(stem, klass, self.folder.source(stem), own, images)
+        except Exception as error:
+            fault = _diagnose.Fault("", "comparison", "", "", f"it gives something that cannot be compared: {type(error).__name__}: {error}")
+            found = _diagnose.Diagnosis([fault])
         self.emit(result=stem, file=self.name(stem), **found.as_dict())
 
     def own(self) -> dict[str, type]:

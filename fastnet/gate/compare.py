@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 import numpy as np
 
 from fastnet.gate import GateError
+from fastnet.gate.declared import project_name
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import INCONCLUSIVE, CountRow, Plan, Row, judge, judge_count, judge_metric, rounds_left
 from fastnet.gate.limits import Limits
@@ -83,7 +84,7 @@ def compare(prepared: Prepared, limits: Limits, *, plan: Plan = PLAN, seed: int 
     start = time.monotonic()
     warm, pairing, settings = _warm_up(prepared, settings, metrics)
     processes = time.monotonic() - start  # of one process a side, or somewhat more, with little of their measuring
-    expected = processes + 4 * settings.seconds * len(pairing.compared)  # three sides, and the planning of each benchmark
+    expected = processes + 3 * settings.seconds * len(pairing.compared)  # three sides, and the planning of each benchmark
     rows, took, given_up = _rounds(prepared, pairing, limits, plan, settings, seed, log, expected)
     counts = judge_counts(took["base"] + took["same"], took["head"], limits)
     counts += _judge_metrics(prepared, warm, [row.name for row in rows], metrics, limits, settings, log)
@@ -226,7 +227,8 @@ def called(side: Side) -> str:
 
 
 def package_notes(base: Side, head: Side) -> list[str]:
-    """Packages of which the two sides have different versions."""
+    """Packages of which the two sides have different versions, but for the project, whose version may come from git."""
+    own = re.sub(r"[-_.]+", "-", project_name(head.project) or "").lower()
     return [f"{name} is {base.packages.get(name, 'absent')} on base, {head.packages.get(name, 'absent')} on head"
             for name in sorted(base.packages.keys() | head.packages.keys())
-            if base.packages.get(name) != head.packages.get(name)]
+            if base.packages.get(name) != head.packages.get(name) and re.sub(r"[-_.]+", "-", name).lower() != own]

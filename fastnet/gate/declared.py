@@ -19,7 +19,8 @@ PACKAGING = ("pyproject.toml", "setup.py", "setup.cfg")
 # Which extras, groups and requirement files are for benchmarks, by their names. The tiers are tried one after the other,
 # each on top of those before it, until the benchmarks can be imported.
 TIERS = (re.compile(r"bench|perf|codspeed|speed", re.I), re.compile(r"test|pytest|\bci\b", re.I),
-         re.compile(r"^(all[-_]?)?dev(el|elop|elopment)?$", re.I))
+         re.compile(r"^(all[-_]?)?dev(el|elop|elopment)?$", re.I),
+         re.compile(r"^(all|full|complete|extras?|optional)$", re.I))
 _FOLDERS = (".", "requirements")
 
 

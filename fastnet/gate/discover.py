@@ -123,10 +123,11 @@ class _Sources:
         if module is None:  # what cannot be parsed is to be reported, not overlooked
             return bool(_LOOKS_LIKE.search((self.tree / file).read_text(encoding="utf-8", errors="replace")))
         project = self.tree / _declaring(self.tree, file)
+        all_marked = self.marked and _is_module_marked(module)
         patterns = ["test*", "bench_*", *(pytest_option(project, "python_functions") or "").split()]
         for node in functions(module):
             named = any(fnmatch(node.name, pattern if "*" in pattern else f"{pattern}*") for pattern in patterns)
-            uses = bool(self.fixtures & set(arguments(node))) or (self.marked and _is_marked(node))
+            uses = bool(self.fixtures & set(arguments(node))) or (self.marked and _is_marked(node)) or all_marked
             if named and uses and not _is_fixture(node):
                 return True
         return False
@@ -213,6 +214,13 @@ def _is_fixture(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
 def _is_marked(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     names = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
     return any(isinstance(one, ast.Attribute) and one.attr in _MARKERS for one in names)
+
+
+def _is_module_marked(module: ast.Module) -> bool:
+    """Whether a module has ``pytestmark = pytest.mark.benchmark``, alone or in a list."""
+    assigned = [node.value for node in module.body if isinstance(node, ast.Assign)
+                and any(isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets)]
+    return any(isinstance(one, ast.Attribute) and one.attr in _MARKERS for value in assigned for one in ast.walk(value))
 
 
 def _nothing_found(tree: Path, start: str, path: str | None) -> str:

@@ -84,7 +84,7 @@ def _declare_sweep(commands: Any) -> None:
     option("--budget", metavar="N", help="how many epochs all trials may run together, or how long: 90s, 5min, 2h")
     option("--shuffle", action="store_true", help="take the samples in a new order each epoch")
     option("--momentum", default="0", metavar="M", help="or several: 0,0.9 (default: 0)")
-    option("--optimizer", default="sgd", metavar="NAME", help="sgd, adam, or both: sgd,adam (default: sgd)")
+    option("--optimizer", default="sgd", metavar="NAME", help="sgd, adam or rmsprop, or several: sgd,adam (default: sgd)")
     option("--weight-decay", default="0", metavar="D", help="or several: 0,1e-4 (default: 0)")
     option("--schedule", default="constant", metavar="NAME",
            help=f"how the rate changes, or several: constant, {', '.join(NAMED)} (default: constant)")

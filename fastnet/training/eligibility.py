@@ -54,13 +54,12 @@ def why_not_as_written(model: Any) -> str | None:
 
 def why_not_model(model: Any) -> str | None:
     """Why a model's own methods must be called; None if they do what Sequential's do."""
-    from fastnet.sequential import Sequential  # which imports this package
-
-    own = next((name for klass in type(model).__mro__ if klass is not Sequential for name in vars(klass)
+    base = layers.known_class(model)  # Sequential
+    own = next((name for klass in type(model).__mro__ if klass is not base for name in vars(klass)
                 if name in _ATTRIBUTES), None)
     if own is not None:
         return f"{type(model).__name__} has its own {own}"
-    return layers.redefined(model, Sequential, _AROUND_TRAINING)
+    return layers.redefined(model, base, _AROUND_TRAINING)
 
 
 def why_not_in_copies(model: Any) -> str | None:
@@ -69,9 +68,7 @@ def why_not_in_copies(model: Any) -> str | None:
     That is what a sweep does. A function put on an instance may refer to the original layer, which it would go on changing
     while its copy is trained; a bound method is bound to the copy.
     """
-    from fastnet.sequential import Sequential  # which imports this package
-
-    if not layers.inherits(model, Sequential, "fit"):
+    if not layers.inherits(model, layers.known_class(model), "fit"):
         return f"{type(model).__name__} has a fit of its own, which a sweep does not call"
     parts = [("", model), *((f"layers[{i}].", layer) for i, layer in enumerate(model.layers)), ("loss.", model.loss)]
     for where, part in parts:

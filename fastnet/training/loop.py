@@ -55,7 +55,7 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Fi
         if name == "mixed":
             return Mixed(model, x, t, options)
         return Engine(model, x, t, options.batch_size, options.momentum, options.weight_decay, options.optimizer, name,
-                      net, **shared)
+                      net, nesterov=options.nesterov, **shared)
     except MemoryError:
         if name != "gram":
             raise

@@ -154,7 +154,7 @@ class Mixed:
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions) -> None:
         self.model, self.x, self.t, self.options = model, x, t, options
         self.dtype, self.batch_size = np.dtype(model.dtype), min(options.batch_size, len(x))
-        self.optimizer = optimizer_of(options.optimizer, options.momentum)
+        self.optimizer = optimizer_of(options.optimizer, options.momentum, options.nesterov)
         self.own = [i for i, layer in enumerate(model.layers) if not any(i in part for part in segments(model))]
         self.descent = Descent(_Own(model, self.own), options)
         self.steps = 0

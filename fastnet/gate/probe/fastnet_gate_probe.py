@@ -23,6 +23,7 @@ _SLICE = 0.005  # seconds that a process computes before it is the next one's tu
 _names: list[str] = []
 _failed: dict[str, str] = {}
 _skipped: dict[str, str] = {}
+_called: dict[str, str] = {}  # what a test is called by the gate: the same in every process
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -35,6 +36,7 @@ def pytest_benchmark_generate_machine_info():
 def pytest_benchmark_update_json(config, benchmarks, output_json):
     """Add the mean of the fastest three quarters of the samples, and leave the samples out."""
     for benchmark in output_json["benchmarks"]:
+        benchmark["fullname"] = _name(benchmark["fullname"])
         data = sorted(benchmark["stats"].pop("data", ()))
         if data:
             kept = data[:len(data) - len(data) // 4]
@@ -44,26 +46,25 @@ def pytest_benchmark_update_json(config, benchmarks, output_json):
 # --- which benchmarks there are, and what became of them ------------------------------------------------------------
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_itemcollected(item):
-    """Make names the same in every process: without addresses of objects, and without the worktree's path."""
-    item._nodeid = re.sub(r"0x[0-9a-fA-F]{5,}", "0x", item.nodeid.replace(_TREE, "") if _TREE else item.nodeid)
-
-
 @pytest.hookimpl(hookwrapper=True)
 def pytest_collection_modifyitems(config, items):
-    seen: dict[str, int] = {}
+    seen = {}
     for item in items:
-        seen[item.nodeid] = seen.get(item.nodeid, 0) + 1
-        if seen[item.nodeid] > 1:
-            item._nodeid = f"{item.nodeid}#{seen[item.nodeid]}"
+        name = re.sub(r"0x[0-9a-fA-F]{5,}", "0x", item.nodeid.replace(_TREE, "") if _TREE else item.nodeid)
+        seen[name] = seen.get(name, 0) + 1
+        _called[item.nodeid] = name if seen[name] == 1 else f"{name}#{seen[name]}"
         if _only_marked(item):
             item.fixturenames.append("benchmark")
     yield
     file = os.environ.get("FASTNET_GATE_ONLY")
     if file:
         wanted = set(json.loads(Path(file).read_text(encoding="utf-8")))
-        items[:] = [item for item in items if item.nodeid in wanted]
+        items[:] = [item for item in items if _name(item.nodeid) in wanted]
+
+
+def _name(nodeid):
+    """Without addresses of objects, and without the worktree's path."""
+    return _called.get(nodeid, nodeid)
 
 
 def _only_marked(item):
@@ -84,19 +85,19 @@ def pytest_pyfunc_call(pyfuncitem):
 
 
 def pytest_collection_finish(session):
-    _names.extend(item.nodeid for item in session.items if "benchmark" in getattr(item, "fixturenames", ()))
+    _names.extend(_name(item.nodeid) for item in session.items if "benchmark" in getattr(item, "fixturenames", ()))
 
 
 def pytest_collectreport(report):
     if report.failed:
-        _failed[report.nodeid] = _last_line(report.longrepr)
+        _failed[_name(report.nodeid)] = _last_line(report.longrepr)
 
 
 def pytest_runtest_logreport(report):
     if report.failed:
-        _failed[report.nodeid] = _last_line(report.longrepr)
+        _failed[_name(report.nodeid)] = _last_line(report.longrepr)
     elif report.skipped and isinstance(report.longrepr, tuple):
-        _skipped[report.nodeid] = report.longrepr[2]
+        _skipped[_name(report.nodeid)] = report.longrepr[2]
 
 
 def _last_line(longrepr):

@@ -9,8 +9,7 @@ from fastnet.sweep.choice.errors import Errors, as_normal, errors, normal_quanti
 from fastnet.sweep.choice.table import Candidate, Table
 
 CONFIDENCE = 0.95
-_DRAWS = 1000
-_SPREAD = 2.0  # times the error of means: of a choice by other seeds, beside means that are uncertain themselves
+_DRAWS = 200
 
 
 def best_of(table: Table, columns: np.ndarray) -> int:
@@ -69,24 +68,27 @@ def equal_to_best(table: Table) -> set[Candidate]:
 def instability(table: Table, columns: np.ndarray) -> float:
     """How often as many other seeds would choose another candidate, on the same held-out samples; nan for one seed.
 
-    The means that other seeds give differ from the true ones by as much as these do, and these are all that is known of the
-    true ones. So means are drawn around these, twice as far as their error, and by Student's t, since a few seeds are a poor
-    guess of their own scatter. (A bootstrap of the seeds sees less than half of this.) The factor was calibrated
-    with bench/studies/sweep_choice.py.
+    It is the mean of two guesses. How often two halves of the seeds choose differently is too large, as each has half of the
+    seeds. How often draws choose differently whose means are these, with the error of a difference of two such means, is too
+    small, as these means are themselves spread by chance. bench/studies/sweep_choice.py compares the mean with the truth.
+    (A bootstrap of the seeds sees less than half of it.)
     """
     rows = np.flatnonzero(table.whole)
-    by_seed = table.cells(rows, columns).mean(2)
+    by_seed = table.cells(rows, columns).mean(2, dtype=np.float64)
     if by_seed.shape[1] < 2:
         by_seed = table.values[rows][:, columns]  # a single seed: its folds
-    k, seeds = by_seed.shape
-    if seeds < 2 or k < 2:
+    seeds = by_seed.shape[1]
+    if seeds < 2:
         return math.nan
     mean = by_seed.mean(1)
-    mine = _middle(table, rows, mean)
     rng = np.random.default_rng(0)
     scatter = (by_seed - mean[:, None]) / math.sqrt(seeds * (seeds - 1))
-    t = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, (_DRAWS, 1)))
-    draws = mean + _SPREAD * t * (rng.normal(size=(_DRAWS, seeds)) @ scatter.T)
-    order = draws >= draws.max(1, keepdims=True) - 1e-12
-    return float(np.mean([not line[mine] or (line.sum() > 1 and _middle(table, rows, np.where(line, 1.0, 0.0)) != mine)
-                          for line in order]))
+    t = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, (_DRAWS, 1)))  # a few seeds are a poor guess of their own scatter
+    draws = mean + math.sqrt(2) * t * (rng.normal(size=(_DRAWS, seeds)) @ scatter.T)
+    mine = _middle(table, rows, mean)
+    drawn = np.mean([_middle(table, rows, draw) != mine for draw in draws])
+    half = seeds // 2
+    orders = [rng.permutation(seeds) for _ in range(_DRAWS)]
+    halves = np.mean([_middle(table, rows, by_seed[:, order[:half]].mean(1))
+                      != _middle(table, rows, by_seed[:, order[half:2 * half]].mean(1)) for order in orders])
+    return float(drawn + halves) / 2

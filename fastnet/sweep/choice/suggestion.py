@@ -14,6 +14,7 @@ from fastnet.sweep.choice.ranking import CONFIDENCE, best_of, instability, tied
 from fastnet.sweep.choice.table import Candidate, Table
 from fastnet.sweep.spec import Setting
 
+_FEASIBLE = 100_000  # trials a rate
 _MEMORISED = 0.8  # times a constant prediction's training loss: below, the training data were learned
 
 
@@ -44,7 +45,7 @@ class Suggestion(float):
         Whether there were enough trials to tell: the rates in `equals` differ by no more than 0.01 in accuracy, or by 1% of
         a loss.
     needed : int or None
-        About how many trials a rate would be enough; None if no number of seeds is, or it can't be said from a single one.
+        About how many trials a rate would be enough; None if no feasible number is, or it can't be said from a single one.
     edge : str
         ``"smallest"`` or ``"largest"`` if it is at an edge of the rates, so that the best may lie beyond; else empty.
     """
@@ -196,15 +197,15 @@ def _enough(table: Table, columns: np.ndarray, equal: np.ndarray, found: Errors,
     allowed = (within / normal_quantile(p)) ** 2  # with many seeds
     if samples[worst] >= allowed:
         return False, None
-    return False, max(len(columns) + 1, math.ceil(len(columns) * (variance[worst] - samples[worst])
-                                                  / (allowed - samples[worst])))
+    needed = len(columns) * (variance[worst] - samples[worst]) / (allowed - samples[worst])
+    return False, None if needed > _FEASIBLE else max(len(columns) + 1, math.ceil(needed))
 
 
 def _advice(chosen: Suggestion) -> str:
     if chosen.trials < 2:
         return "One trial a rate cannot tell: give several seeds, or folds."
     if chosen.needed is None:
-        return "That is not enough to tell, and more seeds would not be: give more held-out samples, or folds."
+        return "That is not enough to tell, and more seeds would hardly be: give more held-out samples, or folds."
     return f"That is not enough to tell: about {chosen.needed} trials a rate would be."
 
 

@@ -7,6 +7,7 @@ from fastnet.sequential import Sequential
 from fastnet.sweep.choice.metrics import value_of
 from fastnet.sweep.choice.suggestion import Suggestion
 from fastnet.sweep.run.folds import held_out, rows_of
+from fastnet.sweep.run.shared import uses_nesterov
 from fastnet.sweep.spec import Setting, Trial
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def best_model(result: SweepResult, lr: float | None, seed: int | None, fold: in
     model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), setting.batch_size,
               engine=result.settings_engines[setting], validation=validation, shuffle=spec.shuffle,
               rng=trial.seed if spec.shuffle else None, momentum=setting.momentum, weight_decay=setting.weight_decay,
-              optimizer=setting.optimizer, progress=False)
+              optimizer=setting.optimizer, nesterov=uses_nesterov(setting), progress=False)
     return model
 
 

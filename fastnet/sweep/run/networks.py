@@ -35,7 +35,7 @@ from fastnet.sweep.store import fingerprint
 from fastnet.sweep.store.journal import open_journal
 from fastnet.sweep.store.states import Files, Memory
 from fastnet.training import labelled
-from fastnet.training.options import ENGINES, OPTIMIZERS
+from fastnet.training.options import ENGINES, OPTIMIZERS, refuse_momentum
 from fastnet.training.plan import Plan, plan
 
 _WHO = "lr_sweep"
@@ -51,7 +51,7 @@ def lr_sweep(
     shuffle: bool = False, momentum: float | Sequence[float] = 0.0, weight_decay: float | Sequence[float] = 0.0,
     schedule: str | Callable[[int], float] | Mapping[str, Any] = "constant", search: str = "grid",
     metric: str | tuple[str, str] | None = None, keep_states: bool = False, diverged_above: float = 10.0,
-    optimizer: str | Sequence[str] = "sgd", budget: float | str | None = None,
+    optimizer: str | Sequence[str] = "sgd", budget: float | str | None = None, nesterov: bool = False,
 ) -> SweepResult:
     """Train the same network with many learning rates and seeds, and other hyperparameters.
 
@@ -102,12 +102,14 @@ def lr_sweep(
     diverged_above : float
         A trial whose loss is not finite, or more than so many times that of its first batch, has diverged and stops;
         ``inf`` lets only the first count.
-    optimizer : {"sgd", "adam"} or list of these
-        As in ``fit``: every one is combined with every rate. Useful rates of Adam are some hundred times smaller. It keeps a
-        momentum of its own, so that ``momentum`` must be 0, and does not share the Gram matrix.
+    optimizer : {"sgd", "adam", "rmsprop"} or list of these
+        As in ``fit``: every one is combined with every rate. Useful rates of Adam and RMSprop are a hundred times smaller.
+        Both need ``momentum=0``, and do not share the Gram matrix.
     budget : float or str, optional
         How many epochs all trials may run together, or for how long: ``"90 s"``, ``"5 min"``, ``"2 h"``. The sweep never
         runs more; trials for which it does not suffice are left out.
+    nesterov : bool
+        As in ``fit``, for every momentum above 0.
 
     Returns
     -------
@@ -143,7 +145,7 @@ def lr_sweep(
     builders = Builders(build)
     run_search = SEARCHES[_checks.choice(_WHO, "search", search, tuple(SEARCHES))]
     spec = _spec(builders.names, lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule,
-                 search, metric, diverged_above, optimizer, budget)
+                 search, metric, diverged_above, optimizer, budget, nesterov)
     if grid.is_automatic(lrs):
         if search != "grid":
             raise ValueError(f'lr_sweep: search={search!r} needs a grid, and lrs="auto" makes its own. Use one of them.')
@@ -212,16 +214,16 @@ class Networks:
 def check(lrs: Any = "auto", epochs: Any = 20, batch_size: Any = 128, seeds: Any = 5, engine: str = "auto", folds: Any = 0,
           shuffle: Any = False, momentum: Any = 0.0, weight_decay: Any = 0.0, schedule: Any = "constant",
           search: str = "grid", metric: Any = None, diverged_above: Any = 10.0, keep_states: bool = False,
-          optimizer: Any = "sgd", budget: Any = None) -> None:
+          optimizer: Any = "sgd", budget: Any = None, nesterov: Any = False) -> None:
     """Refuse what `lr_sweep` would, as far as that can be seen without data and networks."""
     _checks.choice(_WHO, "search", search, tuple(SEARCHES))
     _spec(("",), lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule, search, metric,
-          diverged_above, optimizer, budget)
+          diverged_above, optimizer, budget, nesterov)
 
 
 def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds: Any, engine: str, folds: Any, shuffle: Any,
           momentum: Any, weight_decay: Any, schedule: Any, search: str, metric: Any, diverged_above: Any,
-          optimizer: Any, budget: Any) -> Spec:
+          optimizer: Any, budget: Any, nesterov: Any) -> Spec:
     epochs = _checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data.")
     schedules = multipliers(schedule, epochs, _WHO)
     metric_of(_WHO, metric, DEFAULTS)
@@ -232,7 +234,8 @@ def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds:
         "momentum": grid.values(_WHO, "momentum", momentum, lambda value: _checks.fraction(_WHO, "momentum", value)),
         "weight_decay": grid.values(_WHO, "weight_decay", weight_decay,
                                     lambda value: _checks.rate(_WHO, value, "weight_decay")),
-        "schedule": tuple(name for name, _ in schedules), "optimizer": _optimizers(optimizer, momentum)}
+        "schedule": tuple(name for name, _ in schedules), "optimizer": _optimizers(optimizer, momentum),
+        **({"nesterov": (True,)} if _nesterov(nesterov, momentum) else {})}
     return Spec(
         lrs=() if grid.is_automatic(lrs) else grid.checked_rates(lrs, _WHO), seeds=grid.seeds(seeds, _WHO),
         epochs=epochs, engine=_checks.choice(_WHO, "engine", engine, ("auto", *ENGINES)), shuffle=bool(shuffle),
@@ -244,10 +247,16 @@ def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds:
 def _optimizers(optimizer: Any, momentum: Any) -> tuple[str, ...]:
     several = (optimizer,) if isinstance(optimizer, str) else optimizer
     found = grid.values(_WHO, "optimizer", several, lambda value: _checks.choice(_WHO, "optimizer", value, OPTIMIZERS))
-    if "adam" in found and np.any(momentum):
-        raise ValueError(f"{_WHO}: momentum={momentum} with optimizer='adam', which keeps a momentum of its own (beta1 = "
-                         "0.9). Leave momentum out, or sweep momentum and Adam in two calls.")
+    for name in found:
+        refuse_momentum(_WHO, name, momentum)
     return found
+
+
+def _nesterov(value: Any, momentum: Any) -> bool:
+    if _checks.truth(_WHO, "nesterov", value) and not np.any(momentum):
+        raise ValueError(f"{_WHO}: nesterov=True is a kind of momentum, and there is none. Give momentum=0.9, or leave "
+                         "nesterov out.")
+    return bool(value)
 
 
 def _folds(value: Any) -> int:

@@ -89,9 +89,9 @@ def _not_slowest(session: Any, alive: list[Candidate], repeats: list[tuple[int, 
 
 
 def _best(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], count: int) -> list[Candidate]:
-    """So many of the best, and none that is worse beyond chance."""
-    equal = equal_to_best(session.result.table(repeats=repeats))
+    """So many of the best, and none that is worse beyond chance; a single seed cannot say what chance is."""
     score = _levels(session, alive, repeats, session.metric, session.spec.epochs)
+    equal = set(score) if len({seed for seed, _ in repeats}) < 2 else equal_to_best(session.result.table(repeats=repeats))
     return sorted((candidate for candidate in score if candidate in equal), key=lambda candidate: -score[candidate])[:count]
 
 
@@ -123,7 +123,7 @@ def find_rates(session: Any) -> None:
     repeats = session.spec.repeats()
     first = repeats[:math.ceil(0.4 * len(repeats))]
     wanted = {Candidate(setting, lr) for setting in session.spec.settings
-              for lr in _half_decades(_OF_ADAM if setting.optimizer == "adam" else exponents)}
+              for lr in _half_decades(exponents if setting.optimizer == "sgd" else _OF_ADAM)}
     _run_all(session, wanted, first)
     for _ in range(_EXTENSIONS):
         more = _beyond_edges(session, wanted, first)

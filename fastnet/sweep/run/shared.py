@@ -147,7 +147,13 @@ class Start:
 def fit_options(spec: Spec, setting: Setting) -> FitOptions:
     """What the trials of a setting are asked for; each has its own rates and, if rows are shuffled, generator."""
     return FitOptions(spec.epochs, lambda epoch: 0.0, setting.batch_size, engine=spec.engine, optimizer=setting.optimizer,
-                      momentum=setting.momentum, weight_decay=setting.weight_decay, shuffle=spec.shuffle)
+                      momentum=setting.momentum, weight_decay=setting.weight_decay, shuffle=spec.shuffle,
+                      nesterov=uses_nesterov(setting))
+
+
+def uses_nesterov(setting: Setting) -> bool:
+    """Whether its momentum, if it has one, is Nesterov's."""
+    return bool(dict(setting).get("nesterov") and setting.momentum)
 
 
 class _Recent:

@@ -13,7 +13,7 @@ from fastnet.sweep.record import Record, State
 from fastnet.sweep.run.shared import Part, Shared, Start, fit_options
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training.loop import epochs
-from fastnet.training.scoring import is_classes
+from fastnet.training.scoring import is_classes, loss_of
 
 _ACCURACY = metric_of("lr_sweep", "val_accuracy", ["val_accuracy"])
 
@@ -79,9 +79,12 @@ class _Run:
         self.rng = np.random.default_rng(trial.seed) if spec.shuffle else None
         validated = () if part.validation is None else ("val_loss", "val_accuracy")
         self.curves: dict[str, list[float]] = {name: [] for name in ("loss", *validated)}
-        classes = part.validation is not None and is_classes(part.validation[1])
-        self.judged = averaged_epochs(_ACCURACY, spec.epochs) if classes else 0
-        self.recent: list[np.ndarray] = []  # which held-out samples were right, in the last epochs
+        self.kept, self.judged = "val_accuracy", 0  # the curve that samples are kept of, and in how many epochs
+        if spec.metric is not None and spec.metric[0] == "val_loss" and part.validation is not None:
+            self.kept, self.judged = "val_loss", 1
+        elif part.validation is not None and is_classes(part.validation[1]):
+            self.judged = averaged_epochs(_ACCURACY, spec.epochs)
+        self.recent: list[np.ndarray] = []  # which held-out samples were right in the last epochs, or their losses
         self.limit, self.status = np.inf, "done"
         if state is not None:
             self.curves, self.limit = {name: list(curve) for name, curve in state.record.curves.items()}, state.limit
@@ -102,7 +105,7 @@ class _Run:
             losses.append(report.loss)
             if report.epoch == 0:
                 first = -(-_FIRST_SAMPLES // options.batch_size)
-                self.limit = self.spec.diverged_above * max(batch_losses[:first])  # seen with nearly the weights of the start
+                self.limit = self.spec.diverged_above * max(batch_losses[:first])
             if report.val_loss is not None and report.val_accuracy is not None:
                 self.curves["val_loss"].append(report.val_loss)
                 self.curves["val_accuracy"].append(report.val_accuracy)
@@ -110,11 +113,19 @@ class _Run:
                 self.status = "diverged"
                 return
             if self.judged and self.part.validation is not None and report.epoch >= self.spec.epochs - self.judged:
-                x, t = self.part.validation
-                self.recent = [*self.recent, engine.probabilities(x).argmax(1) == t.argmax(1)][-self.judged:]
+                self.recent = [*self.recent, _by_sample(engine, self.kept, *self.part.validation)][-self.judged:]
 
     def samples(self, status: str) -> dict[str, np.ndarray]:
-        """How often each held-out sample was right in the epochs that count."""
+        """How often each held-out sample was right in the epochs that count, or its loss."""
         if not self.recent or status != "done":
             return {}
-        return {"val_accuracy": np.asarray(np.mean(self.recent, axis=0), np.float32)}
+        return {self.kept: np.asarray(np.mean(self.recent, axis=0), np.float32)}
+
+
+def _by_sample(engine: Any, kept: str, x: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """Which samples the network has right now, or the loss of each."""
+    y = engine.probabilities(x)
+    if kept == "val_accuracy":
+        return np.asarray(y.argmax(1) == t.argmax(1))
+    loss = engine.model.loss
+    return np.array([loss_of(loss, y[i:i + 1], t[i:i + 1]) for i in range(len(t))])
