@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import importlib
+from types import SimpleNamespace
 from typing import Any
 
 # class: (module, arguments that make it, each an attribute too)
@@ -17,6 +18,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "CrossEntropyLayer": ("fastnet.cross_entropy", ()),
     "MeanSquaredErrorLayer": ("fastnet.mean_squared_error", ()),
 }
+LOSSES = {"CrossEntropyLayer", "MeanSquaredErrorLayer"}  # which stand behind the layers, and no other class does
 
 
 def describe(who: str, model: Any) -> dict[str, Any]:
@@ -42,24 +44,42 @@ def _describe_layer(who: str, name: str, layer: Any) -> dict[str, Any]:
     if type(layer).__module__ != module:
         raise TypeError(f"{who}: {name} is a {kind} of {type(layer).__module__}, and only fastnet's own layers can be "
                         f"described: {', '.join(LAYERS)}.")
+    if (kind in LOSSES) != (name == "loss"):
+        raise TypeError(f"{who}: {name} is a {kind}, which is {'a' if kind in LOSSES else 'no'} loss.")
     return {"class": kind, **{argument: getattr(layer, argument) for argument in arguments}}
 
 
-def build(description: Any) -> Any:
-    """A layer made from its description.
+def build(description: Any, loss: bool = False) -> Any:
+    """Make a layer, or a loss, from its description.
 
     Raises
     ------
     ValueError
-        If it is of no known class, or its arguments are not that class's.
+        If it is of no known class or of the wrong kind, or its arguments are not that class's.
     """
-    if not isinstance(description, dict) or description.get("class") not in LAYERS:
-        known = ", ".join(LAYERS)
-        raise ValueError(f"{description!r} describes none of {known}. It may come from a newer fastnet.")
+    made, given = _read(description, loss)
+    # the weights drawn here are replaced; a generator of their own leaves NumPy's global state alone
+    return made(**given, rng=0) if hasattr(made, "W") else made(**given)
+
+
+def parameter_shapes(description: Any) -> dict[str, tuple]:
+    """Shapes that a description asks for by the parameters' names, found without making anything of that size."""
+    made, given = _read(description, loss=False)
+    return {name: getattr(made, name).shape(SimpleNamespace(**given)) for name in ("W", "b") if hasattr(made, name)}
+
+
+def _read(description: Any, loss: bool) -> tuple[Any, dict[str, Any]]:
+    """Class and arguments of a description."""
+    known = [name for name in LAYERS if (name in LOSSES) == loss]
+    if not isinstance(description, dict) or description.get("class") not in known:
+        raise ValueError(f"{_short(description)} describes none of {', '.join(known)}. It may come from a newer fastnet.")
     module, arguments = LAYERS[description["class"]]
     given = {name: value for name, value in description.items() if name != "class"}
     if given.keys() != set(arguments):
-        raise ValueError(f"a {description['class']} takes {', '.join(arguments) or 'no arguments'}, got {given}.")
-    made = getattr(importlib.import_module(module), description["class"])
-    # the weights drawn here are replaced; a generator of their own leaves NumPy's global state alone
-    return made(**given, rng=0) if hasattr(made, "W") else made(**given)
+        raise ValueError(f"a {description['class']} takes {', '.join(arguments) or 'no arguments'}, got {_short(given)}.")
+    return getattr(importlib.import_module(module), description["class"]), given
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."

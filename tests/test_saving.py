@@ -53,8 +53,10 @@ def rewritten(path, tensors=None, **metadata):
     with safe_open(path, framework="numpy") as file:
         old = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()} if tensors is None else tensors
-    new = {**old, "sha256": saving._digest(tensors), **metadata}
-    path.write_bytes(numpy_format.save(tensors, {k: v for k, v in new.items() if v is not None}))
+    new = {key: value for key, value in {**old, **metadata}.items() if value is not None}
+    if "sha256" not in metadata:
+        new["sha256"] = saving._digest({} if new["version"] == "1" else new, tensors)
+    path.write_bytes(numpy_format.save(tensors, new))
     return path
 
 
@@ -189,7 +191,7 @@ def test_layers_that_do_not_fit_the_tensors(saved, layers, message):
 
 def test_other_metadata_are_refused(saved):
     content = saved.read_bytes()
-    for change, message in (({"version": "2"}, "format version 2"), ({"layers": "{"}, "cannot be turned into a model"),
+    for change, message in (({"version": "3"}, "format version 3"), ({"layers": "{"}, "cannot be turned into a model"),
                             ({"loss": None}, "not one that Sequential.save wrote"),
                             ({"tensors": {"0.weight": np.zeros((5, 7), np.int64)}}, "the layers ask for")):
         saved.write_bytes(content)
@@ -250,3 +252,106 @@ def test_pytorch_computes_the_same(tmp_path, rng, dtype):
         assert np.array_equal(other(torch.tensor(x)).numpy(), theirs)
     torch.nn.init.zeros_(module[0].weight)
     assert np.array_equal(model.forward(x), ours)  # the module has copies
+
+
+# --- damaged and hostile files ----------------------------------------------------------------------------------------
+
+
+def leaky():
+    return Sequential((FullLayer(3, 4, np.float32, 0), LeakyReluLayer(0.01), FullLayer(4, 2, np.float32, 1), SoftMaxLayer()),
+                      CrossEntropyLayer())
+
+
+def loads_the_same_or_is_refused(path, content, expected):
+    """What every damaged file must do: one kind of error, with the file's name, or the model as it was saved."""
+    path.write_bytes(content)
+    try:
+        model = fastnet.load(path)
+    except ValueError as error:
+        assert str(error).startswith(f"fastnet.load: {path}")
+        return False
+    assert repr(model) == repr(expected)
+    for mine, theirs in zip(model.layers, expected.layers):
+        assert not hasattr(mine, "W") or (np.array_equal(mine.W, theirs.W) and np.array_equal(mine.b, theirs.b))
+    return True
+
+
+def test_no_flipped_bit_makes_another_model(tmp_path):
+    """Every bit in FASTNET_CASES, which a night has time for; otherwise a seeded draw of them."""
+    path, model = tmp_path / "m.safetensors", leaky()
+    model.save(path)
+    content = path.read_bytes()
+    n_bits = 8 * len(content)
+    count = min(n_bits, int(os.environ.get("FASTNET_CASES", 600)))
+    for bit in np.random.default_rng(0).permutation(n_bits)[:count]:
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        loads_the_same_or_is_refused(path, flipped, model)
+    for cut in np.random.default_rng(1).permutation(len(content))[:count // 8]:
+        assert not loads_the_same_or_is_refused(path, content[:cut], model)
+    assert loads_the_same_or_is_refused(path, content, model)
+
+
+def test_a_slope_that_changed_is_refused_and_was_not_in_version_1(tmp_path):
+    path = tmp_path / "m.safetensors"
+    leaky().save(path)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"0.01", b"0.41"))
+    with pytest.raises(ValueError, match="is damaged: it does not hold what was saved"):
+        fastnet.load(path)
+
+
+def test_files_of_version_1_still_load(tmp_path, saved):
+    expected = fastnet.load(saved)
+    model = fastnet.load(rewritten(saved, version="1"))
+    assert repr(model) == repr(expected) and np.array_equal(model.layers[0].W, expected.layers[0].W)
+
+
+RELU, SOFTMAX, CROSS = ({"class": f"{name}Layer"} for name in ("Relu", "SoftMax", "CrossEntropy"))
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+@pytest.mark.parametrize("changes, message", [
+    ({"loss": RELU}, "describes none of CrossEntropyLayer, MeanSquaredErrorLayer"),
+    ({"layers": [FULL, CROSS, {"class": "FullLayer", "n_i": 5, "n_o": 3}, SOFTMAX]}, "describes none of FullLayer"),
+    ({"layers": {"class": "ReluLayer"}}, "the layers are a dict"),
+    ({"layers": [[]]}, "describes none"), ({"layers": [{"class": []}]}, "describes none"),
+    ({"layers": [{"class": "FullLayer", "n_i": 40_000, "n_o": 40_000}, RELU, {"class": "FullLayer", "n_i": 5, "n_o": 3}, SOFTMAX]},
+     r"0\.weight must have shape \(40000, 40000\), as its layer says, got \(5, 7\)"),
+    ({"layers": [{"class": "LeakyReluLayer", "slope": 10**400}]}, "the layers ask for"),
+])
+def test_other_kinds_of_models_are_refused(saved, version, changes, message):
+    changes = {key: json.dumps(value) for key, value in changes.items()}
+    with pytest.raises(ValueError, match=f"cannot be turned into a model: .*{message}"):
+        fastnet.load(rewritten(saved, version=version, **changes))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 10_000, "1e999", "NaN", "null", '"x"', ""])
+@pytest.mark.parametrize("key", ["layers", "loss"])
+def test_any_json_ends_in_one_sentence(saved, key, text):
+    with pytest.raises(ValueError, match=r"cannot be turned into a model: .+\.$"):
+        fastnet.load(rewritten(saved, **{key: text}))
+
+
+@pytest.mark.parametrize("slope", ["1e999", "NaN", "1" + 400 * "0", "-1", "true", '"1"', "[]"])
+def test_slopes_that_are_none(tmp_path, slope):
+    path = tmp_path / "m.safetensors"
+    leaky().save(path)
+    layers = json.dumps(_architecture.describe("", leaky())["layers"]).replace("0.01", slope)
+    with pytest.raises(ValueError, match="cannot be turned into a model"):
+        fastnet.load(rewritten(path, layers=layers))
+
+
+@pytest.mark.parametrize("dtype", ["F8_E4M3", "F8_E5M2", "BF16", "F16", "I8", "BOOL", "U64"])
+def test_other_dtypes_are_refused(saved, dtype):
+    size = {"F8_E4M3": 1, "F8_E5M2": 1, "I8": 1, "BOOL": 1, "BF16": 2, "F16": 2}.get(dtype, 8)
+    header = json.dumps({"__metadata__": {"format": "fastnet", "version": "1", "layers": "[]", "loss": "{}", "sha256": ""},
+                         "0.weight": {"dtype": dtype, "shape": [2], "data_offsets": [0, 2 * size]}}).encode()
+    saved.write_bytes(len(header).to_bytes(8, "little") + header + bytes(2 * size))
+    with pytest.raises(ValueError, match=r"^fastnet\.load: .*m\.safetensors"):
+        fastnet.load(saved)
+
+
+def test_a_loss_that_is_a_layer_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match="loss is a ReluLayer, which is no loss"):
+        Sequential((FullLayer(2, 2), SoftMaxLayer()), ReluLayer()).save(tmp_path / "m.safetensors")
