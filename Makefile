@@ -17,9 +17,10 @@ better: .venv/run  ## beat the course network
 test: .venv/test  ## all tests, a file at a time on each of two cores; they need no network
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-lint: .venv/test  ## style, and types of the public API
+lint: .venv/test  ## style, types of the public API, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 docs: .venv/docs  ## the documentation: docs/_build/html/index.html
 	$(BIN)/python -m sphinx -W --keep-going -q -b html docs docs/_build/html

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fastnet.relu import ReluLayer
     from fastnet.saving import load
     from fastnet.sequential import Sequential
+    from fastnet.sigmoid import SigmoidLayer
     from fastnet.softmax import SoftMaxLayer
     from fastnet.tanh import TanhLayer
     from fastnet.training import EpochReport, Evaluation, History, Plan
@@ -55,6 +56,7 @@ __all__ = [
     "Plan",
     "ReluLayer",
     "Sequential",
+    "SigmoidLayer",
     "SoftMaxLayer",
     "TanhLayer",
     "__version__",
@@ -83,6 +85,7 @@ _MODULE_OF = {
     "MeanSquaredErrorLayer": "fastnet.mean_squared_error",
     "ReluLayer": "fastnet.relu",
     "Sequential": "fastnet.sequential",
+    "SigmoidLayer": "fastnet.sigmoid",
     "SoftMaxLayer": "fastnet.softmax",
     "TanhLayer": "fastnet.tanh",
     "get_default_dtype": "fastnet._dtypes",

@@ -14,6 +14,7 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ReluLayer": ("fastnet.relu", ()),
     "LeakyReluLayer": ("fastnet.leaky_relu", ("slope",)),
     "TanhLayer": ("fastnet.tanh", ()),
+    "SigmoidLayer": ("fastnet.sigmoid", ()),
     "SoftMaxLayer": ("fastnet.softmax", ()),
     "CrossEntropyLayer": ("fastnet.cross_entropy", ()),
     "MeanSquaredErrorLayer": ("fastnet.mean_squared_error", ()),

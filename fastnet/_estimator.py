@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnet import ReluLayer, TanhLayer
+from fastnet import ReluLayer, SigmoidLayer, TanhLayer
 
-ACTIVATIONS: dict[str, Callable[[], Any] | None] = {"relu": ReluLayer, "tanh": TanhLayer, "identity": None}
+ACTIVATIONS: dict[str, Callable[[], Any] | None] = {"relu": ReluLayer, "tanh": TanhLayer, "logistic": SigmoidLayer,
+                                                  "identity": None}
 
 
 class Order(np.random.RandomState):
@@ -41,12 +42,16 @@ class Stopper:
         Training samples.
     layers : list of FullLayer
         Whose parameters in the best epoch are kept in `best`; empty without early stopping.
+    rate : float
+        The learning rate to start with.
+    waited : int
+        Epochs without an improvement before this call.
     """
 
-    def __init__(self, record: Any, n: int, layers: list[Any]) -> None:
+    def __init__(self, record: Any, n: int, layers: list[Any], rate: float, waited: int) -> None:
         self.record, self.n, self.layers = record, n, layers
-        self.current = float(record.learning_rate_init)
-        self.epochs = self.waited = 0
+        self.current, self.waited = rate, waited
+        self.epochs = 0
         self.best: list[tuple[np.ndarray, np.ndarray]] = []
         self.stopped = False
 
@@ -105,8 +110,6 @@ def check_parameters(e: Any) -> None:
         ("max_iter", _whole(e.max_iter), whole),
         ("tol", e.tol == np.inf or (_real(e.tol) and e.tol >= 0), at_least_0),
         ("momentum", _real(e.momentum) and 0 <= e.momentum < 1, "at least 0 and below 1"),
-        ("nesterovs_momentum", not e.nesterovs_momentum or e.momentum == 0 or e.solver == "adam",
-         "False unless momentum is 0: it is missing"),
         ("validation_fraction", _real(e.validation_fraction) and 0 < e.validation_fraction < 1, "above 0 and below 1"),
         ("beta_1", e.beta_1 == 0.9, "0.9: others are not available"),
         ("beta_2", e.beta_2 == 0.999, "0.999: others are not available"),

@@ -13,7 +13,7 @@ import numpy as np
 from fastnet._peak import Rate, measure
 from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
-from fastnet.kernels._cache import cache_info
+from fastnet.kernels._cache import DIGEST, UNREADABLE, cache_info
 from fastnet.kernels._system import available_cores
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.simd import MR, NV, TARGET, VECTOR_BITS
@@ -101,7 +101,9 @@ def advice(measured: list[tuple[Rate, list[Product]]]) -> list[str]:
     """What is odd about this machine, and what to do about it; `measured` has a peak and products for each dtype."""
     found = []
     cache = cache_info()
-    if cache.folder is None:
+    if DIGEST is None:
+        found.append(f"Compiled kernels are not kept: {UNREADABLE}")
+    elif cache.folder is None:
         found.append("Compiled kernels are not kept, so that every start takes many seconds: set FASTNET_CACHE_DIR to a "
                      "folder that can be written.")
     elif cache.kernels == 0:

@@ -128,14 +128,15 @@ def _declare_cache(commands: Any) -> None:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    from fastnet.kernels._cache import cache_info, clear_cache
+    from fastnet.kernels._cache import DIGEST, UNREADABLE, cache_info, clear_cache
 
     if arguments.clear:
         print(f"Removed the compiled kernels of {clear_cache()} versions.")
         return 0
     info = cache_info()
     if info.folder is None:
-        print("No folder for compiled kernels can be written. Set FASTNET_CACHE_DIR to a folder of yours.")
+        print("No folder for compiled kernels can be written. Set FASTNET_CACHE_DIR to a folder of yours." if DIGEST
+              else f"No kernels are kept: {UNREADABLE}")
         return 1
     print(f"{info.folder}\n{info.kernels} compiled functions, {info.size / 1e6:.1f} MB; {info.others} other versions "
           "beside it. Empty it with: fastnet cache --clear")

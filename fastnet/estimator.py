@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import CrossEntropyLayer, FullLayer, Sequential, SoftMaxLayer, one_hot
+from fastnet import FullLayer, Sequential, one_hot, training
+from fastnet._one_thread import one_thread
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -22,7 +23,8 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
-    from fastnet._estimator import ACTIVATIONS, Order, Stopper, check_parameters
+    from fastnet._estimator import Order, Stopper, check_parameters
+    from fastnet._estimator_weights import Weights, network
 except ImportError as error:
     raise ImportError("fastnet.estimator needs scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6'.") from error
 
@@ -36,7 +38,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     ----------
     hidden_layer_sizes : int or sequence of int
         Number of units in each hidden layer.
-    activation : {"relu", "tanh", "identity"}
+    activation : {"relu", "tanh", "logistic", "identity"}
         What follows each hidden layer.
     solver : {"adam", "sgd"}
         What updates the weights: Adam (Kingma and Ba 2015), or stochastic gradient descent.
@@ -62,13 +64,12 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     verbose : bool
         Print the loss of every epoch.
     warm_start : bool
-        Let ``fit`` go on from the weights of the last fit.
+        Let ``fit`` go on from the weights of the last fit, with its velocities or moments. The classes must be the same.
     momentum : float
         Momentum of ``"sgd"``, from 0 to below 1; ``"adam"`` ignores it. With a changing rate, what has gathered counts at
         the new rate.
     nesterovs_momentum : bool
-        Must be False for ``"sgd"`` unless `momentum` is 0: Nesterov's momentum is not available. (scikit-learn's default
-        is True.)
+        Use Nesterov's momentum. ``"adam"`` ignores it.
     early_stopping : bool
         Hold out part of the data, stop when their accuracy no longer improves, and keep the weights of the best epoch.
     validation_fraction : float
@@ -85,7 +86,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     model_ : Sequential
         The network. ``predict_proba`` is its own.
     coefs_, intercepts_ : list of ndarray
-        Weights, shape (n_in, n_out), and biases, shape (n_out,), of every layer.
+        Weights, shape (n_in, n_out), and biases, shape (n_out,), of every layer. Both may be changed: the arrays in place,
+        the items of the lists, and the lists themselves, also those of an estimator that has `classes_` and was not fitted.
     loss_, best_loss_ : float
         Loss of the last epoch, and the least; `best_loss_` is None with `early_stopping`.
     loss_curve_ : list of float
@@ -108,8 +110,10 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     - Two classes are two softmax outputs, not one logistic one.
     - Adam's epsilon is added after the correction of the first steps, as in the paper: losses differ by some 1e-5.
     - A last, smaller mini-batch weighs as much as the others in `loss_curve_`, and has the same penalty.
-    - ``partial_fit`` starts each time with a velocity, or with moments, of 0.
-    - Several labels per sample, sparse X, sample weights, ``"lbfgs"`` and ``"logistic"`` are not available.
+    - With `warm_start`, velocities and moments go on as in ``partial_fit``; scikit-learn starts them from 0.
+    - One estimator serves one thread at a time: predictions wait for each other, and a call during another thread's ``fit``
+      raises RuntimeError.
+    - Several labels per sample, sparse X, sample weights and ``"lbfgs"`` are not available.
 
     Examples
     --------
@@ -125,7 +129,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self, hidden_layer_sizes: Any = (100,), activation: str = "relu", *, solver: str = "adam", alpha: float = 0.0001,
         batch_size: int | str = "auto", learning_rate: str = "constant", learning_rate_init: float = 0.001,
         power_t: float = 0.5, max_iter: int = 200, shuffle: bool = True, random_state: Any = None, tol: float = 1e-4,
-        verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = False,
+        verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = True,
         early_stopping: bool = False, validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999,
         epsilon: float = 1e-8, n_iter_no_change: int = 10,
     ) -> None:
@@ -152,6 +156,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
 
+    @one_thread(long=True)
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> MLPClassifier:
         """Train the network.
 
@@ -167,12 +172,16 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             Itself.
         """
         check_parameters(self)
-        again = self.warm_start and hasattr(self, "model_")
-        x, numbers = self._validated(X, y, None, reset=not again)
+        again = self.warm_start and self.__sklearn_is_fitted__()
+        x, numbers = self._validated(X, y, None, reset=not again, all_classes=again)
         state = check_random_state(self.random_state)
         if not again:
             self._start(x, state)
-        elif self.early_stopping != (self.validation_scores_ is not None):
+        else:
+            self._check_sizes()
+            self._go_on()
+            self._rates = None
+        if again and self.early_stopping != (self.validation_scores_ is not None):
             self._start_record()  # it stops by another measure than before
         held_out = None
         if self.early_stopping:
@@ -189,8 +198,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
                           ConvergenceWarning, stacklevel=2)
         return self
 
+    @one_thread(long=True)
     def partial_fit(self, X: npt.ArrayLike, y: npt.ArrayLike, classes: npt.ArrayLike | None = None) -> MLPClassifier:
-        """Go through some data once, from the weights there are.
+        """Go through some data once, from where the last call ended: its weights, velocities or moments, and rate.
 
         Parameters
         ----------
@@ -207,13 +217,14 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         check_parameters(self)
         if self.early_stopping:
             raise ValueError("MLPClassifier.partial_fit: early_stopping must be False; one pass has nothing to stop.")
-        first = not hasattr(self, "model_")
+        first = not self.__sklearn_is_fitted__()
         if first and classes is None:
             raise ValueError("MLPClassifier.partial_fit: classes must be passed on the first call to partial_fit.")
         x, numbers = self._validated(X, y, classes, reset=first)
         state = check_random_state(self.random_state)
         if first:
             self._start(x, state)
+        self._go_on()
         self._train(x, numbers, state, 1, None)
         return self
 
@@ -231,6 +242,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         p = self.predict_proba(X)
         return self.classes_[p.argmax(axis=1)]
 
+    @one_thread()
     def predict_proba(self, X: npt.ArrayLike) -> np.ndarray:
         """Return the probability of each class, in the order of `classes_`.
 
@@ -262,20 +274,53 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     @property
     def coefs_(self) -> list[np.ndarray]:
         """Weights of every layer, shape (n_in, n_out)."""
-        return [layer.W.T for layer in self._full_layers()]
+        return self._list("coefs")
+
+    @coefs_.setter
+    def coefs_(self, arrays: Any) -> None:
+        self._lists().coefs = arrays if isinstance(arrays, list) else list(arrays)
 
     @property
     def intercepts_(self) -> list[np.ndarray]:
         """Biases of every layer, shape (n_out,)."""
-        return [layer.b.reshape(-1) for layer in self._full_layers()]
+        return self._list("intercepts")
+
+    @intercepts_.setter
+    def intercepts_(self, arrays: Any) -> None:
+        self._lists().intercepts = arrays if isinstance(arrays, list) else list(arrays)
+
+    @property
+    def model_(self) -> Sequential:
+        """The network, with the weights that `coefs_` and `intercepts_` hold."""
+        classes = vars(self).get("classes_")
+        return self._lists().push(self.activation, None if classes is None else len(classes))
+
+    @model_.setter
+    def model_(self, model: Sequential) -> None:
+        self._weights = Weights(self.activation, model)
+
+    def _lists(self) -> Weights:
+        if "_weights" not in vars(self):
+            self._weights = Weights()
+        return self._weights
+
+    def _list(self, name: str) -> list[np.ndarray]:
+        lists = vars(self).get("_weights", Weights())
+        lists.pull()
+        if getattr(lists, name) is None:
+            raise AttributeError("MLPClassifier has no weights yet; call fit first.")
+        return getattr(lists, name)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        lists = vars(self).get("_weights", Weights())
+        return hasattr(self, "classes_") and lists.coefs is not None and lists.intercepts is not None
 
     def _full_layers(self) -> list[FullLayer]:
-        if "model_" not in vars(self):
-            raise AttributeError("MLPClassifier has no weights yet; call fit first.")
         return [layer for layer in self.model_.layers if isinstance(layer, FullLayer)]
 
-    def _validated(self, X: Any, y: Any, classes: Any, reset: bool) -> tuple[np.ndarray, np.ndarray]:
-        """The data as arrays, labels as numbers; `classes_` follows them if this is a new start."""
+    def _validated(self, X: Any, y: Any, classes: Any, reset: bool,
+                   all_classes: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """The data as arrays, labels as numbers; `classes_` follows them if this is a new start, or they must be there."""
         X, y = validate_data(self, X, y, dtype=(np.float64, np.float32), reset=reset)
         y = column_or_1d(y, warn=True)
         check_classification_targets(y)
@@ -290,26 +335,47 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         unknown = np.setdiff1d(found, self.classes_)
         if len(unknown):
             raise ValueError(f"MLPClassifier: y holds the labels {unknown}, not among the classes {self.classes_}.")
-        return X, np.searchsorted(self.classes_, y)
+        if all_classes and len(found) < len(self.classes_):
+            raise ValueError(f"MLPClassifier.fit: warm_start goes on with the classes of the last fit, {self.classes_}, but "
+                             f"y holds {found}. Use partial_fit for a part of the classes, or warm_start=False to start "
+                             "anew.")
+        order = np.argsort(self.classes_)  # somebody may have written them
+        return X, order[np.searchsorted(self.classes_, y, sorter=order)]
 
     def _start(self, X: np.ndarray, state: np.random.RandomState) -> None:
         """A new network, with weights drawn as scikit-learn draws them."""
-        hidden = self.hidden_layer_sizes if np.iterable(self.hidden_layer_sizes) else (self.hidden_layer_sizes,)
-        sizes = (X.shape[1], *map(int, hidden), len(self.classes_))
-        activation = ACTIVATIONS[self.activation]
-        layers: list[Any] = []
+        sizes = (X.shape[1], *self._hidden(), len(self.classes_))
+        parameters = []
         for n_i, n_o in pairwise(sizes):
-            full = FullLayer(1, 1, X.dtype, rng=0)
-            full.n_i, full.n_o = n_i, n_o  # whose weights are drawn here, and not twice
-            bound = np.sqrt(6 / (n_i + n_o))
-            full.W = np.ascontiguousarray(state.uniform(-bound, bound, (n_i, n_o)).T.astype(X.dtype))
-            full.b = state.uniform(-bound, bound, n_o).astype(X.dtype)
-            layers += [full] if activation is None else [full, activation()]
-        self.model_ = Sequential((*(layers if activation is None else layers[:-1]), SoftMaxLayer()), CrossEntropyLayer())
+            bound = np.sqrt((2 if self.activation == "logistic" else 6) / (n_i + n_o))
+            W = np.ascontiguousarray(state.uniform(-bound, bound, (n_i, n_o)).T.astype(X.dtype))
+            parameters.append((W, state.uniform(-bound, bound, n_o).astype(X.dtype)))
+        self.model_ = network(sizes, self.activation, X.dtype, parameters)
         self.n_layers_, self.n_outputs_, self.out_activation_ = len(sizes), sizes[-1], "softmax"
+        self._optimizer, self._waited, self._rates = training.OptimizerState(), 0, None
         self.t_ = 0
         self.loss_curve_: list[float] = []
         self._start_record()
+
+    def _hidden(self) -> tuple[int, ...]:
+        hidden = self.hidden_layer_sizes
+        return tuple(map(int, hidden if np.iterable(hidden) else (hidden,)))
+
+    def _check_sizes(self) -> None:
+        """That a warm start goes on with a network of the hidden layers that are asked for."""
+        there = tuple(layer.n_o for layer in self._full_layers()[:-1])
+        if there != self._hidden():
+            raise ValueError(f"MLPClassifier.fit: warm_start goes on with hidden layers of {there} units, but "
+                             f"hidden_layer_sizes is {self.hidden_layer_sizes!r}. Use warm_start=False to start anew.")
+
+    def _go_on(self) -> None:
+        """What a fit leaves, where weights were assigned instead."""
+        if not hasattr(self, "_optimizer"):
+            self._optimizer, self._waited, self._rates = training.OptimizerState(), 0, None
+        if not hasattr(self, "best_loss_"):
+            self._start_record()
+        self.t_ = getattr(self, "t_", 0)
+        self.loss_curve_ = getattr(self, "loss_curve_", [])
 
     def _start_record(self) -> None:
         self.validation_scores_: list[float] | None = [] if self.early_stopping else None
@@ -318,13 +384,18 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
 
     def _train(self, X: np.ndarray, numbers: np.ndarray, state: np.random.RandomState, epochs: int, held_out: Any) -> None:
         batch_size = self._samples_per_step(len(X))
+        momentum = self.momentum if self.solver == "sgd" else 0.0
         kept = ("t_", "loss_curve_", "validation_scores_", "best_loss_", "best_validation_score_")
         record = SimpleNamespace(**self.get_params(), **{name: getattr(self, name) for name in kept})
-        stopper = Stopper(record, len(X), self._full_layers() if held_out is not None else [])
+        if self._rates is None or self._rates[0] != self.learning_rate_init:  # else an adaptive rate has come down
+            self._rates = self.learning_rate_init, float(self.learning_rate_init)
+        model = self.model_
+        stopper = Stopper(record, len(X), self._full_layers() if held_out is not None else [], self._rates[1], self._waited)
         try:
-            self.model_.fit(
-                X, one_hot(numbers, len(self.classes_), X.dtype), epochs, stopper.rate, batch_size, optimizer=self.solver,
-                momentum=self.momentum if self.solver == "sgd" else 0.0, weight_decay=self.alpha / batch_size,
+            training.fit(
+                model, X, one_hot(numbers, len(self.classes_), X.dtype), "MLPClassifier.fit", epochs=epochs, lr=stopper.rate,
+                batch_size=batch_size, optimizer=self.solver, state=self._optimizer, momentum=momentum,
+                nesterov=bool(self.nesterovs_momentum and momentum), weight_decay=self.alpha / batch_size,
                 shuffle=self.shuffle, rng=Order(state), validation=held_out, callbacks=stopper, progress=False,
                 on_divergence="raise")
         except FloatingPointError as error:
@@ -336,7 +407,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         for name in kept:
             setattr(self, name, getattr(record, name))
         self.n_iter_, self.loss_ = stopper.epochs, self.loss_curve_[-1]
-        self._stopped = stopper.stopped
+        self._stopped, self._waited = stopper.stopped, stopper.waited
+        self._rates = self.learning_rate_init, stopper.current
         if stopper.best:
             for layer, (W, b) in zip(self._full_layers(), stopper.best):
                 layer.W, layer.b = W, b

@@ -158,7 +158,13 @@ def input_shape(layer: Any) -> Shape | None:
 
 def learned(layer: Any) -> dict[str, Any]:
     """The parameters of a layer of fastnet's, or of a subclass: their `FloatArray` by their name. Empty for any other."""
-    return {name: kept for klass in reversed(type(layer).__mro__) for name, kept in vars(klass).items()
+    klass: type = type(layer)
+    return _learned(klass)
+
+
+@functools.cache
+def _learned(klass: type) -> dict[str, Any]:
+    return {name: kept for base in reversed(klass.__mro__) for name, kept in vars(base).items()
             if not getattr(kept, "optional", True)}
 
 
@@ -216,6 +222,11 @@ def known(klass: _Class) -> _Class:
     if hasattr(klass, "update_param") and hasattr(klass, "update_params"):
         _UPDATES[klass] = klass.update_params
     return klass
+
+
+def known_class(subject: Any) -> type:
+    """The class of fastnet's that an object's class is, or derives from; its own class if there is none."""
+    return next((klass for klass in type(subject).__mro__ if klass in _DEFINITIONS), type(subject))
 
 
 def definition(klass: type) -> dict[str, Any]:

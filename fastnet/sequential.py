@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastnet import _checks, _dtypes, _editions, training
+from fastnet._one_thread import OneThread, one_thread
 from fastnet._state import checkpoint, roll_back
 from fastnet.layer import (
     Shape,
@@ -22,7 +23,7 @@ from fastnet.layer import (
     shielded,
     updater,
 )
-from fastnet.training import EpochReport, Evaluation, History, Plan, on_batch, scoring
+from fastnet.training import EpochReport, Evaluation, History, OptimizerState, Plan, on_batch, scoring
 
 
 @known
@@ -44,6 +45,8 @@ class Sequential:
         As given.
     history : History or None
         The record of the last ``fit``.
+    optimizer_state : OptimizerState or None
+        The velocities, or Adam's moments, that the last ``partial_fit`` left. With None, the next one starts from 0.
 
     Examples
     --------
@@ -62,6 +65,8 @@ class Sequential:
         self.layers = _checks.layers("Sequential", layers)
         self.loss = _checks.loss("Sequential", loss)
         self.history: History | None = None
+        self.optimizer_state: OptimizerState | None = None
+        self._in_use = OneThread()
         self.output_width()
 
     @property
@@ -121,6 +126,7 @@ class Sequential:
             source = i if shape is not before else source
         return shapes
 
+    @one_thread()
     def forward(self, x: npt.ArrayLike, target: npt.ArrayLike | None = None) -> Any:
         """Pass x through all layers, and through the loss if there is a target.
 
@@ -148,6 +154,7 @@ class Sequential:
                 self.output_width()  # says which layers do not fit each other, if that is why
             raise
 
+    @one_thread()
     def backward(self) -> np.ndarray:
         """Pass the gradient of the loss back through all layers, which keep the gradients of their parameters.
 
@@ -167,6 +174,7 @@ class Sequential:
             roll_back(before)
             raise
 
+    @one_thread()
     def update_param(self, lr: float) -> None:
         """Let every layer that learns step against its gradients.
 
@@ -190,6 +198,7 @@ class Sequential:
         """The chapter's other name of ``update_param``."""
         self.update_param(lr)
 
+    @one_thread()
     def train_on_batch(self, x: npt.ArrayLike, t: npt.ArrayLike, lr: float) -> float:
         """Take one step of gradient descent: forward, backward and update, in one compiled call where that is possible.
 
@@ -215,6 +224,7 @@ class Sequential:
         """
         return on_batch.train_on_batch(self, x, t, lr)
 
+    @one_thread()
     def test_on_batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
         """Compute the loss of a batch; neither the parameters nor what the layers remember change.
 
@@ -229,13 +239,14 @@ class Sequential:
         """
         return on_batch.test_on_batch(self, x, t)
 
+    @one_thread(long=True)
     @_editions.every_form
     def fit(
         self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, lr: Any = 0.1, batch_size: int = 128, *,
         engine: str = "auto", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
         rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
         callbacks: Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]] = (),
-        progress: bool | None = None, on_divergence: str = "stop", optimizer: str = "sgd",
+        progress: bool | None = None, on_divergence: str = "stop", optimizer: str = "sgd", nesterov: bool = False,
     ) -> np.ndarray:
         """Train with stochastic gradient descent.
 
@@ -262,7 +273,8 @@ class Sequential:
         rng : numpy.random.Generator or int, optional
             By default NumPy's global state decides, as it does for the weights.
         momentum : float
-            V = momentum V + gradient, W -= lr V; the velocity V starts at 0 in every fit. A layer of your own finds V in
+            V = momentum V + gradient, W -= lr V; the velocity V starts at 0 in every fit, and goes on from call to call of
+            :meth:`partial_fit`. A layer of your own finds V in
             the place of its gradient when it is updated. Parameters whose gradient cannot be found are trained without,
             and a warning names them: see :class:`fastnet.layer.Layer`.
         weight_decay : float
@@ -279,9 +291,12 @@ class Sequential:
             Show a progress bar. By default if the error stream is a terminal.
         on_divergence : {"stop", "raise", "ignore"}
             What to do when a loss is no longer finite: end with a warning, raise FloatingPointError, or go on.
-        optimizer : {"sgd", "adam"}
-            Stochastic gradient descent, or Adam (Kingma & Ba 2015) with beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8. Its
-            usual rate is 0.001. Weight decay is added to the gradient in both.
+        optimizer : {"sgd", "adam", "rmsprop"}
+            Stochastic gradient descent; Adam (Kingma & Ba 2015) with beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8; or RMSprop
+            (Tieleman & Hinton 2012), v = 0.99 v + 0.01 gradient^2, W -= lr gradient / (sqrt(v) + 1e-8). The usual rate of
+            both is 0.001. Weight decay is added to the gradient in all of them.
+        nesterov : bool
+            Use Nesterov's momentum (Sutskever et al. 2013): W -= lr (gradient + momentum V).
 
         Returns
         -------
@@ -306,33 +321,46 @@ class Sequential:
         return training.fit(
             self, x, y, epochs=epochs, lr=lr, batch_size=batch_size, engine=engine, optimizer=optimizer,
             validation=validation, shuffle=shuffle, rng=rng, momentum=momentum, weight_decay=weight_decay,
-            early_stop=early_stop, callbacks=callbacks, progress=progress, on_divergence=on_divergence)
+            early_stop=early_stop, callbacks=callbacks, progress=progress, on_divergence=on_divergence, nesterov=nesterov)
 
-    def partial_fit(self, x: npt.ArrayLike, y: npt.ArrayLike, lr: float, batch_size: int = 128) -> float:
-        """Go through some data once.
+    @one_thread(long=True)
+    def partial_fit(
+        self, x: npt.ArrayLike, y: npt.ArrayLike, lr: float, batch_size: int = 128, *, momentum: float = 0.0,
+        weight_decay: float = 0.0, optimizer: str = "sgd", shuffle: bool = False, rng: Any = None,
+    ) -> float:
+        """Go through some data once, from where the last call ended.
+
+        A loop of calls takes the same steps as one :meth:`fit` of as many epochs: the model keeps the velocities of
+        momentum, or Adam's moments and its count of steps, in `optimizer_state`. In contrast, each ``fit`` starts from 0.
 
         Parameters
         ----------
-        x, y, lr, batch_size
-            As in :meth:`fit`.
+        x, y, lr, batch_size, momentum, weight_decay, optimizer, shuffle, rng
+            As in :meth:`fit`. To shuffle, pass the same generator to all calls: a seed gives each call the same order.
 
         Returns
         -------
         float
             The mean of the batches' losses.
+
+        Notes
+        -----
+        The velocities start from 0 again after a ``fit``, for another optimiser, and where a layer or the shape of its
+        parameters has changed. ``model.optimizer_state = None`` does the same.
         """
-        return float(self.fit(x, y, 1, lr, batch_size, progress=False)[0])
+        return training.partial_fit(self, x, y, lr=lr, batch_size=batch_size, momentum=momentum, weight_decay=weight_decay,
+                                    optimizer=optimizer, shuffle=shuffle, rng=rng)
 
     def explain(
         self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, batch_size: int = 128, *, engine: str = "auto",
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False, momentum: float = 0.0,
-        weight_decay: float = 0.0, optimizer: str = "sgd",
+        weight_decay: float = 0.0, optimizer: str = "sgd", nesterov: bool = False,
     ) -> Plan:
         """Estimate what each engine would take for a fit, and which one would be chosen.
 
         Parameters
         ----------
-        x, y, epochs, batch_size, engine, validation, shuffle, momentum, weight_decay, optimizer
+        x, y, epochs, batch_size, engine, validation, shuffle, momentum, weight_decay, optimizer, nesterov
             As in :meth:`fit`.
 
         Returns
@@ -353,8 +381,10 @@ class Sequential:
         ===========  ==============================================================================================
         """
         return training.explain(self, x, y, epochs=epochs, batch_size=batch_size, engine=engine, optimizer=optimizer,
-                                validation=validation, shuffle=shuffle, momentum=momentum, weight_decay=weight_decay)
+                                validation=validation, shuffle=shuffle, momentum=momentum, weight_decay=weight_decay,
+                                nesterov=nesterov)
 
+    @one_thread()
     def predict(self, x: npt.ArrayLike) -> np.ndarray:
         """Return the number of the most probable class of each sample.
 
@@ -369,6 +399,7 @@ class Sequential:
         """
         return np.argmax(self._scores("Sequential.predict", x), axis=1)
 
+    @one_thread()
     def predict_proba(self, x: npt.ArrayLike) -> np.ndarray:
         """Return the probability of each class for each sample: the output of the last layer.
 
@@ -383,6 +414,7 @@ class Sequential:
         """
         return self._scores("Sequential.predict_proba", x)
 
+    @one_thread()
     def evaluate(self, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
         """Compute the loss and the accuracy on data with known labels.
 
@@ -400,6 +432,7 @@ class Sequential:
         """
         return training.evaluate(self, x, y)
 
+    @one_thread()
     def score(self, x: npt.ArrayLike, labels: npt.ArrayLike) -> float:
         """Return the accuracy on data with known labels, as scikit-learn's classifiers do.
 
@@ -435,6 +468,7 @@ class Sequential:
         """The picture of the last fit that a notebook shows; before a fit, None: it shows the layers."""
         return None if self.history is None else self.history._repr_png_()
 
+    @one_thread()
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the layers and their parameters into a safetensors file, which :func:`fastnet.load` reads.
 

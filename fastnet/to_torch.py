@@ -38,5 +38,6 @@ _MODULES: dict[str, Any] = {
     "ReluLayer": lambda nn, layer: nn.ReLU(),
     "LeakyReluLayer": lambda nn, layer: nn.LeakyReLU(layer.slope),
     "TanhLayer": lambda nn, layer: nn.Tanh(),
+    "SigmoidLayer": lambda nn, layer: nn.Sigmoid(),
     "SoftMaxLayer": lambda nn, layer: nn.Softmax(dim=1),
 }

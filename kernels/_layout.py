@@ -3,7 +3,6 @@
 Numba compiles a kernel anew for every combination of layouts and of read-only arrays. A copy of the rare odd array costs
 less than a second compiled version of each kernel, at compile time and in the cache.
 """
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -66,9 +65,6 @@ def _written(a, result):
     return (lambda a, result: None) if contiguous(a) else copied
 
 
-_compiling = threading.Lock()
-
-
 def for_dtypes(signature: Callable[[Any], tuple]) -> Callable[[Callable], Any]:
     """Decorator: compile a function for the argument types that `signature` gives for a float type, and for no others.
 
@@ -77,31 +73,17 @@ def for_dtypes(signature: Callable[[Any], tuple]) -> Callable[[Callable], Any]:
     """
 
     def decorate(function: Callable) -> Any:
-        dispatcher = jit(function)
-        dispatcher._can_compile = False
-        dispatcher.signature_for = signature
-        dispatcher.versions = None
-        return dispatcher
+        kernel = jit(function)
+        kernel._can_compile = False
+        kernel.signature_for = signature
+        return kernel
 
     return decorate
 
 
 def make_ready(entry: Any, dtype: np.dtype) -> None:
-    """Compile a function of `for_dtypes` for a dtype, unless that has been done.
-
-    A second dispatcher of the same function compiles, and hands the result over: would `entry` be allowed to compile in the
-    meantime, another thread that calls it then would have it compiled for whatever its arguments are.
-    """
-    arguments = entry.signature_for(from_dtype(dtype))
-    if arguments not in entry.overloads:
-        with _compiling:
-            if arguments in entry.overloads:
-                return  # another thread was first; a version that is there twice would make every call ambiguous
-            if entry.versions is None:
-                entry.versions = jit(entry.py_func)
-                entry.versions._cache_hits, entry.versions._cache_misses = entry._cache_hits, entry._cache_misses
-            entry.versions.compile(arguments)
-            entry.add_overload(entry.versions.overloads[arguments])
+    """Compile a function of `for_dtypes` for a dtype, unless that has been done."""
+    entry.prepare(entry.signature_for(from_dtype(dtype)))
 
 
 def elements(written: int, read: int, constants: int = 0) -> Callable[[Any], tuple]:

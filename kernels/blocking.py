@@ -11,7 +11,7 @@ C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and a
 """
 
 from fastnet.kernels._jit import jit
-from fastnet.kernels.outline import INT, MACRO_KERNEL, MATRIX, PACK_COLUMNS, PACK_COPY, TILE_LOOP, address_of, call, outlined
+from fastnet.kernels.linking import INT, separate
 from fastnet.kernels.simd import (
     MR,
     NV,
@@ -25,7 +25,7 @@ from fastnet.kernels.simd import (
     store,
     transpose,
 )
-from fastnet.kernels.structs import Mat
+from fastnet.kernels.structs import MATRIX, Mat
 from fastnet.kernels.threads import SCRATCH_BYTES, barrier, next_job
 
 KC = 256  # length of one packed run
@@ -40,17 +40,12 @@ _SMALL_BYTES = 1 << 15  # an operand that spans no more stays in the L1 cache as
 # --- inside a kernel: matrices by address, see `structs.Mat` ---------------------------------------------------------
 
 
-@jit
+@separate(lambda element: (*[MATRIX] * 3, *[INT] * 3, element, element, INT, INT))
 def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
     """C = alpha A B + beta C over one run of k, tile by tile, for any `rows` and `cols`.
 
     C and B are read and written in vectors (`Mat.vec`), A element by element; the rest as of `simd.micro_kernel`.
     """
-    call(TILE_LOOP, address_of(TILE_LOOP, alpha), (c, a, b, rows, cols, k, alpha, beta, bias, relu))
-
-
-@outlined(TILE_LOOP, lambda element: (*[MATRIX] * 3, *[INT] * 3, element, element, INT, INT))
-def _tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     a_row, a_k, b_k, b_vec, c_row, c_vec = a.row, a.col, b.row, b.vec, c.row, c.vec
@@ -102,14 +97,9 @@ def _tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
         i += high
 
 
-@jit
+@separate(lambda element: (INT, INT, MATRIX, INT, INT, element))
 def pack_copy(to, to_row, a, rows, cols, alpha):
     """to[i, j] = A[i, j] for A of any strides; `to` is an address, its rows are contiguous. The whole of packing."""
-    call(PACK_COPY, address_of(PACK_COPY, alpha), (to, to_row, a, rows, cols, alpha))
-
-
-@outlined(PACK_COPY, lambda element: (INT, INT, MATRIX, INT, INT, element))
-def _pack_copy(to, to_row, a, rows, cols, alpha):
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     i0 = 0  # rows that whole vectors or blocks have done
@@ -129,17 +119,12 @@ def _pack_copy(to, to_row, a, rows, cols, alpha):
             store(to + (i * to_row + j) * size, load(a.at + (i * a.row + j * a.col) * size, alpha))
 
 
-@jit
+@separate(lambda element: (INT, INT, MATRIX, INT, INT, element))
 def pack_columns(to, to_vec, b, k, cols, alpha):
     """Pack B (k, cols) into vector columns: element (p, j) goes to [j // LANES][p][j % LANES]; missing lanes are 0.
 
     `to` is an address, its vector columns lie `to_vec` elements apart.
     """
-    call(PACK_COLUMNS, address_of(PACK_COLUMNS, alpha), (to, to_vec, b, k, cols, alpha))
-
-
-@outlined(PACK_COLUMNS, lambda element: (INT, INT, MATRIX, INT, INT, element))
-def _pack_columns(to, to_vec, b, k, cols, alpha):
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     whole = cols // width if b.col == 1 else 0
@@ -155,19 +140,14 @@ def _pack_columns(to, to_vec, b, k, cols, alpha):
         pack_copy(column, width, Mat(b.at + j * b.col * size, b.row, b.col, 0), k, min(width, cols - j), alpha)
 
 
-@jit
-def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower=0):
+@separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 3, element, element, *[INT] * 3))
+def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower):
     """C (rows, cols) = epilogue(alpha A B + beta C) by one thread: the loops over KC, NC and MC.
 
     C lies in vector columns (rows of contiguous elements are such: `Mat.vec` is LANES). So may B, packed by
     `pack_columns`; with b.vec = 0 it is of any strides and is packed here. Bias and ReLU, see `simd.micro_kernel`, are
     applied after the last run of k. With `lower`, only blocks of MC rows up to the diagonal are computed.
     """
-    call(MACRO_KERNEL, address_of(MACRO_KERNEL, alpha), (scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower))
-
-
-@outlined(MACRO_KERNEL, lambda element: (INT, *[MATRIX] * 3, *[INT] * 3, element, element, *[INT] * 3))
-def _macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower):
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
@@ -243,7 +223,7 @@ def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k,
     macro_kernel(scratch, Mat(c + (i0 * c_row + j0 // width * c_vec) * size, c_row, 1, c_vec),
                  Mat(a + i0 * a_row * size, a_row, a_k, 0),
                  Mat(b + (j0 // width * b_vec if b_vec > 0 else j0 * b_col) * size, b_k, b_col, b_vec),
-                 i1 - i0, j1 - j0, k, alpha, beta, bias + j0 // width * c_vec * size if bias != 0 else 0, relu)
+                 i1 - i0, j1 - j0, k, alpha, beta, bias + j0 // width * c_vec * size if bias != 0 else 0, relu, 0)
 
 
 @jit

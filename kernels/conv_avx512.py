@@ -17,7 +17,7 @@ Intrinsics as of `simd`; `AVAILABLE` says whether the target has them.
 import llvmlite.ir as ir
 from fastnet.kernels._jit import jit
 from fastnet.kernels.conv_simd import BYTE, const, load_byte, store_byte, store_int
-from fastnet.kernels.outline import INT, LANES_BACK, MASKS_BACK, address_of, call, outlined
+from fastnet.kernels.linking import INT, separate
 from fastnet.kernels.simd import (
     ADDRESS,
     TARGET,
@@ -51,18 +51,12 @@ def way_back(h, c, width, wanted):
 # --- lanes of output channels ---------------------------------------------------------------------------------------
 
 
-@jit
+@separate(lambda element: (*[INT] * 13, element))
 def lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero):
     """dW, db += for one image; arguments as of `conv_image.list_back`, but dW (vectors, 9 c, LANES) lies in vector columns.
 
     Of equal maxima, the others follow as windows of their own.
     """
-    call(LANES_BACK, address_of(LANES_BACK, zero),
-         (dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero))
-
-
-@outlined(LANES_BACK, lambda element: (*[INT] * 13, element))
-def _lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero):
     width = lanes(zero)
     size = VECTOR_BYTES // width
     gradients, indices = memory, memory + _ENTRIES * VECTOR_BYTES
@@ -247,15 +241,9 @@ class Loop:
 # --- masks of places ------------------------------------------------------------------------------------------------
 
 
-@jit
+@separate(lambda element: (*[INT] * 15, element))
 def masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero):
     """dW, db and, if dx is not 0, dx += for one image; arguments as of `conv_image.list_back`. c is whole vectors."""
-    call(MASKS_BACK, address_of(MASKS_BACK, zero),
-         (dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero))
-
-
-@outlined(MASKS_BACK, lambda element: (*[INT] * 15, element))
-def _masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero):
     width = lanes(zero)
     size = VECTOR_BYTES // width
     cols = k // 2

@@ -4,10 +4,9 @@ As `conv_avx512.window_update` does for whole vectors of channels: the pixels un
 output channels go past. Here a row of a filter, three pixels of few channels, is one vector or two. Each place of a
 maximum moves the filter by a row or by a pixel: four rows, and each of them twice, are what the registers hold.
 """
-from fastnet.kernels._jit import jit
 from fastnet.kernels.conv_avx512 import places_of, walk
 from fastnet.kernels.conv_simd import const
-from fastnet.kernels.outline import FEW_BACK, INT, address_of, call, outlined
+from fastnet.kernels.linking import INT, separate
 from fastnet.kernels.simd import VECTOR_BYTES, Emit, lane_count, lanes
 from numba import types
 from numba.extending import intrinsic
@@ -15,15 +14,9 @@ from numba.extending import intrinsic
 _CHANNELS = 64  # bits of a mask
 
 
-@jit
+@separate(lambda element: (*[INT] * 12, element))
 def few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero):
     """dx += for one image; arguments as of `conv_image.list_back`. row_length is one vector or two."""
-    call(FEW_BACK, address_of(FEW_BACK, zero),
-         (dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero))
-
-
-@outlined(FEW_BACK, lambda element: (*[INT] * 12, element))
-def _few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero):
     width = lanes(zero)
     size = VECTOR_BYTES // width
     for i in range(r // 2):

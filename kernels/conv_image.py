@@ -16,7 +16,7 @@ from fastnet.kernels.blocking import pack_copy, tile_loop
 from fastnet.kernels.conv_avx512 import LANES, MASKS, lanes_back, masks_back
 from fastnet.kernels.conv_few import few_back
 from fastnet.kernels.conv_simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
-from fastnet.kernels.outline import INT, LIST_BACK, PLAIN_CONV, address_of, call, outlined
+from fastnet.kernels.linking import INT, separate
 from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
 from fastnet.kernels.structs import Mat, vector_at
 from fastnet.kernels.window_simd import add_pixels, find_places
@@ -68,15 +68,9 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
             v += wide
 
 
-@jit
+@separate(lambda element: (*[INT] * 12, element))
 def plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
     """One image's convolution, every pixel of it; arguments as of `pooled_conv`."""
-    call(PLAIN_CONV, address_of(PLAIN_CONV, zero),
-         (y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero))
-
-
-@outlined(PLAIN_CONV, lambda element: (*[INT] * 12, element))
-def _plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
     width = lanes(zero)
     size = VECTOR_BYTES // width
     vectors, run, column = (n_o + width - 1) // width, h * c, h * h * c * width
@@ -112,7 +106,7 @@ def _plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
             v += wide
 
 
-@jit
+@separate(lambda element: (*[INT] * 17, element))
 def list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
     """The way back through `pooled_conv` for one image: dW, db += and, if dx is not 0, dx +=.
 
@@ -121,12 +115,6 @@ def list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r
     outside its middle has no meaning. `memory` starts on a vector's boundary and has MEMORY bytes. Behind x, dx and dy a
     vector is read, and 64 bytes behind `bits`.
     """
-    call(LIST_BACK, address_of(LIST_BACK, zero),
-         (dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero))
-
-
-@outlined(LIST_BACK, lambda element: (*[INT] * 17, element))
-def _list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
     width = lanes(zero)
     size = VECTOR_BYTES // width
     cols, vectors = k // 2, row_length // width

@@ -11,7 +11,7 @@ the update adds them up in the order of the groups. So they do not depend on the
 row, frame around the input, frame around the output, samples of a block, a choice); of an update, the first is the way in
 which the gradient was computed, see `conv_avx512`.
 """
-from fastnet.kernels._jit import jit, op_kernel
+from fastnet.kernels._jit import jit
 from fastnet.kernels.blocking import pack_columns, pack_copy, partition
 from fastnet.kernels.conv_avx512 import LANES
 from fastnet.kernels.conv_image import (
@@ -26,6 +26,7 @@ from fastnet.kernels.conv_image import (
 )
 from fastnet.kernels.conv_simd import load_byte, store_byte
 from fastnet.kernels.conv_winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
+from fastnet.kernels.linking import op_kernel
 from fastnet.kernels.ops import descend
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
 from fastnet.kernels.structs import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at

@@ -22,7 +22,7 @@ from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels.conv_avx512 import Loop
 from fastnet.kernels.conv_image import plain_conv
 from fastnet.kernels.conv_simd import const, pool_and_clip
-from fastnet.kernels.outline import INT, WINOGRAD, address_of, call, outlined
+from fastnet.kernels.linking import INT, separate
 from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, Emit, lane_count, lanes, noinline
 from numba import types
 from numba.extending import intrinsic
@@ -95,15 +95,9 @@ def winograd_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k, c, n_o
                                   min(width, n_o - channel), relu, zero)
 
 
-@jit
+@separate(lambda element: (*[INT] * 12, element))
 def winograd_plain_conv(y, y_row, x, x_row, memory, filters, bias, r, k, c, n_o, relu, zero):
     """`conv_image.plain_conv` likewise; a last odd row or column, which are no windows, as there."""
-    call(WINOGRAD, address_of(WINOGRAD, zero),
-         (y, y_row, x, x_row, memory, filters, bias, r, k, c, n_o, relu, zero))
-
-
-@outlined(WINOGRAD, lambda element: (*[INT] * 12, element))
-def _winograd_plain_conv(y, y_row, x, x_row, memory, filters, bias, r, k, c, n_o, relu, zero):
     size = VECTOR_BYTES // lanes(zero)
     winograd_conv(y, y_row, 0, 0, x, x_row, memory, bias, r, k, c, n_o, relu, zero)
     if r % 2:

@@ -9,11 +9,11 @@ import numpy as np
 from fastnet.kernels import jobs
 from fastnet.kernels._jit import jit
 from fastnet.kernels.blocking import MC, SLAB_BYTES, pack_columns, pack_kernel, syrk_kernel
-from fastnet.kernels.jobs import BIAS_BYTES, PRODUCT, RECORD_SIZE, add_product
-from fastnet.kernels.outline import WORK, address_of
+from fastnet.kernels.jobs import BIAS_BYTES, PRODUCT, RECORD_SIZE, add_product, work_off
+from fastnet.kernels.linking import address_of
 from fastnet.kernels.simd import VECTOR_BYTES, call_kernel, cast_like, lanes, load, noinline, store
 from fastnet.kernels.structs import Mat
-from fastnet.kernels.threads import SCRATCH_BYTES, caller, least_work, run
+from fastnet.kernels.threads import SCRATCH_BYTES, caller, least_work, run, start_workers
 from numba import types
 from numba.extending import overload
 
@@ -118,7 +118,7 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     product = (_address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), place, *steps, m, n, k,
                number(alpha), number(beta), 0 if bias is None else _address(padded), int(relu))
     while not jobs.submit_product(caller(), *product):
-        jobs.prepare(c.dtype)
+        start_workers()
 
 
 def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
@@ -181,15 +181,15 @@ def _product_at(kind, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, 
                 biases, relu):
     """`product_here` by addresses, with strides in bytes: all that is compiled once, whatever the layouts.
 
-    `b_vec`, of a packed B, is in elements. The kernel is called by its address, which stands on the board. Linked into the
-    caller's code, it would be compiled anew with every function that contains a product.
+    `b_vec`, of a packed B, is in elements. The kernel is called by its address. Linked into the caller's code, it would be
+    compiled anew with every function that contains a product.
     """
     noinline()
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     if m == 0 or n == 0:
         return
-    kernel = address_of(WORK, alpha)
+    kernel = address_of(work_off, alpha)
     direct = (c_col == size or n == 1) and c_row % size == 0
     a_whole, b_whole = a_row % size == 0 and a_col % size == 0, b_row % size == 0 and b_col % size == 0
     scratch, job = np.empty(SCRATCH_BYTES + 64, np.uint8), np.zeros(1 + RECORD_SIZE, np.int64)

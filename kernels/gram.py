@@ -22,7 +22,7 @@ import numpy as np
 from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels.blocking import macro_kernel, partition
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
-from fastnet.kernels.structs import Mat, vector_at
+from fastnet.kernels.structs import NESTEROV, Mat, vector_at
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
 
@@ -62,7 +62,7 @@ def gram_first(team, op, gram, data, batch, scales, one):
                 row[j] += of_v * av[sample, j]
     macro_kernel(team.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(batch.at, batch.row, 1, 0),
                  Mat(d.ctypes.data + j0 * d.shape[1] * size, width, 1, d.shape[1] * width), n, j1 - j0, known,
-                 cast_like(-scales[D_SCALE], one), one, op.bias + j0 * size, op.relu)
+                 cast_like(-scales[D_SCALE], one), one, op.bias + j0 * size, op.relu, 0)
 
 
 @jit_exact
@@ -73,9 +73,13 @@ def gram_scales(scales, hyper):
     if momentum == 0:
         shrink = 1.0 - lr * decay
         return w_w * shrink, w_v, v_w, v_v, d_scale * shrink
+    ahead = momentum if hyper.optimizer == NESTEROV else 0.0
+    old_w, old_v = v_w, v_v
     v_w = momentum * v_w + decay * w_w
     v_v = momentum * v_v + decay * w_v
-    return w_w - lr * v_w, w_v - lr * v_v, v_w, v_v, d_scale
+    w_w -= lr * ((1 + ahead) * v_w - ahead * old_w)
+    w_v -= lr * ((1 + ahead) * v_v - ahead * old_v)
+    return w_w, w_v, v_w, v_v, d_scale
 
 
 @jit
@@ -89,6 +93,7 @@ def settled(scales):
 def gram_update(team, op, gram, data, batch, scales, hyper):
     """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. A range of the columns.
 
+    Nesterov's momentum steps by dA - decay D + momentum E, which is (1 + momentum) E - momentum (E before the step).
     Where d_scale has become so small that D had better be multiplied by it, that is done: see `settled`.
     """
     order, d, e, n = data.order, gram.d, gram.e, batch.n
@@ -100,6 +105,8 @@ def gram_update(team, op, gram, data, batch, scales, hyper):
     rescale, factor = abs(d_scale) < _LEAST_SCALE, cast_like(d_scale, lr)
     if rescale:
         d_scale = 1.0
+    nesterov = hyper.optimizer == NESTEROV
+    of_velocity = lr * (cast_like(1, lr) + momentum) if nesterov else lr
     step = cast_like(lr / d_scale if momentum == 0 else 1.0, lr)
     for v in range(partition(op.n, width, team.part, team.parts) // width, v1):
         to = d[v] if momentum == 0 else e[v]
@@ -110,7 +117,10 @@ def gram_update(team, op, gram, data, batch, scales, hyper):
         if momentum != 0:
             for i in range(d.shape[1]):
                 for lane in range(width):
-                    to[i, lane] = momentum * to[i, lane] - decay * d[v, i, lane]
+                    before = to[i, lane]
+                    to[i, lane] = momentum * before - decay * d[v, i, lane]
+                    if nesterov:
+                        d[v, i, lane] -= lr * momentum * before
         for i in range(n):
             dz = vector_at(op.b.at + (i * op.b.row + v * width) * size, width, lr)
             for lane in range(min(width, op.n - v * width)):
@@ -118,4 +128,4 @@ def gram_update(team, op, gram, data, batch, scales, hyper):
         if momentum != 0:
             for i in range(d.shape[1]):
                 for lane in range(width):
-                    d[v, i, lane] += lr * to[i, lane]
+                    d[v, i, lane] += of_velocity * to[i, lane]

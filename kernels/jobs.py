@@ -12,19 +12,7 @@ from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels._layout import for_dtypes, make_ready
 from fastnet.kernels._waiting import clock
 from fastnet.kernels.blocking import KC, gemm, partition
-from fastnet.kernels.outline import (
-    COLUMN_SUMS_OF,
-    DOTS,
-    INT,
-    STEP_OF_SGD,
-    SUMS_OF_ROWS,
-    WORK,
-    address_of,
-    call,
-    on_board,
-    outlined,
-)
-from fastnet.kernels.outline import prepare as prepare_kernel
+from fastnet.kernels.linking import INT, address_of, separate, thread_kernel
 from fastnet.kernels.simd import (
     VECTOR_BYTES,
     cast_like,
@@ -38,11 +26,9 @@ from fastnet.kernels.simd import (
 from fastnet.kernels.threads import (
     ALONE,
     JOB,
-    KERNELS,
     LEAST,
     PACE,
     SCRATCH_BYTES,
-    address_of_kernel,
     caller,
     run_compiled,
     start_workers,
@@ -146,20 +132,18 @@ def _work(thread, threads, sync, scratch, job, like):
                     j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
                 else:
                     i0, i1, j0, j1 = partition(m, 1, thread, threads), partition(m, 1, thread + 1, threads), 0, n
-                call(DOTS, address_of(DOTS, like), (c + i0 * c_row * size, c_row, a + i0 * a_row * size, a_row, b, b_col,
-                                                    i1 - i0, j0, j1, k, bias, like))
+                _dots(c + i0 * c_row * size, c_row, a + i0 * a_row * size, a_row, b, b_col, i1 - i0, j0, j1, k, bias, like)
             elif few and b_col == 1 and bias == 0:
-                call(SUMS_OF_ROWS, address_of(SUMS_OF_ROWS, like),
-                     (scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like))
+                _sums_of_rows(scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like)
             else:
                 gemm(thread, threads, sync, scratch, c, c_row, width, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k,
                      alpha, beta, bias, relu)
         elif kind == COLUMN_SUMS:
             j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
-            call(COLUMN_SUMS_OF, address_of(COLUMN_SUMS_OF, like), (c, a, a_row, a_k, m, j0, j1, like))
+            _column_sums(c, a, a_row, a_k, m, j0, j1, like)
         else:
             j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
-            call(STEP_OF_SGD, address_of(STEP_OF_SGD, like), (c, a, b, j0, j1, load(at + 8 * _ALPHA, like)))
+            _sgd(c, a, b, j0, j1, load(at + 8 * _ALPHA, like))
 
 
 @jit
@@ -168,7 +152,7 @@ def _array(address, size, like):
     return carray(pointer_at(address, like), (size,))
 
 
-@outlined(DOTS, lambda element: (*[INT] * 11, element))
+@separate(lambda element: (*[INT] * 11, element))
 def _dots(c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like):
     """Columns j0:j1 of C = A B + bias, where B.T has contiguous rows: each element is the dot product of two rows.
 
@@ -204,7 +188,7 @@ def _plus_bias(value, bias, j, like):
     return value + load(bias + j * (VECTOR_BYTES // lanes(like)), like) if bias != 0 else value
 
 
-@outlined(SUMS_OF_ROWS, lambda element: (*[INT] * 12, element))
+@separate(lambda element: (*[INT] * 12, element))
 def _sums_of_rows(scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like):
     """Columns j0:j1 of C = A B, where B has contiguous rows: they are added up as `macro_kernel` does, the same bits."""
     size = VECTOR_BYTES // lanes(like)
@@ -244,7 +228,7 @@ def _add_rows(sums, a, a_step, b, b_step, k, like):
         b += b_step
 
 
-@outlined(COLUMN_SUMS_OF, lambda element: (*[INT] * 7, element))
+@separate(lambda element: (*[INT] * 7, element))
 def _column_sums(out, a, a_row, a_col, rows, j0, j1, like):
     size = VECTOR_BYTES // lanes(like)
     sums = _array(out + j0 * size, j1 - j0, like)
@@ -261,7 +245,7 @@ def _column_sums(out, a, a_row, a_col, rows, j0, j1, like):
                 sums[j] += load(at + j * a_col * size, like)
 
 
-@outlined(STEP_OF_SGD, lambda element: (*[INT] * 5, element))
+@separate(lambda element: (*[INT] * 5, element))
 def _sgd(out, W, dW, first, last, lr):
     size = VECTOR_BYTES // lanes(lr)
     to, old = _array(out + first * size, last - first, lr), _array(W + first * size, last - first, lr)
@@ -270,14 +254,15 @@ def _sgd(out, W, dW, first, last, lr):
         to[i] = old[i] - lr * step[i]
 
 
-@jit
 def _work_f32(thread, threads, sync, scratch, job):
     _work(thread, threads, sync, scratch, job, np.float32(0))
 
 
-@jit
 def _work_f64(thread, threads, sync, scratch, job):
     _work(thread, threads, sync, scratch, job, np.float64(0))
+
+
+work_off = thread_kernel({types.float32: _work_f32, types.float64: _work_f64})
 
 
 # --- for callers with arrays ------------------------------------------------------------------------------------------
@@ -293,10 +278,7 @@ def _begin(caller):
 @jit
 def _finish(caller, work, like):
     """Have the threads work off the job, only one of them if it is too small to be divided; False if they cannot yet."""
-    board = load_int(caller - 8)
-    function = load_int(board + 8 * (KERNELS + 2 * WORK + (VECTOR_BYTES // lanes(like)) // 8))
-    if function == 0:
-        return False
+    board, function = load_int(caller - 8), address_of(work_off, like)
     if work < load_int(board + 8 * LEAST):
         return run_compiled(caller, function, caller + JOB, 1)
     until = load_int(board + 8 * ALONE)
@@ -388,15 +370,6 @@ def sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller):
     return _finish(caller, _SGD_WORK * W.size, like)
 
 
-on_board(WORK, lambda dtype: address_of_kernel(_work_f32 if dtype == np.float32 else _work_f64))
-
-
-def prepare(dtype: np.dtype) -> None:
-    """Have what jobs of a dtype need: the compiled kernel and the threads."""
-    prepare_kernel(WORK, dtype)
-    start_workers()
-
-
 def attempt(entry, dtype: np.dtype, *args) -> bool:
     """Call one of the functions above with arrays of a dtype, compiling it if need be; whether it did its work."""
     for again in (False, True):
@@ -407,5 +380,5 @@ def attempt(entry, dtype: np.dtype, *args) -> bool:
             pass
         if not again:
             make_ready(entry, dtype)
-            prepare(dtype)
+            start_workers()
     return False

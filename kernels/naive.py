@@ -100,6 +100,19 @@ def tanh_backward(dx, dy, y):
     dx[...] = dy * (1 - y * y)
 
 
+def sigmoid_forward(y, x):
+    """y = 1 / (1 + exp(-x))"""
+    (x,) = _f64(x)
+    t = np.exp(-np.abs(x))  # not exp(-x), which overflows
+    y[...] = np.where(x < 0, t, 1) / (1 + t)
+
+
+def sigmoid_backward(dx, dy, y):
+    """dx = dy y (1 - y)"""
+    dy, y = _f64(dy, y)
+    dx[...] = dy * y * (1 - y)
+
+
 def mean_squared_error_forward(x, t):
     """mean (x - t)^2"""
     x, t = _f64(x, t)

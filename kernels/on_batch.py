@@ -7,10 +7,11 @@ import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels._layout import for_dtypes
 from fastnet.kernels.gram import Gram
+from fastnet.kernels.linking import thread_kernel
 from fastnet.kernels.simd import cast_like, load, load_int, pointer_at, store, store_int
 from fastnet.kernels.step import train
 from fastnet.kernels.structs import SGD, Data, Hyperparameters, op_at, rows_at, vector_at
-from fastnet.kernels.threads import SYNC_SIZE, address_of_kernel, run_compiled
+from fastnet.kernels.threads import SYNC_SIZE, run_compiled
 from numba import carray, types
 
 # Places in the record, in int64 numbers. FUNCTION: see `kernel_for`. OPS, COUNT: the program. ORDER: address of 0, 1, 2, ...
@@ -35,19 +36,20 @@ def _work(thread, threads, sync, scratch, job, like):
           vector_at(job + 8 * LOSS, 1, 1.0))
 
 
-@jit
 def _work_f32(thread, threads, sync, scratch, job):
     _work(thread, threads, sync, scratch, job, np.float32(0))
 
 
-@jit
 def _work_f64(thread, threads, sync, scratch, job):
     _work(thread, threads, sync, scratch, job, np.float64(0))
 
 
+_step = thread_kernel({types.float32: _work_f32, types.float64: _work_f64})
+
+
 def kernel_for(dtype: np.dtype) -> int:
     """What stands at FUNCTION in a record for elements of this dtype."""
-    return address_of_kernel(_work_f32 if dtype == np.float32 else _work_f64)
+    return _step.address(dtype)
 
 
 @for_dtypes(lambda t: (types.Array(t, 2, "A", readonly=True), types.Array(t, 2, "C"), types.float64, *[types.int64] * 2))

@@ -9,7 +9,18 @@ from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels.blocking import macro_kernel, pack_columns, pack_copy, partition, tile_loop
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes, load, store
 from fastnet.kernels.softmax import softmax_rows
-from fastnet.kernels.structs import ADAM, OUTPUTS, SGD, Hyperparameters, Mat, mat, rows_at, vector_at
+from fastnet.kernels.structs import (
+    MOMENTUM,
+    NESTEROV,
+    OUTPUTS,
+    RMSPROP,
+    SGD,
+    Hyperparameters,
+    Mat,
+    mat,
+    rows_at,
+    vector_at,
+)
 
 
 @jit
@@ -40,7 +51,7 @@ def dense(scratch, op, a, i0, i1, j0, j1, one):
     c, b, v = mat(op.c), mat(op.b), j0 // width
     macro_kernel(scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
                  Mat(a.at + i0 * a.row * size, a.row, a.col, 0), Mat(b.at + v * b.vec * size, b.row, b.col, b.vec),
-                 i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu)
+                 i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu, 0)
 
 
 @jit
@@ -120,7 +131,7 @@ def _quotient(a, b):
 
 @jit
 def update(team, op, a, n, hyper):
-    """W -= lr (dA.T H + decay W) (3.11), or a step of momentum or Adam; this part's range of the outputs or the inputs.
+    """W -= lr (dA.T H + decay W) (3.11), or a step of another optimiser; this part's range of the outputs or the inputs.
 
     A (n, inputs) is H, B (n, outputs) is dA. C is W.T in vector columns; with `packed`, the copy that the way back reads,
     W in vector columns, is made anew from the same range of inputs.
@@ -142,11 +153,11 @@ def update(team, op, a, n, hyper):
     dz = Mat(op.b.at + j0 * size, op.b.row, 1, 0)
     decay = hyper.weight_decay if op.decays else one - one
     if hyper.optimizer == SGD:
-        macro_kernel(team.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0)
+        macro_kernel(team.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0, 0)
     else:
-        keep = hyper.momentum if hyper.optimizer != ADAM else one - one
+        keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
         gradient = Mat(op.aux + offset, width, 1, inputs * width)
-        macro_kernel(team.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0)
+        macro_kernel(team.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0, 0)
         for v in range((j1 - j0 + width - 1) // width):
             column = v * inputs * width * size
             descend(weights.at + column, gradient.at + column, (i1 - i0) * width, decay, hyper)
@@ -160,13 +171,18 @@ def update(team, op, a, n, hyper):
 def descend(weights, gradient, count, decay, hyper):
     """One step for `count` neighbouring parameters from what stands at `gradient`.
 
-    With momentum that is the velocity V = momentum V + dW already, but for the decay: W -= lr (V + decay W). With Adam
-    it is dW, and the moments m and v lie behind it (Kingma & Ba 2015, algorithm 1; `hyper.lr` and `hyper.epsilon` hold
-    the corrections of their bias).
+    With momentum that is the velocity V = momentum V + dW already, but for the decay: W -= lr (V + decay W). With the
+    others it is dW, which becomes g = dW + decay W, and what they keep lies behind it:
+
+    - Nesterov's momentum: V = momentum V + g, W -= lr (g + momentum V) (Sutskever et al. 2013, as PyTorch writes it).
+    - RMSprop: v = alpha v + (1 - alpha) g^2, W -= lr g / (sqrt(v) + epsilon) (Tieleman & Hinton 2012); alpha is
+      `hyper.beta2`.
+    - Adam: the moments m and v (Kingma & Ba 2015, algorithm 1); `hyper.lr` and `hyper.epsilon` hold the corrections of
+      their bias.
     """
     w, g = vector_at(weights, count, hyper.lr), vector_at(gradient, count, hyper.lr)
     lr = hyper.lr
-    if hyper.optimizer != ADAM:
+    if hyper.optimizer == SGD or hyper.optimizer == MOMENTUM:
         if decay != 0:
             for i in range(count):
                 g[i] += decay * w[i]
@@ -177,7 +193,19 @@ def descend(weights, gradient, count, decay, hyper):
     m = vector_at(gradient + hyper.moments * size, count, lr)
     v = vector_at(gradient + 2 * hyper.moments * size, count, lr)
     one = cast_like(1, lr)
-    beta1, beta2, epsilon = hyper.beta1, hyper.beta2, hyper.epsilon
+    momentum, beta1, beta2, epsilon = hyper.momentum, hyper.beta1, hyper.beta2, hyper.epsilon
+    if hyper.optimizer == NESTEROV:
+        for i in range(count):
+            slope = g[i] + decay * w[i] if decay != 0 else g[i]
+            m[i] = momentum * m[i] + slope
+            w[i] -= lr * (slope + momentum * m[i])
+        return
+    if hyper.optimizer == RMSPROP:
+        for i in range(count):
+            slope = g[i] + decay * w[i] if decay != 0 else g[i]
+            m[i] = beta2 * m[i] + (one - beta2) * slope * slope
+            w[i] -= lr * slope / (math.sqrt(m[i]) + epsilon)
+        return
     for i in range(count):
         slope = g[i] + decay * w[i] if decay != 0 else g[i]
         m[i] = beta1 * m[i] + (one - beta1) * slope
@@ -201,7 +229,7 @@ def bias_corrected(hyper, step):
 
 @jit
 def update_bias(team, op, n, hyper):
-    """b -= lr (column sums of dA) (3.10), with momentum or Adam as for the weights; a range of the units.
+    """b -= lr (column sums of dA) (3.10), or a step of another optimiser as for the weights; a range of the units.
 
     The sums are a product with a row of ones: A is the address of a single 1, and its strides are 0.
     """
@@ -214,6 +242,6 @@ def update_bias(team, op, n, hyper):
         tile_loop(Mat(bias, 0, 1, width), ones, dz, 1, j1 - j0, n, -hyper.lr, one, 0, 0)
         return
     gradient = op.aux + j0 * size
-    keep = hyper.momentum if hyper.optimizer != ADAM else one - one
+    keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
     tile_loop(Mat(gradient, 0, 1, width), ones, dz, 1, j1 - j0, n, one, keep, 0, 0)
     descend(bias, gradient, j1 - j0, one - one, hyper)

@@ -23,7 +23,6 @@ from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 ADDRESS = ir.IntType(64)
-BOARD_SYMBOL, PREPARE_SYMBOL = "fastnet_board", "fastnet_prepare"
 
 
 def _target() -> tuple[str, str, str]:
@@ -374,27 +373,6 @@ def store(typingctx, address, value):
 
 
 @intrinsic
-def board_here(typingctx):
-    """Address of the board in `threads`, by the name of a symbol: so it is right in every process that loads the code."""
-    def codegen(context, builder, signature, arguments):
-        symbol = cgutils.add_global_variable(builder.module, ir.IntType(8), BOARD_SYMBOL)
-        return builder.ptrtoint(symbol, ADDRESS)
-
-    return types.int64(), codegen
-
-
-@intrinsic
-def call_prepare(typingctx, number, size):
-    """Have Python compile a kernel for elements of so many bytes, see `outline`; may be called without the GIL."""
-    def codegen(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ADDRESS] * 2)
-        builder.call(cgutils.get_or_insert_function(builder.module, kind, PREPARE_SYMBOL), arguments)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
 def pointer_at(typingctx, address, like):
     """An address as a pointer to elements of like's type, for `numba.carray`."""
     def codegen(context, builder, signature, arguments):
@@ -491,7 +469,7 @@ def call_system(typingctx, function, a, b, c, d, e):
 
 @intrinsic
 def call_kernel(typingctx, function, thread, threads, sync, scratch, job):
-    """Call the compiled kernel at an address, see `threads.address_of_kernel`."""
+    """Call the compiled kernel at an address, see `linking.thread_kernel`."""
     def codegen(context, builder, signature, arguments):
         kind = ir.FunctionType(ir.VoidType(), [ADDRESS] * 5)
         builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])

@@ -4,9 +4,9 @@ The exponential is our own: the C library's is called for one number at a time (
 SVML is not in its wheels); the one below is plain arithmetic, which LLVM vectorises (1.0 ns, NumPy's 1.0 ns).
 """
 import numpy as np
-from fastnet.kernels._jit import jit, jit_exact, op_kernel
+from fastnet.kernels._jit import jit, jit_exact
 from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
-from fastnet.kernels.outline import INT, SOFTMAX_ROWS, address_of, call, outlined
+from fastnet.kernels.linking import INT, op_kernel, separate
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from fastnet.kernels.structs import context_at, op_at, rows_at
 from numba import types
@@ -44,10 +44,10 @@ def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
 def softmax_rows(y, x):
     """`softmax_forward` inside kernels: y and x C-contiguous."""
     one = y.dtype.type(1)
-    call(SOFTMAX_ROWS, address_of(SOFTMAX_ROWS, one), (y.ctypes.data, x.ctypes.data, x.shape[0], x.shape[1], one))
+    _softmax_rows(y.ctypes.data, x.ctypes.data, x.shape[0], x.shape[1], one)
 
 
-@outlined(SOFTMAX_ROWS, lambda element: (*[INT] * 4, element))
+@separate(lambda element: (*[INT] * 4, element))
 def _softmax_rows(y_at, x_at, n, m, one):
     # Subtract, exponentiate, divide. The middle pass runs over whole blocks, so that it is as fast on rows of 5 as on
     # rows of 1000.

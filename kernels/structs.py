@@ -9,7 +9,7 @@ import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels._jit import jit
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
-from numba import carray, from_dtype, types
+from numba import carray, from_dtype, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
@@ -26,6 +26,9 @@ class Mat(NamedTuple):
     row: int
     col: int
     vec: int
+
+
+MATRIX = typeof(Mat(0, 0, 0, 0))
 
 
 class Team(NamedTuple):
@@ -63,15 +66,15 @@ class Hyperparameters(NamedTuple):
     lr: np.floating
     momentum: np.floating
     weight_decay: np.floating
-    optimizer: int  # SGD, MOMENTUM or ADAM
-    moments: int  # ADAM: distance of the moments m and v from the gradient, in elements
+    optimizer: int  # SGD, MOMENTUM, ADAM, NESTEROV or RMSPROP
+    moments: int  # ADAM, NESTEROV, RMSPROP: distance of the moments from the gradient, and from each other, in elements
     steps: int  # ADAM: mini-batches before this call
-    beta1: np.floating
-    beta2: np.floating
+    beta1: np.floating  # ADAM: decay of m
+    beta2: np.floating  # ADAM, RMSPROP: decay of v
     epsilon: np.floating
 
 
-SGD, MOMENTUM, ADAM = range(3)
+SGD, MOMENTUM, ADAM, NESTEROV, RMSPROP = range(5)
 
 # Kinds of ops. The numbers are the interpreter's business alone; CALL runs the function at `OP.kernel`.
 CALL, GATHER, DENSE, MASK, SOFTMAX_CROSS_ENTROPY, MEAN_LOSS, UPDATE, UPDATE_BIAS, GRAM_FIRST, GRAM_UPDATE = range(10)
@@ -83,7 +86,7 @@ _MAT = np.dtype([("at", "i8"), ("row", "i8"), ("col", "i8"), ("vec", "i8")])
 
 OP = np.dtype([
     ("kind", "i8"),
-    ("kernel", "i8"),  # CALL: address of a function compiled by `_jit.op_kernel`
+    ("kernel", "i8"),  # CALL: address of a function compiled by `linking.op_kernel`
     ("split", "i8"),
     ("wait", "i8"),  # 1: a barrier stands before it
     ("last", "i8"),  # SAMPLES: number of the op after the last that runs on the same samples without a barrier
@@ -177,7 +180,7 @@ def new_context(typingctx):
 
 @intrinsic
 def call_op(typingctx, kernel, op, context, start, stop, one):
-    """Call the compiled function at address `kernel` with the other arguments, see `_jit.op_kernel`."""
+    """Call the compiled function at address `kernel` with the other arguments, see `linking.op_kernel`."""
     float_type = one
 
     def codegen(context, builder, signature, arguments):

@@ -17,16 +17,14 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import llvmlite.binding as llvm
 import numpy as np
 from fastnet.kernels import _waiting, pieces
 from fastnet.kernels._jit import jit
 from fastnet.kernels._system import available_cores
 from fastnet.kernels._waiting import GET_AFFINITY, GET_CPU, SET_AFFINITY, clock, wait_until, wake
-from fastnet.kernels.simd import BOARD_SYMBOL, atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
-from numba import types
+from fastnet.kernels.simd import atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
 
 SCRATCH_BYTES = 1 << 20
 _MOST = 1024  # threads
@@ -43,7 +41,6 @@ _SHARE, _WORKERS, LEAST = 0, 1, 2  # LEAST: multiply-adds from which a job is di
 _PENALTY, ALONE = 6, 7  # nanoseconds; ALONE: until when short jobs are not divided, as one was held up; see `_judge`
 _BUSY = 16
 _FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # of the call that the workers are in; function 0: Python knows it
-KERNELS = 40  # addresses of kernels that compiled code calls, see `outline`
 _MASK, _MASK_BYTES = 112, 128  # of CPUs
 _WORKER, _WORKER_SIZE = 128, 16  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
 _TICKET, _AVOIDS, _ID = 0, 2, 3
@@ -102,7 +99,7 @@ def run_compiled(caller, function, job, most):
     caller : int64
         What `caller` returned in this Python thread.
     function : int64
-        What `address_of_kernel` returned.
+        That of a `linking.thread_kernel`.
     job : int64
         Address of what the kernel wants to know.
     most : int64
@@ -380,6 +377,7 @@ class _Pool:
     def _work(self, number: int, ready: threading.Event) -> None:
         """What a worker does as long as the process lives."""
         scratch = caller()
+        _keep(_local.buffer)
         _board[_WORKER + number * _WORKER_SIZE + _ID] = threading.get_native_id()
         ready.set()
         done = 0
@@ -406,10 +404,15 @@ def _aligned(size: int) -> tuple[np.ndarray, int]:
     return buffer, -(-_address(buffer) // _LINE_BYTES) * _LINE_BYTES
 
 
+def _keep(buffer: np.ndarray) -> None:
+    """Never free it: a worker that naps while the interpreter ends looks at it once more when it wakes."""
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(buffer))
+
+
 _BOARD_SIZE = _OWN_SYNC + pieces.sync_size(_MOST)
 _board_buffer, _board_address = _aligned(8 * _BOARD_SIZE)
 _board = np.frombuffer(_board_buffer, np.int64, _BOARD_SIZE, _board_address - _address(_board_buffer))
-llvm.add_symbol(BOARD_SYMBOL, _board_address)
+_keep(_board_buffer)
 _waiting.set_up(_board)
 _board[LEAST] = _LEAST_WORK
 _local = threading.local()
@@ -440,19 +443,6 @@ def caller() -> int:
 def start_workers() -> None:
     """Have as many threads as `run_compiled` may ask for."""
     _pool.start(_pool.share() - 1)
-
-
-def address_of_kernel(kernel: Any) -> int:
-    """Address for `run_compiled` of a kernel that takes five int64 numbers and returns nothing; compiles it."""
-    signature = types.void(*[types.int64] * 5)
-    kernel.compile(signature.args)
-    result = kernel.get_compile_result(signature)
-    return result.library.get_pointer_to_function(result.fndesc.llvm_cfunc_wrapper_name)
-
-
-def set_kernel(place: int, address: int) -> None:
-    """Put the address of a kernel on the board, at KERNELS + place."""
-    _board[KERNELS + place] = address
 
 
 def least_work() -> int:

@@ -104,8 +104,10 @@ def case(seed):
         options["lr"] = [options["lr"] * 0.5 ** epoch for epoch in range(options["epochs"])]
     if rng.random() < 0.3:
         options["momentum"] = float(rng.choice([0.5, 0.9]))
-    elif rng.random() < 0.2:
-        options |= {"optimizer": "adam", "lr": 0.003}
+        if rng.random() < 0.5:
+            options["nesterov"] = True
+    elif rng.random() < 0.4:
+        options |= {"optimizer": str(rng.choice(["adam", "rmsprop"])), "lr": 0.003}
     if rng.random() < 0.3:
         options["weight_decay"] = float(rng.choice([0.01, 0.1]))
     if rng.random() < 0.3:
@@ -130,7 +132,7 @@ class Network:
             x = layer.forward(x)
         return x
 
-    def step(self, x, t, lr, momentum=0.0, weight_decay=0.0, optimizer="sgd"):
+    def step(self, x, t, lr, momentum=0.0, weight_decay=0.0, optimizer="sgd", nesterov=False):
         """The loss before it."""
         loss = self.loss.forward(self.output(x), t)
         dy = self.loss.backward()
@@ -145,8 +147,12 @@ class Network:
                     m, v = 0.9 * m + 0.1 * change, 0.999 * v + 0.001 * change * change
                     self.kept[i, name] = m, v
                     change = m / (1 - 0.9 ** self.steps) / (np.sqrt(v / (1 - 0.999 ** self.steps)) + 1e-8)
+                elif optimizer == "rmsprop":
+                    v = self.kept[i, name] = 0.99 * self.kept.get((i, name), 0.0) + 0.01 * change * change
+                    change = change / (np.sqrt(v) + 1e-8)
                 elif momentum:
-                    change = self.kept[i, name] = momentum * self.kept.get((i, name), 0.0) + change
+                    velocity = self.kept[i, name] = momentum * self.kept.get((i, name), 0.0) + change
+                    change = change + momentum * velocity if nesterov else velocity
                 layer.change(name, value - lr * change)
         return loss
 
@@ -285,6 +291,16 @@ class Tanh(Plain):
         return dy * (1 - self.y**2)
 
 
+class Sigmoid(Plain):
+    def forward(self, x):
+        with np.errstate(over="ignore"):
+            self.y = 1 / (1 + np.exp(-x))
+        return self.y
+
+    def backward(self, dy):
+        return dy * self.y * (1 - self.y)
+
+
 class SoftMax(Plain):
     def forward(self, x):
         e = np.exp(x - x.max(axis=1, keepdims=True))
@@ -313,5 +329,5 @@ class MeanSquaredError(Plain):
         return 2 * (self.x - self.t) / self.x.size
 
 
-REFERENCES = {f"{kind.__name__}Layer": kind for kind in (Full, Conv, MaxPool, Flatten, Relu, LeakyRelu, Tanh, SoftMax,
+REFERENCES = {f"{kind.__name__}Layer": kind for kind in (Full, Conv, MaxPool, Flatten, Relu, LeakyRelu, Tanh, Sigmoid, SoftMax,
                                                          CrossEntropy, MeanSquaredError)}

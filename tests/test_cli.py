@@ -11,6 +11,7 @@ from threading import Thread
 
 import cifar_files
 import pytest
+from fastnet.kernels import _cache
 
 import fastnet
 from fastnet import cli
@@ -301,6 +302,20 @@ def test_as_a_module():
     assert done.stdout == f"fastnet {fastnet.__version__}\n"
     for heavy in ("matplotlib", "pooch", "requests", "torch"):
         assert not re.search(rf"\| +{heavy}$", done.stderr, re.MULTILINE), f"{heavy} is imported for nothing"
+
+
+def test_a_home_that_nobody_has(monkeypatch, capsys):
+    monkeypatch.setenv("FASTNET_DATA", "~nobody-of-this-name/data")
+    assert cli.main(["data", "download"]) == 1
+    assert "FASTNET_DATA is ~nobody-of-this-name/data, and there is no such home" in capsys.readouterr().err
+
+
+def test_a_cache_that_nothing_can_be_kept_in(monkeypatch, capsys):
+    for digest, said in ((None, "as files or as a zip"), ("0123", "Set FASTNET_CACHE_DIR")):
+        monkeypatch.setattr(_cache, "DIGEST", digest)
+        monkeypatch.setattr(_cache, "CACHE", None)
+        assert cli.main(["cache"]) == 1
+        assert said in capsys.readouterr().out
 
 
 # --- pipes ------------------------------------------------------------------------------------------------------------

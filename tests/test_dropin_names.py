@@ -65,7 +65,7 @@ def twice(x):
     "layers/gradcheck.py": "mine = True\n",
     "layers/tools.py": "def tool():\n    return 'own'\n",
     "layers/broken.py": "import a_module_that_is_not_there\n",
-    "layers/softmax.py": "import cPickle\ndef temperature(x):\n    return x\n",
+    "layers/softmax.py": "import cStringIO\ndef temperature(x):\n    return x\n",
     "layers/dataset.py": "def old():\n    print `1`\ndef fer2013():\n    exec 'x'\n",
 }
 
@@ -104,7 +104,7 @@ def fails(statement, *words):
     else:
         raise AssertionError(statement)
 
-fails("from layers.softmax import temperature", "temperature is not one of fastnet's names", "softmax.py, which has it, fails", "cPickle")
+fails("from layers.softmax import temperature", "temperature is not one of fastnet's names", "softmax.py, which has it, fails", "cStringIO")
 fails("from layers.softmax import nothing", "nothing")
 fails("from layers import broken", "a_module_that_is_not_there")
 fails("from layers.dataset import fer2013", "dataset.py, which has it, fails: SyntaxError")
@@ -184,12 +184,18 @@ def test_a_script_that_never_imports_layers_is_told(course, tmp_path):
     assert "no test imported 'layers', so none ran on fastnet" in run("-m", "pytest", "-p", "fastnet.dropin", "test").stdout
 
 
-def test_a_script_of_python_2_is_told_so(course):
+def test_a_script_of_python_2_is_told_so_below_the_traceback(course, tmp_path):
     write, run = course
-    write({"old.py": "import numpy\nprint 'loss'\n", "calls.py": "import old\n"})
-    stderr = run("-m", "fastnet.dropin", "old.py", ok=False).stderr
-    assert "old.py is not Python 3 (line 2); those of 2018 are often Python 2" in stderr and "never imported" in stderr
-    assert "not Python 3" not in run("-m", "fastnet.dropin", "calls.py", ok=False).stderr, "it is another file"
+    write({"old.py": "import layers\nprint 'loss'\n", "calls.py": "import layers, old\n", "typo.py": "import layers\nx = (1\ny = 2\n",
+           "division.py": "import layers\nlist(range(5 / 2))\n", "wrong.py": "import layers\nraise ValueError('sizes')\n"})
+    for script, file in (("old.py", "old.py"), ("calls.py", str(tmp_path / "old.py"))):
+        last = run("-m", "fastnet.dropin", script, ok=False).stderr.splitlines()[-1 if script != "old.py" else -2]
+        assert "line 2: this is Python 2; translate the file once, with 2to3 or futurize" in last and file in last, last
+    lines = run("-m", "fastnet.dropin", "division.py", ok=False).stderr.splitlines()
+    assert lines[-1].endswith("division.py, line 2: in Python 3, / gives a float: write // where a whole number is meant")
+    assert not any("_command.py" in line or "runpy" in line for line in lines), "the script's own frames alone"
+    assert "Python 2" not in run("-m", "fastnet.dropin", "typo.py", ok=False).stderr
+    assert run("-m", "fastnet.dropin", "wrong.py", ok=False).stderr.splitlines()[-1] == "ValueError: sizes"
 
 
 def test_classes_are_asked_for_on_the_command_line(course):

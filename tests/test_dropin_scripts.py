@@ -15,7 +15,7 @@ import fastnet
 ROOT = Path(fastnet.__file__).parent.parent
 SCRIPTS = Path(__file__).parent / "dropin_scripts"
 
-# script: the dataset.py that lies in its folder, and what the drop-in says
+# script: the dataset.py that lies in its folder, what the drop-in says, and a sequential.py of its own if it has one
 CASES = {
     "rates_2018.py": ("rows_2018", "cifar100 serves 4 classes drawn with replacement, rows"),
     "test_data_2018.py": ("images_2018", "cifar100 serves 4 classes drawn with replacement, images"),
@@ -28,6 +28,13 @@ CASES = {
     "run_cifar100_next.py": ("images_2019", "cifar100 serves 3 classes drawn without replacement, images"),
     "processes.py": ("rows_2019", "'layers' is fastnet"),
     "layers/run_inside.py": ("rows_2019", "'full' is fastnet's, not"),
+    "column_labels_2019.py": ("rows_2019", "around fastnet's layers, since its predict returns an array of shape (21, 1)", "column"),
+    "saving_2019.py": ("rows_2019", "around fastnet's layers, since it has load, save", "saving"),
+    "printing_2019.py": ("rows_2019", "around fastnet's layers, since its fit takes print_output", "printing"),
+    "growing_2019.py": ("rows_2019", "around fastnet's layers, since its fit returns a list", "growing"),
+    "cpickle_2018.py": ("cpickle", "cifar100 serves 5 classes drawn without replacement, rows"),
+    "three_classes_2019.py": ("constant", "cifar100 serves 3 classes drawn without replacement, rows"),
+    "single_file_2019.py": ("rows_2019", "layers.py"),
 }
 
 # So that files of 0.3 MB count as CIFAR-100's. Found by every Python that starts, behind the drop-in's own.
@@ -55,10 +62,19 @@ def course(tmp_path, cifar):
     if CACHE is not None:
         environment["FASTNET_CACHE_DIR"] = str(CACHE.parent)  # compiled kernels, unlike images, are those of all tests
 
-    def run(script, dataset, *options):
+    def run(script, dataset, sequential, *options):
         folder = tmp_path / ("fastnet" if options else "numpy")
-        shutil.copytree(SCRIPTS / "layers", folder / "layers")
-        shutil.copy(SCRIPTS / "datasets" / f"{dataset}.py", folder / "layers" / "dataset.py")
+        if script.startswith("single_file"):
+            folder.mkdir()
+            texts = [(SCRIPTS.parent / "check_styles" / "as_printed.py").read_text().replace("x + 1e-9", "x"), (SCRIPTS / "datasets" / f"{dataset}.py").read_text()]
+            (folder / "layers.py").write_text("\n\n".join(texts))
+        else:
+            shutil.copytree(SCRIPTS / "layers", folder / "layers")
+            shutil.copy(SCRIPTS / "datasets" / f"{dataset}.py", folder / "layers" / "dataset.py")
+        if sequential:
+            shutil.copy(SCRIPTS / "sequentials" / f"{sequential}.py", folder / "layers" / "sequential.py")
+        if dataset == "cpickle" and not options:  # what it would have been in Python 2
+            shutil.copy(SCRIPTS / "datasets" / "rows_2019.py", folder / "layers" / "dataset.py")
         (folder / "cifar-100-python").mkdir()
         for file in (cifar / "cifar-100-python").iterdir():
             shutil.copy2(file, folder / "cifar-100-python")
@@ -75,10 +91,12 @@ def course(tmp_path, cifar):
 
 @pytest.mark.parametrize("script", CASES)
 def test_a_script_finds_the_same_with_numpy_layers_and_on_fastnet(course, script):
-    dataset, said = CASES[script]
-    expected, _, _ = course(script, dataset)
-    found, stderr, folder = course(script, dataset, "-m", "fastnet.dropin")
+    dataset, said, *sequential = CASES[script]
+    sequential = sequential[0] if sequential else None
+    expected, _, _ = course(script, dataset, sequential)
+    found, stderr, folder = course(script, dataset, sequential, "-m", "fastnet.dropin")
     assert said in stderr
+    assert ("Sequential is that of" in stderr) is (sequential is not None or script.startswith("single_file"))
     assert (SCRIPTS / script).read_bytes() == (folder / script).read_bytes(), "unchanged"
     assert found.keys() == expected.keys()
     for name, value in expected.items():

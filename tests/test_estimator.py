@@ -44,8 +44,9 @@ def both(digits, **changes):
 
 @pytest.mark.parametrize("changes", [
     {}, {"shuffle": False}, {"activation": "identity", "hidden_layer_sizes": 12},
-    {"activation": "tanh"}, {"hidden_layer_sizes": ()},
-    {"alpha": 0.1}, {"momentum": 0.9, "learning_rate_init": 0.01}, {"learning_rate": "invscaling", "power_t": 0.3},
+    {"activation": "tanh"}, {"activation": "logistic"}, {"hidden_layer_sizes": ()},
+    {"alpha": 0.1}, {"momentum": 0.9, "learning_rate_init": 0.01},
+    {"momentum": 0.9, "learning_rate_init": 0.01, "nesterovs_momentum": True}, {"learning_rate": "invscaling", "power_t": 0.3},
     {"learning_rate": "adaptive", "tol": 0.05, "n_iter_no_change": 1, "max_iter": 30},
     {"tol": 0.3, "n_iter_no_change": 2}, {"batch_size": 1000}, {"batch_size": "auto"},
 ])
@@ -158,7 +159,7 @@ def test_divergence_is_an_error(digits):
 
 
 @pytest.mark.parametrize("name, value", [
-    ("hidden_layer_sizes", (5, 0)), ("hidden_layer_sizes", 2.5), ("activation", "logistic"), ("solver", "lbfgs"), ("beta_1", 0.8), ("beta_2", 0.99), ("epsilon", 1e-7), ("alpha", -1),
+    ("hidden_layer_sizes", (5, 0)), ("hidden_layer_sizes", 2.5), ("activation", "softsign"), ("solver", "lbfgs"), ("beta_1", 0.8), ("beta_2", 0.99), ("epsilon", 1e-7), ("alpha", -1),
     ("batch_size", 0), ("learning_rate", "cosine"), ("learning_rate_init", 0), ("power_t", "much"), ("max_iter", 0),
     ("momentum", 1), ("validation_fraction", 1.5), ("n_iter_no_change", 0), ("tol", -1),
 ])
@@ -167,9 +168,10 @@ def test_parameters_are_checked_when_fitting(digits, name, value):
         MLPClassifier(**{**OPTIONS, name: value}).fit(*digits)
 
 
-def test_nesterov_is_refused(digits):
-    with pytest.raises(ValueError, match="nesterovs_momentum must be False unless momentum is 0"):
-        MLPClassifier(**{**OPTIONS, "momentum": 0.9, "nesterovs_momentum": True}).fit(*digits)
+def test_defaults_are_scikit_learn_s():
+    theirs = neural_network.MLPClassifier().get_params()
+    for name, value in MLPClassifier().get_params().items():
+        assert theirs[name] == value, name
 
 
 def test_what_partial_fit_cannot_do(digits):
@@ -182,3 +184,230 @@ def test_what_partial_fit_cannot_do(digits):
 def test_too_few_to_stop_by(digits):
     with pytest.raises(ValueError, match="validation set is too small"):
         MLPClassifier(**OPTIONS, early_stopping=True, validation_fraction=0.01).fit(digits[0][:50], digits[1][:50])
+
+
+# --- attributes that users write to ---------------------------------------------------------------------------------
+
+
+def pair_of(digits, **changes):
+    """Our estimator and scikit-learn's, trained alike."""
+    return both(digits, **{"max_iter": 2, **changes})
+
+
+def assert_equal(ours, theirs, x):
+    for mine, other in zip(ours.coefs_ + ours.intercepts_, theirs.coefs_ + theirs.intercepts_, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), rtol=1e-7, atol=1e-10)
+
+
+def items(c, rng):
+    c.coefs_[0] = rng.normal(size=(64, 20))
+    c.intercepts_[-1] = rng.normal(size=10)
+
+
+def whole_lists(c, rng):
+    c.coefs_ = [rng.normal(size=w.shape) for w in c.coefs_]
+    c.intercepts_ = [rng.normal(size=b.shape) for b in c.intercepts_]
+
+
+def in_place(c, rng):
+    c.coefs_[1] *= 0.5
+    c.coefs_[0][:5] = 0
+    c.intercepts_[0] += rng.normal(size=20)
+    np.clip(c.coefs_[2], -0.1, 0.1, out=c.coefs_[2])
+
+
+def lists_of_lists(c, rng):
+    c.coefs_[0] = rng.integers(-1, 2, (64, 20))
+    c.intercepts_[0] = np.zeros(20, int)
+
+
+def another_list_s_items(c, rng):
+    kept = c.coefs_
+    c.coefs_ = kept
+    kept[0] = rng.normal(size=(64, 20))
+    kept[1][:] = 0.1
+
+
+def kept_array(c, rng):
+    W = rng.normal(size=(64, 20))
+    c.coefs_[0] = W
+    c.predict(np.zeros((1, 64)))
+    W *= 2
+
+
+def slices(c, rng):
+    c.coefs_[:2] = [rng.normal(size=w.shape) for w in c.coefs_[:2]]
+
+
+def other_widths(c, rng):
+    """One item after the other, so that in between they do not fit each other."""
+    for i, (n_i, n_o) in enumerate([(64, 7), (7, 12), (12, 10)]):
+        c.coefs_[i] = rng.normal(size=(n_i, n_o))
+        c.intercepts_[i] = rng.normal(size=n_o)
+
+
+def average(c, rng):
+    """Federated averaging, of this estimator with one of zeros."""
+    c.coefs_ = [np.mean([w, np.zeros_like(w)], axis=0) for w in c.coefs_]
+    c.intercepts_ = tuple(np.mean([b, b], axis=0) for b in c.intercepts_)
+
+
+@pytest.mark.parametrize("change", [items, whole_lists, in_place, lists_of_lists, another_list_s_items, kept_array, slices,
+                                    other_widths, average], ids=lambda f: f.__name__)
+def test_weights_from_elsewhere(digits, change):
+    """Written as public scripts write them: predictions and further training are those of scikit-learn."""
+    x, y = digits
+    ours, theirs = pair_of(digits)
+    for c in (ours, theirs):
+        change(c, np.random.default_rng(5))
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), rtol=1e-9, atol=1e-12)
+    assert np.array_equal(ours.predict(x), theirs.predict(x))
+    if change is average:
+        theirs.intercepts_ = list(theirs.intercepts_)
+    if change is lists_of_lists:  # which scikit-learn cannot train
+        theirs.coefs_[0], theirs.intercepts_[0] = theirs.coefs_[0].astype(float), theirs.intercepts_[0].astype(float)
+    if change is other_widths:  # which scikit-learn cannot train
+        assert [w.shape for w in ours.partial_fit(x, y).coefs_] == [(64, 7), (7, 12), (12, 10)]
+        return
+    for c in (ours, theirs):
+        c.partial_fit(x, y)
+        c.coefs_[0][0] = 0.25
+    assert_equal(ours, theirs, x)
+    again = pickle.loads(pickle.dumps(ours))
+    assert_equal(again, theirs, x)
+    ours.coefs_[0] = ours.coefs_[0] / 2  # an unfinished change is copied, too
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(ours)).coefs_[0], ours.coefs_[0])
+    assert isinstance(ours.coefs_, list)
+    assert ours.coefs_ is ours.coefs_
+
+
+def test_weights_of_an_estimator_that_was_not_fitted(digits):
+    x, y = digits
+    ours, theirs = pair_of(digits)
+    fresh = MLPClassifier(**OPTIONS)
+    assert not hasattr(fresh, "coefs_")
+    fresh.coefs_ = [w.copy() for w in theirs.coefs_]
+    assert not hasattr(fresh, "intercepts_")
+    with pytest.raises(exceptions.NotFittedError):
+        fresh.predict(x)
+    fresh.intercepts_ = [b.copy() for b in theirs.intercepts_]
+    fresh.classes_, fresh.n_layers_, fresh.n_outputs_, fresh.out_activation_ = theirs.classes_, 4, 10, "softmax"
+    np.testing.assert_allclose(fresh.predict_proba(x), theirs.predict_proba(x), rtol=1e-9)
+    fresh.partial_fit(x, y)
+    ours.partial_fit(x, y)
+    np.testing.assert_allclose(fresh.coefs_[0], ours.coefs_[0], rtol=1e-9)
+
+
+def test_other_attributes_that_are_written_to(digits):
+    x, y = digits
+    ours, theirs = pair_of(digits, learning_rate="invscaling")
+    for c in (ours, theirs):
+        c.classes_ = np.array([f"digit {k}" for k in range(10)])
+    assert np.array_equal(ours.predict(x), theirs.classes_[theirs.predict_proba(x).argmax(axis=1)])
+    for c in (ours, theirs):
+        c.classes_ = np.arange(10)
+        c.loss_curve_, c.best_loss_, c.t_ = [], np.inf, 3000
+        c.set_params(activation="tanh")
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), rtol=1e-9, atol=1e-12)
+    ours.set_params(learning_rate="constant", activation="relu").partial_fit(x, y)
+    assert ours.t_ == 3800
+    assert len(ours.loss_curve_) == 1
+    ours.model_.layers[0].W = np.full((20, 64), 0.01)
+    assert np.all(ours.coefs_[0] == 0.01)
+    ours.model_.layers[0].W[3] = 0.5
+    assert np.all(ours.coefs_[0][:, 3] == 0.5)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda c: c.coefs_.pop(), "coefs_ and intercepts_ must hold an array for each layer, got 2 and 3"),
+    (lambda c: c.coefs_.__setitem__(1, np.ones((10, 20))), r"coefs_\[1\] must have shape \(20, n_out\), got \(10, 20\)"),
+    (lambda c: c.coefs_.__setitem__(0, np.ones(64)), r"coefs_\[0\] must have shape \(n_features, n_out\), got \(64,\)"),
+    (lambda c: c.intercepts_.__setitem__(0, np.ones(19)), r"intercepts_\[0\] must have shape \(20,\)"),
+    (lambda c: (c.coefs_.__setitem__(2, np.ones((10, 3))), c.intercepts_.__setitem__(2, np.ones(3))),
+     r"coefs_\[2\] must have 10 columns, one for each class, got \(10, 3\)"),
+])
+def test_weights_that_do_not_fit(digits, change, message):
+    c = MLPClassifier(**{**OPTIONS, "max_iter": 1}).fit(*digits)
+    change(c)
+    for call in (c.predict, lambda x: c.partial_fit(x, digits[1])):
+        with pytest.raises(ValueError, match=message):
+            call(digits[0])
+
+
+def test_weights_of_a_logistic_output(digits):
+    x, y = digits[0], digits[1] > 4
+    ours, theirs = pair_of((x, y))
+    ours.coefs_, ours.intercepts_ = [w.copy() for w in theirs.coefs_], [b.copy() for b in theirs.intercepts_]
+    with pytest.raises(ValueError, match="Of a logistic output, the second column is what a softmax needs") as info:
+        ours.predict(x)
+    for statement in re.findall(r"(?:coefs_|intercepts_)\[-1\] = .*?\)\)?(?=, inter|\.$)", str(info.value)):
+        exec(f"c.{statement.replace('np.pad(', 'np.pad(c.')}", {"np": np, "c": ours})
+    np.testing.assert_allclose(ours.predict_proba(x), theirs.predict_proba(x), rtol=1e-9, atol=1e-15)
+
+
+# --- going on -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("changes", [
+    {"momentum": 0.9}, {"momentum": 0.9, "learning_rate": "invscaling", "power_t": 0.1}, {"momentum": 0},
+    {"solver": "adam", "learning_rate_init": 0.001}, {"momentum": 0.9, "learning_rate": "adaptive", "tol": 0.4, "n_iter_no_change": 1},
+], ids=str)
+def test_partial_fit_keeps_what_scikit_learn_keeps(digits, changes):
+    """Velocities, moments, their count, an adaptive rate and the patience, from call to call, after a fit too."""
+    x, y = digits
+    options = {**OPTIONS, "batch_size": 20, "learning_rate_init": 0.02, "max_iter": 3, **changes}
+    ours, theirs = MLPClassifier(**options), neural_network.MLPClassifier(**options)
+    for c in (ours, theirs):
+        for first in range(0, 800, 100):
+            c.partial_fit(x[first:first + 100], y[first:first + 100], classes=np.arange(10))
+    changing = "learning_rate" in changes  # a velocity then counts at the new rate, which makes another loss of it
+    exact = not changing and "solver" not in changes
+    if not changing:
+        np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-9 if exact else 1e-2)
+    if changes.get("learning_rate") == "adaptive":
+        assert ours._rates[1] == pytest.approx(theirs._optimizer.learning_rate) != 0.02
+    assert ours.t_ == theirs.t_
+    for c in (ours, theirs):
+        c.fit(x, y)
+        for _ in range(3):
+            c.partial_fit(x[:200], y[:200])
+    np.testing.assert_allclose(ours.loss_curve_, theirs.loss_curve_, rtol=1e-9 if exact else 0.2 if changing else 1e-2)
+    assert ours.score(x, y) == pytest.approx(theirs.score(x, y), abs=1e-12 if exact else 0.05)
+
+
+@pytest.mark.parametrize("changes", [{"momentum": 0.9}, {"solver": "adam", "learning_rate_init": 0.002}], ids=str)
+def test_warm_start_goes_on_with_velocity_and_moments(digits, changes):
+    """Where scikit-learn starts them from 0: a loop of single epochs is one fit."""
+    options = {**OPTIONS, "shuffle": False, **changes}
+    warm = MLPClassifier(**{**options, "max_iter": 1, "warm_start": True})
+    for _ in range(4):
+        warm.fit(*digits)
+        warm = pickle.loads(pickle.dumps(warm))
+    once = MLPClassifier(**{**options, "max_iter": 4}).fit(*digits)
+    np.testing.assert_allclose(warm.loss_curve_, once.loss_curve_, rtol=1e-10)
+
+
+def test_a_new_fit_and_another_solver_start_afresh(digits):
+    c = MLPClassifier(**{**OPTIONS, "momentum": 0.9})
+    losses = c.fit(*digits).loss_curve_
+    assert c.fit(*digits).loss_curve_ == losses
+    c.set_params(solver="adam").partial_fit(*digits)
+    assert c._optimizer.steps == 8
+
+
+def test_warm_start_with_other_classes(digits):
+    x, y = digits
+    few = y < 8
+    for model in (MLPClassifier, neural_network.MLPClassifier):
+        c = model(**OPTIONS, warm_start=True).fit(x, y)
+        with pytest.raises(ValueError, match="warm_start"):
+            c.fit(x[few], y[few])
+        with pytest.raises(ValueError, match=r"classes|labels"):
+            c.fit(x, np.where(few, y, 11))
+    weights = c.coefs_[0].copy()
+    with pytest.raises(ValueError, match="warm_start=False to start anew"):
+        MLPClassifier(**OPTIONS, warm_start=True).fit(x, y).set_params(hidden_layer_sizes=(5,)).fit(x, y)
+    assert np.array_equal(weights, c.coefs_[0])
+    ours = MLPClassifier(**OPTIONS, warm_start=True).fit(x, y).partial_fit(x[few], y[few])  # that may be a part of the data
+    assert list(ours.classes_) == list(range(10))

@@ -14,6 +14,7 @@ import pytest
 import fastnet.gate
 from fastnet.gate import judge, render
 from fastnet.gate.action import comment
+from fastnet.gate.statistics import Estimate
 
 FOLDER = Path(fastnet.gate.__file__).parent / "action"
 # The fields of a pull_request event that name things, as GitHub documents and sends them.
@@ -84,7 +85,7 @@ def post(github, tmp_path):
 
 
 def result(verdict):
-    return render.Result([judge.Row("bench/bench_a.py::test_a", 1.0, 1.2, 0.05, (), verdict)])
+    return render.Result([judge.Row("bench/bench_a.py::test_a", 1.0, Estimate(1.2, 1.1, 1.3, 12), Estimate(1.0, 0.99, 1.01, 12), 0.05, verdict)])
 
 
 def test_one_comment_is_posted_when_something_moved_and_then_updated(post, github):
@@ -110,7 +111,8 @@ def test_a_token_that_may_not_write_is_explained(post):
 
 
 def test_a_long_comment_loses_its_folded_tables():
-    rows = [judge.Row(f"bench/bench_a.py::test_{number}", 1.0, 1.0, 0.05, (), judge.OK) for number in range(2000)]
+    sure = Estimate(1.0, 0.99, 1.01, 12)
+    rows = [judge.Row(f"bench/bench_a.py::test_{number}", 1.0, sure, sure, 0.05, judge.OK) for number in range(2000)]
     text = comment.body("<!-- x -->", render.to_markdown(render.Result(rows)))
     assert len(text) < 65_536 and text.startswith("<!-- x -->\n## ✅") and text.endswith("has all of it.")
 
@@ -136,7 +138,6 @@ exec {sys.executable} "$@"
                         "GITHUB_REPOSITORY": "o/r", "GITHUB_API_URL": f"http://127.0.0.1:{github.server_address[1]}", "no_proxy": "127.0.0.1"}
     done = subprocess.run(["bash", str(FOLDER / "run.sh")], env=env, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == ends, done.stderr
-    assert (tmp_path / "summary").read_text() == "## said\n"
     assert (tmp_path / "output").read_text() == f"verdict={['ok', 'regressed', 'inconclusive'][code]}\n"
     assert (tmp_path / "arguments").read_text().splitlines()[1:4] == ["fastnet", "compare", "HEAD^1"]
     assert (tmp_path / "arguments").read_text().splitlines()[-2:] == ["--only", "a or b"]
@@ -148,4 +149,4 @@ def test_the_action_uses_the_options_that_the_command_has():
     inputs = set(re.findall(r"^  ([\w-]+):\n    description", text, re.MULTILINE)) - {"verdict"}
     assert inputs == set(re.findall(r"inputs\.([\w-]+)", text))
     variables = set(re.findall(r"^        ([A-Z_]+):", text, re.MULTILINE))
-    assert set(re.findall(r"\$\{?([A-Z_]+)", (FOLDER / "run.sh").read_text())) <= variables | {"RUNNER_TEMP", "GITHUB_STEP_SUMMARY", "GITHUB_OUTPUT", "GITHUB_ACTION_PATH"}
+    assert set(re.findall(r"\$\{?([A-Z_]+)", (FOLDER / "run.sh").read_text())) <= variables | {"RUNNER_TEMP", "GITHUB_OUTPUT", "GITHUB_ACTION_PATH"}

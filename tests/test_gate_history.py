@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("scipy", reason="the interval needs SciPy: pip install -e .[bench]")
-
-from fastnet.gate import GateError, command, compare, history, judge
-from fastnet.gate.compare import Prepared
+from fastnet.gate import GateError, command, compare, discover, history, judge, record, render
 from fastnet.gate.environment import Recipe, Side
 from fastnet.gate.history import Curve, Found, Point, Walk
-from fastnet.gate.runs import Run, Settings
+from fastnet.gate.judge import Plan
+from fastnet.gate.prepare import Prepared
+from fastnet.gate.runs import Run, Settings, Where
 from fastnet.gate.statistics import Estimate
 
 A = "bench/bench_a.py::test_a"
@@ -26,15 +25,17 @@ def measured(monkeypatch):
         rng = np.random.default_rng(0)
         cost = dict(zip(ORDER, costs)) | {"same": same}
 
-        def run(side, repository, path, settings, number, names=None, metrics=(), **_):
+        def run(side, where, settings, number, names=None, metrics=(), **_):
             noise = (1 + 0.6 * np.sin(number)) * rng.normal(1, 0.002)
-            return Run({} if side.name in lacks else {A: 1e-3 * cost[side.name] * noise}, names=(A,))
+            return Run({} if side.name in lacks else {A: dict.fromkeys(("min", "typical"), 1e-3 * cost[side.name] * noise)}, names=(A,))
 
         monkeypatch.setattr(history, "run", run)
-        monkeypatch.setattr(compare, "run", run)
+        monkeypatch.setattr(compare, "run_round", lambda sides, where, settings, number, names: {
+            side.name: run(side, where, settings, number, names) for side in sides})
         sides = {name: Side(name, name, f"commit {name}", Path(), Path(), Path(), Path()) for name in (*ORDER, "same")}
-        prepared = Prepared(Path(), "bench", sides, {name: Run({}, names=(A,)) for name in sides})
-        walk = Walk(Path(), ".", "bench", Recipe(), Settings(), 7, 0, Path("none.toml"), lambda text: None)
+        found = discover.Found(".", ("bench/bench_a.py",), ("bench",), False)
+        prepared = Prepared(Where(Path(), found.files), found, sides, {name: Run({}, names=(A,)) for name in sides}, Settings())
+        walk = Walk(Path(), ".", None, Recipe(), Settings(), Plan(), 0, Path("none.toml"), lambda text: None)
         return history._measured(walk, prepared, ORDER)[0]
 
     return measure
@@ -76,7 +77,7 @@ def test_bisect_finds_the_commit(monkeypatch, guilty):
         return [Curve(A, 0.05, points, [1 if slow else 2], judge.REGRESSED)]
 
     monkeypatch.setattr(Walk, "curves", curves)
-    walk = Walk(Path(), ".", "bench", Recipe(), Settings(), 7, 0, None, lambda text: None)
+    walk = Walk(Path(), ".", None, Recipe(), Settings(), Plan(), 0, None, lambda text: None)
     step = Curve(A, 0.05, [Point("base", "c0", Estimate(1, 1, 1, 7)), Point("head", "c8", Estimate(1.2, 1.1, 1.3, 7))], [1], "")
     assert walk.bisect(step, 1) == Found(A, f"c{guilty}", f"subject of c{guilty}")
     assert len(asked) == 3
@@ -110,8 +111,8 @@ def repository(tmp_path):
 
 def test_the_command_walks_a_range(repository, tmp_path, monkeypatch, capsys):
     pytest.importorskip("pytest_benchmark")
-    monkeypatch.setattr(command, "MIN_ROUNDS", 2)
-    code = command.main(["--range", "v0..v2", "--repo", str(repository), "--env", "current", "--rounds", "2", "--seconds", "0.01",
+    monkeypatch.setattr(command, "plan", lambda args: Plan(error=0.9))
+    code = command.main(["--range", "v0..v2", "--repo", str(repository), "--env", "current", "--seconds", "0.01",
                          "--bisect", "--plot", str(tmp_path / "curves.png"), "--json", str(tmp_path / "out.json")])
     said = capsys.readouterr().out
     assert code == 1 and "commit 2" in said.split("became slower at")[1].splitlines()[0]
@@ -125,3 +126,38 @@ def test_bad_ranges(repository, span, message):
     args = command.parser("x").parse_args(["--range", span, "--repo", str(repository)])
     with pytest.raises(GateError, match=message):
         history.walk(args, print)
+
+
+# --- the record -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("levels", "expected"), [
+    ([0.0] * 20, []), ([0.0] * 10 + [0.2] * 10, [10]), ([0.0] * 8 + [0.2] * 8 + [-0.1] * 8, [8, 16]), ([0.0, 0.5], []), ([], [])])
+def test_change_points(levels, expected):
+    noise = np.random.default_rng(0).normal(0, 0.02, len(levels))
+    assert record.change_points(levels) == expected
+    assert record.change_points(levels + noise) == expected
+
+
+def test_noise_alone_rarely_has_a_change_point():
+    rng = np.random.default_rng(1)
+    assert sum(bool(record.change_points(rng.normal(0, 0.1, 20))) for _ in range(40)) <= 2
+
+
+def test_a_record_chains_ratios_and_is_drawn(repository, tmp_path, capsys):
+    commits = [history.repository.find_commit(repository, f"v{number}") for number in range(3)]
+    for number, (base, head, ratio, seconds) in enumerate([(0, 1, 1.0, 1e-3), (1, 2, 1.2, 5e-3)]):
+        rows = [judge.Row(A, seconds, Estimate(ratio, ratio, ratio, 12), Estimate(1, 1, 1, 12), 0.05, judge.OK)]
+        said = record.record(Path(".benchmarks/history.jsonl"), repository, render.Result(rows), commits[base], commits[head])
+        assert "recorded in" in said, number
+    file = repository / ".benchmarks" / "history.jsonl"
+    assert "not recorded" in record.record(file, repository, render.Result(rows), commits[0], "0" * 40)
+    git = ["git", "status", "--porcelain"]
+    assert not subprocess.run(git, cwd=repository, capture_output=True, text=True).stdout, "git ignores the record"
+    (series,) = record.read(file)
+    assert series.levels == pytest.approx([1, 1, 1.2]) and series.commits == commits
+    assert command.main(["--history", str(file), "--plot", str(tmp_path / "record.png")]) == 0
+    assert "| 3 | +20.0 % | none |" in capsys.readouterr().out and (tmp_path / "record.png").stat().st_size > 1000
+    file.write_text("[]")
+    assert command.main(["--history", str(file)]) == 2 and "is no record" in capsys.readouterr().err
+    assert command.main(["--history", str(tmp_path / "none")]) == 2

@@ -94,4 +94,9 @@ def test_tables_count_what_was_found():
     assert "| one kernel, by 15 % | 2 | 1 | 1 | 0 |" in power.to_table(results)
     results = [{"tool": "asv continuous", "head": head, "alarms": alarms, "seconds": 10.0}
                for head, alarms in (("equal", []), ("equal", ["table"]), ("slow", ["words"]), ("slow", ["table"]))]
-    assert "| asv continuous | 1 of 2 | 1 of 2 | 1 of 2 | 10 |" in gates.to_table(json.loads(json.dumps(results)))
+    assert "| asv continuous | 1 of 2 (1 - 99 %) | 1 of 2 (1 - 99 %) | 1 of 2 (1 - 99 %) | 10 |" in gates.to_table(json.loads(json.dumps(results)))
+
+
+@pytest.mark.parametrize(("count", "trials", "said"), [(0, 10, "0 of 10 (0 - 31 %)"), (50, 50, "50 of 50 (93 - 100 %)"), (2, 10, "2 of 10 (3 - 56 %)"), (0, 0, "0 of 0")])
+def test_rates_have_exact_intervals(count, trials, said):
+    assert gates.rate(count, trials) == said

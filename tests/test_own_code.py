@@ -339,7 +339,7 @@ def test_a_loss_of_one_s_own_may_compare_other_shapes():
     losses = model.fit(x, target, 10, 0.02, 10, validation=(x, target))
     assert losses[-1] < losses[0]
     assert np.isnan(model.evaluate(x, target).accuracy)
-    with pytest.raises(ValueError, match=r"y must have shape \(30, ...\), .* got \(30,\)\. .*y\.reshape\(-1, 1\)"):
+    with pytest.raises(ValueError, match=r"y must have shape \(30, ...\), .* got \(30,\)\. .*np.reshape\(y, \(-1, 1\)\)"):
         model.fit(x, x[:, 0], 1, 0.1)
 
 

@@ -114,7 +114,7 @@ STACKS = {
     "plain convolution": ((2, 6, 6), (ReluLayer(), ConvLayer(2, 3, 3, rng=0), ReluLayer(), FlattenLayer(),
                                       FullLayer(108, 3, rng=0), ReluLayer(), SoftMaxLayer()), CrossEntropyLayer()),
 }
-OPTIMIZERS = {"sgd": 0, "momentum": 1, "adam": 3}
+OPTIMIZERS = {"sgd": 0, "momentum": 1, "rmsprop": 2, "adam": 3}
 
 
 def built(stack, moments=0):

@@ -54,7 +54,7 @@ def engines(model, case):
     with quiet():
         plan = copy.deepcopy(model).explain(case.x, case.t, case.options["epochs"], case.options["batch_size"],
                                             **{k: v for k, v in case.options.items() if k in (
-                                                "momentum", "weight_decay", "optimizer", "shuffle")})
+                                                "momentum", "weight_decay", "optimizer", "shuffle", "nesterov")})
     return [e.name for e in plan.estimates if e.refused is None]
 
 
@@ -141,15 +141,16 @@ def test_sweeps_and_files_of_random_stacks(tmp_path):
             except ValueError:
                 continue
             assert np.array_equal(loaded, given, equal_nan=True), case
-            options = {k: v for k, v in case.options.items() if k in ("epochs", "batch_size", "momentum", "weight_decay")}
+            options = {k: v for k, v in case.options.items() if k in ("epochs", "batch_size", "momentum", "weight_decay",
+                                                                           "nesterov")}
             network = stacks.Network(case.model)
             if not any(reference.W.size for reference in network.layers if hasattr(reference, "W")):
                 continue
             expected = network.fit(case.x.astype(float), case.t.astype(float), lr=0.02, **options)
             if not np.isfinite(expected).all():
                 continue
-            result = fastnet.sweep.lr_sweep(lambda seed: copy.deepcopy(case.model), case.x, case.t, [0.02, 0.04], seeds=1,  # noqa: B023
-                                            **options)
+            result = fastnet.sweep.lr_sweep(lambda seed: copy.deepcopy(case.model), case.x, case.t, [0.02, 0.04],  # noqa: B023
+                                            seeds=1, diverged_above=1e9, **options)
             assert same_losses(result.losses[0, 0], expected, case.dtype), case
             done += 1
     assert done > 10

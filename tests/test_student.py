@@ -4,7 +4,7 @@ from scipy import stats
 
 import better_cifar
 from fastnet import _student
-from fastnet.sweep import plot
+from fastnet.sweep.show import plot
 
 
 @pytest.mark.parametrize("confidence", [0.5, 0.9, 0.95, 0.99, 0.9999])

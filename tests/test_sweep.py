@@ -10,7 +10,7 @@ from fastnet.kernels.threads import get_num_threads, set_num_threads
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, lr_sweep
-from fastnet.sweep import shared as shared_module
+from fastnet.sweep.run import shared as shared_module
 from tests.sweeps import RATES, assert_same, build, case, data, network, small
 
 
@@ -179,6 +179,8 @@ def test_a_memory_map_is_trained_on_by_the_fused_engine(tmp_path):
     ({"diverged_above": 0}, ValueError, "diverged_above"),
     ({"executor": 3}, TypeError, "client.get_executor"),
     ({"lrs": [0.1, -1]}, ValueError, "above 0"),
+    ({"budget": 0}, ValueError, "budget must be a number of epochs"),
+    ({"budget": "5 weeks"}, ValueError, "budget must be a number of epochs"),
     ({"seeds": 0}, ValueError, "seeds"),
 ], ids=case)
 def test_wrong_arguments(wrong, error, words):
@@ -273,6 +275,19 @@ def test_the_progress_line(capsys):
     lr_sweep(**small(progress=True))
     line = capsys.readouterr().err
     assert "6/6" in line and "2 diverged" in line and "best accuracy" in line and str(RATES[1]) in line
+
+
+def test_progress_without_an_error_stream(monkeypatch, result):
+    monkeypatch.setattr("sys.stderr", None)
+    assert_same(lr_sweep(**small(progress=True)), result)
+
+
+@pytest.mark.parametrize("search", ["grid", "halving"])
+def test_a_budget_is_never_exceeded(search):
+    for budget in (5, 30, 41):
+        result = lr_sweep(**small(lrs="0.01:0.3:log6", seeds=5, search=search, budget=budget))
+        assert budget - 4 < result.epochs_run.sum() <= budget or (search == "halving" and result.epochs_run.sum() < budget)
+        assert f"budget of {budget}" in repr(result)
 
 
 def test_no_warnings_while_it_runs():

@@ -6,7 +6,7 @@ import pytest
 
 from fastnet.cli import main
 from fastnet.sweep import SweepResult
-from fastnet.sweep.session import Session
+from fastnet.sweep.run.session import Interrupted, Session
 
 
 @pytest.fixture
@@ -34,6 +34,17 @@ def test_files_and_table(command, tmp_path, capsys):
                                                                     "sweep.jsonl"}
     trials = json.loads((tmp_path / "out" / "sweep.json").read_text())["trials"]
     assert len(trials) == 6 and all(trial["test_accuracy"] is not None for trial in trials)
+
+
+def test_a_sweep_that_was_interrupted_before_its_first_trial_is_no_earlier_sweep(command, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_run", lambda *_: (_ for _ in ()).throw(Interrupted))
+        command(*FAST)
+    journal = tmp_path / "out" / "sweep.jsonl"
+    assert journal.exists() and b'"trial"' not in journal.read_bytes()
+    assert command(*FAST) == 0
+    journal.write_bytes(b"my thesis\n")
+    assert command(*FAST) == 1 and journal.read_bytes() == b"my thesis\n"
 
 
 def test_resume(command, tmp_path, capsys):

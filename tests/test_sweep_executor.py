@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from fastnet.kernels.threads import set_num_threads
 
-from fastnet.sweep import SweepError, lr_sweep
-from fastnet.sweep import cluster as cluster_module
-from fastnet.sweep.cluster import Cluster, LostError
-from fastnet.sweep.executors import read_mapped, write_mapped
-from fastnet.sweep.shared import Shared
+from fastnet.sweep import SweepError, lr_sweep, sweep
+from fastnet.sweep.run import cluster as cluster_module
+from fastnet.sweep.run.cluster import Cluster, LostError
+from fastnet.sweep.run.executors import read_mapped, write_mapped
+from fastnet.sweep.run.shared import Shared
 from tests.sweeps import assert_same, data, small
+from tests.test_sweep_function import quadratic
 
 
 def pool(workers=2):
@@ -105,6 +106,13 @@ def test_a_cluster_gives_the_same_bits(cluster):
     for engine in ENGINES:
         expected = lr_sweep(**small(engine=engine))
         assert_same(lr_sweep(**small(engine=engine, executor=client.get_executor())), expected)
+
+
+def test_a_client_is_as_good_as_its_executor(cluster):
+    _, client = cluster
+    assert_same(lr_sweep(**small(executor=client)), lr_sweep(**small()))
+    found = sweep(quadratic, [0.1, 0.3], 6, 3, executor=client, search="halving")
+    np.testing.assert_array_equal(found.curve("loss"), sweep(quadratic, [0.1, 0.3], 6, 3).curve("loss"))
 
 
 def test_workers_take_the_threads_that_dask_gives_them(cluster):

@@ -36,6 +36,8 @@ def test_rates(given, expected):
     ([True], ValueError, "finite"),
     ([0.1, 0.2, 0.1], ValueError, "0.1 twice"),
     ("0.1,0.01:1:log3", ValueError, "0.1 twice"),
+    ([0.1, np.float32(0.1)], ValueError, "0.1 and 0.10000000149.*, which are the same to 6 digits"),
+    (np.float32([1, 1.0000001]), ValueError, "same to 6 digits"),
     ("0.1:1", ValueError, "cannot read '0.1:1'"),
     ("0.1:1:9", ValueError, "cannot read"),
     ("0.1:1:log", ValueError, "cannot read"),
@@ -60,10 +62,10 @@ def test_a_grid_has_its_ends_and_equal_ratios(first, ratio, count):
 
 
 def test_seeds():
-    assert seeds(3) == (0, 1, 2) and seeds([7, 3]) == (7, 3) and seeds(range(2)) == (0, 1) and seeds(np.int64(1)) == (0,)
+    assert [seeds(given, "test") for given in (3, [7, 3], range(2), np.int64(1))] == [(0, 1, 2), (7, 3), (0, 1), (0,)]
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 1.5, True, None, [], [1, 1], [-1], [0.5], "3"], ids=repr)
 def test_wrong_seeds(wrong):
     with pytest.raises((ValueError, TypeError), match="seeds must"):
-        seeds(wrong)
+        seeds(wrong, "test")

@@ -1,4 +1,5 @@
 """The file that a sweep is resumed from: killed, torn, of another sweep, in use, not ours."""
+import errno
 import json
 import os
 import random
@@ -6,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -13,10 +15,10 @@ import pytest
 import fastnet
 from fastnet import CrossEntropyLayer, FullLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, SweepResult, lr_sweep
-from fastnet.sweep.journal import Journal
-from fastnet.sweep.lines import line_of
-from fastnet.sweep.session import Session
-from fastnet.sweep.trial import _Run as Run
+from fastnet.sweep.run.session import Session
+from fastnet.sweep.run.trial import _Run as Run
+from fastnet.sweep.store.journal import Journal
+from fastnet.sweep.store.lines import line_of
 from tests.sweeps import assert_same, build, case, network, small, trial_lines, without_times
 
 KILLS = int(os.environ.get("FASTNET_KILLS", 3))
@@ -44,17 +46,17 @@ def whole(tmp_path_factory):
 def test_the_file_has_a_line_for_each_trial(whole):
     result, path = whole
     head, asked, *trials = without_times(path)
-    assert head["fastnet_sweep"] == 2 and head["fastnet"] == fastnet.__version__
+    assert head["fastnet_sweep"] == 3 and head["fastnet"] == fastnet.__version__
     assert asked["asked"]["lrs"] == list(result.lrs) and asked["asked"]["epochs"] == 4 and len(trials) == result.finished
     of = [t["trial"] for t in trials]
     assert [(t["seed"], t["lr"]) for t in of] == [(seed, lr) for seed in result.seeds for lr in result.lrs]
-    assert trials[2]["losses"] == ["inf"] or trials[2]["losses"] == ["nan"] or trials[2]["losses"][0] > 10
+    assert trials[2]["curves"]["loss"] in (["inf"], ["nan"]) or trials[2]["curves"]["loss"][0] > 10
 
 
 def test_nothing_is_run_twice(whole, monkeypatch):
     result, path = whole
     before = path.read_bytes()
-    monkeypatch.setattr("fastnet.sweep.session.Session._run", lambda *_: pytest.fail("a finished trial ran again"))
+    monkeypatch.setattr("fastnet.sweep.run.session.Session._run", lambda *_: pytest.fail("a finished trial ran again"))
     again = lr_sweep(**small(resume=path))
     assert_same(again, result)
     np.testing.assert_array_equal(again.seconds, result.seconds)
@@ -125,9 +127,9 @@ def test_files_that_are_not_ours(tmp_path, content, words):
 def test_a_damaged_line_is_named(whole, tmp_path):
     lines = whole[1].read_bytes().splitlines(keepends=True)
     path = tmp_path / "sweep.jsonl"
-    empty = line_of({**parsed(lines[3]), "losses": [], "val_losses": [], "val_accuracies": []})
+    empty = line_of({**parsed(lines[3]), "curves": {"loss": []}})
     foreign = line_of({**parsed(lines[3]), "trial": {**parsed(lines[3])["trial"], "lr": 0.7}})
-    short = line_of({**parsed(lines[3]), "val_losses": [1.0]})
+    short = line_of({**parsed(lines[3]), "curves": {**parsed(lines[3])["curves"], "val_loss": [1.0]}})
     for damaged, words in [(b"\x00" * 20 + b"\n", "its checksum does not match"), (b'{"name": ""}\n', "checksum"),
                            (b"3\n", "checksum"), (b"\n", "it is blank"), (b"  \n", "it is blank"),
                            (lines[3].replace(b"0.3", b"0.2"), "its checksum does not match"),
@@ -136,6 +138,87 @@ def test_a_damaged_line_is_named(whole, tmp_path):
         path.write_bytes(b"".join([*lines[:3], damaged, *lines[4:]]))
         with pytest.raises(ValueError, match=r"line 4 of .* is damaged: .*" + words):
             lr_sweep(**small(resume=path))
+
+
+WRONG = {
+    "lr": [[], {}, "0.3", None, True], "seed": [[], "0", None, 0.5], "fold": [[], None, 1], "batch_size": [[], None, {}],
+}
+
+
+@pytest.mark.parametrize("entry, value", [(entry, value) for entry, values in WRONG.items() for value in values], ids=case)
+def test_a_trial_of_wrong_types_is_damaged_though_its_checksum_is_right(whole, tmp_path, entry, value):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    line = parsed(lines[3])
+    refused(tmp_path, [*lines[:3], line_of({**line, "trial": {**line["trial"], entry: value}}), *lines[4:]], "line 4 of .* is damaged")
+
+
+@pytest.mark.parametrize("change", [
+    {"trial": 3}, {"trial": {}}, {"curves": []}, {"curves": {"loss": 3}}, {"curves": {"loss": ["x"] * 4}}, {"curves": {"loss": [True] * 4}},
+    {"curves": {"loss": [1.0] * 99}}, {"status": []}, {"status": "great"}, {"engine": None}, {"final": [1]}, {"final": {"a": []}},
+    {"seconds": "long"}, {"samples": {"val_accuracy": [10, "AAAA"]}}, {"samples": {"val_accuracy": [10**18, "eJw="]}},
+    {"samples": {"other": [1, ""]}}, {"samples": {"val_accuracy": 3}}, {"samples": None},
+], ids=case)
+def test_records_of_wrong_types_are_damaged(whole, tmp_path, change):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    refused(tmp_path, [*lines[:3], line_of({**parsed(lines[3]), **change}), *lines[4:]], "line 4 of .* is damaged")
+
+
+@pytest.mark.parametrize("change", [
+    {"lrs": 3}, {"lrs": ["x"]}, {"lrs": [[1]]}, {"seeds": [0.5]}, {"seeds": None}, {"epochs": "4"}, {"params": [3]}, {"params": [["a"]]},
+    {"params": [["a", 3]]}, {"params": [[3, [1]]]}, {"params": [["a", [{}]]]}, {"metric": 3}, {"diverged_above": []}, {"extra": 1},
+    {"schedules": [3]}, {"guess": 3}, {"folds": None},
+], ids=case)
+def test_grids_of_wrong_types_are_damaged(whole, tmp_path, change):
+    head, asked, *trials = whole[1].read_bytes().splitlines(keepends=True)
+    asked = parsed(asked)
+    refused(tmp_path, [head, line_of({**asked, "asked": {**asked["asked"], **change}}), *trials], "line 2 of .* is damaged")
+
+
+def refused(tmp_path, lines, words):
+    path = tmp_path / "sweep.jsonl"
+    path.write_bytes(b"".join(lines))
+    for read in (SweepResult.load, lambda path: lr_sweep(**small(resume=path))):
+        with pytest.raises(ValueError, match=words):
+            read(path)
+    assert path.read_bytes() == b"".join(lines)
+
+
+def test_json_that_is_nested_too_deeply_is_damaged(whole, tmp_path):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    deep = b'{"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    content = deep[:-1]
+    line = content + b', "check": "%08x"}\n' % zlib.crc32(content)
+    refused(tmp_path, [*lines[:3], line, *lines[4:]], "line 4 of .* is damaged: it is nested too deeply")
+    refused(tmp_path, [line], "is not a file of lr_sweep")
+
+
+def test_the_first_line_has_a_checksum_too(whole, tmp_path):
+    lines = whole[1].read_bytes().splitlines(keepends=True)
+    refused(tmp_path, [lines[0].replace(b"float32 50x12", b"float32 50x13"), *lines[1:]], "the first line of .* is damaged: its checksum")
+
+
+def test_ends_of_lines_may_be_those_of_windows(whole, tmp_path, monkeypatch):
+    result, path = whole
+    other = tmp_path / "sweep.jsonl"
+    other.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert_same(SweepResult.load(other), result)
+    with monkeypatch.context() as patch:
+        patch.setattr(Session, "_run", lambda *_: pytest.fail("a finished trial ran again"))
+        assert_same(lr_sweep(**small(resume=other)), result)
+    assert without_times(other) == without_times(path)
+    other.write_bytes(path.read_bytes().replace(b"\n", b"\r\n")[:-200])
+    with pytest.warns(RuntimeWarning, match="half written"):
+        assert_same(lr_sweep(**small(resume=other)), result)
+
+
+@pytest.mark.parametrize("name", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+def test_a_file_system_without_locks_is_no_other_sweep(tmp_path, monkeypatch, name):
+    def refuse(file):
+        raise OSError(getattr(errno, name), "no locks")
+
+    monkeypatch.setattr("fastnet.sweep.store.journal.lock_file", refuse)
+    with pytest.warns(RuntimeWarning, match="has no locks. Take care that no other sweep writes"):
+        lr_sweep(**small(resume=tmp_path / "sweep.jsonl"))
 
 
 def test_a_folder_that_is_not_there(tmp_path):
@@ -188,18 +271,6 @@ def test_a_full_disk_leaves_whole_lines(whole, tmp_path, monkeypatch):
     monkeypatch.undo()
     assert full.read_bytes().endswith(b"\n") and len(trial_lines(full)) == 2
     assert_same(lr_sweep(**small(resume=full)), result)
-
-
-def test_a_file_from_before_there_were_optimizers_is_read(whole, tmp_path):
-    result, journal = whole[:2]
-    path = tmp_path / "sweep.jsonl"
-    head, *lines = journal.read_bytes().splitlines(keepends=True)
-    with open(path, "wb") as file:
-        file.write(head)
-        for line in map(parsed, lines):
-            (line.get("asked") or line["trial"]).pop("optimizers" if "asked" in line else "optimizer")
-            file.write(line_of(line))
-    assert_same(SweepResult.load(path), result)
 
 
 def test_the_engine_of_the_file_goes_on(whole, tmp_path):
@@ -288,7 +359,7 @@ def test_functions_of_layers_are_told_apart_by_their_code(tmp_path):
 
 
 def test_another_version_of_the_package_is_refused(whole, monkeypatch):
-    monkeypatch.setattr("fastnet.sweep.fingerprint.__version__", "99.9")
+    monkeypatch.setattr("fastnet.sweep.store.fingerprint.__version__", "99.9")
     with pytest.raises(ValueError, match=r'fastnet: ".*" in the file, "99.9" now'):
         lr_sweep(**small(resume=whole[1]))
 
@@ -306,7 +377,7 @@ def test_more_of_the_same_runs_what_is_missing(whole, tmp_path, more, monkeypatc
     path = tmp_path / "sweep.jsonl"
     path.write_bytes(whole[1].read_bytes())
     ran = []
-    monkeypatch.setattr("fastnet.sweep.session.Session._run",
+    monkeypatch.setattr("fastnet.sweep.run.session.Session._run",
                         lambda self, todo, *rest, run=Session._run: (ran.extend(todo), run(self, todo, *rest)))
     result = lr_sweep(**small(resume=path, **more))
     monkeypatch.undo()
@@ -324,8 +395,8 @@ def test_more_epochs_go_on_from_saved_states(tmp_path, engine, options, monkeypa
     lr_sweep(**small(**options, epochs=3))
     assert (engine == "layers") != any((tmp_path / "sweep.jsonl.states").glob("*.npz"))
     epochs = []
-    monkeypatch.setattr("fastnet.sweep.trial._Run.epochs", lambda self, engine, until, run=Run.epochs: (
-        epochs.append(until - len(self.losses)), run(self, engine, until)))
+    monkeypatch.setattr("fastnet.sweep.run.trial._Run.epochs", lambda self, engine, until, run=Run.epochs: (
+        epochs.append(until - len(self.curves["loss"])), run(self, engine, until)))
     result = lr_sweep(**small(**options, epochs=5))
     assert set(epochs) == ({5} if engine == "layers" else {2})
     assert_same(result, lr_sweep(**small(**{**options, "resume": None, "keep_states": False}, epochs=5)))

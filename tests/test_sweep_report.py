@@ -5,8 +5,8 @@ import re
 import pytest
 
 from fastnet.sweep import lr_sweep
-from fastnet.sweep.charts import Chart, colour, heat
-from fastnet.sweep.report import page
+from fastnet.sweep.show.charts import Chart, colour, heat
+from fastnet.sweep.show.report import page
 from tests.sweeps import network, small
 from tests.test_sweep_result import made_up, nan
 

@@ -8,16 +8,19 @@ import pytest
 
 from fastnet import one_hot
 from fastnet.sweep import SweepResult, lr_sweep
-from fastnet.sweep import shared as shared_module
-from fastnet.sweep.candidates import Candidate
-from fastnet.sweep.folds import held_out, rows_of
-from fastnet.sweep.range_test import range_test
-from fastnet.sweep.schedules import multipliers
-from fastnet.sweep.search import _levels, _not_slowest
-from fastnet.sweep.session import Session
+from fastnet.sweep.choice.metrics import Metric
+from fastnet.sweep.choice.table import Candidate
+from fastnet.sweep.record import Record
+from fastnet.sweep.run import shared as shared_module
+from fastnet.sweep.run.folds import held_out, rows_of
+from fastnet.sweep.run.range_test import range_test
+from fastnet.sweep.run.schedules import multipliers
+from fastnet.sweep.run.search import _levels, _not_slowest
+from fastnet.sweep.run.session import Session
 from fastnet.sweep.spec import Spec
-from fastnet.sweep.trial import Record
 from tests.sweeps import assert_same, build, case, data, network, small, trial_lines
+
+ACCURACY = Metric("val_accuracy", 1)
 
 # --- folds -------------------------------------------------------------------------------------------------------------
 
@@ -100,9 +103,9 @@ def test_all_combinations_are_single_fits(tmp_path):
                             schedule=schedule).mean == losses[-1]
     suggested = result.suggest()
     assert suggested.batch_size in (8, 16) and suggested.schedule in ("constant", "drop")
-    assert result.suggest(batch_size=8, schedule="drop").setting[1:5:3] == (8, "drop")
+    assert result.suggest(batch_size=8, schedule="drop").setting.asdict()["batch_size"] == 8
     model = result.best_model(suggested)
-    rows = [row for row in result.rows() if all(row[f] == getattr(suggested, f) for f in suggested.setting._fields)
+    rows = [row for row in result.rows() if all(row[f] == value for f, value in suggested.setting)
             and row["lr"] == suggested]
     assert model.history.losses[-1] == rows[0]["loss"]
     assert len(trial_lines(tmp_path / "sweep.jsonl")) == result.finished == 32
@@ -163,8 +166,10 @@ def test_schedules(name, expected):
     ({"schedule": "sometimes"}, r"there is no schedule 'sometimes'\. Give 'constant', 'cosine'"), ({"schedule": {}}, "empty dict"),
     ({"schedule": 3}, "must be a name or a function"), ({"schedule": lambda epoch: -1}, "not be negative|not negative"),
     ({"batch_size": [8, 8]}, "each value once"), ({"momentum": []}, "at least one"), ({"batch_size": [8, 0]}, "at least 1"),
-    ({"optimizer": "rmsprop"}, "optimizer must be one of"), ({"optimizer": ["adam", "adam"]}, "each value once"),
+    ({"optimizer": "lbfgs"}, "optimizer must be one of"), ({"optimizer": ["adam", "adam"]}, "each value once"),
     ({"optimizer": ["sgd", "adam"], "momentum": [0, 0.9]}, "momentum of its own"),
+    ({"optimizer": "rmsprop", "momentum": 0.9}, "optimizer='rmsprop', which has none"),
+    ({"nesterov": True}, "nesterov=True is a kind of momentum"),
     ({"search": "random"}, "search must be one of"), ({"search": "halving", "lrs": "auto"}, "needs a grid"),
     ({"metric": "speed"}, "metric must be one of"), ({"metric": "val_loss", "validation": None}, "needs validation data"),
 ], ids=case)
@@ -216,14 +221,13 @@ def test_adam_goes_on_to_the_bit():
 
 
 def test_a_rate_that_is_behind_at_first_but_learns_fast_is_not_stopped():
-    spec = Spec(("",), tuple(map(float, np.geomspace(0.001, 0.5, 10))), (0,), 4)
+    spec = Spec(tuple(map(float, np.geomspace(0.001, 0.5, 10))), (0,), 4)
     accuracies = (0.1, 0.3, 0.5, 0.6, 0.7, 0.7, 0.7, 0.6, 0.4, 0.1)  # at the rung: the largest rate jumps about
     records = {}
     for lr, accuracy, loss in zip(spec.lrs, accuracies, np.linspace(2, 0.5, 10)):  # but has the least training loss
         trial = spec.trial(spec.settings[0], lr, 0)
-        records[trial] = Record(trial, "stopped", "gram", [3.0, loss], [3.0, 2.0], [0.2, accuracy])
-    session = SimpleNamespace(spec=spec, journal=SimpleNamespace(records=records),
-                              result=SimpleNamespace(metric="val_accuracy", validated=True))
+        records[trial] = Record(trial, "stopped", "gram", {"loss": [3.0, loss], "val_accuracy": [0.2, accuracy]})
+    session = SimpleNamespace(spec=spec, journal=SimpleNamespace(records=records), metric=ACCURACY)
     candidates = [Candidate(spec.settings[0], lr) for lr in spec.lrs]
     assert [lr for _, lr in _not_slowest(session, candidates, [(0, 0)], 2)] == list(spec.lrs[1:])
 
@@ -231,16 +235,16 @@ def test_a_rate_that_is_behind_at_first_but_learns_fast_is_not_stopped():
 def test_halving_goes_on_with_what_looks_best(monkeypatch):
     submit, sessions, went_on = Session._submit, [], []
 
-    def watching(self, trial, until, starts):
+    def watching(self, trial, until):
         sessions.append(self)
         if trial.seed == 0 and until == 8:
             went_on.append(trial.lr)
-        return submit(self, trial, until, starts)
+        return submit(self, trial, until)
 
     monkeypatch.setattr(Session, "_submit", watching)
     lr_sweep(**small(**MANY, search="halving"))
     setting, = sessions[0].spec.settings
-    score = _levels(sessions[0], [Candidate(setting, lr) for lr in sorted(went_on)], [(0, 0)], "val_accuracy", 3)
+    score = _levels(sessions[0], [Candidate(setting, lr) for lr in sorted(went_on)], [(0, 0)], ACCURACY, 3)
     assert went_on == [lr for _, lr in sorted(score, key=lambda candidate: -score[candidate])] != sorted(went_on)
 
 
@@ -265,7 +269,7 @@ def test_halving_that_was_interrupted_goes_on_to_the_same_file(tmp_path, monkeyp
 
 
 def test_states_beyond_the_memory_are_trained_again(monkeypatch, full):
-    monkeypatch.setattr("fastnet.sweep.states.available_memory", lambda: 20_000)
+    monkeypatch.setattr("fastnet.sweep.store.states.available_memory", lambda: 20_000)
     halved = lr_sweep(**small(**MANY, search="halving", engine="gram"))
     ran = halved.status == "done"
     np.testing.assert_array_equal(halved.losses[ran], lr_sweep(**small(**MANY, engine="gram")).losses[ran])

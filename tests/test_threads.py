@@ -12,6 +12,7 @@ import pytest
 from fastnet.kernels import _waiting, threads
 from fastnet.kernels._jit import jit
 from fastnet.kernels.gemm import matmul
+from fastnet.kernels.linking import thread_kernel
 from fastnet.kernels.simd import atomic_add, load_int, store_int
 from fastnet.kernels.threads import barrier, barrier_at, next_job, next_job_at, run
 
@@ -137,7 +138,7 @@ def test_arguments_are_let_go():
 # --- calls of compiled code -----------------------------------------------------------------------------------------
 
 
-@jit
+@thread_kernel
 def neighbours_by_address(thread, threads, sync, scratch, job):
     """As `sum_of_neighbours`, for what lies at `job`: rounds, then the numbers; and 100 jobs taken once each."""
     values = job + 8
@@ -161,7 +162,7 @@ def call_it(caller, function, job, most):
 def neighbours(count, rounds=500):
     numbers = np.zeros(2 + 2 * count, np.int64)
     numbers[0] = rounds
-    function = threads.address_of_kernel(neighbours_by_address)
+    function = neighbours_by_address.address()
     arguments = threads.caller(), function, numbers.ctypes.data, threads._MOST
     if not call_it(*arguments):
         threads.start_workers()

@@ -17,6 +17,7 @@ import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -32,7 +33,7 @@ from typing import Any
 
 from bench.studies import pieces
 from bench.studies.pieces import Journal
-from fastnet.gate import GateError, environment
+from fastnet.gate import GateError, rooms
 from fastnet.gate.repository import git
 
 LIMIT = 0.05
@@ -141,11 +142,12 @@ def alarms_of_pytest_benchmark(said: str) -> Alarms:
 
 
 def by_asv(project: Path, head: str, scratch: Path) -> Alarms:
-    """`asv continuous --factor 1.05`."""
+    """`asv continuous --factor 1.05`, both revisions in turn."""
     shutil.rmtree(project / "asv" / "results", ignore_errors=True)
     asv = [sys.executable, "-m", "asv"]
     _call([*asv, "machine", "--yes"], project)
-    return alarms_of_asv(_call([*asv, "continuous", "--factor", str(1 + LIMIT), "base", head], project))
+    options = ["--interleave-rounds", "--factor", str(1 + LIMIT)]
+    return alarms_of_asv(_call([*asv, "continuous", *options, "base", head], project))
 
 
 def alarms_of_asv(said: str) -> Alarms:
@@ -203,12 +205,27 @@ def to_table(results: Sequence[dict[str, Any]]) -> str:
     for tool in TOOLS:
         of_tool = [result for result in results if result["tool"] == tool]
         equal, slow = ([set(result["alarms"]) for result in of_tool if result["head"] == head] for head in ("equal", "slow"))
-        counts = [f"{sum(bool(one) for one in equal)} of {len(equal)}",
-                  f"{sum(bool(one - {CHANGED}) for one in slow)} of {len(slow)}",
-                  f"{sum(CHANGED in one for one in slow)} of {len(slow)}",
+        counts = [rate(sum(bool(one) for one in equal), len(equal)),
+                  rate(sum(bool(one - {CHANGED}) for one in slow), len(slow)),
+                  rate(sum(CHANGED in one for one in slow), len(slow)),
                   f"{sum(result['seconds'] for result in of_tool) / max(1, len(of_tool)):.0f}"]
         lines.append(f"| {tool} | {' | '.join(counts)} |")
     return "\n".join(lines)
+
+
+def rate(count: int, trials: int) -> str:
+    """A number of cases, and the exact 95 % interval of its rate (Clopper and Pearson's), in per cent."""
+    if not trials:
+        return "0 of 0"
+
+    def tail(share: float, cases: Sequence[int]) -> float:
+        return sum(math.comb(trials, case) * share**case * (1 - share)**(trials - case) for case in cases)
+
+    low, high = 0.0, 1.0  # by bisection, as the tails are monotone
+    for bit in range(1, 30):
+        low += 2.0**-bit * (count > 0 and tail(low + 2.0**-bit, range(count, trials + 1)) < 0.025)
+        high -= 2.0**-bit * (count < trials and tail(high - 2.0**-bit, range(count + 1)) < 0.025)
+    return f"{count} of {trials} ({100 * low:.0f} - {100 * high:.0f} %)"
 
 
 def judged(tool: str, head: str, project: Path, neighbour: contextlib.AbstractContextManager[None]) -> dict[str, Any]:
@@ -241,9 +258,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.gates", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     pieces.add_arguments(parser, ".benchmarks/gates.jsonl")
-    parser.add_argument("--project", type=Path, default=environment.home() / "four-tools", metavar="FOLDER",
+    parser.add_argument("--project", type=Path, default=rooms.home() / "four-tools", metavar="FOLDER",
                         help="where the project is made, and kept with asv's environments (default: %(default)s)")
-    parser.add_argument("--trials", type=int, default=10, help="comparisons of each kind in all (default: %(default)s)")
+    parser.add_argument("--trials", type=int, default=50, help="comparisons of each kind in all (default: %(default)s)")
     parser.add_argument("--tool", choices=TOOLS, action="append", help="may be repeated (default: all that are installed)")
     parser.add_argument("--prove", action="store_true", help="show that each tool's alarms are understood")
     args = parser.parse_args(argv)

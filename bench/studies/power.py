@@ -24,13 +24,14 @@ from typing import Any
 from bench.studies import pieces
 from bench.studies.pieces import Journal
 from fastnet.gate import GateError
-from fastnet.gate.compare import MIN_ROUNDS, SETTINGS, compare, prepare
+from fastnet.gate.compare import compare
 from fastnet.gate.environment import CURRENT, Recipe
-from fastnet.gate.judge import INCONCLUSIVE, OK, REGRESSED, need_scipy
+from fastnet.gate.judge import INCONCLUSIVE, OK, REGRESSED, Plan
 from fastnet.gate.limits import Limits
+from fastnet.gate.prepare import SETTINGS, prepare
 from fastnet.gate.render import Result, to_json
 from fastnet.gate.repository import git
-from fastnet.gate.runs import STATISTICS, Settings
+from fastnet.gate.runs import Settings
 
 WHAT = {"nothing": "nothing", "kernel": "one kernel, by 15 %", "machine": "the machine, by 15 % half-way"}
 SLOWER = 0.15
@@ -141,10 +142,10 @@ class Study:
 
     def __init__(self, repository: Path, stack: contextlib.ExitStack, args: argparse.Namespace, journal: Journal,
                  trials: Sequence[Trial]):
-        self.settings, self.rounds, self.jobs = Settings(args.statistic, args.seconds), args.rounds, args.jobs
+        settings, self.plan, self.jobs = Settings(seconds=args.seconds), Plan(budget=args.budget), args.jobs
         self.journal, self.trials = journal, trials
         self.prepared = {head: stack.enter_context(prepare(repository, {"base": "base", "head": head, "same": "base"}, ".",
-                                                           "bench", _silent, Recipe(CURRENT)))
+                                                           None, _silent, Recipe(CURRENT), settings))
                          for head in sorted({head_of(trial) for trial in trials})}
         allowed = sorted(os.sched_getaffinity(0))
         self.free: queue.Queue[list[int]] = queue.Queue()
@@ -165,7 +166,7 @@ class Study:
         loops = slower_machine(cores, delay) if what == "machine" else contextlib.nullcontext()
         try:
             with loops:
-                result = compare(self.prepared[head], Limits(), rounds=self.rounds, settings=self.settings, seed=number)
+                result = compare(self.prepared[head], Limits(), plan=self.plan, seed=number)
         finally:
             self.free.put(cores)
         self.duration = time.monotonic() - start
@@ -179,7 +180,7 @@ def _silent(text: str) -> None:
 
 
 def _describe(result: Result, head: str) -> str:
-    changes = ", ".join(f"{row.name.partition('test_')[2]} {100 * (row.batches[-1].head.ratio - 1):+.1f} %"
+    changes = ", ".join(f"{row.name.partition('test_')[2]} {100 * (row.change.ratio - 1):+.1f} %"
                         for row in result.rows)
     return f"{head} is {result.verdict} ({changes})"
 
@@ -200,19 +201,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     pieces.add_arguments(parser, ".benchmarks/power.jsonl")
     add("--what", choices=WHAT, action="append", help="differs; may be repeated (default: each of them)")
     add("--trials", type=int, default=20, help="comparisons of each kind in all (default: %(default)s)")
-    add("--rounds", type=int, default=MIN_ROUNDS, help="(default: %(default)s)")
+    add("--budget", type=float, default=10.0, help="minutes of measuring (default: %(default)s)")
     add("--seconds", type=float, default=SETTINGS.seconds, help="of each benchmark in a process (default: %(default)s)")
-    add("--statistic", choices=STATISTICS, default=SETTINGS.statistic, help="(default: %(default)s)")
     add("--jobs", type=int, default=1, help="comparisons at a time, each on cores of its own (default: %(default)s)")
     args = parser.parse_args(argv)
     if not hasattr(os, "sched_setaffinity"):
         parser.exit(2, "could not run: the busy loops must be bound to cores, which this system does not offer.\n")
     if not 1 <= args.jobs <= len(os.sched_getaffinity(0)):
         parser.exit(2, f"could not run: --jobs is {args.jobs}; expected 1 to {len(os.sched_getaffinity(0))}, the cores.\n")
-    how = {"study": "power", "gate": pieces.gate_digest(), "rounds": args.rounds, "seconds": args.seconds,
-           "statistic": args.statistic}
+    how = {"study": "power", "gate": pieces.gate_digest(), "budget": args.budget, "seconds": args.seconds}
     try:
-        need_scipy()
         journal = Journal(args.state, how)
         wanted = [(what, number) for number in range(args.trials) for what in args.what or WHAT]
         trials = pieces.remaining(wanted, [(done["what"], done["number"]) for done in journal.results], args.more)

@@ -1,182 +1,190 @@
-"""How far the rate that a sweep suggests can be believed, and what halving and its price do to it.
+"""How far the rate that a sweep suggests can be believed, on data sets of different kinds and on generated curves.
 
-    python -m bench.studies.sweep_choice                                   # synthetic images, 30 seeds
-    python -m bench.studies.sweep_choice --data photographs.npz --seeds 45 --journal curves.jsonl
+    python -m bench.studies.sweep_curves --out curves      # once: networks of many seeds
+    python -m bench.studies.sweep_choice --curves curves
 
-Every rate is trained with many seeds once (and kept in the journal); then small sweeps are drawn from those curves, as
-trials of a sweep are the same bits whichever sweep they belong to. Three tables:
+Small sweeps are drawn from the curves: seeds, and held-out samples from each data set's pool. What fastnet says of a small
+sweep is compared with the means over all seeds and the whole pool. The columns:
 
-agreement   three disjoint sets of seeds choose a rate each: how often do the rates' mean test accuracies, over all seeds,
-            differ by less than 0.005; beside the bare best mean; and how often do two of them choose the same rate: more
-            than that no search can be asked for
-coverage    curves with a known best rate and noise of the size seen here: how often is it among those that can't be told
-            apart from the suggested one
-halving     how often it chooses the same rate as the full grid; one that is tied with it, no more than one standard error of
-            the paired difference below; one that the full grid can't tell from its own choice; one whose mean test accuracy
-            is not 0.005 worse; and at what part of its epochs
+regret     accuracy of the chosen rate below the best one's (or its loss above it); beside the bare best mean (the first
+           one where means are equal)
+halving    its regret minus the full grid's on the same seeds, and the part of the epochs that it runs
+coverage   how often the best rate is in the reported set, for 3, 5, 20 and 80 seeds
+otherwise  what a sweep says of how often other seeds choose another rate, and how often as many other seeds do, with the
+           same held-out samples
+within     how often three sweeps with other seeds and the same samples choose rates that differ by less than 0.005
 
-The 405 trials of the second line take some two minutes on two idle cores, the tables half a minute. Trials go on from the
-journal, so that it may be stopped.
+The first five data sets decided how fastnet chooses; the others only report. Generated curves have a known best rate.
 """
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable
-from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
-from fastnet.dataset import load
-from fastnet.sweep import SweepResult, lr_sweep
-from fastnet.sweep.candidates import Candidate, Table
-from fastnet.sweep.choice import choose
-from fastnet.sweep.search import SEARCHES
+from bench.studies.sweep_curves import EPOCHS, LAST, REPORT, TUNE
+from fastnet.sweep.choice.suggestion import suggestion_of
+from fastnet.sweep.record import Record
+from fastnet.sweep.result import SweepResult
+from fastnet.sweep.run.search import SEARCHES
 from fastnet.sweep.spec import Spec, Trial
-from fastnet.sweep.trial import Record
 
-ENOUGH = 0.005  # of a mean test accuracy
+SIZES = (3, 5, 20, 80)
+CLOSE = 0.005  # of a mean accuracy
+
+
+class Curves:
+    """All networks of a data set: what they got right, and their losses."""
+
+    def __init__(self, found: dict[str, np.ndarray], metric: str) -> None:
+        self.lrs = tuple(map(float, found["lrs"]))
+        self.metric = metric
+        self.losses, self.diverged = found["losses"], found["diverged"]
+        self.right, self.at_rung, self.pool_loss = found["right"], found["right_at_rung"], found.get("pool_loss")
+        self.truth = self.right.mean((1, 2), dtype=np.float64) / LAST
+        if metric == "val_loss" and self.pool_loss is not None:
+            self.truth = -self.pool_loss.mean((1, 2), dtype=np.float64)
+        self.seeds, self.pool = self.right.shape[1:]
+
+    def whole(self, seeds: np.ndarray, samples: np.ndarray) -> SweepResult:
+        """The sweep of these seeds, judged by these samples."""
+        spec = Spec(self.lrs, tuple(map(int, seeds)), EPOCHS, metric=(self.metric, "max" if "acc" in self.metric else "min"))
+        records = {}
+        for i, lr in enumerate(self.lrs):
+            for seed in spec.seeds:
+                trial, lost = spec.trial(spec.settings[0], lr, seed), int(self.diverged[i, seed])
+                right = self.right[i, seed, samples].astype(np.float32) / LAST
+                accuracy = [float(self.at_rung[i, seed, samples].mean())] * (EPOCHS - LAST) + [float(right.mean())] * LAST
+                curves = {"loss": self.losses[i, seed].tolist(), "val_accuracy": accuracy}
+                kept = {"val_accuracy": right}
+                if self.metric == "val_loss" and self.pool_loss is not None:
+                    loss = self.pool_loss[i, seed, samples].astype(np.float32)
+                    curves["val_loss"], kept = [float(loss.mean(dtype=np.float64))] * EPOCHS, {"val_loss": loss}
+                records[trial] = Record(trial, "diverged" if lost else "done", "", {
+                    name: curve[:lost or EPOCHS] for name, curve in curves.items()}, samples={} if lost else kept)
+        return SweepResult(spec, records, {})
+
+    def regret(self, lr: float) -> float:
+        """How far below the best rate's the accuracy of this one is."""
+        return float(self.truth.max() - self.truth[self.lrs.index(lr)])
 
 
 class Replay:
-    """A session of a search that trains nothing: it reads curves of trials that were run before.
+    """A session of a search that trains nothing: it reads the trials of a sweep that was run."""
 
-    Parameters
-    ----------
-    whole : SweepResult
-        All rates, with many seeds.
-    seeds : sequence of int
-        The seeds of this sweep.
-    search : str
-    metric : str
-    """
-
-    def __init__(self, whole: SweepResult, seeds: Iterable[int], search: str, metric: str) -> None:
-        self.whole = whole
-        self.result = SweepResult(replace(whole.spec, seeds=tuple(seeds), search=search, metric=metric), {}, {})
-        self.journal = self.result  # it has records
-
-    @property
-    def spec(self) -> Spec:
-        """What the sweep was asked for."""
-        return self.result.spec
+    def __init__(self, whole: SweepResult) -> None:
+        self.whole, self.spec, self.metric = whole, whole.spec, whole.judged_by(None)
+        spec = Spec(whole.lrs, whole.seeds, EPOCHS, search="halving", metric=whole.spec.metric)
+        self.result = SweepResult(spec, {}, {})
+        self.journal = SimpleNamespace(records=self.result.records)
 
     def run(self, trials: Iterable[Trial], until: int) -> None:
         """Read the epochs of these trials."""
         for trial in trials:
             record = self.whole.records[trial]
             lost = record.status == "diverged" and record.epochs <= until
-            self.result.records[trial] = Record(  # type: ignore[index]
-                trial, "diverged" if lost else "done" if until >= self.spec.epochs else "stopped", record.engine,
-                record.losses[:until], record.val_losses[:until], record.val_accuracies[:until], record.test)
+            whole = until >= EPOCHS and not lost
+            self.journal.records[trial] = Record(
+                trial, "diverged" if lost else "done" if whole else "stopped", "",
+                {name: curve[:until] for name, curve in record.curves.items()}, samples=record.samples if whole else {})
 
-    def search(self) -> tuple[float, set[float], int]:
-        """The rate that is suggested, those that can't be told from it, and the epochs it took."""
-        SEARCHES[self.spec.search](self)
-        found = choose(self.result.table())
-        return float(found), set(found.rates), int(self.result.epochs_run.sum())
+    def search(self) -> tuple[float, float]:
+        """The rate that halving suggests, and the part of the epochs that it ran."""
+        SEARCHES["halving"](self)
+        epochs = [sum(record.epochs for record in of.records.values()) for of in (self.result, self.whole)]
+        return float(suggestion_of(self.result.table())), epochs[0] / epochs[1]
+
+
+def generated(kind: str, scatter: float, seed: int) -> dict[str, np.ndarray]:
+    """Curves with a known best rate: 240 seeds, 1500 samples, nine rates; the noise grows with the rate if it is heavy."""
+    rng, k = np.random.default_rng(seed), 9
+    x = np.linspace(-1, 1, k)
+    mean = {"cliff": 0.6 + 0.06 * (x + 1) - 0.3 * (x > 0.8), "plateau": 0.7 - 0.3 * np.maximum(0, -x),
+            "monotone": 0.6 + 0.1 * x, "two peaks": 0.7 - 0.3 * np.minimum((x + 0.6) ** 2, (x - 0.5) ** 2) - 0.01 * (x > 0),
+            "peak": 0.7 - 0.3 * (x - 0.3) ** 2}[kind]
+    shape = (k, 240, 1500)
+    latent = rng.normal(size=(1, 1, shape[2])) + np.cumsum(rng.normal(0, 0.12, (k, 1, shape[2])), axis=0)
+    by_seed = (0.5 * rng.normal(size=(1, 240, 1)) + rng.normal(size=(k, 240, 1))) * (
+        scatter * np.linspace(0.5, 2 if scatter > 0.1 else 1, k)[:, None, None])
+    right = np.empty(shape, np.uint8)
+    for i in range(k):  # the threshold that gives each rate its mean, over everything that is drawn
+        value = latent[0 if latent.shape[0] == 1 else i] + by_seed[i] + 0.6 * rng.normal(size=shape[1:])
+        right[i] = LAST * (value < np.quantile(value, mean[i]))
+    losses = np.tile(2.0 - mean[:, None, None], (1, 240, EPOCHS))
+    return {"lrs": np.geomspace(0.01, 2.56, k), "losses": losses, "diverged": np.zeros(shape[:2], int), "right": right,
+            "right_at_rung": (right > 0).astype(np.uint8)}
+
+
+def study(curves: Curves, samples: int, draws: int, rng: np.random.Generator) -> dict[str, float]:
+    """The columns of one line."""
+    found: dict[str, list[float]] = {}
+
+    def note(**values: float) -> None:
+        for name, value in values.items():
+            found.setdefault(name, []).append(value)
+
+    best = int(curves.truth.argmax())
+    for _ in range(draws):
+        held_out = rng.permutation(curves.pool)[:samples]
+        seeds = rng.permutation(curves.seeds)[:15].reshape(3, 5)
+        wholes = [curves.whole(five, held_out) for five in seeds]
+        said = [suggestion_of(whole.table()) for whole in wholes]
+        table = said[0]._table
+        means = table.values.mean(1)
+        bare = table.candidates[int(means.argmax())].lr
+        halved, cost = Replay(wholes[0]).search()
+        regret = [curves.regret(float(one)) for one in said]
+        note(regret=regret[0], bare=curves.regret(bare), halving=curves.regret(halved) - regret[0], cost=cost,
+             said=said[0].otherwise, really=float(said[0] != said[1]), within=float(np.ptp(regret) < CLOSE))
+    for size in SIZES:
+        for _ in range(draws if size < 80 else draws // 4):
+            held_out, seeds = rng.permutation(curves.pool)[:samples], rng.permutation(curves.seeds)[:size]
+            note(**{f"in{size}": float(curves.lrs[best] in suggestion_of(curves.whole(seeds, held_out).table()).rates)})
+    return {name: float(np.mean(values)) for name, values in found.items()}
 
 
 def main() -> None:
-    """Train what is missing, and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", default="synthetic", help="as for fastnet sweep (default: %(default)s)")
-    parser.add_argument("--hidden", type=int, default=500, help="(default: %(default)s)")
-    parser.add_argument("--lrs", default="0.02:0.5:log9", help="(default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=30, help="(default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=20, help="(default: %(default)s)")
-    parser.add_argument("--draws", type=int, default=100, help="(default: %(default)s)")
-    parser.add_argument("--journal", help="keep the curves in this file, and read them from it")
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser.add_argument("--curves", type=Path, required=True, help="the folder of sweep_curves")
+    parser.add_argument("--draws", type=int, default=200, help="(default: %(default)s)")
+    parser.add_argument("--samples", type=int, default=200, help="held-out, at most half a pool (default: %(default)s)")
+    parser.add_argument("--metric", default="val_accuracy", help="or val_loss (default: %(default)s)")
+    parser.add_argument("--only", help="names, separated by commas")
     options = parser.parse_args()
-    whole = curves(options)
-    print(whole)
-    rng = np.random.default_rng(0)
-    for metric in ("val_accuracy", "val_loss"):
-        print(f"\njudged by {metric}")
-        agreement(whole, metric, options.draws, rng)
-        for size in (3, 5, 10):
-            if size <= len(whole.seeds) // 2:
-                halving(whole, metric, size, options.draws, rng)
-    print()
-    coverage(whole, options.draws, rng)
+    print(f"{options.samples} held-out samples at most, judged by {options.metric}; 5 seeds, {EPOCHS} epochs")
+    print(f"{'':22}{'regret':>8}{'bare':>8}{'halving':>9}{'epochs':>8}{'in set: ' + ' '.join(map(str, SIZES)):>22}"
+          f"{'otherwise':>11}{'really':>8}{'within':>8}")
+    lines: dict[str, list[dict[str, Any]]] = {}
+    kinds = [(f"{kind}, noise {scatter}", (kind, scatter)) for kind in ("cliff", "plateau", "monotone", "two peaks", "peak")
+             for scatter in (0.05, 0.2)]
+    for group, names in (("tuned on", list(TUNE)), ("reported", list(REPORT)), ("generated", [name for name, _ in kinds])):
+        for number, name in enumerate(names):
+            if options.only and name not in options.only.split(","):
+                continue
+            if group == "generated":
+                found = generated(*kinds[number][1], seed=number)
+            else:
+                with np.load(options.curves / f"{name}.npz") as file:
+                    found = {key: file[key] for key in file.files}
+            curves = Curves(found, options.metric)
+            rng = np.random.default_rng(0)
+            line = study(curves, min(options.samples, curves.pool // 2), options.draws, rng)
+            lines.setdefault(group, []).append(line)
+            print(_text(name, line), flush=True)
+        if lines.get(group):
+            mean = {key: float(np.mean([line[key] for line in lines[group]])) for key in lines[group][0]}
+            print(_text(f"mean, {group}", mean), flush=True)
 
 
-def curves(options: argparse.Namespace) -> SweepResult:
-    """All rates with all seeds; a fifth of the training data, drawn at random, is held out."""
-    data = load(options.data, 0, "float32")
-    (x, t), test = data
-    order = np.random.default_rng(1000).permutation(len(x))
-    held, train = order[:len(x) // 5], order[len(x) // 5:]
-
-    def build(rng: np.random.Generator) -> Sequential:
-        return Sequential((FullLayer(x.shape[1], options.hidden, np.float32, rng), ReluLayer(),
-                           FullLayer(options.hidden, t.shape[1], np.float32, rng), SoftMaxLayer()), loss=CrossEntropyLayer())
-
-    return lr_sweep(build, x[train], t[train], options.lrs, options.epochs, 128, options.seeds, (x[held], t[held]), test,
-                    resume=options.journal)
-
-
-def agreement(whole: SweepResult, metric: str, draws: int, rng: np.random.Generator) -> None:
-    """Three disjoint sets of seeds, and what they choose."""
-    test = dict(zip(whole.lrs, np.nanmean(whole.accuracies, axis=1)))
-    sign = 1 if metric == "val_accuracy" else -1
-    values = sign * (whole.val_accuracies if metric == "val_accuracy" else whole.val_losses)[:, :, -1]
-    for size in (3, 5):
-        if 3 * size > len(whole.seeds):
-            continue
-        spreads, bare, same = [], [], []
-        for _ in range(draws):
-            sets = rng.permutation(len(whole.seeds))[:3 * size].reshape(3, size)
-            chosen = [Replay(whole, seeds, "grid", metric).search()[0] for seeds in sets]
-            spreads.append(np.ptp([test[lr] for lr in chosen]))
-            same.append(chosen[0] == chosen[1])
-            bare.append(np.ptp([test[whole.lrs[int(np.nanargmax(values[:, seeds].mean(1)))]] for seeds in sets]))
-        print(f"agreement, three sets of {size} seeds: within {ENOUGH} in {np.mean(np.array(spreads) < ENOUGH):.0%} of "
-              f"{draws} draws; the bare best mean in {np.mean(np.array(bare) < ENOUGH):.0%}; two sets choose the same rate "
-              f"in {np.mean(same):.0%}")
-
-
-def halving(whole: SweepResult, metric: str, size: int, draws: int, rng: np.random.Generator) -> None:
-    """Halving beside the full grid, on the same seeds."""
-    test = dict(zip(whole.lrs, np.nanmean(whole.accuracies, axis=1)))
-    same, tied, equal, close, cost = [], [], [], [], []
-    sign = 1 if metric == "val_accuracy" else -1
-    values = sign * (whole.val_accuracies if metric == "val_accuracy" else whole.val_losses)[:, :, -1]
-    for _ in range(draws):
-        seeds = rng.permutation(len(whole.seeds))[:size].tolist()
-        (full, rates, epochs), (halved, _, fewer) = (Replay(whole, seeds, search, metric).search()
-                                                     for search in ("grid", "halving"))
-        same.append(full == halved)
-        behind = (values[whole.lrs.index(full)] - values[whole.lrs.index(halved)])[seeds]
-        tied.append(behind.mean() <= behind.std(ddof=1) / np.sqrt(size))
-        equal.append(halved in rates)
-        close.append(test[halved] > test[full] - ENOUGH)
-        cost.append(fewer / epochs)
-    print(f"halving, {size} seeds: the same rate {np.mean(same):.0%}; the same or tied within one standard error "
-          f"{np.mean(tied):.0%}; one the full grid can't tell from its own {np.mean(equal):.0%}; test accuracy not {ENOUGH} "
-          f"worse {np.mean(close):.0%}; epochs {np.mean(cost):.0%} (at most {np.max(cost):.0%})")
-
-
-def coverage(whole: SweepResult, draws: int, rng: np.random.Generator) -> None:
-    """Curves whose best rate is known."""
-    lrs = np.geomspace(0.02, 0.5, 9)
-    at = np.log(lrs)
-    for seeds in (3, 5, 10):
-        for scatter in (1, 3):
-            inside = np.zeros(draws, bool)
-            regret = np.zeros(draws)
-            for draw in range(draws):
-                means = 0.7 - rng.choice([0.02, 0.1]) * (at - rng.uniform(at[1], at[-2])) ** 2
-                noise = 0.01 * np.linspace(1, scatter, len(lrs))[:, None]
-                values = means[:, None] + rng.normal(size=(1, seeds)) * 0.01 + rng.normal(size=(len(lrs), seeds)) * noise
-                spec = replace(whole.spec, lrs=tuple(map(float, lrs)), seeds=tuple(range(seeds)))
-                table = Table(spec, "val_accuracy", [Candidate(spec.settings[0], lr) for lr in spec.lrs], values,
-                              spec.repeats())
-                found = choose(table)
-                inside[draw] = lrs[means.argmax()] in found.rates
-                regret[draw] = means.max() - means[spec.lrs.index(float(found))]
-            print(f"coverage, {seeds} seeds, the largest rate scatters {scatter} times as much: the best is in the set in "
-                  f"{inside.mean():.0%}; the choice is {regret.mean():.4f} worse than it")
+def _text(name: str, line: dict[str, float]) -> str:
+    coverage = " ".join(f"{line[f'in{size}']:.0%}" for size in SIZES)
+    return (f"{name:22}{line['regret']:8.4f}{line['bare']:8.4f}{line['halving']:+9.4f}{line['cost']:8.0%}{coverage:>22}"
+            f"{line['said']:11.0%}{line['really']:8.0%}{line['within']:8.0%}")
 
 
 if __name__ == "__main__":

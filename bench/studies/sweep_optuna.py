@@ -26,7 +26,7 @@ import numpy as np
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.dataset import load
 from fastnet.sweep import lr_sweep
-from fastnet.sweep.session import Session
+from fastnet.sweep.run.session import Session
 
 LRS, BATCH, EPOCHS, HIDDEN = (1e-3, 10.0), 128, 20, 500
 GOOD = 0.01

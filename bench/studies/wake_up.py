@@ -11,11 +11,12 @@ import time
 
 from fastnet.kernels import threads
 from fastnet.kernels._jit import jit
+from fastnet.kernels.linking import thread_kernel
 
 CALLS = 300
 
 
-@jit
+@thread_kernel
 def _nothing(thread, threads, sync, scratch, job):
     pass
 
@@ -41,7 +42,7 @@ def _best_and_median(function: int, most: int, gap: float) -> tuple[float, float
 
 
 def main() -> None:
-    function = threads.address_of_kernel(_nothing)
+    function = _nothing.address()
     threads.start_workers()
     count = threads.get_num_threads()
     for most in (1, count):

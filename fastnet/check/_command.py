@@ -1,24 +1,22 @@
-"""The command line, and the report."""
+"""The command line of ``fastnet check``."""
 
 from __future__ import annotations
 
 import argparse
-import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from fastnet.check._run import Finding, run
+from fastnet.check import _forms, _text
+from fastnet.check._folder import Layout
+from fastnet.check._reference import NAMES, NEXT
+from fastnet.check._run import run
 
-_CHAPTER = {"full": "FullLayer", "relu": "ReluLayer", "softmax": "SoftMaxLayer", "cross_entropy": "CrossEntropyLayer",
-            "sequential": "Sequential"}
-_NEXT = {"conv": "ConvLayer", "maxpool": "MaxPoolLayer", "flatten": "FlattenLayer"}
-_SHOWN = 8  # kinds of problems of a layer; more follow from them, as a rule
-
-
-DESCRIPTION = "Compare folders of the course's layers, your own, with fastnet's."
-EPILOG = "Exit code: 0 if everything agrees; 1 if something differs, fails or is missing; 2 if there is nothing to compare."
+DESCRIPTION = "Compare your own layers with the course's equations, and find out what is wrong and where."
+EPILOG = ("Verdicts: ok; ok with remarks (it passes the course, and could be better); DIFFERS; MISSING. Exit code: 0 if nothing "
+          "differs or is missing, 1 otherwise, 2 if there is nothing to compare.")
+RUBRIC = {"full": 15.0, "relu": 10.0, "softmax": 15.0, "cross_entropy": 15.0, "sequential": 15.0}  # the chapter's Table 3.2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,14 +32,109 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments, for ``python -m fastnet.check`` and for ``fastnet check``."""
-    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path, help="a folder with full.py, relu.py and so on")
-    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=20.0,
-                        help="how long one call of a layer may take (default: 20)")
+    parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path,
+                        help="a folder with full.py, relu.py and so on, or a single file of all layers")
+    parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=2.0,
+                        help="processor time that a file may take (default: 2)")
+    for option, const, what in (("json", "-", "everything that was found, as JSON"), ("table", "-", "a line for each file, with tabs"),
+                                ("gradescope", "results.json", "the results that Gradescope reads"),
+                                ("html", "check.html", "a page: your matrices beside the right ones, and a training curve")):
+        where = "the screen" if const == "-" else const
+        parser.add_argument(f"--{option}", metavar="FILE", nargs="?", const=const, help=f"write {what} (default: to {where})")
+    parser.add_argument("--points", metavar="FILE=N,...", nargs="?", const=RUBRIC, type=_points,
+                        help="give points for each file that does not differ (default: those of the chapter's Table 3.2)")
 
 
 def execute(arguments: argparse.Namespace) -> int:
     """Compare each folder; return the largest exit code."""
-    return max([_check(folder, arguments.timeout) for folder in arguments.folders])
+    reports, code = [], 0
+    for given in arguments.folders:
+        report = examine(given, arguments.timeout, arguments.points)
+        if report is None:
+            code = 2
+            continue
+        reports.append(report)
+        code = max(code, int(report["verdict"] == "differs"))
+        if not any(getattr(arguments, name) == "-" for name in ("json", "table", "gradescope")):
+            print(_text.report(report), flush=True)
+    if arguments.gradescope and len(reports) > 1:
+        print("fastnet check: Gradescope takes the results of one folder; give one.", file=sys.stderr)
+        return 2
+    for name in ("json", "table", "gradescope", "html"):
+        target = getattr(arguments, name)
+        if target and reports:
+            _write(target, getattr(_forms, f"as_{name}")(reports))
+    return code
+
+
+def examine(given: Path, seconds: float = 2.0, points: dict[str, float] | None = None) -> dict[str, Any] | None:
+    """Compare one folder.
+
+    Parameters
+    ----------
+    given : path
+        The folder of layers, the one that it lies in, or a single file of all layers.
+    seconds : float
+        Processor time for each file.
+    points : dict, optional
+        Stem -> points for a file that does not differ.
+
+    Returns
+    -------
+    dict or None
+        ``folder``, ``verdict``, ``rows`` (one for each file) and ``curves``; None if there is nothing to compare.
+    """
+    layout = Layout(given)
+    if not layout.files:
+        what = "there is no such folder" if not Path(given).exists() else f"no module of the course in it: {', '.join(NAMES)}"
+        print(f"fastnet check: {given}: {what}", file=sys.stderr)
+        return None
+    expected = {**NAMES, **(NEXT if layout.files.keys() & NEXT.keys() else {})}
+    there = [stem for stem in expected if stem in layout.files]
+    extra = ["dataset"] if layout.path.is_dir() and (layout.path / "dataset.py").is_file() else []
+    findings = run(layout, [*there, *extra, "training"], seconds)
+    rows = [_row(stem, name, findings.get(stem)) for stem, name in expected.items()]
+    start = findings.get("__init__")
+    if start and not _said_elsewhere(start, rows):
+        rows.insert(0, _row("__init__", "the package", start))
+    clean = all(row["verdict"].startswith("ok") for row in rows)
+    if "dataset" in findings:
+        rows.append(_row("dataset", "the data", findings["dataset"]))
+    curves = findings.get("training", {}).get("curves")
+    if "training" in findings:
+        rows.append(_row("training", "a network, trained", findings["training"] if clean else
+                         {"verdict": "not judged", "remarks": ["a layer differs or is missing"]}))
+    for row in rows:
+        if points and row["stem"] in points:
+            row["points"] = points[row["stem"]] * row["verdict"].startswith("ok")
+            row["of"] = points[row["stem"]]
+    wrong = any(row["verdict"] in ("differs", "missing") for row in rows)
+    remarks = any(row["verdict"] == "ok with remarks" for row in rows)
+    return {"folder": str(layout.path), "verdict": "differs" if wrong else "ok with remarks" if remarks else "ok", "rows": rows,
+            "curves": curves}
+
+
+def _said_elsewhere(start: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Whether the package fails for what is said of a file: a class that is missing, or code that cannot be imported."""
+    message = start["faults"][0]["message"]
+    return any((row["verdict"] == "missing" and (f"'layers.{row['stem']}'" in message or row["name"] in message))
+               or (row["verdict"] == "differs" and row["file"] == start["file"]) for row in rows)
+
+
+def _row(stem: str, name: str, finding: dict[str, Any] | None) -> dict[str, Any]:
+    empty = {"verdict": "missing", "file": f"{stem}.py", "faults": [], "remarks": [], "compared": 0, "matrices": []}
+    kept = {key: value for key, value in (finding or {}).items() if key not in ("result", "curves")}
+    return {"stem": stem, "name": name, **empty, **kept}
+
+
+def _write(target: str, text: str) -> None:
+    if target == "-":
+        print(text)
+        return
+    path = Path(target)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    print(f"fastnet check: wrote {path}", file=sys.stderr)
 
 
 def _seconds(text: str) -> float:
@@ -51,65 +144,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _check(given: Path, timeout: float) -> int:
-    folder = Path(os.path.abspath(given))
-    if not _stems(folder) and _stems(folder / "layers"):
-        folder = folder / "layers"
-    there = _stems(folder)
-    if not there:
-        what = "there is no such folder" if not folder.is_dir() else f"no module of the course in it: {', '.join(_CHAPTER)}"
-        print(f"fastnet check: {given}: {what}", file=sys.stderr)
-        return 2
-    print(f"\n{folder}: each layer beside fastnet's")
-    expected = {**_CHAPTER, **(_NEXT if there & _NEXT.keys() else {})}
-    in_package = _CHAPTER.keys() - there if (folder / "__init__.py").is_file() else set()
-    subjects = [stem for stem in expected if stem in there or stem in in_package]
-    if (folder / "dataset.py").is_file():
-        subjects.append("dataset")
-    missing = [stem for stem in expected if stem not in subjects]
-    findings = run(folder, subjects if missing else [*subjects, "training"], timeout)
-    return _report(expected, findings, missing)
-
-
-def _stems(folder: Path) -> set[str]:
-    return {stem for stem in (*_CHAPTER, *_NEXT) if (folder / f"{stem}.py").is_file()}
-
-
-def _report(expected: dict[str, str], findings: dict[str, Finding], missing: list[str]) -> int:
-    rows = {"__init__": "the package", **expected, "dataset": "the data", "training": "a network, trained"}
-    wrong = 0
-    for stem, name in rows.items():
-        finding = findings.get(stem)
-        if stem in missing:
-            verdict = f"MISSING: there is no {stem}.py"
-        elif finding is None or (stem == "__init__" and not finding.problems):
-            continue
-        elif finding.problems:
-            verdict = f"DIFFERS, {_count(finding.problems)}"
-        elif finding.compared:
-            verdict = f"ok, {finding.compared} comparisons"
-        else:
-            verdict = "nothing compared"
-        wrong += stem in missing or bool(finding and finding.problems)
-        print(f"{stem:14s} {name:18s} {verdict}")
-        for line in _lines(finding):
-            print(f"    {line}")
-    print(f"{'Everything agrees.' if not wrong else f'{wrong} of these differ.'}", flush=True)
-    return 1 if wrong else 0
-
-
-def _count(problems: list[tuple[str | None, str]]) -> str:
-    return "in one place" if len(problems) == 1 else f"in {len(problems)} places"
-
-
-def _lines(finding: Finding | None) -> list[str]:
-    """Problems, alike ones once, and notes."""
-    if finding is None:
-        return []
-    alike: dict[str, list[str]] = {}
-    for step, problem in finding.problems:
-        text = f"{step}: {problem}" if step else problem
-        alike.setdefault(re.sub(r"nan|inf|[-\d.,:;() ]+", " ", text), []).append(text)
-    lines = [first + (f" (and {len(rest)} more of this kind)" if rest else "") for first, *rest in alike.values()]
-    more = [f"... and {len(lines) - _SHOWN} more kinds"] if len(lines) > _SHOWN else []
-    return [*lines[:_SHOWN], *more, *finding.notes]
+def _points(text: str) -> dict[str, float]:
+    points = {}
+    for part in text.split(","):
+        name, _, number = part.partition("=")
+        name = name.strip().removesuffix(".py")
+        if name not in {*NAMES, *NEXT} or not number:
+            raise argparse.ArgumentTypeError(f"{part!r} is not FILE=POINTS, with FILE one of {', '.join({**NAMES, **NEXT})}")
+        points[name] = float(number)
+    return points

@@ -1,125 +1,202 @@
-"""The process that runs a folder's code: ``python -m fastnet.check._worker FOLDER EVENTS WHOLE CLEAN SUBJECT...``"""
+"""The process that runs a folder's code: ``python -m fastnet.check._worker`` and one argument, JSON."""
 
 from __future__ import annotations
 
-import ast
 import importlib
-import importlib.machinery
-import importlib.util
+import json
 import os
 import sys
-from collections.abc import Sequence
+import threading
+import time
+import traceback
+import warnings
+from dataclasses import asdict
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 
-import fastnet.dataset
-from fastnet.check._layers import CHAPTER, LAYERS, NEXT_CHAPTER
-from fastnet.check._models import images, network
-from fastnet.check._probe import Probe
-from fastnet.dropin import _read_dataset
-from fastnet.dropin._local import parsed
+from fastnet.check import _diagnose, _repair
+from fastnet.check._folder import STEMS, Imported
+from fastnet.check._model import call_fit, random_state
+from fastnet.check._observe import agree, drawn
+from fastnet.check._reference import CLASSES, NEXT
+from fastnet.check._source import python_2
+from fastnet.dropin import _guard
 
-PACKAGE = "layers"
+_REPAIRS = 1.2  # seconds of processor time for all layers together
 
 
-class Folder:
-    """A folder of modules, importable as the package ``layers`` whatever its name is."""
+class Worker:
+    """Compares the subjects one after the other, and writes a line of JSON for each.
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        sys.path.insert(0, os.path.dirname(path))  # beside the folder lies what its scripts import
-        sys.path.append(path)  # from full import FullLayer
+    Parameters
+    ----------
+    events : text file
+    task : dict
+        ``sandbox``, ``copy``, ``original``, ``subjects``, ``broken`` (stems that must not be imported), ``whole`` (whether
+        ``__init__.py`` is run), ``repairs``, ``seconds``.
+    """
 
-    def import_package(self, probe: Probe, whole: bool) -> None:
-        """Make the package. If its ``__init__.py`` fails, or is not to be run, an empty one stands in for it."""
-        init = os.path.join(self.path, "__init__.py")
-        if whole and os.path.isfile(init):
-            spec = importlib.util.spec_from_file_location(PACKAGE, init, submodule_search_locations=[self.path])
-            assert spec is not None and spec.loader is not None
-            sys.modules[PACKAGE] = module = importlib.util.module_from_spec(spec)
-            clean, probe.clean = probe.clean, True
-            with probe.scenario(), probe.step("import of the folder's __init__.py"):
-                spec.loader.exec_module(module)
-            probe.clean, succeeded = clean and probe.clean, probe.clean
-            if succeeded:
-                return
-        sys.modules[PACKAGE] = module = ModuleType(PACKAGE)
-        module.__path__ = [self.path]
+    def __init__(self, events: TextIO, task: dict[str, Any]) -> None:
+        self.events, self.task = events, task
+        self.subject = "__init__"
+        self.since = time.process_time()
+        threading.Thread(target=self.watch, daemon=True).start()
 
-    def get(self, name: str) -> Any:
-        """The class, or function, of that name: of its own module, or of the package."""
-        stem = next((stem for stem, (known, _) in LAYERS.items() if known == name), "dataset")
+    def emit(self, **event: Any) -> None:
+        self.events.write(json.dumps(event) + "\n")
+        self.events.flush()
+
+    def begin(self, subject: str) -> None:
+        self.subject, self.since = subject, time.process_time()
+        self.emit(begin=subject)
+
+    def watch(self) -> None:
+        """End the process if a subject takes too long: processor time, so that a busy machine blames nobody."""
+        main = threading.main_thread().ident
+        limit = self.task["seconds"]
+        while True:
+            threading.Event().wait(0.05)
+            if time.process_time() - self.since > limit + (_REPAIRS if self.task["repairs"] else 0):
+                frames = traceback.extract_stack(sys._current_frames()[main]) if main is not None else []
+                own = [f for f in frames if f.filename.startswith(str(Path(self.task["copy"])))]
+                line = own[-1].lineno if own else None
+                name = os.path.basename(own[-1].filename) if own else ""
+                in_repair = any(f.filename == _repair.__file__ for f in frames)
+                self.emit(stuck=self.subject, line=line, file=name, source=own[-1].line if own else "", repair=in_repair)
+                os._exit(0)
+
+    def run(self) -> None:
+        np.random.seed(0)
+        self.folder = Imported(Path(self.task["copy"]), Path(self.task["original"]))
+        self.begin("__init__")
         try:
-            return getattr(importlib.import_module(f"{PACKAGE}.{stem}"), name)
-        except (ModuleNotFoundError, AttributeError):
-            if hasattr(sys.modules[PACKAGE], name):
-                return getattr(sys.modules[PACKAGE], name)
-            raise
+            self.folder.package(self.task["whole"])
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self.emit(result="__init__", **self.of_error(error, "__init__.py"))
+        for subject in self.task["subjects"]:
+            self.begin(subject)
+            try:
+                getattr(self, f"_{subject}", self.compare)(subject)
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    raise
+                self.emit(result=subject, **self.of_error(error, self.name(subject)))
+        self.emit(end=True)
+
+    def name(self, subject: str) -> str:
+        return self.folder.file(subject).name if subject in self.folder.layout.files else f"{subject}.py"
+
+    def compare(self, stem: str) -> None:
+        klass = self.folder.get(stem)
+        if not isinstance(klass, type):
+            raise TypeError(f"{STEMS[stem]} is not a class")
+        own = {} if stem != "sequential" else self.own()
+        images = any(name in self.folder.layout.files for name in NEXT)
+        _repair.SECONDS = _REPAIRS / 2 if self.task["repairs"] else 0
+        try:
+            found = _diagnose.diagnose(stem, klass, self.folder.source(stem), own, images)
+        except Exception as error:
+            fault = _diagnose.Fault("", "comparison", "", "", f"it gives something that cannot be compared: {type(error).__name__}: {error}")
+            found = _diagnose.Diagnosis([fault])
+        self.emit(result=stem, file=self.name(stem), **found.as_dict())
+
+    def own(self) -> dict[str, type]:
+        """The folder's other classes, those that can be imported."""
+        found: dict[str, type] = {}
+        for stem, name in STEMS.items():
+            if stem in self.folder.layout.files and stem not in self.task["broken"]:
+                try:
+                    klass = self.folder.get(stem)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException:  # SystemExit too; it is said of that file
+                    continue
+                if isinstance(klass, type):
+                    found[name] = klass
+        return found
+
+    def of_error(self, error: BaseException, file: str) -> dict[str, Any]:
+        """A finding for code that cannot be imported."""
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(self.task["copy"])]
+        line = frames[-1].lineno if frames else None
+        source = frames[-1].line if frames else ""
+        if isinstance(error, SyntaxError) and error.filename:
+            line, source, file = error.lineno, (error.text or "").strip(), os.path.basename(error.filename)
+        elif frames:
+            file = os.path.basename(frames[-1].filename)
+        message = f"raises {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        fault = _diagnose.Fault("", f"import of {file}", "", "", message, python_2(error, source or ""), line, source or "")
+        return {"file": file, "verdict": "differs", "faults": [asdict(fault)], "remarks": [], "compared": 0, "matrices": []}
+
+    # --- the helpers of dataset.py, and a network as a whole ----------------------------------------------------------
+
+    def _dataset(self, _: str) -> None:
+        module = importlib.import_module("layers.dataset")
+        y, x = np.array([2, 0, 1, 1]), np.random.default_rng(0).integers(0, 256, (3, 3072), np.uint8)
+        right = {"onehot": (y, np.eye(3)[y]), "scale": (x, x / 255 - 0.5)}
+        faults = []
+        for name, (given, expected) in right.items():
+            function = getattr(module, name, None)
+            if function is None:
+                continue
+            found = np.asarray(function(given.copy()), np.float64)
+            found = found.reshape(expected.shape) if found.size == expected.size else found
+            if not agree(found, expected):
+                faults.append(asdict(_diagnose.Fault(name, "the result", "section 3.4.2", {
+                    "onehot": "class 3 of 5 is [0, 0, 0, 1, 0]", "scale": "pixels / 255 - 0.5"}[name],
+                    _diagnose.difference(found, expected))))
+        self.emit(result="dataset", file="dataset.py", verdict="differs" if faults else "ok", faults=faults, remarks=[],
+                  compared=2, matrices=[])
+
+    def _training(self, _: str) -> None:
+        """The folder's own network beside the right one: a curve for each."""
+        own = {**CLASSES, **self.own()}
+        x = drawn((60, 8), 1)
+        t = np.eye(3)[np.argmax(x[:, :3] + 0.5 * x[:, 3:6], axis=1)]
+        curves, faults = {}, []
+        state = random_state()
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            curves["right"] = _trained(CLASSES, x, t)
+            try:
+                curves["yours"] = _trained(own, x, t)
+            except Exception as error:
+                curves["yours"] = []
+                faults.append(f"raises {type(error).__name__}: {' '.join(str(error).split())[:160]}")
+        shuffled = not np.array_equal(state, random_state())
+        if not faults and not shuffled and len(curves["yours"]) == 20 and not agree(curves["yours"], curves["right"], tolerance=1e-3):
+            faults.append(_diagnose.difference(curves["yours"], curves["right"]))
+        found = [asdict(_diagnose.Fault("fit", "the losses", "section 3.4.2", "an epoch's loss is the mean of its batches' losses",
+                                        text)) for text in faults]
+        self.emit(result="training", file="", verdict="differs" if faults else "ok", faults=found, remarks=[], compared=1,
+                  matrices=[], curves=curves)
 
 
-def compare(probe: Probe, folder: Folder, subject: str) -> None:
-    """One layer's turn. It draws the same weights each time, so that a report can be printed again."""
+def _trained(own: dict[str, Any], x: np.ndarray, t: np.ndarray) -> list[float]:
+    layers: list[Any] = []
     np.random.seed(0)
-    with probe.subject(subject):
-        if subject == "training":
-            _train(probe, folder)
-        elif subject == "dataset":
-            _compare_helpers(probe, folder)
-        else:
-            name, check = LAYERS[subject]
-            with probe.step(f"import of {subject}.py"):
-                folder.get(name)
-            probe.current = None
-            check(probe, folder.get)
+    for n_i, n_o in ((8, 12), (12, 3)):
+        layer = own["FullLayer"](n_i, n_o)
+        layer.W = drawn((n_o, n_i), n_i, 0.4)
+        layers += [layer, own["ReluLayer"]()]
+    model = own["Sequential"]((*layers[:-1], own["SoftMaxLayer"]()), own["CrossEntropyLayer"]())
+    np.random.seed(0)
+    losses = call_fit(model, x.copy(), t.copy(), 20, 0.3, 16)
+    losses = losses[0] if isinstance(losses, tuple) else losses
+    return [float(v) for v in np.ravel(np.asarray(losses, np.float64))]
 
 
-def _train(probe: Probe, folder: Folder) -> None:
-    if not probe.clean:
-        probe.emit(note="not tried, since a layer differs")
-        return
-    network(probe, folder.get)
-    if all(os.path.isfile(os.path.join(folder.path, f"{stem}.py")) for stem in NEXT_CHAPTER):
-        images(probe, folder.get)
-
-
-def _compare_helpers(probe: Probe, folder: Folder) -> None:
-    """onehot and scale are compared, cifar100 is read: it needs the data, and a minute."""
-    path = Path(folder.path) / "dataset.py"
-    try:
-        probe.emit(note=f"cifar100(seed) is read, not run: {_read_dataset.read(path)}")
-    except _read_dataset.Unreadable as reason:
-        probe.emit(note=f"cifar100(seed) is not compared: {reason}")
-    tree = parsed(path)
-    defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)} if tree is not None else set()
-    y, x = np.array([2, 0, 1, 1]), np.random.default_rng(0).integers(0, 256, (3, 3072), np.uint8)
-    for name, given in (("onehot", y), ("scale", x)):
-        if name in defined:
-            expected = getattr(fastnet.dataset, name)(given)
-            with probe.scenario():
-                with probe.step(f"{name}, given an array of shape {given.shape}"):
-                    found = np.asarray(folder.get(name)(given.copy()))
-                probe.same("the result", found.reshape(expected.shape) if found.size == expected.size else found, expected)
-
-
-def main(argv: Sequence[str]) -> None:
-    """Compare the subjects one after the other."""
-    path, events, whole, clean, *subjects = argv
-    with open(events, "a", encoding="utf-8") as file:
-        probe = Probe(file, path)
-        probe.clean = clean == "clean"
-        with probe.subject("__init__"):
-            folder = Folder(path)
-            folder.import_package(probe, whole == "whole")
-        for subject in subjects:
-            compare(probe, folder, subject)
-        probe.emit(end=True)
+def main() -> None:
+    task = json.loads(sys.argv[1])
+    with open(task["events"], "a", encoding="utf-8") as events:
+        _guard.confine(task["sandbox"], os.path.dirname(task["original"]))
+        Worker(events, task).run()
     os._exit(0)  # whatever threads and exit handlers the folder's code has left behind
 
 
-assert set(CHAPTER) | set(NEXT_CHAPTER) == set(LAYERS)
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

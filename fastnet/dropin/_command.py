@@ -6,8 +6,10 @@ import argparse
 import os
 import runpy
 import sys
+import traceback
 from collections.abc import Sequence
 
+from fastnet.check import _source
 from fastnet.dropin import _editions_data
 from fastnet.dropin._finder import NAME, install, served
 
@@ -34,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         os.environ[_editions_data.VARIABLE] = given.classes  # which processes that the script starts see too
     install()
     sys.argv[:] = [given.target, *given.arguments]
+    last: list[str] = []  # said below everything else, where it is seen
     try:
         if given.is_module:
             runpy.run_module(given.target, run_name="__main__", alter_sys=True)
@@ -41,14 +44,34 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not getattr(sys.flags, "safe_path", False):
                 sys.path[0] = os.path.dirname(os.path.abspath(given.target))  # until now the current folder
             runpy.run_path(given.target, run_name="__main__")
-    except SyntaxError as error:
-        if error.filename and os.path.abspath(error.filename) == os.path.abspath(given.target):
-            print(f"fastnet.dropin: {given.target} is not Python 3 (line {error.lineno}); those of 2018 are often Python 2: "
-                  "translate it once, with 2to3 or futurize", file=sys.stderr)
-        raise
+    except Exception as error:
+        _print_traceback(error, given.target)
+        hint = _source.python_2(error)
+        if hint:
+            last.append(f"{_place(error, given.target)}: {hint}")
+        sys.exit(1)
     finally:
         if not served():
-            print(_never_imported(given.target), file=sys.stderr)
+            last.append(_never_imported(given.target))
+        for text in last:
+            print(f"fastnet.dropin: {text}", file=sys.stderr)
+
+
+def _print_traceback(error: Exception, target: str) -> None:
+    """As Python does, without the frames above the script."""
+    script, frame = os.path.abspath(target), error.__traceback__
+    while frame is not None and os.path.abspath(frame.tb_frame.f_code.co_filename) != script:
+        frame = frame.tb_next
+    inside = frame is not None or isinstance(error, SyntaxError)
+    shown = error.with_traceback(frame) if inside else error
+    sys.excepthook(type(shown), shown, shown.__traceback__)
+
+
+def _place(error: Exception, target: str) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith("<")]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else target
 
 
 def _edition(text: str) -> str:
@@ -63,4 +86,4 @@ def _never_imported(target: str) -> str:
     files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())
              if "FullLayer" in getattr(module, "__dict__", {})}
     where = next((f" (its FullLayer is that of {file})" for name, file in files.items() if file and name != "__main__"), "")
-    return f"fastnet.dropin: {target} never imported {NAME!r}{where}, so nothing in this process ran on fastnet"
+    return f"{target} never imported {NAME!r}{where}, so nothing in this process ran on fastnet"

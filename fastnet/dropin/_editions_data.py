@@ -1,36 +1,46 @@
-"""Which classes ``cifar100(seed)`` serves: the edition that was asked for, or what the folder's dataset.py draws."""
+"""Which classes ``cifar100(seed)`` serves: what the folder's dataset.py serves, changed by what is asked for."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastnet import dataset
-from fastnet.dropin import _read_dataset
+from fastnet.dropin._ask import ask
 from fastnet.dropin._local import Source
-from fastnet.dropin._read_dataset import Edition
 
 VARIABLE = "FASTNET_CLASSES"
-USAGE = "a number of classes, and if need be replace or distinct, images or rows: 3, or 4,replace,images"
-
-# The editions that are known by their number of classes.
-_KNOWN = {3: Edition(3, replace=False, images=True), 4: Edition(4, replace=True, images=False)}
-_WORDS = ("replace", "distinct", "images", "rows")
+USAGE = ("a number of classes, and if need be replace or distinct, images or rows, and onehot or integers for the test labels: "
+         "3, or 4,replace,images")
 
 
-class _Choice(NamedTuple):
-    """What to serve, and who says so; no edition if the folder's own function is to do it."""
+class Edition(NamedTuple):
+    """What a ``cifar100(seed)`` returns."""
 
-    edition: Edition | None
-    says: str
+    n_classes: int
+    replace: bool
+    images: bool  # (n, 3, 32, 32), not (n, 3072)
+    dtype: str = "float64"
+    one_hot_test: bool = False  # test labels one-hot too
+    returns_chosen: bool = False  # the classes drawn as a third value
+    root: str | None = None  # the folder that it reads
+
+    def __str__(self) -> str:
+        return (f"{self.n_classes} classes drawn {'with' if self.replace else 'without'} replacement, "
+                f"{'images (n, 3, 32, 32)' if self.images else 'rows (n, 3072)'}, test labels "
+                f"{'one-hot' if self.one_hot_test else 'as integers'}")
 
 
-def parse(text: str, who: str) -> Edition:
-    """An edition as ``--classes`` and FASTNET_CLASSES spell it.
+_WORDS: dict[str, dict[str, Any]] = {
+    "replace": {"replace": True}, "distinct": {"replace": False}, "images": {"images": True}, "rows": {"images": False},
+    "onehot": {"one_hot_test": True}, "integers": {"one_hot_test": False}}
+
+
+def parse(text: str, who: str) -> dict[str, Any]:
+    """What ``--classes`` and FASTNET_CLASSES name: some fields of an edition.
 
     Raises
     ------
@@ -38,16 +48,21 @@ def parse(text: str, who: str) -> Edition:
         If it is not spelled so.
     """
     number, *words = (word.strip() for word in text.split(","))
-    unknown = [word for word in words if word not in _WORDS]
-    if not number.isdecimal() or not 2 <= int(number) <= 100 or unknown:
+    if not number.isdecimal() or not 2 <= int(number) <= 100 or any(word not in _WORDS for word in words):
         raise ValueError(f"{who}: {text!r} is not an edition. It is {USAGE}.")
-    edition = _KNOWN.get(int(number), Edition(int(number), replace=False, images=False))
+    named: dict[str, Any] = {"n_classes": int(number)}
     for word in words:
-        edition = (
-            edition._replace(replace=word == "replace") if word in ("replace", "distinct")
-            else edition._replace(images=word == "images")
-        )
-    return edition
+        named |= _WORDS[word]
+    return named
+
+
+def known(named: dict[str, Any]) -> Edition:
+    """The edition of the course that what is named belongs to, where the folder does not tell.
+
+    The next chapter serves images and one-hot test labels, 3 classes in 2019; 2018 drew 4 classes with replacement.
+    """
+    images = named.get("images", named["n_classes"] == 3)
+    return Edition(named["n_classes"], replace=named["n_classes"] == 4, images=images, one_hot_test=images)._replace(**named)
 
 
 def loader(local: Source) -> Callable[..., Any]:
@@ -56,33 +71,37 @@ def loader(local: Source) -> Callable[..., Any]:
     def cifar100(seed: int, *args: Any, **options: Any) -> Any:
         """Load the classes that the course's ``cifar100(seed)`` draws; see :mod:`fastnet.dropin`.
 
-        Arguments beyond the seed are those of :func:`fastnet.dataset.cifar100`, and say what is served.
+        Arguments beyond the seed are those of the folder's own function, or else of :func:`fastnet.dataset.cifar100`.
         """
-        if args or options:
+        found = _of_folder(local, seed, *args, **options)
+        if (isinstance(found, dict) and found.get("signature")) or (found is None and (args or options)):
             return dataset.cifar100(seed, *args, **options)
-        choice = _choose(local)
-        if choice.edition is None:
-            local.say(f"cifar100 is that of {local.path}, since {choice.says}; --classes serves fastnet's")
-            return local.value("cifar100")(seed)
-        local.say(f"cifar100 serves {choice.edition}: {choice.says}")
-        return _serve(seed, choice.edition)
+        asked = os.environ.get(VARIABLE)
+        if asked:
+            named = parse(asked, VARIABLE)
+            edition = found._replace(**named) if isinstance(found, Edition) else known(named)
+            return _serve(seed, edition, local, f"{VARIABLE} or --classes asks for it")
+        if found is None:
+            return _serve(seed, known({"n_classes": 5}), local, "this chapter's edition; for another: --classes")
+        if isinstance(found, Edition):
+            return _serve(seed, found, local, f"{local.path} serves them")
+        local.say(f"cifar100 is that of {local.path}, since {found['failed']}; --classes serves fastnet's")
+        return local.value("cifar100")(seed, *args, **options)
 
     return cifar100
 
 
-def _choose(local: Source) -> _Choice:
-    asked = os.environ.get(VARIABLE)
-    if asked:
-        return _Choice(parse(asked, VARIABLE), f"{VARIABLE} or --classes asks for it")
+def _of_folder(local: Source, seed: Any, *args: Any, **options: Any) -> Edition | dict[str, Any] | None:
+    """What the folder's own function serves; an answer with ``failed`` if that is no edition; None without a function."""
     if local.path is None or "cifar100" not in local.defined():
-        return _Choice(Edition(5, replace=False, images=False), "this chapter's edition; for another: --classes")
-    try:
-        return _Choice(_read_dataset.read(Path(local.path)), f"{local.path} draws them")
-    except _read_dataset.Unreadable as reason:
-        return _Choice(None, str(reason))
+        return None
+    plain = int(seed) if isinstance(seed, np.integer) else seed
+    answer = ask("dataset", local.path, plain, *args, **options)
+    return answer if "failed" in answer else Edition(**answer)
 
 
-def _serve(seed: int, edition: Edition) -> Any:
+def _serve(seed: int, edition: Edition, local: Source, says: str) -> Any:
+    local.say(f"cifar100 serves {edition}: {says}")
     root = edition.root if edition.root and os.path.isdir(edition.root) else None
     data = dataset.cifar100(
         seed, edition.n_classes, dtype=edition.dtype, root=root, replace=edition.replace, images=edition.images

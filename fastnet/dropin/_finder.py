@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import fastnet
-from fastnet.dropin import _children, _local
+from fastnet.dropin import _children, _guard, _local
 
 NAME = "layers"
 CHAPTER = ("full", "relu", "softmax", "cross_entropy", "sequential")
@@ -44,6 +44,7 @@ def install(quiet: bool = False) -> None:
             f"Call install() before the first import of {NAME}."
         )
     sys.meta_path.insert(0, _Finder(quiet))
+    _guard.serve_cpickle()
     _children.serve()
 
 
@@ -82,6 +83,8 @@ class _Finder(importlib.abc.MetaPathFinder):
             if below:
                 return importlib.machinery.ModuleSpec(fullname, _Alias(name))
             return _course_spec(fullname, stem, _origin(fullname, path), self)
+        if name == "Sequential":
+            return importlib.machinery.ModuleSpec(fullname, _Chosen())
         if name in _course_classes():
             return importlib.machinery.ModuleSpec(fullname, _Alias(name))
         parent = sys.modules.get(fullname.rpartition(".")[0])
@@ -93,10 +96,11 @@ class _Finder(importlib.abc.MetaPathFinder):
         return importlib.machinery.ModuleSpec(fullname, _Alias(name)) if _fastnet_has(name) else None
 
     def _package(self) -> importlib.machinery.ModuleSpec:
-        folders = _local_folders()
+        folders, file = _local_folders()
         self.served = True
-        self.say(f"{NAME!r} is fastnet" + (f", not {folders[0]}" if folders else ""))
-        spec = importlib.machinery.ModuleSpec(NAME, _PackageLoader(folders, self), is_package=True)
+        here = file or (folders[0] if folders else None)
+        self.say(f"{NAME!r} is fastnet" + (f", not {here}" if here else ""))
+        spec = importlib.machinery.ModuleSpec(NAME, _PackageLoader(folders, file, self), is_package=True)
         spec.submodule_search_locations = folders
         return spec
 
@@ -117,8 +121,8 @@ class _Finder(importlib.abc.MetaPathFinder):
 class _PackageLoader(importlib.abc.Loader):
     """Makes the package: a module of its own, so that nothing an import does to it changes fastnet."""
 
-    def __init__(self, folders: Sequence[str], finder: _Finder) -> None:
-        init = os.path.join(folders[0], "__init__.py") if folders else ""
+    def __init__(self, folders: Sequence[str], file: str | None, finder: _Finder) -> None:
+        init = file or (os.path.join(folders[0], "__init__.py") if folders else "")
         self.file = init or fastnet.__file__  # where scripts look for what lies beside it
         self.local = _local.Source(NAME, init if os.path.isfile(init) else None, finder.say)
 
@@ -140,6 +144,16 @@ class _Package(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name == "cifar100" and "cifar100" in self._local.defined():
+            from fastnet.dropin import _editions_data
+
+            return self._keep(name, _editions_data.loader(self._local))
+        if name == "Sequential":
+            from fastnet.dropin import _sequential
+
+            alone = "Sequential" in self._local.defined()  # a single file of all layers
+            return self._keep(name, _sequential.choose(self._local) if alone
+                              else importlib.import_module(f"{NAME}.sequential").Sequential)
         if name in _course_classes():
             return getattr(fastnet, name)
         if name not in COURSE and self._local.has(name):
@@ -152,6 +166,10 @@ class _Package(ModuleType):
             if error.name != f"{NAME}.{name}":
                 raise
         raise AttributeError(f"module {NAME!r}, served by fastnet.dropin, has no attribute {name!r}")
+
+    def _keep(self, name: str, value: Any) -> Any:
+        self.__dict__[name] = value
+        return value
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *fastnet.__all__})
@@ -181,6 +199,10 @@ class _CourseLoader(importlib.abc.Loader):
             from fastnet.dropin import _editions_data
 
             names["cifar100"] = _editions_data.loader(self.local)
+        if self.stem == "sequential":
+            from fastnet.dropin import _sequential
+
+            names["Sequential"] = _sequential.choose(self.local)
         module.__dict__.update(names)
         module.__doc__ = original.__doc__
         is_data = self.stem == "dataset" and self.local.path
@@ -220,6 +242,16 @@ class _Alias(importlib.abc.Loader):
         sys.modules[module.__name__] = original  # what the import system takes, and binds to the name in the package
 
 
+class _Chosen(importlib.abc.Loader):
+    """Puts the class that was chosen in the place of a module ``layers.Sequential``, as the chapter imports it."""
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        sys.modules[module.__name__] = getattr(sys.modules[NAME], "Sequential")  # noqa: B009 - mypy knows no such name
+
+
 def _act_like_the_courses() -> None:
     """What differs from fastnet without the drop-in; done when first needed, since every process that starts is served."""
     from fastnet import _editions
@@ -254,6 +286,13 @@ def _origin(fullname: str, path: Sequence[str] | None) -> str | None:
     return spec.origin if spec is not None and spec.has_location else None
 
 
-def _local_folders() -> list[str]:
-    folders = (os.path.abspath(os.path.join(entry, NAME)) for entry in sys.path)
-    return [folder for folder in dict.fromkeys(folders) if os.path.isdir(folder)]
+def _local_folders() -> tuple[list[str], str | None]:
+    """The folders ``layers`` on Python's path; or the single file, if ``layers.py`` comes first."""
+    folders = []
+    for entry in dict.fromkeys(map(os.path.abspath, sys.path)):
+        folder = os.path.join(entry, NAME)
+        if os.path.isdir(folder):
+            folders.append(folder)
+        elif os.path.isfile(folder + ".py") and not folders:
+            return [], folder + ".py"
+    return folders, None

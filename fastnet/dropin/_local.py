@@ -58,7 +58,8 @@ class Source:
         if origin is not None and origin[0] != self.module:
             module = importlib.import_module(origin[0])
             return getattr(module, origin[1]) if origin[1] else module
-        self.say(f"{name} of {self.module} comes from {self.path}")
+        if name not in ("Sequential", "cifar100"):  # said already, with the reason
+            self.say(f"{name} of {self.module} comes from {self.path}")
         return getattr(self._load(name), name)
 
     def _load(self, name: str) -> ModuleType:
@@ -71,7 +72,10 @@ class Source:
             module = importlib.util.module_from_spec(spec)
             self._loaded = module
             try:
-                spec.loader.exec_module(module)
+                try:
+                    spec.loader.exec_module(module)
+                except SyntaxError:
+                    run_source(self.path, module)
             except Exception as error:
                 self._loaded = None
                 raise ImportError(
@@ -79,6 +83,21 @@ class Source:
                     f"{type(error).__name__}: {error}", name=self.module, path=self.path
                 ) from error
         return self._loaded
+
+
+def run_source(path: str, module: ModuleType) -> None:
+    """Run a file in a module; one of Python 2 too, if print statements are all that tells.
+
+    Raises
+    ------
+    SyntaxError
+        If it is neither.
+    """
+    tree = parsed(Path(path))
+    if tree is None:
+        compile(Path(path).read_text(encoding="utf-8", errors="replace"), path, "exec")
+        return
+    exec(compile(tree, path, "exec"), module.__dict__)
 
 
 def parsed(path: Path) -> ast.Module | None:

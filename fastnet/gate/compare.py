@@ -1,199 +1,195 @@
 """Compare two revisions such that the answer can be believed on a shared, noisy machine.
 
-Fresh processes of both sides take turns in random order, the ratio within a round is what counts, the base runs against
-itself along with it, and whatever looks slower, or faster, is measured again before it is called so.
+In every round fresh processes of both sides and of a control take turns, in random order, and the ratio within the round is
+what counts. Rounds go on for the rows that are undecided, until all are decided or the budget is spent.
 """
 from __future__ import annotations
 
-import contextlib
-import itertools
+import math
 import platform
-import shutil
+import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
 
 import numpy as np
 
-from fastnet.gate import GateError, environment, repository
-from fastnet.gate.environment import Recipe, Side
-from fastnet.gate.judge import Arms, CountRow, judge, judge_count, judge_metric
+from fastnet.gate import GateError
+from fastnet.gate.declared import project_name
+from fastnet.gate.environment import Side
+from fastnet.gate.judge import INCONCLUSIVE, CountRow, Plan, Row, judge, judge_count, judge_metric, rounds_left
 from fastnet.gate.limits import Limits
-from fastnet.gate.pairing import WARM_UP_SECONDS, Pairing, give_benchmarks, own_benchmarks, pair, warm_up
+from fastnet.gate.pairing import WARM_UP_SECONDS, Pairing, Sources, pair, some, warm_up
+from fastnet.gate.prepare import SIDES, Prepared
 from fastnet.gate.render import Result
-from fastnet.gate.runs import Run, Settings, cores, run
-from fastnet.gate.statistics import paired_ratio
+from fastnet.gate.runs import Run, Settings, cores, run, run_round
 
-SIDES = ("base", "head", "same")  # names of one length, as even the lengths of paths shift timings
-MIN_ROUNDS = 7
-SECOND_BATCH = 2  # times as many rounds as the first one: it decides, and only the suspicious run in it
-SETTINGS = Settings()
+PLAN = Plan()
+_PATIENCE = 3  # times what a quiet machine needs: after so many rounds a row may be given up
+_HOPELESS = 2.0  # times the rounds that are left: a row that needs more than that is given up
 Log = Callable[[str], None]
 Batch = dict[str, list[Run]]  # for each side, a run per round
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """Sides that can run: checked out, installed, and given head's benchmarks."""
+@dataclass
+class Clock:
+    """How long measuring may go on."""
 
-    repository: Path
-    path: str  # of the benchmarks, in the project
-    sides: dict[str, Side]
-    own: dict[str, Run]  # what each side's own version of the benchmarks holds, but head's
+    plan: Plan
+    rows: int
+    statistics: int
+    start: float = field(default_factory=time.monotonic)
+    rounds: int = 0
+
+    @property
+    def a_round(self) -> float:
+        """Seconds of a round so far."""
+        return (time.monotonic() - self.start) / max(1, self.rounds)
+
+    def minutes(self, a_round: float) -> float:
+        """The budget, if rounds take so many seconds."""
+        quick = self.plan.quick(self.rows, self.statistics) * a_round / 60
+        return max(10.0, 2 * quick) if self.plan.budget is None else self.plan.budget
+
+    def left(self) -> int:
+        """Rounds that the budget still allows."""
+        seconds = 60 * self.minutes(self.a_round) - (time.monotonic() - self.start)
+        fit = math.ceil(seconds / max(self.a_round, 1e-9)) if seconds > 0 else 0
+        return max(0, min(self.plan.rounds - self.rounds, fit))
 
 
-@contextlib.contextmanager
-def prepare(repo: Path, revisions: dict[str, str | None], project: str, path: str, log: Log, recipe: Recipe,
-            settings: Settings = SETTINGS, may_fail: Sequence[str] = ()) -> Iterator[Prepared]:
-    """Worktrees, environments and caches for each side; at the end only the environments stay.
+def measure(prepared: Prepared, names: Sequence[str], settings: Settings, rng: np.random.Generator, number: int,
+            batch: Batch, may_lack: bool = False) -> Settings:
+    """One round: a fresh process of each side, in an order drawn anew. Returns the settings for the next one.
 
-    Parameters
-    ----------
-    repo : Path
-    revisions : dict
-        By the name of the side, as ``{"base": "main", "head": None, "same": "main"}``; None is the working tree.
-    project, path : str
-        The project's folder in the repository, and its folder of benchmarks. All sides get those of `head`.
-    log, recipe, settings
-        Where to say what happens, what to install, and which benchmarks and plugins to use.
-    may_fail : sequence of str
-        Sides that are left out, and said to be, if they cannot be set up.
+    Unless a side `may_lack` benchmarks, those that are missing from a round in turns have the round repeated without turns.
     """
-    found = {name: repository.snapshot(repo) if revision is None else (repository.find_commit(repo, revision), revision)
-             for name, revision in revisions.items()}
-    home = None if recipe.kind == environment.CURRENT else environment.home()
-    with repository.room(repo, home, f"{project} {recipe.key()}") as room:
-        sides = {}
-        for name, (commit, called) in found.items():
-            tree = repository.add_worktree(repo, room / name, commit)
-            shutil.rmtree(room / name / "own", ignore_errors=True)
-            if name == "head" and not (tree / project / path).is_dir():
-                raise GateError(f"{path!r} is no folder of the revision under test. Name the benchmarks' with --path.")
-            side = Side(name, called, commit, tree, tree / project, Path(), room / name / "caches")
-            try:
-                sides[name] = environment.prepare(side, path, recipe, log)
-            except GateError as error:
-                if name not in may_fail:
-                    raise
-                log(f"{called} is left out: {error}")
-        own: dict[str, Run] = {}
-        benchmarks = repository.git(sides["head"].project, "rev-parse", f"HEAD:./{path}")
-        for name, side in sides.items():
-            environment.keep_caches(side, benchmarks)
-            if name != "head":
-                known = next((other for other in own if sides[other].commit == side.commit), None)
-                own[name] = own[known] if known else own_benchmarks(side, repo, path, settings)
-                give_benchmarks(side, sides["head"], path)
-        yield Prepared(repo, path, sides, own)
+    order = [list(prepared.sides)[place] for place in rng.permutation(len(prepared.sides))]
+    found = run_round([prepared.sides[name] for name in order], prepared.where, settings, number, names)
+    if settings.turns and not may_lack and any(name not in one.times for one in found.values() for name in names):
+        settings = replace(settings, turns=False)  # perhaps they cannot be alive together, as when they use the same port
+        found = run_round([prepared.sides[name] for name in order], prepared.where, settings, number, names)
+    for name in prepared.sides:
+        batch[name].append(found[name])
+    return settings
 
 
-def orders(names: Sequence[str], rounds: int, rng: np.random.Generator) -> list[tuple[str, ...]]:
-    """Who goes first, second, third in each round: of three sides, every order once in six rounds, the six shuffled."""
-    if len(names) > 3:
-        return [tuple(names[i] for i in rng.permutation(len(names))) for _ in range(rounds)]
-    every = list(itertools.permutations(names))
-    chosen: list[tuple[str, ...]] = []
-    while len(chosen) < rounds:
-        chosen += [every[i] for i in rng.permutation(len(every))]
-    return chosen[:rounds]
-
-
-def measure(prepared: Prepared, names: Sequence[str], rounds: int, settings: Settings, rng: np.random.Generator,
-            log: Log) -> Batch:
-    """One batch: `rounds` times a fresh process of each side."""
-    batch: Batch = {name: [] for name in prepared.sides}
-    start = time.monotonic()
-    for number, order in enumerate(orders(list(prepared.sides), rounds, rng), start=1):
-        for name in order:
-            batch[name].append(run(prepared.sides[name], prepared.repository, prepared.path, settings, number, names))
-        left = (time.monotonic() - start) / number * (rounds - number)
-        log(f"round {number}/{rounds} ({', '.join(order)}), {left:.0f} s left")
-    return batch
-
-
-def compare(prepared: Prepared, limits: Limits, *, rounds: int = MIN_ROUNDS, settings: Settings = SETTINGS,
-            seed: int | None = None, log: Log = lambda text: None, metrics: Sequence[str] = (),
-            allow_removed: bool = False) -> Result:
-    """Warm up, measure a batch, measure the suspicious again, and judge."""
+def compare(prepared: Prepared, limits: Limits, *, plan: Plan = PLAN, seed: int | None = None, log: Log = lambda text: None,
+            metrics: Sequence[str] = (), allow_removed: bool = False) -> Result:
+    """Warm up, measure rounds until all rows are decided or the budget is spent, and judge."""
     seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
-    rng = np.random.default_rng(seed)
+    settings = prepared.settings
     log("warming up: compiling, filling caches")
-    warm, pairing = _warm_up(prepared, settings, metrics)
-    names = pairing.compared
-
-    batches = [measure(prepared, names, rounds, settings, rng, log)]
-    names, lost = _always(batches[0], names)
-    arms = {name: [_arms(batches[0], name)] for name in names}
-    suspects = [name for name in names if arms[name][0].suspicious(limits.of(name))]
-    if suspects:
-        log(f"{len(suspects)} suspicious: a second batch for {'it' if len(suspects) == 1 else 'them'}")
-        batches.append(measure(prepared, suspects, SECOND_BATCH * rounds, settings, rng, log))
-        again, lost_again = _always(batches[1], suspects)
-        lost |= lost_again
-        for name in again:
-            arms[name].append(_arms(batches[1], name))
-
-    rows = [judge(name, _median(batches[0]["base"], name), _median(batches[0]["head"], name), limits.of(name), arms[name])
-            for name in names]
-    counts = judge_counts(batches[0]["base"] + batches[0]["same"], batches[0]["head"], limits)
-    counts += _judge_metrics(prepared, warm, names, metrics, limits, settings, log)
-    sides = prepared.sides
+    start = time.monotonic()
+    warm, pairing, settings = _warm_up(prepared, settings, metrics)
+    processes = time.monotonic() - start  # of one process a side, or somewhat more, with little of their measuring
+    expected = processes + 3 * settings.seconds * len(pairing.compared)  # three sides, and the planning of each benchmark
+    rows, took, given_up = _rounds(prepared, pairing, limits, plan, settings, seed, log, expected)
+    counts = judge_counts(took["base"] + took["same"], took["head"], limits)
+    counts += _judge_metrics(prepared, warm, [row.name for row in rows], metrics, limits, settings, log)
+    sides, rounds = prepared.sides, len(took["base"])
     about = {"base": called(sides["base"]), "head": called(sides["head"]), "rounds": rounds, "seed": seed,
-             "statistic": settings.statistic, "machine": f"{platform.machine()}, {cores()} cores",
-             "times": [{side: [run.times for run in runs] for side, runs in batch.items()} for batch in batches]}
-    return Result(rows, counts, missing=pairing.missing | lost, removed=pairing.removed, allow_removed=allow_removed,
-                  notes=pairing.notes + package_notes(sides["base"], sides["head"]), about=about)
+             "error": plan.error, "statistics": list(settings.statistics),
+             "machine": f"{platform.machine()}, {cores()} cores",
+             "given_up": given_up, "times": {side: [run.times for run in runs] for side, runs in took.items()}}
+    notes = [*prepared.remarks, *pairing.notes, *package_notes(sides["base"], sides["head"])]
+    return Result(rows, counts, missing=pairing.missing, removed=pairing.removed, allow_removed=allow_removed, notes=notes,
+                  about=about)
 
 
-def _warm_up(prepared: Prepared, settings: Settings, metrics: Sequence[str]) -> tuple[dict[str, Run], Pairing]:
-    sides, path, repo = prepared.sides, prepared.path, prepared.repository
-    head = run(sides["head"], repo, path, replace(settings, seconds=WARM_UP_SECONDS), 0, metrics=metrics)
-    (base, same), notes = warm_up([sides["base"], sides["same"]], run, repo, path, settings, prepared.own["base"], head,
+def _rounds(prepared: Prepared, pairing: Pairing, limits: Limits, plan: Plan, settings: Settings, seed: int,
+            log: Log, expected: float) -> tuple[list[Row], Batch, str]:
+    rng = np.random.default_rng(seed)
+    batch: Batch = {name: [] for name in prepared.sides}
+    open_, decided = list(pairing.compared), dict[str, Row]()
+    clock = Clock(plan, len(open_), len(settings.statistics))
+    error, quick = plan.row_error(len(open_), len(settings.statistics)), plan.quick(len(open_), len(settings.statistics))
+    given_up = ""
+    log(f"{len(open_)} benchmark{'s' * (len(open_) != 1)}: a round takes about {expected:.0f} s; a quiet machine needs "
+        f"{quick} rounds, {duration(quick * expected)}, and a noisy one up to {duration(60 * clock.minutes(expected))}")
+    while open_:
+        settings = measure(prepared, open_, settings, rng, clock.rounds + 1, batch)
+        clock.rounds += 1
+        for name in open_[:]:
+            without = next((runs[-1] for runs in batch.values() if name not in runs[-1].times), None)
+            if without is not None:
+                open_.remove(name)
+                decided.pop(name, None)
+                pairing.missing[name] = f"was not measured in every round: {without.failed.get(name, 'no reason was given')}"
+                continue
+            decided[name] = judge(name, times_of(batch, name, settings.statistics), limits.of(name), error)
+        open_ = [name for name in open_ if decided[name].verdict == INCONCLUSIVE]
+        left = clock.left()
+        log(f"round {clock.rounds}: {len(decided) - len(open_)} of {len(decided)} decided, {clock.a_round:.1f} s a round"
+            + (f"; a quiet machine needs {max(0, quick - clock.rounds)} more, the budget allows {left}" if open_ else ""))
+        if not left:
+            given_up = "the budget is spent" if open_ else ""
+            break
+        if clock.rounds >= _PATIENCE * quick:
+            needed = min((rounds_left(times_of(batch, name, settings.statistics), limits.of(name), error) for name in open_),
+                         default=0.0)
+            if needed > _HOPELESS * left:
+                given_up = f"at this noise the next row would need some {needed:.0f} more rounds" if math.isfinite(
+                    needed) else "more rounds would not help at this noise"
+                break
+    return [decided[name] for name in sorted(decided)], batch, given_up
+
+
+def times_of(batch: Batch, name: str, statistics: Sequence[str]) -> dict[str, dict[str, list[float]]]:
+    """The numbers of one benchmark by statistic and side, one per round that measured it."""
+    return {statistic: {side: [run.times[name][statistic] for run in runs if name in run.times]
+                        for side, runs in batch.items()} for statistic in statistics}
+
+
+_NO_FIXTURE = re.compile(r"fixture '\w+' not found")
+
+
+def _warm_up(prepared: Prepared, settings: Settings, metrics: Sequence[str]) -> tuple[dict[str, Run], Pairing, Settings]:
+    sides, where, found = prepared.sides, prepared.where, prepared.found
+    head = run(sides["head"], where, replace(settings, seconds=WARM_UP_SECONDS), 0, metrics=metrics)
+    if not settings.autoload and any(_NO_FIXTURE.search(why) for why in head.failed.values()):
+        settings = replace(settings, autoload=True)
+        head = run(sides["head"], where, replace(settings, seconds=WARM_UP_SECONDS), 0, metrics=metrics)
+    (base, same), notes = warm_up([sides["base"], sides["same"]], run, where, found, settings, prepared.own["base"], head,
                                   sides["head"], metrics)
-    pairing = pair(prepared.own["base"], base, head)
-    _check_common(pairing, path)
+    sources = Sources(sides["base"], sides["head"])
+    pairing = pair(prepared.own["base"], base, head, sources.renamed)
     pairing.notes.extend(notes)
-    return {"base": base, "head": head, "same": same}, pairing
+    _check_subjects(pairing, sources, head, prepared)
+    _check_common(pairing)
+    return {"base": base, "head": head, "same": same}, pairing, settings
 
 
-def _check_common(pairing: Pairing, path: str) -> None:
+def _check_subjects(pairing: Pairing, sources: Sources, head: Run, prepared: Prepared) -> None:
+    """Leave out benchmarks whose own file defines what they time, if that changed: both sides would run the same code."""
+    project = PurePosixPath(prepared.found.project)
+    shared = [str(project / one) for one in prepared.found.shared]
+    subjects = {top for top, path in head.loaded if not any(path == one or path.startswith(f"{one}/") for one in shared)}
+    for file in sorted({name.partition("::")[0] for name in pairing.compared}):
+        changed = sources.changed_helpers(file, subjects)
+        if changed:
+            for name in [one for one in pairing.compared if one.startswith(f"{file}::")]:
+                pairing.compared.remove(name)
+                pairing.missing[name] = (f"times code of its own file, in which {some(changed)} changed, and both sides run "
+                                         "head's version of that file: move the code to a module and import it")
+
+
+def _check_common(pairing: Pairing) -> None:
     if pairing.compared:
         return
     reasons = [f"`{name}` {why}" for name, why in pairing.missing.items()] + pairing.notes
     reasons += [f"`{name}` was removed" for name in pairing.removed]
     if not reasons:
-        raise GateError(f"{path!r} holds no benchmark: it has no tests that use pytest-benchmark's fixture in bench_*.py "
-                        "or test_*.py (or --only chose none).")
-    raise GateError("base and head have no benchmark in common that runs on both:" +
+        raise GateError("No benchmark was collected: --only or --exclude chose none, or all are deselected by the project.")
+    raise GateError("base and head have no benchmark in common that can be compared:" +
                     "".join(f"\n  {reason}" for reason in reasons[:8]))
-
-
-def _always(batch: Batch, names: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    """Those that every process of the batch measured, and why not the others."""
-    kept, lost = [], {}
-    for name in names:
-        without = next((run for runs in batch.values() for run in runs if name not in run.times), None)
-        if without is None:
-            kept.append(name)
-        else:
-            lost[name] = f"was not measured in every round: {without.failed.get(name, 'no reason was given')}"
-    return kept, lost
-
-
-def _arms(batch: Batch, name: str) -> Arms:
-    times = {side: [run.times[name] for run in runs] for side, runs in batch.items()}
-    return Arms(paired_ratio(times["base"], times["head"]), paired_ratio(times["base"], times["same"]))
-
-
-def _median(runs: Sequence[Run], name: str) -> float:
-    return float(np.median([run.times[name] for run in runs]))
 
 
 def judge_counts(base: Sequence[Run], head: Sequence[Run], limits: Limits) -> list[CountRow]:
     """What the benchmarks counted themselves."""
     rows = []
-    for name, counted in sorted(head[0].counts.items()):
+    for name, counted in sorted(head[0].counts.items()) if head else []:
         for count in counted:
             before = [run.counts[name][count] for run in base if count in run.counts.get(name, {})]
             after = [run.counts[name][count] for run in head if count in run.counts.get(name, {})]
@@ -208,8 +204,7 @@ def _judge_metrics(prepared: Prepared, warm: dict[str, Run], names: Sequence[str
     quick = replace(settings, seconds=WARM_UP_SECONDS)
 
     def once(chosen: Sequence[str], number: int) -> dict[str, Run]:
-        return {side: run(prepared.sides[side], prepared.repository, prepared.path, quick, number, chosen, metrics=metrics)
-                for side in SIDES}
+        return {side: run(prepared.sides[side], prepared.where, quick, number, chosen, metrics=metrics) for side in SIDES}
 
     rounds = [{side: warm[side].metrics for side in SIDES}] if metrics else []
     rows = [row for name in names for row in judge_metric(name, rounds, limits)]
@@ -222,12 +217,18 @@ def _judge_metrics(prepared: Prepared, warm: dict[str, Run], names: Sequence[str
     return rows
 
 
+def duration(seconds: float) -> str:
+    """For people."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
 def called(side: Side) -> str:
     return f"{side.revision} ({side.commit[:10]})"
 
 
 def package_notes(base: Side, head: Side) -> list[str]:
-    """Packages of which the two sides have different versions."""
+    """Packages of which the two sides have different versions, but for the project, whose version may come from git."""
+    own = re.sub(r"[-_.]+", "-", project_name(head.project) or "").lower()
     return [f"{name} is {base.packages.get(name, 'absent')} on base, {head.packages.get(name, 'absent')} on head"
             for name in sorted(base.packages.keys() | head.packages.keys())
-            if base.packages.get(name) != head.packages.get(name)]
+            if base.packages.get(name) != head.packages.get(name) and re.sub(r"[-_.]+", "-", name).lower() != own]

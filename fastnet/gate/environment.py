@@ -1,30 +1,30 @@
-"""Virtual environments for the sides of a comparison, made by pip from what the project declares.
+"""Virtual environments for the sides of a comparison, made from what the project declares.
 
 There are two layers. The packages that a project depends on are installed once into an environment that is kept, and
 shared by all revisions that declare the same. On top of it each side has a small environment of its own, in which the
 project itself is installed in editable mode from that side's worktree, so its entry points, metadata and compiled
-extensions are that revision's.
+extensions are that revision's. The control's is a copy of the base's.
 """
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 import shlex
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-from fastnet.gate import GateError
-from fastnet.gate.limits import tomllib
+from fastnet.gate import GateError, children
+from fastnet.gate.children import run, tail
+from fastnet.gate.declared import RUNNER, Step, Wanted, steps
 from fastnet.gate.repository import git, tracked
+from fastnet.gate.rooms import home
 
 CACHE_VARIABLES = ("NUMBA_CACHE_DIR", "FASTNET_CACHE_DIR")
 OWN, INHERIT, CURRENT = "own", "inherit", "current"
@@ -32,10 +32,13 @@ _WINDOWS = os.name == "nt"
 _DECLARATIONS = ("pyproject.toml", "setup.py", "setup.cfg", "*requirements*.txt", "*requirements*.in", "constraints*.txt",
                  "requirements/*")
 _VERSIONS = ("*version*", "*about*")  # files that a dynamic version is usually read from
-_BY_PRODUCTS = ("*.egg-info/*", "*.egg-info", "build", "build/*", "*__pycache__/*", "*.pyc", "*.dist-info/*")
+_BY_PRODUCTS = ("*.egg-info/*", "*.egg-info", "build", "build/*", "*__pycache__/*", "*.pyc", "*.dist-info/*",
+                "fastnet_gate_import.py")
 # A line of a .pth file, run when Python starts. Where pip builds a package in isolation, which it does in folders of this
 # name, what is declared for the build must not be hidden by another version of it below.
 _BELOW = "import os, site; 'pip-build-env-' in os.environ.get('PYTHONPATH', '') or site.addsitedir({place!r})\n"
+_PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX", "PIP_CONFIG_FILE",
+                 "PIP_CONSTRAINT")
 Log = Callable[[str], None]
 
 
@@ -58,99 +61,25 @@ class Recipe:
     """What to install, and how."""
 
     kind: str = OWN
-    extras: tuple[str, ...] = ("bench",)
-    groups: tuple[str, ...] | None = None  # None: `bench`, if it is declared
-    requirements: tuple[str, ...] | None = None  # None: requirements.txt of the project and of its benchmarks
+    wanted: Wanted = field(default_factory=Wanted)
     pip_args: str = ""
-    install: bool = True
     setup: str = ""
 
     def key(self) -> str:
-        return json.dumps([sys.version, sys.prefix, self.kind, self.extras, self.groups, self.requirements, self.pip_args,
-                           self.install, self.setup])
+        return json.dumps([sys.version, sys.prefix, asdict(self)])
 
 
 @dataclass(frozen=True)
-class Step:
-    """One call of pip: what it is for, its arguments, and what to try if it fails."""
+class Order:
+    """What the environment of a side has to hold: the calls, and what they depend on that stands in head's tree."""
 
-    what: str
-    arguments: tuple[str, ...]
-    hint: str
+    recipe: Recipe
+    folders: tuple[str, ...]  # of the benchmarks
+    tier: int = 0
+    head: Path | None = None  # head's project
 
-
-_RUNNER = Step("installing pytest-benchmark", ("pytest", "pytest-benchmark"),
-               "--env inherit takes the packages that you have")
-
-
-def home() -> Path:
-    """The folder in which environments are kept."""
-    import platformdirs
-
-    return Path(os.environ.get("FASTNET_GATE_CACHE") or platformdirs.user_cache_path("fastnet-gate")).absolute()
-
-
-# --- what a project declares ----------------------------------------------------------------------------------------
-
-
-def steps(project: Path, path: str, recipe: Recipe) -> list[Step]:
-    """The calls of pip that set this project up, each with the project's folder as its working directory.
-
-    Requirement files come first and one by one, since a file with hashes allows nothing else in its call.
-    """
-    found = []
-    for file in recipe.requirements if recipe.requirements is not None else _requirement_files(project, path):
-        found.append(Step(f"installing {file}", ("-r", file), "-r FILE names other requirement files"))
-    pyproject = _read_toml(project / "pyproject.toml")
-    groups = recipe.groups
-    if groups is None:
-        groups = ("bench",) if "bench" in pyproject.get("dependency-groups", {}) else ()
-    for group in groups:
-        found.append(Step(f"installing the dependency group {group}", _expand(pyproject, group, ()),
-                          "--group NAME names other groups, and -r FILE a requirement file instead"))
-    if recipe.install and _is_package(project, pyproject):
-        target = f".[{','.join(recipe.extras)}]" if recipe.extras else "."
-        found.append(Step(f"installing the project with pip install -e {target}", ("-e", target),
-                          "--extra NAME names other extras, --no-install leaves the project where it is and imports it "
-                          "from its folder or src/, and --setup COMMAND builds it in your own way"))
-    found.append(_RUNNER)
-    return found
-
-
-def _requirement_files(project: Path, path: str) -> list[str]:
-    return [file for file in ("requirements.txt", f"{path}/requirements.txt") if (project / file).exists()]
-
-
-def _expand(pyproject: dict[str, Any], group: str, path: tuple[str, ...]) -> tuple[str, ...]:
-    """The requirements of a dependency group (:pep:`735`); pip itself knows groups only since 25.1."""
-    groups = {_normal(name): entries for name, entries in pyproject.get("dependency-groups", {}).items()}
-    if _normal(group) not in groups or _normal(group) in path:
-        why = "includes itself" if _normal(group) in path else f"is not declared; expected one of {', '.join(groups)}"
-        raise GateError(f"The dependency group {group!r} {why}: --group NAME names another one.")
-    found: list[str] = []
-    for entry in groups[_normal(group)]:
-        if isinstance(entry, str):
-            found.append(entry)
-        else:
-            found += _expand(pyproject, entry["include-group"], (*path, _normal(group)))
-    return tuple(found)
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def _is_package(project: Path, pyproject: dict[str, Any]) -> bool:
-    return "project" in pyproject or "build-system" in pyproject or (project / "setup.py").exists()
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    if not file.exists():
-        return {}
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise GateError(f"{file} cannot be read as TOML: {error}") from error
+    def calls(self, project: Path) -> list[Step]:
+        return steps(project, self.folders, self.recipe.wanted, self.tier, self.head)
 
 
 def _fingerprint(tree: Path, patterns: Sequence[str]) -> list[tuple[str, str]]:
@@ -164,17 +93,41 @@ def _fingerprint(tree: Path, patterns: Sequence[str]) -> list[tuple[str, str]]:
 # --- making environments --------------------------------------------------------------------------------------------
 
 
-def prepare(side: Side, path: str, recipe: Recipe, log: Log) -> Side:
+def prepare(side: Side, order: Order, log: Log) -> Side:
     """Make, or find, the environment of a side whose worktree is checked out; return the side with its Python."""
+    recipe = order.recipe
     if recipe.kind == CURRENT:
         side = replace(side, python=Path(sys.executable))
     else:
-        calls = steps(side.project, path, recipe)
+        calls = order.calls(side.project)
         below = Path(sys.prefix) if recipe.kind == INHERIT else _dependencies(side, calls, recipe, log)
         side = replace(side, python=_own_layer(side, calls, below, recipe, log))
     if recipe.setup:
         _set_up(side, recipe.setup)
     return replace(side, packages=_installed(side.python))
+
+
+def copy(side: Side, source: Side, recipe: Recipe) -> Side:
+    """Give a side a copy of the environment of another one of the same commit, and of what was built in its worktree."""
+    if recipe.kind == CURRENT:
+        return replace(side, python=source.python, packages=source.packages)
+    here, there = side.tree.parent, source.tree.parent
+    for path in _generated(source.tree):
+        if (source.tree / path).is_file():
+            (side.tree / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source.tree / path, side.tree / path)
+    shutil.rmtree(here / "env", ignore_errors=True)
+    shutil.copytree(there / "env", here / "env", symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    old, new = (json.dumps(str(place))[1:-1].encode() for place in (there, here))
+    for file in (here / "env").rglob("*"):
+        if file.is_file() and not file.is_symlink() and file.stat().st_size < 1 << 20:
+            content = file.read_bytes()
+            if b"\0" not in content and (old in content or bytes(there) in content):
+                file.write_bytes(content.replace(old, new).replace(bytes(there), bytes(here)))
+    side = replace(side, python=python_of(here / "env"), packages=source.packages)
+    if recipe.setup:
+        _set_up(side, recipe.setup)
+    return side
 
 
 def keep_caches(side: Side, benchmarks: str) -> None:
@@ -205,9 +158,10 @@ def keep_caches(side: Side, benchmarks: str) -> None:
 
 def _dependencies(side: Side, calls: Sequence[Step], recipe: Recipe, log: Log) -> Path:
     """The kept environment that holds all packages but those of the repository itself."""
-    given = [[file, (side.project / file).read_text(encoding="utf-8")]
-             for file in recipe.requirements or () if (side.project / file).is_file()]
-    key = json.dumps([recipe.key(), _fingerprint(side.tree, _DECLARATIONS), given, side.project.name])
+    given = [(side.project / call.arguments[1]).read_text(encoding="utf-8", errors="replace")
+             for call in calls if call.arguments[0] == "-r" and (side.project / call.arguments[1]).is_file()]
+    key = json.dumps([recipe.key(), _fingerprint(side.tree, _DECLARATIONS), given, side.project.name,
+                      [call.what for call in calls]])
     final = home() / "environments" / hashlib.sha256(key.encode()).hexdigest()[:16]
     if final.exists():
         return final
@@ -215,10 +169,12 @@ def _dependencies(side: Side, calls: Sequence[Step], recipe: Recipe, log: Log) -
     final.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(dir=final.parent, prefix="part-"))
     try:
-        run([sys.executable, "-m", "venv", str(part)], "making an environment", hint="--env inherit makes none")
+        uv = _uv(recipe)
+        run([sys.executable, "-m", "venv", *(["--without-pip"] if uv else []), str(part)], "making an environment",
+            hint="--env inherit makes none; on Debian, apt-get install python3-venv")
         python = python_of(part)
-        for call in calls:
-            _pip(python, side, call, recipe)
+        for call in [Step("installing pip", ("pip",), "")] * bool(uv) + list(calls):
+            _install(python, side, call, recipe, uv)
         local = _local_packages(python)
         if local:  # what belongs to the repository is installed for each side
             run([str(python), "-m", "pip", "uninstall", "--quiet", "--yes", *local], "removing the project again", hint="")
@@ -255,26 +211,49 @@ def _own_layer(side: Side, calls: Sequence[Step], below: Path, recipe: Recipe, l
     (site_packages / "_fastnet_gate.pth").write_text("".join(lines), encoding="utf-8")
     log(f"installing {side.name}")
     for call in calls:
-        if call != _RUNNER or "pytest-benchmark" not in _list(python):
-            _pip(python, side, call, recipe)
-    left = git(side.tree, "status", "--porcelain", "--ignored", "--untracked-files=all").splitlines()
-    left = [line[3:] for line in left if not any(fnmatch(line[3:].rstrip("/"), pattern) for pattern in _BY_PRODUCTS)]
+        if call != RUNNER or "pytest-benchmark" not in _list(python):
+            _install(python, side, call, recipe, "")
+    left = _generated(side.tree)
     left += [str(link) for link in site_packages.glob("*.egg-link")]  # its metadata stand in the worktree
     marker.write_text(json.dumps(want | {"left": left}), encoding="utf-8")
     return python
 
 
-def _pip(python: Path, side: Side, call: Step, recipe: Recipe) -> None:
-    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+def _generated(tree: Path) -> list[str]:
+    """What an installation left in a worktree, but for what every one leaves."""
+    lines = git(tree, "status", "--porcelain", "-z", "--ignored", "--untracked-files=all").split("\0")
+    paths = [line[3:] for line in lines if line[:2] in ("??", "!!")]
+    found = []
+    for path in paths:
+        inside = [one.relative_to(tree).as_posix() for one in (tree / path).rglob("*")] if path.endswith("/") else [path]
+        found += [one for one in inside if not any(fnmatch(one, pattern) for pattern in _BY_PRODUCTS)]
+    return found
+
+
+def _uv(recipe: Recipe) -> str:
+    """uv, which installs like pip and faster; not where the user told pip something that uv does not know."""
+    told = recipe.pip_args or any(name in os.environ for name in _PIP_SETTINGS)
+    return "" if told else shutil.which("uv") or ""
+
+
+def _install(python: Path, side: Side, call: Step, recipe: Recipe, uv: str) -> None:
+    """Install with uv, or with pip, where there is no uv or it fails."""
+    what = f"{call.what} on {side.name} ({side.revision})"
+    if uv:
+        try:
+            run([uv, "pip", "install", "--quiet", "--python", str(python), *call.arguments], what, cwd=side.project)
+            return
+        except GateError:
+            run([uv, "pip", "install", "--quiet", "--python", str(python), "pip"], "installing pip", cwd=side.project)
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input",
                *shlex.split(recipe.pip_args), *call.arguments]
-    env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
-    run(command, f"{call.what} on {side.name} ({side.revision})", hint=call.hint, cwd=side.project, env=env)
+    run(command, what, hint=call.hint, cwd=side.project)
 
 
 def _set_up(side: Side, command: str) -> None:
     """Run the user's own command in a side's project, in its environment: build an extension, make data."""
     done = subprocess.run(command, shell=True, cwd=side.project, env=process_environment(side), capture_output=True,
-                          text=True)
+                          text=True, errors="replace", stdin=subprocess.DEVNULL)
     if done.returncode:
         raise GateError(f"--setup {command!r} failed on {side.name}:\n{tail(done.stdout + done.stderr)}")
 
@@ -308,14 +287,15 @@ def _installed(python: Path) -> dict[str, str]:
     return packages
 
 
-def process_environment(side: Side) -> dict[str, str]:
-    """The variables of one side's processes: its own tree and caches, no plugins, nothing else changed."""
-    env = {key: value for key, value in os.environ.items()
-           if not key.startswith(("PYTEST_", "COVERAGE_", "COV_")) and key not in ("PYTHONWARNINGS", "VIRTUAL_ENV")}
+def process_environment(side: Side, autoload: bool = False) -> dict[str, str]:
+    """The variables of one side's processes: its own tree and caches, and no plugins unless `autoload`."""
+    env = children.environment()
     places = [side.project, side.project / "src", Path(__file__).parent / "probe"]
-    env["PYTHONPATH"] = os.pathsep.join([*map(str, places), *filter(None, [env.get("PYTHONPATH")])])
+    own = os.environ.get("PYTHONPATH", "") if side.python == Path(sys.executable) else ""  # part of that environment
+    env["PYTHONPATH"] = os.pathsep.join([*map(str, places), *filter(None, [own])])
     env["PATH"] = os.pathsep.join([str(side.python.parent), env.get("PATH", "")])
-    env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each plugin is a second of start-up and a source of noise
+    if not autoload:
+        env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # each plugin is a second of start-up and a source of noise
     env["FASTNET_BENCH"] = "gate"  # fastnet's own benchmarks then leave out their rivals
     for variable in CACHE_VARIABLES:
         env[variable] = str(side.caches / variable.lower())
@@ -336,15 +316,3 @@ def _site_packages(below: Path) -> list[str]:
     if below != Path(sys.prefix):
         return [str(_purelib(below))]
     return [place for place in sys.path if place.endswith(("site-packages", "dist-packages"))]
-
-
-def run(command: Sequence[str], what: str, *, hint: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a command and return what it printed; a failure names the step, its last lines and what to try."""
-    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env)
-    if done.returncode:
-        raise GateError(f"{what} failed:\n{tail(done.stdout + done.stderr)}" + (f"\nOptions: {hint}." if hint else ""))
-    return done.stdout
-
-
-def tail(text: str, lines: int = 15) -> str:
-    return "\n".join(text.strip().splitlines()[-lines:])

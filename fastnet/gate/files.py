@@ -13,11 +13,16 @@ from fastnet.gate.runs import read_run
 
 def compare_files(base: Path, head: Path, limits: Limits, statistic: str, allow_removed: bool = False) -> Result:
     """Judge the times of both, and what was counted, which needs no second look."""
-    before, after = read_run(base, statistic), read_run(head, statistic)
+    before, after = read_run(base), read_run(head)
     names = sorted(before.times.keys() & after.times.keys())
     if not names:
         raise GateError(f"{base} and {head} have no benchmark in common: nothing to compare.")
-    rows = [judge_single(name, before.times[name], after.times[name], limits.of(name)) for name in names]
+    for file, run in ((base, before), (head, after)):
+        lacks = next((name for name in names if statistic not in run.times[name]), None)
+        if lacks:
+            raise GateError(f"{file} has no {statistic!r} of {lacks}; it has {', '.join(run.times[lacks])}.")
+    rows = [judge_single(name, before.times[name][statistic], after.times[name][statistic], limits.of(name), statistic)
+            for name in names]
     counts = judge_counts([before], [after], limits)
     counts += [row for name in names
                for row in judge_metric(name, [{"base": before.metrics, "head": after.metrics}], limits)]
@@ -28,4 +33,4 @@ def compare_files(base: Path, head: Path, limits: Limits, statistic: str, allow_
         notes.append("To know, compare the revisions: fastnet compare BASE HEAD")
     return Result(rows, counts, removed=sorted(before.times.keys() - after.times.keys()), allow_removed=allow_removed,
                   problems=problems, notes=notes,
-                  about={"base": f"`{base}`", "head": f"`{head}`", "statistic": statistic})
+                  about={"base": f"`{base}`", "head": f"`{head}`", "statistics": [statistic]})

@@ -1,27 +1,30 @@
 """Many revisions against one baseline: the curve of each benchmark, and the search for the commit of a step.
 
 All revisions take part in every round, so they share a baseline and a moment of the machine. What a comparison of two
-neighbours cannot see, several slowdowns in a row that are each below the limit, shows against the oldest revision.
+neighbours cannot see, several slowdowns in a row that are each below the limit, shows against the oldest revision. Every
+judgement of a walk, of each point against the one before and of the last against the first, shares in the error of the run.
 """
 from __future__ import annotations
 
 import argparse
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fastnet.gate import GateError, command, repository
-from fastnet.gate.compare import SECOND_BATCH, Batch, Prepared, measure, prepare
+from fastnet.gate.compare import Batch, Clock, measure, times_of
 from fastnet.gate.environment import Recipe
-from fastnet.gate.judge import INCONCLUSIVE, OK, REGRESSED, Arms, judge, slower
-from fastnet.gate.limits import Limits, read_limits
+from fastnet.gate.judge import EXIT_CODE, INCONCLUSIVE, OK, REGRESSED, Plan, Row, judge
+from fastnet.gate.limits import Limits, find_limits, read_limits
 from fastnet.gate.pairing import WARM_UP_SECONDS, warm_up
+from fastnet.gate.prepare import Prepared, prepare
+from fastnet.gate.render import SCHEMA, estimate, interval
 from fastnet.gate.runs import Run, Settings, run
-from fastnet.gate.statistics import Estimate, paired_ratio
+from fastnet.gate.statistics import Estimate
 
 Log = Callable[[str], None]
 
@@ -61,23 +64,23 @@ class Walk:
     """Everything that stays the same while revisions come and go."""
 
     repo: Path
-    project: str
-    path: str
+    start: str
+    path: str | None
     recipe: Recipe
     settings: Settings
-    rounds: int
+    plan: Plan
     seed: int | None
     limits_file: Path | None
     log: Log
 
     def limits(self, prepared: Prepared) -> Limits:
-        return read_limits(self.limits_file or prepared.sides["head"].project / self.path / "limits.toml")
+        return read_limits(self.limits_file or find_limits(prepared.sides["head"].project, prepared.found.folders))
 
     def curves(self, old: str, middle: Sequence[str], new: str) -> list[Curve]:
         """Measure `old` (twice, as base and same), the revisions between, and `new`, whose benchmarks all of them get."""
         names = {f"r{number:03d}": commit for number, commit in enumerate(middle, start=1)}
         revisions: dict[str, str | None] = {"base": old, "same": old, **names, "head": new}
-        with prepare(self.repo, revisions, self.project, self.path, self.log, self.recipe, self.settings,
+        with prepare(self.repo, revisions, self.start, self.path, self.log, self.recipe, self.settings,
                      may_fail=list(names)) as prepared:
             return _measured(self, prepared, [name for name in ("base", *names, "head") if name in prepared.sides])
 
@@ -108,13 +111,13 @@ def _verdict_at(curve: Curve, commit: str) -> str:
 
 
 def _measured(walk: Walk, prepared: Prepared, order: Sequence[str]) -> list[Curve]:
-    sides, limits, log = prepared.sides, walk.limits(prepared), walk.log
+    sides, limits, log, settings = prepared.sides, walk.limits(prepared), walk.log, prepared.settings
     rng = np.random.default_rng(walk.seed)
     log(f"warming up {len(sides)} sides: compiling, filling caches")
-    head = run(sides["head"], prepared.repository, walk.path, replace(walk.settings, seconds=WARM_UP_SECONDS), 0)
+    head = run(sides["head"], prepared.where, replace(settings, seconds=WARM_UP_SECONDS), 0)
     warm: dict[str, Run] = {"head": head}
     for group in (("base", "same"), *((name,) for name in order if name not in ("base", "head"))):
-        found, notes = warm_up([sides[name] for name in group], run, prepared.repository, walk.path, walk.settings,
+        found, notes = warm_up([sides[name] for name in group], run, prepared.where, prepared.found, settings,
                                prepared.own[group[0]], head, sides["head"], ())
         warm.update(zip(group, found))
         for note in notes:
@@ -122,47 +125,56 @@ def _measured(walk: Walk, prepared: Prepared, order: Sequence[str]) -> list[Curv
     names = sorted(head.times.keys() & warm["base"].times.keys())
     if not names:
         raise GateError("The oldest and the newest revision have no benchmark in common that runs on both.")
-    batches = [measure(prepared, names, walk.rounds, walk.settings, rng, log)]
-    suspects = [name for name in names if _suspicious(batches[0], name, order, limits.of(name))]
-    if suspects:
-        log(f"{len(suspects)} moved: a second batch for {'it' if len(suspects) == 1 else 'them'}")
-        batches.append(measure(prepared, suspects, SECOND_BATCH * walk.rounds, walk.settings, rng, log))
-    return [_curve(name, [batch for batch in batches if _present(batch, name, order)], prepared, order, limits.of(name))
-            for name in names]
+    judgements = len(names) * len(order)  # of a row: each step, and the newest revision against the oldest
+    error = walk.plan.row_error(judgements, len(settings.statistics))
+    clock = Clock(walk.plan, judgements, len(settings.statistics))
+    batch: Batch = {name: [] for name in sides}
+    open_, curves = list(names), {}
+    while open_:
+        settings = measure(prepared, open_, settings, rng, clock.rounds + 1, batch, may_lack=True)
+        clock.rounds += 1
+        for name in open_[:]:
+            curves[name], decided = _curve(name, batch, prepared, settings, order, limits.of(name), error)
+            if decided:
+                open_.remove(name)
+        log(f"round {clock.rounds}: {len(names) - len(open_)} of {len(names)} decided, {clock.a_round:.1f} s a round")
+        if not clock.left() or clock.rounds >= 3 * walk.plan.quick(judgements, len(settings.statistics)):
+            break
+    return [curves[name] for name in names]
 
 
 def _present(batch: Batch, name: str, order: Sequence[str]) -> list[str]:
-    """The sides, oldest first, that measured a benchmark in every round of a batch; none if base or same did not."""
-    kept = [side for side in ("same", *order) if all(name in run.times for run in batch[side])]
-    return kept[1:] if kept[:2] == ["same", "base"] else []
+    """The sides, oldest first, that measured a benchmark in every round in which base did; none if its control did not."""
+    rounds = [name in one.times for one in batch["base"]]
+    if not any(rounds) or [name in one.times for one in batch["same"]] != rounds:
+        return []
+    return [side for side in order if [name in one.times for one in batch[side]] == rounds]
 
 
-def _ratio(batch: Batch, name: str, before: str, after: str) -> Estimate:
-    return paired_ratio([run.times[name] for run in batch[before]], [run.times[name] for run in batch[after]])
+def _judged(times: Any, before: str, after: str, limit: float, error: float, name: str) -> Row:
+    control = "same" if before == "base" else before
+    chosen = {statistic: {"base": sides[before], "same": sides[control], "head": sides[after]}
+              for statistic, sides in times.items()}
+    return judge(name, chosen, limit, error)
 
 
-def _suspicious(batch: Batch, name: str, order: Sequence[str], limit: float) -> bool:
+def _curve(name: str, batch: Batch, prepared: Prepared, settings: Settings, order: Sequence[str], limit: float,
+           error: float) -> tuple[Curve, bool]:
+    """The curve of a benchmark so far, and whether more rounds are of no use to it."""
     kept = _present(batch, name, order)
-    pairs = [*itertools.pairwise(kept), *(("base", side) for side in kept[1:]), ("base", "same")] if kept else []
-    return any(_ratio(batch, name, *pair).ratio > 1 + limit for pair in pairs)
-
-
-def _curve(name: str, batches: Sequence[Batch], prepared: Prepared, order: Sequence[str], limit: float) -> Curve:
-    if not batches:
-        return Curve(name, limit, [], [], INCONCLUSIVE, "was not measured in every round")
-    kept = [side for side in order if all(side in _present(batch, name, order) for batch in batches)]
-    points = [Point(side, prepared.sides[side].commit, _ratio(batches[-1], name, "base", side)) for side in kept]
+    if not kept:
+        return Curve(name, limit, [], [], INCONCLUSIVE, "was not measured in every round"), True
+    times = times_of(batch, name, settings.statistics)
+    rows = [_judged(times, "base", side, limit, error, name) for side in kept]
+    points = [Point(side, prepared.sides[side].commit, row.change) for side, row in zip(kept, rows)]
     if kept[-1:] != ["head"]:
-        return Curve(name, limit, points, [], INCONCLUSIVE, "the newest revision was not measured in every round")
-    if len(batches) == 1:
-        return Curve(name, limit, points, [], OK)
-    first, second = batches
-    steps = [number for number, (before, after) in enumerate(itertools.pairwise(kept), start=1)
-             if slower(_ratio(first, name, before, after), _ratio(second, name, before, after), limit)]
-    arms = [Arms(_ratio(batch, name, "base", "head"), _ratio(batch, name, "base", "same")) for batch in batches]
-    row = judge(name, 1.0, 1.0, limit, arms)
-    note = "several slowdowns in a row, each below the limit" if row.verdict == REGRESSED and not steps else row.note
-    return Curve(name, limit, points, steps, row.verdict, note)
+        return Curve(name, limit, points, [], INCONCLUSIVE, "the newest revision was not measured in every round"), True
+    verdicts = [_judged(times, before, after, limit, error, name).verdict for before, after in itertools.pairwise(kept)]
+    steps = [number for number, verdict in enumerate(verdicts, start=1) if verdict == REGRESSED]
+    last = rows[-1]
+    verdict = last.verdict if last.verdict in (REGRESSED, INCONCLUSIVE) else OK
+    note = "several slowdowns in a row, each below the limit" if verdict == REGRESSED and not steps else last.note
+    return Curve(name, limit, points, steps, verdict, note), INCONCLUSIVE not in (verdict, *verdicts)
 
 
 def choose(commits: Sequence[str], points: int) -> list[str]:
@@ -182,22 +194,29 @@ def walk(args: argparse.Namespace, log: Log) -> tuple[str, dict[str, Any], int]:
     if args.points < 1:
         raise GateError(f"--points is {args.points}; expected 1 or more.")
     repo = repository.find_repository(args.repo)
-    project, path = repository.find_project(args.repo, repo, args.path)
     first, last = repository.find_commit(repo, old), repository.find_commit(repo, new or "HEAD")
     commits = repository.commits_between(repo, first, last)
-    plan = Walk(repo, project, path, command.recipe(args), command.settings(args), args.rounds, args.seed, args.limits, log)
+    plan = Walk(repo, command.start_in(args.repo, repo), args.path, command.recipe(args), command.settings(args),
+                command.plan(args), args.seed, args.limits, log)
     curves = plan.curves(first, choose(commits, args.points)[:-1], last)
     found = [plan.bisect(curve, step) for curve in curves for step in curve.steps] if args.bisect else []
     verdicts = {curve.verdict for curve in curves}
-    verdict = next((one for one in (INCONCLUSIVE, REGRESSED) if one in verdicts), OK)
+    verdict = next((one for one in (REGRESSED, INCONCLUSIVE) if one in verdicts), OK)
     if args.plot:
         from fastnet.gate.plot import draw
 
         draw(curves, args.plot)
-    code = {OK: 0, REGRESSED: 1, INCONCLUSIVE: 2}[verdict]
-    table = {"verdict": verdict, "exit_code": code, "range": args.span, "curves": [asdict(curve) for curve in curves],
-             "found": [asdict(one) for one in found]}
+    code = EXIT_CODE[verdict]
+    table = {"schema": SCHEMA, "verdict": verdict, "exit_code": code, "range": args.span,
+             "curves": [_table(curve) for curve in curves],
+             "found": [{"benchmark": one.benchmark, "commit": one.commit, "note": one.note} for one in found]}
     return to_markdown(args.span, verdict, curves, found, lambda commit: repository.subject(repo, commit)), table, code
+
+
+def _table(curve: Curve) -> dict[str, Any]:
+    points = [{"side": point.side, "commit": point.commit, "change": estimate(point.estimate)} for point in curve.points]
+    return {"name": curve.name, "limit": curve.limit, "verdict": curve.verdict, "note": curve.note, "steps": curve.steps,
+            "points": points}
 
 
 def to_markdown(span: str, verdict: str, curves: Sequence[Curve], found: Sequence[Found],
@@ -211,10 +230,9 @@ def to_markdown(span: str, verdict: str, curves: Sequence[Curve], found: Sequenc
         if curve.verdict == OK and not curve.steps:
             continue
         lines = [f"**{curve.verdict}** `{curve.name}`{f': {curve.note}' if curve.note else ''}", "",
-                 "| since the first | 95 % interval | | revision |", "| ---: | :---: | --- | --- |"]
+                 "| since the first | interval | | revision |", "| ---: | :---: | --- | --- |"]
         for number, point in enumerate(curve.points):
-            low, high = (f"{100 * (end - 1):+.1f} %" for end in (point.estimate.low, point.estimate.high))
-            lines.append(f"| {100 * (point.estimate.ratio - 1):+.1f} % | {low} to {high} | "
+            lines.append(f"| {100 * (point.estimate.ratio - 1):+.1f} % | {interval(point.estimate)} | "
                          f"{'**step**' if number in curve.steps else ''} | `{point.commit[:10]}` {subject(point.commit)} |")
         parts.append("\n".join(lines))
     still = [curve for curve in curves if curve.verdict == OK and not curve.steps]

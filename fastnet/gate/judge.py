@@ -1,94 +1,153 @@
-"""Statistics and verdicts: from the numbers of many processes to *ok*, *regressed* or *inconclusive*.
+"""Verdicts: from the numbers of many processes to *ok*, *regressed* or *inconclusive*.
 
-Every round runs one process of each side, close together in time, and each process gives one number per benchmark. A
-machine that slows down slows both sides of a round, so the logarithm of their ratio barely moves: that, and not the
-times, is what is judged. The median over rounds ignores the rounds that something else disturbed.
+A process gives two numbers for a benchmark: `min`, its fastest sample, and `typical`, the mean of the fastest three
+quarters, which also sees work that is done in every second call only. Head is compared with the base twice, as base and as
+its control, a second checkout of the same revision. What `fastnet.gate.statistics` makes of each pair is an interval; the
+interval of a row covers both pairs, so that nothing is concluded which holds against one of the copies only.
+
+=============  ====================================================================================
+regressed      the interval of one of the two numbers lies above the limit
+ok             the intervals of both lie below it; *faster* if they lie as far below 1
+inconclusive   neither: more rounds, or a quieter machine, would tell
+=============  ====================================================================================
+
+The error of `Plan` is that of a whole run. With probability 1 - `Plan.error` no row of it is called regressed that is not
+slower by more than its limit, however many rows and rounds there are, and with the same probability none that is slower is
+called ok.
 """
-import importlib.util
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import log
 from statistics import median
 
-from fastnet.gate import GateError
+import numpy as np
+
 from fastnet.gate.limits import Limits
-from fastnet.gate.statistics import Estimate
+from fastnet.gate.statistics import Estimate, capital, confidence_sequence, log_ratios, rounds_needed
 
 OK, FASTER, REGRESSED, INCONCLUSIVE = "ok", "faster", "regressed", "inconclusive"
 EXIT_CODE = {OK: 0, REGRESSED: 1, INCONCLUSIVE: 2}
+STATISTICS = ("min", "typical")
+Times = Mapping[str, Mapping[str, Sequence[float]]]  # by statistic, then by side: seconds, one per round
 
 
 @dataclass(frozen=True)
-class Arms:
-    """One batch of one benchmark: the change under test, and the base against itself."""
+class Plan:
+    """How long a comparison goes on, and how often it may err.
 
-    head: Estimate
-    same: Estimate
+    Parameters
+    ----------
+    error : float
+        Probability, at most, that a run calls any row regressed that is not.
+    rounds : int
+        The most that it takes.
+    budget : float, optional
+        Minutes of measuring; by default 10, or twice what a quiet machine needs if that is more.
+    """
 
-    def suspicious(self, limit: float) -> bool:
-        """Whether either may be slower than base, or head faster, by more than the limit."""
-        return max(self.head.ratio, self.same.ratio) > 1 + limit or self.head.ratio < 1 / (1 + limit)
+    error: float = 0.01
+    rounds: int = 100
+    budget: float | None = None
+
+    def row_error(self, rows: int, statistics: int = len(STATISTICS)) -> float:
+        """The share of the error that one interval of a run may have, on either side."""
+        return self.error / max(1, rows * statistics)
+
+    def quick(self, rows: int, statistics: int = len(STATISTICS)) -> int:
+        """Rounds that a quiet machine needs."""
+        return rounds_needed(self.row_error(rows, statistics))
 
 
 @dataclass(frozen=True)
 class Row:
-    """The verdict on one benchmark. `base` and `head` are seconds, for the reader; no verdict hangs on them."""
+    """The verdict on one benchmark."""
 
     name: str
-    base: float
-    head: float
+    base: float  # seconds, the median over rounds
+    change: Estimate  # head to base, by the statistic that decided
+    control: Estimate  # base to its control, by the same
     limit: float
-    batches: tuple[Arms, ...]
     verdict: str
+    statistic: str = STATISTICS[0]
     note: str = ""
+    all: dict[str, Estimate] = field(default_factory=dict)  # the change by each statistic
+
+    @property
+    def head(self) -> float:
+        """Seconds of head: the base's, times the change."""
+        return self.base * self.change.ratio
+
+    @property
+    def seen(self) -> float:
+        """The smallest true slowdown, as a ratio, that an interval as wide as this one would lie above the limit for."""
+        return (1 + self.limit) * self.change.ratio / self.change.low if self.change.low > 0 else float("inf")
 
 
-def need_scipy() -> None:
-    """Ask before anything is measured, so that nobody waits in vain."""
-    if importlib.util.find_spec("scipy") is None:
-        raise GateError("The interval needs SciPy: pip install scipy (it is in the extra `bench`).")
+def change(base: Sequence[float], same: Sequence[float], head: Sequence[float], error: float) -> Estimate:
+    """Head's ratio to both copies of the base, with an interval that covers what either of them says."""
+    first, second = confidence_sequence(base, head, error), confidence_sequence(same, head, error)
+    middle = float(np.exp(np.median((log_ratios(base, head) + log_ratios(same, head)) / 2)))
+    return Estimate(middle, min(first.low, second.low), max(first.high, second.high), len(base))
 
 
-def slower(first: Estimate, second: Estimate, limit: float) -> bool:
-    """Past the limit in both batches, and in the second one slower at all with confidence.
+def judge(name: str, times: Times, limit: float, error: float) -> Row:
+    """The verdict on one benchmark after some rounds, which holds at whichever round one looks.
 
-    The first batch only chooses whom to look at again. Its own interval is not asked for: seven rounds of a kernel that
-    neighbours disturb would let every fourth slowdown of 15 % go. The second batch is longer and had no part in the
-    choice, so it convicts nobody whom the first interval would have saved.
+    Parameters
+    ----------
+    name : str
+    times : dict
+        By statistic and side: a number per round for each of base, same and head.
+    limit : float
+        Allowed slowdown, as a fraction.
+    error : float
+        Of each interval on either side: `Plan.row_error`.
     """
-    return first.ratio > 1 + limit and second.ratio > 1 + limit and second.low > 1
+    found = {statistic: change(sides["base"], sides["same"], sides["head"], error) for statistic, sides in times.items()}
+    slower = [statistic for statistic, one in found.items() if one.low > 1 + limit]
+    if slower:
+        verdict, shown = REGRESSED, slower[0]
+    else:
+        shown = max(found, key=lambda statistic: found[statistic].high)
+        within = all(one.high < 1 + limit for one in found.values())
+        verdict = INCONCLUSIVE if not within else FASTER if found[shown].high < 1 / (1 + limit) else OK
+    sides = times[shown]
+    control = confidence_sequence(sides["base"], sides["same"], error)
+    note = _why_undecided(found[shown], control, limit) if verdict == INCONCLUSIVE else ""
+    return Row(name, float(np.median(sides["base"])), found[shown], control, limit, verdict, shown, note, found)
 
 
-def faster(first: Estimate, second: Estimate, limit: float) -> bool:
-    """The same rule, the other way round."""
-    return slower(_inverse(first), _inverse(second), limit)
+def _why_undecided(change: Estimate, control: Estimate, limit: float) -> str:
+    if control.low > 1 + limit or control.high < 1 / (1 + limit):
+        return "the base differs from its own control by more than the limit"
+    if change.high == float("inf"):
+        return f"{change.rounds} rounds are too few"
+    return "the interval contains the limit"
 
 
-def _inverse(estimate: Estimate) -> Estimate:
-    low = 1 / estimate.high if estimate.high else 0.0
-    return Estimate(1 / estimate.ratio, low, 1 / estimate.low if estimate.low else float("inf"), estimate.rounds)
+def rounds_left(times: Times, limit: float, error: float) -> float:
+    """How many more rounds a row probably needs until it is decided, at the pace of those so far."""
+    slower: list[float] = []
+    within: list[float] = []
+    for sides in times.values():
+        pairs = [log_ratios(sides[copy], sides["head"]) - log(1 + limit) for copy in ("base", "same")]
+        rounds = len(pairs[0])
+        for needed, wins in ((slower, min(int((pair > 0).sum()) for pair in pairs)),
+                             (within, min(int((pair < 0).sum()) for pair in pairs))):
+            pace = log(max(capital(wins, rounds - wins), 1.0)) / rounds
+            needed.append(max(0.0, log(1 / error) / pace - rounds) if pace > 0 else float("inf"))
+    return min([*slower, max(within)])
 
 
-def judge(name: str, base: float, head: float, limit: float, batches: Sequence[Arms]) -> Row:
-    """Regressed or faster only if a second batch confirms it; inconclusive if the base "regressed" against itself."""
-    verdict, note = OK, ""
-    if len(batches) == 2:
-        first, second = batches
-        if slower(first.same, second.same, limit):
-            verdict, note = INCONCLUSIVE, "the base is slower than itself by more than the limit: the machine is too noisy"
-        elif slower(first.head, second.head, limit):
-            verdict = REGRESSED
-        elif faster(first.head, second.head, limit) and not faster(first.same, second.same, limit):
-            verdict = FASTER
-        elif first.head.ratio > 1 + limit:
-            note = "suspicious at first, not confirmed by the second batch"
-    return Row(name, base, head, limit, tuple(batches), verdict, note)
-
-
-def judge_single(name: str, base: float, head: float, limit: float) -> Row:
-    """From one process per side, as in two files: good enough to pass, never to accuse."""
+def judge_single(name: str, base: float, head: float, limit: float, statistic: str) -> Row:
+    """From one process per side, as in two files: good enough to show, never to accuse or to acquit by an interval."""
+    nothing = Estimate(head / base, 0.0, float("inf"), 1)
     if head / base - 1 > limit:
-        return Row(name, base, head, limit, (), INCONCLUSIVE, "past the limit, but one process per side proves nothing")
-    return Row(name, base, head, limit, (), OK)
+        return Row(name, base, nothing, Estimate(1.0, 0.0, float("inf"), 0), limit, INCONCLUSIVE, statistic,
+                   "past the limit, but one process per side proves nothing")
+    return Row(name, base, nothing, Estimate(1.0, 0.0, float("inf"), 0), limit, OK, statistic)
 
 
 @dataclass(frozen=True)
@@ -101,6 +160,7 @@ class CountRow:
     head: float
     limit: float
     verdict: str
+    slack: float = 0.0  # growth that is chance, in the count's own unit
 
     @property
     def grown(self) -> bool:
@@ -115,7 +175,7 @@ def judge_count(benchmark: str, count: str, base: Sequence[float], head: Sequenc
                 slack: float = 0.0) -> CountRow:
     """Regressed if the least that head ever counted is more than the most that base did, and the limit and the slack."""
     grown = min(head) > max(base) * (1 + limit) + slack
-    return CountRow(benchmark, count, median(base), median(head), limit, REGRESSED if grown else OK)
+    return CountRow(benchmark, count, median(base), median(head), limit, REGRESSED if grown else OK, slack)
 
 
 def judge_metric(benchmark: str, rounds: Sequence[Mapping[str, Mapping[str, Mapping[str, float]]]],
@@ -143,12 +203,8 @@ def judge_metric(benchmark: str, rounds: Sequence[Mapping[str, Mapping[str, Mapp
 
 
 def overall(rows: Sequence[Row], counts: Sequence[CountRow], problems: Sequence[str]) -> str:
-    """One verdict for all. Counts are exact, so they stand even where times are not to be trusted."""
-    verdicts = {row.verdict for row in rows}
-    if any(count.grown for count in counts):
-        return REGRESSED
-    if INCONCLUSIVE in verdicts:
-        return INCONCLUSIVE
+    """One verdict for all: what regressed outranks what is not known."""
+    verdicts = {row.verdict for row in rows} | {count.verdict for count in counts}
     if REGRESSED in verdicts:
         return REGRESSED
-    return INCONCLUSIVE if problems else OK
+    return INCONCLUSIVE if INCONCLUSIVE in verdicts or problems else OK

@@ -1,16 +1,11 @@
 """The table of limits: how much slower is too slow, for each benchmark."""
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fastnet.gate import GateError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # comes with pytest there
-
+from fastnet.gate.declared import tomllib
 
 METRICS = {"allocated": 0.05, "process": 0.10, "instructions": 0.02}  # the gate's own, and their limits
 
@@ -39,6 +34,13 @@ class Limits:
 def _longest_match(table: dict[str, float], name: str, default: float) -> float:
     key = max((key for key in table if key in name), key=len, default=None)
     return default if key is None else table[key]
+
+
+def find_limits(project: Path, folders: Sequence[str]) -> Path:
+    """``limits.toml`` beside the benchmarks, in a folder above them, or where it would be."""
+    places = [parent for folder in folders for parent in (Path(folder), *Path(folder).parents)]
+    found = [project / place / "limits.toml" for place in places if (project / place / "limits.toml").is_file()]
+    return found[0] if found else project / "limits.toml"
 
 
 def read_limits(path: Path) -> Limits:

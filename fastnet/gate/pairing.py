@@ -2,17 +2,21 @@
 
 Both sides must be asked the same question, so base gets head's benchmarks. Where one of head's files does not run on
 base, as when it imports what only head has, base keeps its own version of that file. Nothing disappears in silence:
-each benchmark of either side is compared, new, removed, skipped on both, or *not compared* with the reason.
+each benchmark of either side is compared, new, renamed, removed, skipped or failing on both, or *not compared* with the
+reason.
 """
 from __future__ import annotations
 
-import shutil
+import ast
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
+from fastnet.gate import GateError
+from fastnet.gate.discover import Found, functions, imports
 from fastnet.gate.environment import Side
-from fastnet.gate.runs import ConfigurationError, Run, Settings, run
+from fastnet.gate.repository import git
+from fastnet.gate.runs import ConfigurationError, Run, Settings, Where, run
 
 WARM_UP_SECONDS = 0.001
 Measure = Callable[..., Run]
@@ -28,56 +32,36 @@ class Pairing:
     notes: list[str] = field(default_factory=list)
 
 
-def own_benchmarks(side: Side, repository: Path, path: str, settings: Settings) -> Run:
+def some(names: Sequence[str], most: int = 4) -> str:
+    """The first names of many."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def own_benchmarks(side: Side, where: Where, settings: Settings) -> Run:
     """What a side's own version of the benchmarks holds, only collected."""
-    if not (side.project / path).is_dir():
-        return Run({})
     try:
-        return run(side, repository, path, settings, 0, collect_only=True)
+        return run(side, where, settings, 0, collect_only=True)
     except ConfigurationError as error:
-        return Run({}, failed={path: str(error).splitlines()[-1]})
+        return Run({}, failed={file: str(error).splitlines()[-1] for file in where.files})
 
 
-def give_benchmarks(side: Side, source: Side, path: str) -> None:
-    """Lay the benchmarks of `source` over those of `side`, whose own are kept for `take_back`.
-
-    Files that only `side` has stay, but for benchmarks: a helper may be needed by a file that is taken back.
-    """
-    own, given = side.project / path, source.project / path
-    if own.is_dir():
-        shutil.copytree(own, _kept(side), symlinks=True, dirs_exist_ok=True)
-        for file in own.rglob("*.py"):
-            if _is_benchmark(file) and not (given / file.relative_to(own)).exists():
-                file.unlink()
-    shutil.copytree(given, own, symlinks=True, dirs_exist_ok=True)
+def give_benchmarks(side: Side, source: Side, found: Found) -> None:
+    """Lay head's benchmarks, and what they share, over those of another side. Files that only that side has stay."""
+    git(side.project, "checkout", "--quiet", "--force", source.commit, "--", *found.shared)
 
 
-def take_back(side: Side, path: str, files: Iterable[str] | None) -> list[str]:
-    """Put a side's own version of some files of benchmarks, or of all of the folder, in the place of those it got."""
-    if files is None:
-        if _kept(side).is_dir():
-            shutil.rmtree(side.project / path)
-            shutil.copytree(_kept(side), side.project / path, symlinks=True)
-        return []
+def take_back(side: Side, found: Found, files: Iterable[str] | None) -> list[str]:
+    """Put a side's own version of some files of benchmarks, or of all that was shared, in the place of those it got."""
     done = []
-    for file in files:
-        own = _kept(side) / Path(file).relative_to(path)
-        if own.is_file():
-            shutil.copy(own, side.project / file)
+    for file in found.shared if files is None else files:
+        with contextlib.suppress(GateError):  # its revision may not have it
+            git(side.project, "checkout", "--quiet", "--force", side.commit, "--", file)
             done.append(file)
     return done
 
 
-def _kept(side: Side) -> Path:
-    return side.tree.parent / "own"
-
-
-def _is_benchmark(file: Path) -> bool:
-    return file.stem.startswith(("bench_", "test_")) or file.stem.endswith(("_bench", "_test"))
-
-
-def warm_up(sides: Sequence[Side], measure: Measure, repository: Path, path: str, settings: Settings, own: Run,
-            head: Run, source: Side, metrics: Sequence[str]) -> tuple[list[Run], list[str]]:
+def warm_up(sides: Sequence[Side], measure: Measure, where: Where, found: Found, settings: Settings, own: Run, head: Run,
+            source: Side, metrics: Sequence[str]) -> tuple[list[Run], list[str]]:
     """Run everything once on sides of one revision, with its own version of the files that need it.
 
     Parameters
@@ -101,31 +85,31 @@ def warm_up(sides: Sequence[Side], measure: Measure, repository: Path, path: str
     quick = replace(settings, seconds=WARM_UP_SECONDS)
     first, notes = sides[0], []
     try:
-        found = measure(first, repository, path, quick, 0, metrics=metrics)
+        ran = measure(first, where, quick, 0, metrics=metrics)
     except ConfigurationError as error:
         if not own.names:
             raise
         for side in sides:
-            take_back(side, path, None)
+            take_back(side, found, None)
         notes.append(f"{first.revision} runs its own benchmarks, as head's folder cannot be used on it: "
                      f"{str(error).splitlines()[-1]}")
-        found = measure(first, repository, path, quick, 0, metrics=metrics)
+        ran = measure(first, where, quick, 0, metrics=metrics)
     else:
-        lost = [name for name in own.names if name in head.names and name not in found.times and name not in found.skipped]
-        files = take_back(first, path, sorted({_file(name) for name in lost}))
+        lost = [name for name in own.names if name in head.names and name not in ran.times and name not in ran.skipped]
+        files = take_back(first, found, sorted({_file(name) for name in lost}))
         if files:
             wanted = [name for name in own.names if _file(name) in files]
-            again = measure(first, repository, path, quick, 0, names=wanted, metrics=metrics)
+            again = measure(first, where, quick, 0, names=wanted, metrics=metrics)
             rescued = [file for file in files if any(_file(name) == file for name in again.times)]
             for file in set(files) - set(rescued):
-                shutil.copy(source.project / file, first.project / file)
+                git(first.project, "checkout", "--quiet", "--force", source.commit, "--", file)
             for side in sides[1:]:
-                take_back(side, path, rescued)
+                take_back(side, found, rescued)
             notes += [f"{first.revision} runs its own version of `{file}`, as head's does not run there: "
-                      f"{_reason(found, next(name for name in lost if _file(name) == file))}" for file in rescued]
-            found = _merged(found, again, rescued)
-    others = [measure(side, repository, path, quick, 0, names=sorted(found.times), metrics=metrics) for side in sides[1:]]
-    return [found, *others], notes
+                      f"{_reason(ran, next(name for name in lost if _file(name) == file))}" for file in rescued]
+            ran = _merged(ran, again, rescued)
+    others = [measure(side, where, quick, 0, names=sorted(ran.times), metrics=metrics) for side in sides[1:]]
+    return [ran, *others], notes
 
 
 def _merged(given: Run, own: Run, files: Sequence[str]) -> Run:
@@ -137,7 +121,7 @@ def _merged(given: Run, own: Run, files: Sequence[str]) -> Run:
                given.failed | own.failed, given.skipped | own.skipped, given.names + own.names)
 
 
-def pair(own: Run, base: Run, head: Run) -> Pairing:
+def pair(own: Run, base: Run, head: Run, renamed: Callable[[str, str], bool] = lambda old, new: False) -> Pairing:
     """Sort the benchmarks of both sides.
 
     Parameters
@@ -146,10 +130,16 @@ def pair(own: Run, base: Run, head: Run) -> Pairing:
         What base's own version of the benchmarks holds.
     base, head : Run
         The warm-ups.
+    renamed : callable
+        Whether a benchmark that only base's own version has is one that only head's has, under another name.
     """
     result = Pairing(compared=sorted(base.times.keys() & head.times.keys()))
     broken = {name: reason for name, reason in head.failed.items() if "::" not in name}  # files, or the folder
-    result.missing.update({name: f"cannot be collected on head: {reason}" for name, reason in broken.items()})
+    for name, reason in broken.items():
+        if name in own.failed:
+            result.notes.append(f"`{name}` cannot be collected on either side: {reason}")
+        else:
+            result.missing[name] = f"cannot be collected on head: {reason}"
     for name in sorted({*head.names, *head.times} - {*result.compared}):
         if name in head.times:
             _missing_on_base(result, own, base, name)
@@ -158,21 +148,32 @@ def pair(own: Run, base: Run, head: Run) -> Pairing:
                 result.missing[name] = f"runs on base but is skipped on head: {head.skipped[name]}"
             else:
                 result.notes.append(f"`{name}` is skipped: {head.skipped[name]}")
+        elif name in base.times:
+            result.missing[name] = f"runs on base but fails on head: {_reason(head, name)}"
+        elif name in own.names:
+            result.notes.append(f"`{name}` fails on both sides: {_reason(head, name)}")
         else:
-            where = ("runs on base but fails on head" if name in base.times else
-                     "fails on both sides" if name in {*own.names, *base.names} else "fails on head")
-            result.missing[name] = f"{where}: {_reason(head, name)}"
+            result.missing[name] = f"fails on head, where it is new: {_reason(head, name)}"
+    fresh = [name for name in result.compared if name not in own.names]
     for name in sorted({*own.names, *base.times} - {*head.names, *head.times}):
         if _file(name) in broken:
-            result.missing[name] = f"its file cannot be collected on head: {broken[_file(name)]}"
-        else:
+            if _file(name) not in own.failed:
+                result.missing[name] = f"its file cannot be collected on head: {broken[_file(name)]}"
+            continue
+        new = next((one for one in fresh if renamed(name, one)), None)
+        if new is None:
             result.removed.append(name)
+        else:
+            fresh.remove(new)
+            result.notes.append(f"`{name}` is now called `{new}`, and was compared under that name")
     return result
 
 
 def _missing_on_base(result: Pairing, own: Run, base: Run, name: str) -> None:
     """Sort one that runs on head but not on base."""
-    if name in own.names:
+    if name in base.skipped and name not in base.failed:
+        result.notes.append(f"`{name}` is skipped on base: {base.skipped[name]}")
+    elif name in own.names:
         result.missing[name] = f"runs on head but fails on base: {_reason(base, name)}"
     elif _file(name) in own.failed:
         result.missing[name] = f"its file cannot be collected on base, in neither version: {own.failed[_file(name)]}"
@@ -188,3 +189,63 @@ def _reason(run: Run, name: str) -> str:
 
 def _file(name: str) -> str:
     return name.split("::")[0]
+
+
+# --- what changed in the benchmarks themselves ----------------------------------------------------------------------
+
+
+class Sources:
+    """The sources of the benchmarks on both sides."""
+
+    def __init__(self, base: Side, head: Side):
+        self.base, self.head, self._known = base, head, {}  # type: ignore[var-annotated]
+
+    def renamed(self, old: str, new: str) -> bool:
+        """Whether a benchmark of base and one of head differ in their name, their file or their parameters' ids only."""
+        before, after = self._function(self.base, old), self._function(self.head, new)
+        same_body = before is not None and before == after
+        return same_body or (_function_name(old) == _function_name(new) and _ids(old) == _ids(new))
+
+    def changed_helpers(self, file: str, subjects: Iterable[str]) -> list[str]:
+        """Functions and classes of a file of benchmarks, other than tests, that differ, if it imports nothing to measure.
+
+        Both sides run head's version of the file: what it defines and times itself is not compared.
+
+        Parameters
+        ----------
+        subjects : iterable of str
+            Top-level names of the project's modules.
+        """
+        before, after = self._module(self.base, file), self._module(self.head, file)
+        if before is None or after is None or imports(after) & set(subjects):
+            return []
+        old, new = (_definitions(module) for module in (before, after))
+        return sorted(name for name in old.keys() & new.keys() if old[name] != new[name])
+
+    def _module(self, side: Side, file: str) -> ast.Module | None:
+        key = (side.name, file)
+        if key not in self._known:
+            try:
+                self._known[key] = ast.parse(git(side.project, "show", f"{side.commit}:./{file}"))
+            except (GateError, SyntaxError, ValueError):
+                self._known[key] = None
+        return self._known[key]
+
+    def _function(self, side: Side, name: str) -> str | None:
+        module = self._module(side, _file(name))
+        found = [node for node in functions(module) if node.name == _function_name(name)] if module else []
+        return ast.dump(ast.Module([*found[0].body], [])) + ast.dump(found[0].args) + _ids(name) if found else None
+
+
+def _definitions(module: ast.Module) -> dict[str, str]:
+    return {node.name: ast.dump(node) for node in module.body
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))
+            and not node.name.startswith(("test", "bench", "Test"))}
+
+
+def _function_name(name: str) -> str:
+    return name.rpartition("::")[2].partition("[")[0]
+
+
+def _ids(name: str) -> str:
+    return name.rpartition("::")[2].partition("[")[2]

@@ -1,13 +1,17 @@
 """A result as Markdown, fit for a pull request's comment, and as JSON."""
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fastnet.gate.judge import EXIT_CODE, FASTER, INCONCLUSIVE, OK, REGRESSED, CountRow, Row, overall
+from fastnet.gate.statistics import Estimate
 
+SCHEMA = 2  # of the JSON file, described by verdict.schema.json; it changes when a field is renamed or removed
 _SIGN = {OK: "✅", REGRESSED: "❌", INCONCLUSIVE: "⚠️"}
 _METRICS = {"allocated": "peak of allocations", "process": "peak of the process", "instructions": "instructions"}
+_ORDER = (REGRESSED, INCONCLUSIVE, FASTER, OK)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class Result:
     @property
     def moved(self) -> bool:
         """Whether there is anything to say but "as before"."""
-        return (self.verdict != OK or bool(self.removed) or any(row.verdict != OK for row in self.rows))
+        return self.verdict != OK or bool(self.removed) or any(row.verdict != OK for row in self.rows)
 
 
 def failed(why: str) -> Result:
@@ -44,12 +48,32 @@ def failed(why: str) -> Result:
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    return {"verdict": result.verdict, "exit_code": result.exit_code, "moved": result.moved, **asdict(result)}
+    """The result as ``verdict.schema.json`` describes it; an end of an interval that is not known is null."""
+    return {"schema": SCHEMA, "verdict": result.verdict, "exit_code": result.exit_code, "moved": result.moved,
+            "rows": [_row(row) for row in result.rows], "counts": [asdict(count) for count in result.counts],
+            "missing": result.missing, "removed": result.removed, "allow_removed": result.allow_removed,
+            "problems": result.problems, "notes": result.notes, "about": result.about}
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {"name": row.name, "verdict": row.verdict, "note": row.note, "limit": row.limit, "statistic": row.statistic,
+            "base_seconds": row.base, "head_seconds": row.head, "change": estimate(row.change),
+            "control": estimate(row.control), "smallest_seen": _finite(row.seen),
+            "statistics": {name: estimate(one) for name, one in row.all.items()}}
+
+
+def estimate(one: Estimate) -> dict[str, Any]:
+    """An estimate for JSON, which has no infinity."""
+    return {"ratio": one.ratio, "low": one.low or None, "high": _finite(one.high), "rounds": one.rounds}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def to_markdown(result: Result) -> str:
     """The verdict, what led to it, and everything else folded away."""
-    rows = sorted(result.rows, key=lambda row: -_ratio(row))
+    rows = sorted(result.rows, key=lambda row: (_ORDER.index(row.verdict), -row.change.ratio))
     shown = [row for row in rows if row.verdict != OK]
     rest = [row for row in rows if row.verdict == OK]
     grown = [count for count in result.counts if count.grown]
@@ -90,47 +114,43 @@ def _summary(result: Result) -> str:
     about = result.about
     lines = [f"`base` is {about['base']}, `head` is {about['head']}."]
     if "rounds" in about:
-        again = sum(len(row.batches) == 2 for row in result.rows)
-        lines.append(f"{_benchmarks(len(result.rows))}, {about['rounds']} rounds, the {about['statistic']} of each process; "
-                     f"{again or 'none'} looked suspicious{' and went through a second batch' * (again > 0)}. "
-                     f"{about['machine']}.")
+        stopped = f", then {about['given_up']}" if about.get("given_up") else ""
+        lines.append(f"{_benchmarks(len(result.rows))}, {about['rounds']} rounds{stopped}. The whole run calls a benchmark "
+                     f"regressed by mistake with a probability of at most {100 * about['error']:g} %. {about['machine']}.")
     if about.get("uncounted"):
         lines.append(about["uncounted"])
     return "  \n".join(lines)
 
 
-def _ratio(row: Row) -> float:
-    return row.batches[-1].head.ratio if row.batches else row.head / row.base
-
-
 def _table(rows: list[Row]) -> str:
     """Verdict first, then the figures; columns that are narrow enough for a comment on a pull request."""
-    lines = ["| verdict | benchmark | change | 95 % interval | limit | base | head | base / itself |",
-             "| --- | --- | ---: | :---: | ---: | ---: | ---: | ---: |"]
+    lines = ["| verdict | benchmark | change | interval | limit | base | head | base / control | could have seen |",
+             "| --- | --- | ---: | :---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in rows:
         verdict = row.verdict if row.verdict == OK else f"**{row.verdict}**"
         if row.note:
             verdict += f": {row.note}"
-        interval, itself = _evidence(row)
-        lines.append(_line(verdict, _code(row.name), _percent(_ratio(row)), interval, f"{100 * row.limit:.3g} %",
-                           seconds(row.base), seconds(row.head), itself))
+        change = _percent(row.change.ratio) + ("" if row.statistic == "min" else f" ({row.statistic})")
+        known = row.change.rounds > 1
+        lines.append(_line(verdict, _code(row.name), change, interval(row.change) if known else "",
+                           f"{100 * row.limit:.3g} %", seconds(row.base), seconds(row.head),
+                           _percent(row.control.ratio) if known else "",
+                           _percent(row.seen) if known and math.isfinite(row.seen) else ""))
     return "\n".join(lines)
 
 
-def _evidence(row: Row) -> tuple[str, str]:
-    """Of the last batch: the first one chose the suspects, so its figures flatter the suspicion."""
-    if not row.batches:
-        return "", ""
-    last = row.batches[-1]
-    return f"{_percent(last.head.low)} … {_percent(last.head.high)}", _percent(last.same.ratio)
+def interval(one: Estimate) -> str:
+    """Its ends in per cent."""
+    return f"{_percent(one.low)} … {_percent(one.high)}" if math.isfinite(one.high) else "too few rounds"
 
 
 def _count_table(counts: list[CountRow]) -> str:
     lines = ["| verdict | benchmark | counted | base | head | limit |", "| --- | --- | --- | ---: | ---: | ---: |"]
     for row in counts:
         verdict = f"**{row.verdict}**" if row.grown else row.verdict
+        slack = f" + {_amount(row.count, row.slack)}" if row.slack else ""
         lines.append(_line(verdict, _code(row.benchmark), _METRICS.get(row.count, row.count), _amount(row.count, row.base),
-                           _amount(row.count, row.head), f"{100 * row.limit:.3g} %"))
+                           _amount(row.count, row.head), f"{100 * row.limit:.3g} %{slack}"))
     return "\n".join(lines)
 
 

@@ -1,89 +1,63 @@
-"""Git: revisions, the working tree as a commit, and rooms: folders that hold the worktrees of one comparison.
+"""Git: the user's repository, which is only read, and a store of the gate's own, in which revisions are checked out.
 
-A room belongs to one process, which holds a lock on a file in it. The operating system releases the lock however that
-process ends, so a room whose lock is free was left behind, and the next run clears it away.
+The store is a bare repository in the gate's folder that borrows the user's objects (git's *alternates*). The snapshot of the
+working tree and the worktrees belong to it. So a comparison writes nothing into the user's repository: no object, no index,
+no worktree, no lock, also when it is killed, and also when git itself runs the comparison from a hook.
 """
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
-from fastnet.gate import GateError
+from fastnet.gate import GateError, children
 
 WORKING_TREE = "the working tree"
-FOLDERS = ("bench", "benchmarks", "tests/bench", "tests/benchmarks")  # where benchmarks are looked for
-_LOCK = "fastnet-gate.lock"
-_PACKAGING = ("pyproject.toml", "setup.py", "setup.cfg", "requirements.txt")
+_COPIED = ("remote", "lfs", "filter", "extensions", "url", "http", "credential", "submodule")  # sections
+_COPIED_KEYS = ("core.autocrlf", "core.eol", "core.safecrlf", "core.symlinks", "core.filemode", "core.ignorecase",
+                "core.longpaths", "core.precomposeunicode", "core.attributesfile", "core.excludesfile")
+_POINTER = "version https://git-lfs.github.com/spec/"
 
 
-def git(repository: Path, *arguments: str, env: dict[str, str] | None = None) -> str:
-    """Run git and return what it printed; raise `GateError` with its message if it failed."""
+def git(repository: Path, *arguments: str, **variables: str) -> str:
+    """Run git and return what it printed; raise `GateError` with its message if it failed.
+
+    git sees none of the variables that a hook sets, takes no optional lock and asks for no password.
+    """
     command = ["git", "-C", str(repository), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, env=env, check=True)
-    except FileNotFoundError as error:
-        raise GateError("git was not found: comparing revisions needs it; two JSON files do not.") from error
-    except subprocess.CalledProcessError as error:
-        raise GateError(f"git {' '.join(arguments)} failed: {error.stderr.strip()}") from error
-    return done.stdout.strip()
+    env = children.environment(GIT_OPTIONAL_LOCKS="0", GIT_TERMINAL_PROMPT="0", LC_ALL="C", **variables)
+    shown = " ".join(one for one in arguments if not one.startswith("-c") and "=" not in one)
+    return children.run(command, f"git {shown}", env=env).strip("\n")
 
 
 def find_repository(start: Path) -> Path:
-    return Path(git(start, "rev-parse", "--show-toplevel"))
-
-
-def find_project(start: Path, repository: Path, path: str | None) -> tuple[str, str]:
-    """Where in the repository the project is, and its folder of benchmarks, relative to the project.
-
-    The project is the closest folder, from `start` upwards to the repository's top, that holds the benchmarks: those
-    of `path`, or the first of `FOLDERS`.
-    """
-    top, here = repository.resolve(), start.resolve()
-    levels = [here, *(parent for parent in here.parents if parent.is_relative_to(top))]
-    wanted = [path] if path else FOLDERS
-    for level in levels:
-        for folder in wanted:
-            if (level / folder).is_dir():
-                return level.relative_to(top).as_posix(), Path(folder).as_posix()
-    if path:  # only the other revision may have it
-        declared = [level for level in levels if any((level / name).exists() for name in _PACKAGING)]
-        return (declared or [top])[0].relative_to(top).as_posix(), Path(path).as_posix()
-    raise GateError(f"{start.resolve()} has no folder {', '.join(FOLDERS[:-1])} or {FOLDERS[-1]}: name the benchmarks' "
-                    "with --path.")
+    """The top of the working tree that `start` is in."""
+    if not start.is_dir():
+        raise GateError(f"{start} is no folder: --repo names the project's.")
+    try:
+        return Path(git(start, "rev-parse", "--show-toplevel"))
+    except GateError as error:
+        if "was not found" in str(error):
+            raise GateError("git was not found: comparing revisions needs it; two JSON files do not.") from error
+        if "dubious ownership" in str(error):
+            raise GateError(f"{start.resolve()} belongs to another user, so git refuses to read it: git config --global "
+                            f"--add safe.directory {start.resolve()}") from error
+        raise GateError(f"{start.resolve()} is not in a git repository (or has no working tree): git init, and commit what "
+                        "to compare with.") from error
 
 
 def find_commit(repository: Path, revision: str) -> str:
     try:
         return git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     except GateError as error:
+        branches = git(repository, "for-each-ref", "--format=%(refname:short)", "--sort=-committerdate", "--count=5",
+                       "refs/heads", "refs/remotes", "refs/tags").split()
+        have = f" This repository has {', '.join(branches)}." if branches else " This repository has no commit yet."
         raise GateError(f"{revision!r} is no revision of {repository}, and no JSON file. Expected a branch, a tag or a "
-                        "commit (in a shallow clone: git fetch it first).") from error
-
-
-def snapshot(repository: Path) -> tuple[str, str]:
-    """A commit of the working tree as it is, untracked files included, and what to call it.
-
-    An index of its own leaves the user's alone, and no branch comes to point at the commit.
-    """
-    if not git(repository, "status", "--porcelain"):
-        return find_commit(repository, "HEAD"), "HEAD, to which the working tree is equal"
-    with tempfile.TemporaryDirectory() as folder:
-        env = os.environ | {"GIT_INDEX_FILE": str(Path(folder, "index"))}
-        for who in ("AUTHOR", "COMMITTER"):
-            env |= {f"GIT_{who}_NAME": "bench", f"GIT_{who}_EMAIL": "bench@localhost"}
-        git(repository, "read-tree", "HEAD", env=env)
-        git(repository, "add", "--all", env=env)
-        tree = git(repository, "write-tree", env=env)
-        commit = git(repository, "commit-tree", tree, "-p", "HEAD", "-m", "working tree, to compare", env=env)
-    return commit, f"{WORKING_TREE}, uncommitted changes included"
+                        f"commit (in a shallow clone: git fetch it first).{have}") from error
 
 
 def commits_between(repository: Path, old: str, new: str) -> list[str]:
@@ -99,102 +73,163 @@ def subject(repository: Path, commit: str) -> str:
     return git(repository, "show", "--no-patch", "--format=%cs %s", commit)
 
 
-# --- rooms ----------------------------------------------------------------------------------------------------------
+# --- the store ------------------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def room(repository: Path, home: Path | None, recipe: str = "") -> Iterator[Path]:
-    """A folder that no other process uses: a temporary one, or, in `home`, the one kept for this repository and recipe.
+@dataclass(frozen=True)
+class Store:
+    """The gate's own repository, and the user's, whose objects it borrows."""
 
-    What killed runs left of this repository's worktrees is removed first.
-    """
-    clear_abandoned(repository)
-    with contextlib.ExitStack() as stack:
-        if home is None:
-            folder = Path(tempfile.mkdtemp(prefix="fastnet-gate-"))
-            stack.callback(shutil.rmtree, folder, ignore_errors=True)
-            stack.enter_context(_locked(folder))
-        else:
-            key = hashlib.sha256(f"{repository.resolve()}\n{recipe}".encode()).hexdigest()[:12]
-            for number in range(1, 100):  # a second comparison at the same time gets a room of its own
-                folder = home / "rooms" / f"{key}-{number}"
-                _make(folder)
-                try:
-                    stack.enter_context(_locked(folder))
-                    break
-                except BlockingIOError:
-                    continue
+    user: Path  # the top of the user's working tree
+    folder: Path  # the bare repository
+    remarks: list[str]  # what the user should know of the checkouts
+
+    def snapshot(self) -> tuple[str, str]:
+        """A commit of the user's working tree as it is, untracked files included, and what to call it.
+
+        The index is a copy of the user's, so that git need not read files again whose times it knows.
+        """
+        head = find_commit(self.user, "HEAD")
+        index = self.folder / "snapshot.index"
+        variables = {"GIT_DIR": str(self.folder), "GIT_WORK_TREE": str(self.user), "GIT_INDEX_FILE": str(index)}
+        own = Path(git(self.user, "rev-parse", "--path-format=absolute", "--git-path", "index"))
         try:
-            yield folder
-        finally:
-            for tree in folder.glob("*/tree"):
-                remove_worktree(repository, tree)
-            git(repository, "worktree", "prune")
+            shutil.copy2(own, index)
+            git(self.user, "ls-files", "--cached", "-z", **variables)
+        except (OSError, GateError):  # no index, or one in several files
+            index.unlink(missing_ok=True)
+            git(self.user, "read-tree", head, **variables)
+        try:
+            git(self.user, "add", "--all", "--ignore-errors", **variables)
+        except GateError as error:
+            self._remark(f"Some files of the working tree are left out: {str(error).splitlines()[-1]}")
+        tree = git(self.user, "write-tree", **variables)
+        index.unlink()
+        if tree == git(self.user, "rev-parse", f"{head}^{{tree}}"):
+            return head, "HEAD, to which the working tree is equal"
+        who = {f"GIT_{role}_{what}": f"gate{'@localhost' * (what == 'EMAIL')}"
+               for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        commit = git(self.folder, "commit-tree", tree, "-p", head, "-m", "working tree, to compare", **who)
+        return commit, f"{WORKING_TREE}, uncommitted changes included"
 
-
-def add_worktree(repository: Path, folder: Path, commit: str) -> Path:
-    """Check a commit out into `folder`/tree."""
-    tree = folder / "tree"
-    remove_worktree(repository, tree)
-    folder.mkdir(parents=True, exist_ok=True)
-    git(repository, "worktree", "add", "--quiet", "--force", "--detach", str(tree), commit)
-    return tree
-
-
-def remove_worktree(repository: Path, tree: Path) -> None:
-    with contextlib.suppress(GateError):  # it may never have been made
-        git(repository, "worktree", "remove", "--force", "--force", str(tree))
-    shutil.rmtree(tree, ignore_errors=True)
-
-
-def clear_abandoned(repository: Path) -> None:
-    """Remove this repository's worktrees that a killed run left registered, and its temporary folders."""
-    for line in git(repository, "worktree", "list", "--porcelain").splitlines():
-        tree = Path(line.removeprefix("worktree "))
-        folder = tree.parent.parent
-        if not line.startswith("worktree ") or tree.name != "tree" or not (folder / _LOCK).exists():
-            continue
-        with contextlib.suppress(BlockingIOError), _locked(folder):  # if it is held, that run is alive
-            remove_worktree(repository, tree)
-            if folder.name.startswith("fastnet-gate-") and not any(folder.glob("*/tree")):
-                shutil.rmtree(folder, ignore_errors=True)
-    git(repository, "worktree", "prune")
-
-
-def _make(folder: Path) -> None:
-    try:
+    def check_out(self, folder: Path, commit: str) -> Path:
+        """Check a commit out into `folder`/tree, with its submodules; hooks do not run."""
+        tree = folder / "tree"
+        remove(tree)
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise GateError(f"{folder} cannot be made ({error}): set FASTNET_GATE_CACHE to a folder of yours.") from error
+        git(self.folder, "worktree", "prune")
+        try:
+            git(self.folder, "worktree", "add", "--quiet", "--force", "--detach", str(tree), commit)
+        except GateError as error:
+            if "lfs" not in str(error).lower():
+                raise
+            remove(tree)
+            git(self.folder, "worktree", "prune")
+            with open(self.folder / "info" / "attributes", "a", encoding="utf-8") as file:
+                file.write("\n* -filter\n")  # LFS is not installed, or lacks the content: check out its pointers
+            git(self.folder, "worktree", "add", "--quiet", "--force", "--detach", str(tree), commit)
+        self._add_submodules(tree, self.user)
+        self._look_for_pointers(tree)
+        return tree
+
+    def files(self, commit: str) -> list[str]:
+        """The paths of a commit's files."""
+        return git(self.folder, "ls-tree", "-r", "-z", "--name-only", commit).strip("\0").split("\0")
+
+    def read(self, commit: str, path: str) -> str:
+        """The text of a file of a commit."""
+        return git(self.folder, "show", f"{commit}:{path}")
+
+    def _add_submodules(self, tree: Path, source: Path) -> None:
+        """Check out the submodules of a tree from the checkouts that `source`, the user's, has of them."""
+        for entry in git(tree, "ls-tree", "-r", "-z", "HEAD").split("\0"):
+            what, _, path = entry.partition("\t")
+            if not what.startswith("160000"):
+                continue
+            wanted, own, place = what.split()[2], source / path, tree / path
+            try:
+                if not (own / ".git").exists():
+                    raise GateError("it is not checked out")
+                git(own, "clone", "--quiet", "--shared", "--no-checkout", str(own), str(place))
+                git(place, "-c", "core.hooksPath=/dev/null", "checkout", "--quiet", "--detach", wanted)
+            except GateError:
+                self._remark(f"The submodule {path} is missing from a checkout: git submodule update --init --recursive, "
+                             "then compare again")
+            else:
+                self._add_submodules(place, own)
+
+    def _look_for_pointers(self, tree: Path) -> None:
+        """Say so where files of Git LFS are still the pointers to them."""
+        attributes = tree / ".gitattributes"
+        if not attributes.is_file() or "filter=lfs" not in attributes.read_text(encoding="utf-8", errors="replace"):
+            return
+        with contextlib.suppress(GateError):  # git grep fails where it finds nothing
+            for path in git(tree, "grep", "--cached", "-l", "-z", "-F", _POINTER).split("\0"):
+                file = tree / path
+                small = bool(path) and file.is_file() and file.stat().st_size < 1024
+                if small and file.read_bytes().startswith(_POINTER.encode()):
+                    self._remark(f"{path} is a pointer of Git LFS without its content: git lfs install, git lfs pull, then "
+                                 "compare again")
+                    return
+
+    def _remark(self, text: str) -> None:
+        if text not in self.remarks:
+            self.remarks.append(text)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; raise BlockingIOError if another process does."""
-    with open(folder / _LOCK, "a+b") as file:
-        _lock(file)
-        yield
+def store(user: Path, folder: Path) -> Iterator[Store]:
+    """Make the gate's own repository in `folder` for the time of a comparison."""
+    bare = folder / "git"
+    remove(bare)
+    common = Path(git(user, "rev-parse", "--path-format=absolute", "--git-common-dir"))
+    kind = git(user, "rev-parse", "--show-object-format")
+    git(folder, "init", "--quiet", "--bare", f"--object-format={kind}", "--template=", str(bare))
+    (bare / "objects" / "info").mkdir(parents=True, exist_ok=True)
+    (bare / "objects" / "info" / "alternates").write_text(f"{common / 'objects'}\n", encoding="utf-8")
+    (bare / "info").mkdir(exist_ok=True)
+    for name in ("shallow", "info/exclude", "info/attributes"):
+        if (common / name).is_file():
+            shutil.copy(common / name, bare / name)
+    tags = git(user, "for-each-ref", "--format=%(objectname) %(refname)", "refs/tags")  # versions are made from them
+    (bare / "packed-refs").write_text(tags + "\n" if tags else "", encoding="utf-8")
+    _configure(user, common, bare)
+    try:
+        yield Store(user, bare, [])
+    finally:
+        remove(bare)
 
 
-if sys.platform == "win32":
-    import msvcrt
+def _configure(user: Path, common: Path, bare: Path) -> None:
+    """Take over what decides how files look in a checkout and where absent objects come from."""
+    settings: list[tuple[str, str]] = []
+    for entry in git(user, "config", "--local", "--list", "-z", "--includes").split("\0"):
+        key, _, value = entry.partition("\n")
+        if key.partition(".")[0] in _COPIED or key in _COPIED_KEYS:
+            settings.append((key, value))
+    settings += [("core.hooksPath", str(bare / "no-hooks")), ("core.compression", "0"), ("gc.auto", "0"),
+                 ("maintenance.auto", "false"), ("advice.detachedHead", "false"), ("advice.addEmbeddedRepo", "false"),
+                 ("lfs.storage", str(common / "lfs")), ("core.fsmonitor", "false"), ("core.splitIndex", "false")]
+    for key, value in settings:
+        if key not in ("extensions.worktreeconfig", "extensions.objectformat", "extensions.refstorage"):
+            git(bare, "config", "--add", key, value)
 
-    def _lock(file: IO[bytes]) -> None:
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except OSError as error:
-            raise BlockingIOError from error
-else:
-    import fcntl
 
-    def _lock(file: IO[bytes]) -> None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def remove(folder: Path) -> None:
+    """Remove a folder, also files in it that are read-only, as git's objects are on Windows."""
+    def writable(function: object, path: str, _: object) -> None:
+        with contextlib.suppress(OSError):
+            Path(path).chmod(stat.S_IWRITE | stat.S_IREAD)
+            Path(path).unlink()
+
+    if folder.exists():
+        shutil.rmtree(folder, onerror=writable)
 
 
-def tracked(tree: Path) -> dict[str, str]:
-    """Files of a checkout and the hashes of their content, by path relative to `tree`."""
+def tracked(tree: Path, paths: Sequence[str] = ()) -> dict[str, str]:
+    """Files of a checkout's commit and the hashes of their content, by path relative to `tree`."""
     found = {}
-    for entry in git(tree, "ls-tree", "-r", "-z", "HEAD").split("\0"):
+    for entry in git(tree, "ls-tree", "-r", "-z", "HEAD", *paths).split("\0"):
         what, _, path = entry.partition("\t")
         if path:
             found[path] = what.split()[2]

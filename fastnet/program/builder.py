@@ -87,7 +87,7 @@ class Builder:
     rows : int
         Samples that the values hold: the batch size.
     moments : int
-        Arrays like the parameters that the optimiser keeps: 0, 1 (momentum) or 3 (Adam).
+        Arrays like the parameters that the optimiser has: 0, 1 (momentum), 2 (Nesterov, RMSprop) or 3 (Adam).
     forward_only : bool
         For predictions: no backward pass, no updates.
     input_gradient : bool

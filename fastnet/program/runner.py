@@ -7,15 +7,17 @@ import numpy as np
 
 from fastnet.kernels import step
 from fastnet.kernels.gram import Gram
-from fastnet.kernels.structs import ADAM, MOMENTUM, SGD, Data, Hyperparameters
+from fastnet.kernels.structs import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD, Data, Hyperparameters
 from fastnet.kernels.threads import run
 from fastnet.program.builder import Builder, Value
 from fastnet.program.memory import DATA, LOSSES, MOMENTS, STATE, WORK
 from fastnet.program.schedule import assemble
 
 SMALL_STEP = 1 << 18  # multiply-adds a step below which a second thread costs more than it gains
-MOMENTS_OF = {SGD: 0, MOMENTUM: 1, ADAM: 3}  # arrays like the parameters that an optimiser keeps
+# Arrays like the parameters that an optimiser has: the velocity, or the gradient and what it keeps
+MOMENTS_OF = {SGD: 0, MOMENTUM: 1, ADAM: 3, NESTEROV: 2, RMSPROP: 2}
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015)
+ALPHA = 0.99  # of RMSprop (Tieleman & Hinton 2012; this value is PyTorch's)
 
 Moments = dict[tuple[int, str], tuple[np.ndarray, ...]]  # by the layer's number and the parameter's name
 
@@ -98,28 +100,40 @@ class CompiledProgram:
         self._make_copies()
 
     def moments(self) -> Moments:
-        """What the optimiser keeps of each parameter: (V,), or Adam's (m, v), which lie behind the gradient."""
+        """What the optimiser keeps of each parameter: a velocity, RMSprop's v, or Adam's m and v."""
         if not self.net.moments:
             return {}
+        return {(p.layer, p.name): tuple(p.get(flat) for flat in self._kept()) for p in self.net.parameters}
+
+    def put_moments(self, moments: Moments) -> None:
+        """Let the optimiser go on from what `moments` gave; from 0 where that says nothing."""
+        if self.net.moments:
+            for parameter in self.net.parameters:
+                for flat, kept in zip(self._kept(), moments.get((parameter.layer, parameter.name), ()), strict=False):
+                    parameter.put(flat, np.asarray(kept, self.dtype))
+
+    def _kept(self) -> list[np.ndarray]:
+        """Where the optimiser's arrays start; those of all but plain momentum lie behind the gradient."""
         size, arena = self.net.sizes[STATE], self.arenas[MOMENTS]
-        kept = [arena] if self.net.moments == 1 else [arena[size:], arena[2 * size:]]
-        return {(p.layer, p.name): tuple(p.get(flat) for flat in kept) for p in self.net.parameters}
+        return [arena[i * size:] for i in range(int(self.net.moments > 1), self.net.moments)]
 
     def hyperparameters(self, lr: float = 0.0, momentum: float = 0.0, weight_decay: float = 0.0, optimizer: int = SGD,
                         steps: int = 0) -> Hyperparameters:
         """The record that kernels take, numbers of the network's dtype."""
         number = self.dtype.type
         return Hyperparameters(number(lr), number(momentum), number(weight_decay), optimizer, self.net.sizes[STATE], steps,
-                               number(BETA_1), number(BETA_2), number(EPSILON))
+                               number(BETA_1), number(ALPHA if optimizer == RMSPROP else BETA_2), number(EPSILON))
 
     def _make_copies(self) -> None:
         for parameter in self.net.parameters:
             parameter.put_copies(self.arenas[STATE], self.arenas[WORK])
 
 
-def optimizer_of(name: str, momentum: float) -> int:
+def optimizer_of(name: str, momentum: float, nesterov: bool = False) -> int:
     """The kernels' number of an optimiser."""
-    return ADAM if name == "adam" else MOMENTUM if momentum else SGD
+    if name != "sgd":
+        return {"adam": ADAM, "rmsprop": RMSPROP}[name]
+    return (NESTEROV if nesterov else MOMENTUM) if momentum else SGD
 
 
 def no_gram(dtype: np.dtype) -> Gram:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels._jit import AddressedKernel
+from fastnet.kernels.linking import AddressedKernel
 from fastnet.kernels.structs import OP, SAMPLES
 from fastnet.program.memory import DATA, LOSSES, WORK, Matrix, Ref, Region
 

@@ -1,28 +1,36 @@
-"""Learning-rate sweeps: many models trained on the same data, sharing what can be shared.
+"""Sweeps of learning rates and other hyperparameters: `lr_sweep` of fastnet's networks, `sweep` of any training function.
 
 ===============  =======================================================================================
-``grid``         learning rates, seeds and other values from lists and strings; ``schedules``
-``spec``         what a sweep was asked for, checked; its trials; builders of networks
-``folds``        cross-validation: which samples each fold holds out
-``shared``       data, Gram matrix and first outputs: made once, used by all trials
-``trial``        one network, one rate, one seed, one fold
-``run``          `lr_sweep`
-``search``       which trials to run: all, successive halving, or a grid that finds itself
-``session``      hands trials to threads or to an executor, and keeps what comes back
-``executors``    how data get to where trials run: threads, processes, a Dask ``cluster``
-``journal``      the file that a sweep is resumed from, and its ``lines``; ``fingerprint``: what it may not change
-``states``       where stopped trials wait to go on
-``metrics``      what trials are judged by; ``candidates``: what can be chosen, in a table
-``choice``       which rate to take, and how sure that is; ``ranking`` and ``statistics``
-``result``       `SweepResult`: ``arrays``, ``tables``, the suggested rate, the ``best`` model trained again
-``plot``         its picture; ``report``: its page
+``grid``         learning rates, seeds and other values from lists and strings
+``spec``         what a sweep was asked for, checked, and its trials; ``record``: what a trial gave
+``run``          runs trials: networks (`lr_sweep`), searches, executors
+``store``        what is kept on disk: the journal, and states of stopped trials
+``choice``       which rate to take, and how sure that is
+``show``         arrays, tables, the picture, the report
+``result``       `SweepResult`, what a sweep returns
 ``command``      ``fastnet sweep``
 ===============  =======================================================================================
 """
-from fastnet.sweep.choice import Suggestion
+import sys
+import types
+from typing import Any
+
+from fastnet.sweep.choice.finished import choose
+from fastnet.sweep.choice.suggestion import Suggestion
 from fastnet.sweep.grid import rates
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.run import lr_sweep
-from fastnet.sweep.session import SweepError
+from fastnet.sweep.run.function import Training, sweep
+from fastnet.sweep.run.networks import lr_sweep
+from fastnet.sweep.run.session import SweepError
 
-__all__ = ["Suggestion", "SweepError", "SweepResult", "lr_sweep", "rates"]
+__all__ = ["Suggestion", "SweepError", "SweepResult", "Training", "choose", "lr_sweep", "rates", "sweep"]
+
+
+class _Callable(types.ModuleType):
+    """``fastnet.sweep(train, ...)`` is ``fastnet.sweep.sweep(train, ...)``."""
+
+    def __call__(self, *args: Any, **options: Any) -> SweepResult:
+        return sweep(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

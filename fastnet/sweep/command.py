@@ -25,12 +25,13 @@ from fastnet import (
 )
 from fastnet.cli import failed, subcommand
 from fastnet.dataset import SOURCES, load
-from fastnet.sweep.grid import is_automatic, rates
-from fastnet.sweep.metrics import METRICS
+from fastnet.sweep.choice.metrics import DEFAULTS
+from fastnet.sweep.grid import checked_rates, is_automatic
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.run import check, lr_sweep
-from fastnet.sweep.schedules import NAMED
-from fastnet.sweep.session import SweepError
+from fastnet.sweep.run.networks import check, lr_sweep
+from fastnet.sweep.run.schedules import NAMED
+from fastnet.sweep.run.session import SweepError
+from fastnet.sweep.store.journal import has_trials
 
 _DESCRIPTION = """\
 Train a network with many learning rates and seeds, and show which rate to take.
@@ -79,10 +80,11 @@ def _declare_sweep(commands: Any) -> None:
            help="part of the training data to judge by, not to train on (default: 0.2)")
     option("--folds", type=int, default=0, metavar="N", help="judge by N-fold cross-validation instead")
     option("--halving", action="store_true", help="successive halving: stop early what is clearly behind")
-    option("--metric", metavar="NAME", help=f"what to judge by: {', '.join(METRICS)}")
+    option("--metric", metavar="NAME", help=f"what to judge by: {', '.join(DEFAULTS)}, best_val_accuracy, best_val_loss")
+    option("--budget", metavar="N", help="how many epochs all trials may run together, or how long: 90s, 5min, 2h")
     option("--shuffle", action="store_true", help="take the samples in a new order each epoch")
     option("--momentum", default="0", metavar="M", help="or several: 0,0.9 (default: 0)")
-    option("--optimizer", default="sgd", metavar="NAME", help="sgd, adam, or both: sgd,adam (default: sgd)")
+    option("--optimizer", default="sgd", metavar="NAME", help="sgd, adam or rmsprop, or several: sgd,adam (default: sgd)")
     option("--weight-decay", default="0", metavar="D", help="or several: 0,1e-4 (default: 0)")
     option("--schedule", default="constant", metavar="NAME",
            help=f"how the rate changes, or several: constant, {', '.join(NAMED)} (default: constant)")
@@ -130,14 +132,14 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.resume and arguments.overwrite:
         raise ValueError("--resume keeps the trials of an earlier sweep, and --overwrite deletes them. Give one of them.")
     schedules = [name.strip() for name in arguments.schedule.split(",")]
-    options = {"lrs": arguments.lrs if is_automatic(arguments.lrs) else rates(arguments.lrs, "--lrs"),
+    options = {"lrs": arguments.lrs if is_automatic(arguments.lrs) else checked_rates(arguments.lrs, "--lrs"),
                "epochs": arguments.epochs, "seeds": _seeds(arguments.seeds),
                "batch_size": _several("--batch-size", arguments.batch_size, int), "folds": arguments.folds,
                "engine": arguments.engine, "shuffle": arguments.shuffle, "metric": arguments.metric,
                "momentum": _several("--momentum", arguments.momentum, float),
                "weight_decay": _several("--weight-decay", arguments.weight_decay, float),
                "schedule": {name: name for name in schedules}, "search": "halving" if arguments.halving else "grid",
-               "keep_states": arguments.keep_states,
+               "keep_states": arguments.keep_states, "budget": _budget(arguments.budget),
                "optimizer": [name.strip() for name in arguments.optimizer.split(",")]}
     check(**options)
     return options
@@ -147,7 +149,7 @@ def _journal_for(arguments: argparse.Namespace, journal: Path) -> None:
     """The folder, and no earlier sweep in it but one to go on with."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     if journal.exists() and not arguments.resume:
-        if not arguments.overwrite:
+        if not arguments.overwrite and has_trials(journal):
             raise FileExistsError(f"{journal} holds the trials of an earlier sweep. Add --resume to go on with it, "
                                   "--overwrite to delete it, or choose another folder with --out.")
         journal.unlink()
@@ -161,7 +163,7 @@ def _report(result: SweepResult, out: Path, data: Any) -> int:
     print(result)
     with contextlib.suppress(ValueError):  # all diverged: the table says so
         result.suggest()  # for its warnings
-    title = f"{data.name}: {len(result.seeds)} seeds per rate"
+    title = f"{data.name}: {len(result.lrs)} rates, up to {len(result.spec.repeats())} trials each"
     command = "fastnet " + " ".join(map(shlex.quote, sys.argv[1:]))
 
     def picture(path: Path) -> None:
@@ -180,7 +182,8 @@ def _report(result: SweepResult, out: Path, data: Any) -> int:
             print(f"fastnet: {out / name} could not be written: {error}", file=sys.stderr)
     if written:
         print(f"\nIn {out}: {', '.join(written)}")
-    missing = 0 if result.spec.search != "grid" else len(result.spec.trials()) - result.finished
+    by_search = result.spec.search != "grid" or result.spec.budget is not None  # which leave trials out
+    missing = 0 if by_search else len(result.spec.trials()) - result.finished
     if missing:
         print(f"{missing} trials are missing. Go on with --resume.", file=sys.stderr)
         return 130
@@ -216,6 +219,13 @@ def _convolutional(dtype: str, shape: tuple[int, ...], n_o: int) -> Callable[[np
                            ReluLayer(), MaxPoolLayer(2), FlattenLayer(),
                            FullLayer(32 * (r // 4) * (k // 4), n_o, dtype, rng), SoftMaxLayer()), loss=CrossEntropyLayer())
     return build
+
+
+def _budget(text: str | None) -> float | str | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return text
 
 
 def _several(flag: str, text: str, kind: Callable[[str], Any]) -> list[Any]:

@@ -13,7 +13,7 @@ _HOW = 'Give a list such as [0.01, 0.1, 1], or a string: "0.01,0.1,1", "1e-3:10:
 _RANGE = re.compile(r"([^:]+):([^:]+):(log|lin)(\d+)")
 
 
-def rates(lrs: Any, who: str = "lr_sweep") -> tuple[float, ...]:
+def rates(lrs: Any) -> tuple[float, ...]:
     """Learning rates from a list, a number, or a grid text.
 
     Parameters
@@ -21,8 +21,6 @@ def rates(lrs: Any, who: str = "lr_sweep") -> tuple[float, ...]:
     lrs : iterable of float, float, or str
         A text holds rates and ranges, separated by commas. ``"1e-3:10:log13"`` is 13 rates from 0.001 to 10 with equal
         ratios, ``"0.1:1:lin10"`` 10 rates with equal differences; their values are rounded to 6 digits.
-    who : str
-        Who complains.
 
     Returns
     -------
@@ -39,6 +37,11 @@ def rates(lrs: Any, who: str = "lr_sweep") -> tuple[float, ...]:
     >>> rates("0.01:1:log3, 5")
     (0.01, 0.1, 1.0, 5.0)
     """
+    return checked_rates(lrs, "rates")
+
+
+def checked_rates(lrs: Any, who: str) -> tuple[float, ...]:
+    """As `rates`, with the name of who complains."""
     if isinstance(lrs, str):
         found = [rate for part in lrs.split(",") if part.strip() for rate in _part(who, part.strip(), lrs)]
     elif isinstance(lrs, Iterable):
@@ -47,9 +50,13 @@ def rates(lrs: Any, who: str = "lr_sweep") -> tuple[float, ...]:
         found = [_rate(who, lrs)]
     if not found:
         raise ValueError(f"{who}: lrs holds no learning rate, got {lrs!r}. {_HOW}")
-    for i, rate in enumerate(found):
-        if rate in found[:i]:
-            raise ValueError(f"{who}: lrs holds {rate:g} twice. Give each learning rate once; `seeds` repeats trials.")
+    known: dict[str, float] = {}  # by 6 digits, with which rates are shown and asked for
+    for rate in found:
+        other = known.get(f"{rate:.6g}")
+        known[f"{rate:.6g}"] = rate
+        if other is not None:
+            which = f"{rate:g} twice" if other == rate else f"{other!r} and {rate!r}, which are the same to 6 digits"
+            raise ValueError(f"{who}: lrs holds {which}. Give each learning rate once; `seeds` repeats trials.")
     return tuple(found)
 
 
@@ -67,7 +74,7 @@ def values(who: str, name: str, given: Any, checked: Callable[[Any], Any]) -> tu
     return found
 
 
-def seeds(value: Any, who: str = "lr_sweep") -> tuple[int, ...]:
+def seeds(value: Any, who: str) -> tuple[int, ...]:
     """Seeds from their number, 0, 1, 2, ..., or from a list."""
     if not isinstance(value, Iterable):
         return tuple(range(_whole(who, value, least=1)))

@@ -11,13 +11,15 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet.sequential import Sequential
-from fastnet.sweep import choice, journal, tables
-from fastnet.sweep.arrays import Arrays
-from fastnet.sweep.candidates import Table, tabulate
-from fastnet.sweep.choice import Suggestion
-from fastnet.sweep.metrics import check_metric
-from fastnet.sweep.spec import Builders, Setting, Spec, Trial
-from fastnet.sweep.trial import Record
+from fastnet.sweep.choice.metrics import DEFAULTS, Metric, metric_of
+from fastnet.sweep.choice.suggestion import Suggestion, suggestion_of
+from fastnet.sweep.choice.table import Table, tabulate
+from fastnet.sweep.record import Record
+from fastnet.sweep.run.builders import Builders
+from fastnet.sweep.show import tables
+from fastnet.sweep.show.arrays import Arrays
+from fastnet.sweep.spec import Setting, Spec, Trial, in_words
+from fastnet.sweep.store import journal
 
 
 class Score(NamedTuple):
@@ -81,7 +83,7 @@ class SweepResult(Arrays):
 
     # --- judgement ----------------------------------------------------------------------------------------------------
 
-    def setting(self, who: str = "SweepResult.setting", **wanted: Any) -> Setting:
+    def setting(self, **wanted: Any) -> Setting:
         """The setting with these values: ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``,
         ``optimizer``.
 
@@ -90,21 +92,27 @@ class SweepResult(Arrays):
         ValueError
             If there is none, or several; the message lists what there is.
         """
+        return self._setting("SweepResult.setting", wanted)
+
+    def _setting(self, who: str, wanted: dict[str, Any]) -> Setting:
         for field, value in wanted.items():
-            _checks.choice(who, "hyperparameter", field, Setting._fields)
+            _checks.choice(who, "hyperparameter", field, self._fields)
             there = [getattr(setting, field) for setting in self.spec.settings]
             if value not in there:
                 raise ValueError(f"{who}: there is no {in_words(field)} {value!r}. There is: {listed(there)}.")
         found = [setting for setting in self.spec.settings
                  if all(getattr(setting, field) == value for field, value in wanted.items())]
         if len(found) > 1:
-            open_ = [field for field in self.axes if field in Setting._fields and field not in wanted]
+            open_ = [field for field in self.axes if field in self._fields and field not in wanted]
             raise ValueError(f"{who}: say which one: " + "; ".join(
                 f"{field}={listed(self.axes[field], ' or ')}" for field in open_) + ".")
         return found[0]
 
-    def rate(self, lr: float, who: str = "SweepResult.rate") -> float:
+    def rate(self, lr: float) -> float:
         """The rate of the sweep that is the given one to 6 digits."""
+        return self._rate("SweepResult.rate", lr)
+
+    def _rate(self, who: str, lr: float) -> float:
         lr = _checks.rate(who, lr)
         found = [rate for rate in self.lrs if f"{rate:.6g}" == f"{lr:.6g}"]
         if not found:
@@ -137,9 +145,9 @@ class SweepResult(Arrays):
             If there is no such rate or setting, or several.
         """
         who = "SweepResult.score"
-        _checks.choice(who, "metric", metric, tables.METRICS)
-        setting = self.setting(who, **({} if name is None else {"name": name}), **wanted)
-        return self._score(setting, self.rate(lr, who), metric)
+        _checks.choice(who, "metric", metric, tables.metrics(self))
+        setting = self._setting(who, {**({} if name is None else {"name": name}), **wanted})
+        return self._score(setting, self._rate(who, lr), metric)
 
     def _score(self, setting: Setting, lr: float, metric: str) -> Score:
         records = [record for repeat in self.spec.repeats()
@@ -154,16 +162,16 @@ class SweepResult(Arrays):
     def suggest(self, metric: str | None = None, **wanted: Any) -> Suggestion:
         """The rate to take, and how sure that is.
 
-        Rates are compared in pairs, by seed and fold. Of those that can't be told apart from the best, the one whose
-        neighbourhood does best is suggested; a rate whose trials scatter more than usual pays for it, and one with a trial
-        that diverged is never suggested. docs/sweeps.md explains it.
+        It is the rate with the best mean over the seeds and folds; of equal means the middle one. A rate with a trial that
+        diverged is never suggested. docs/sweeps.md explains how sure that is.
 
         Parameters
         ----------
-        metric : str, optional
-            ``"val_accuracy"``, ``"val_loss"``, ``"best_val_accuracy"``, ``"best_val_loss"`` or ``"loss"``. By default what
-            `lr_sweep` was given, or the validation accuracy, each trial's mean over the last 15% of its epochs; without
-            validation data the training loss, with a warning.
+        metric : str or (str, str), optional
+            ``"val_accuracy"``, ``"val_loss"``, ``"best_val_accuracy"``, ``"best_val_loss"`` or ``"loss"``, or any curve,
+            with ``"max"`` or ``"min"`` where its name does not say what is best. By default what the sweep was given, or the
+            validation accuracy, each trial's mean over the last 15% of its epochs; without validation data the training
+            loss, with a warning.
         **wanted
             ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule``, ``optimizer``: look only among
             these.
@@ -172,8 +180,9 @@ class SweepResult(Arrays):
         -------
         Suggestion
             A float, the rate, with ``name``, ``batch_size``, ``momentum``, ``weight_decay``, ``schedule`` and
-            ``optimizer``; ``equals``, what can't be told apart from it; ``otherwise``, how often another draw of seeds would
-            choose otherwise; ``enough`` and ``needed``, whether there were enough trials to tell, and how many would be.
+            ``optimizer``; ``equals``, what is statistically tied with it; ``learned``, whether any rate did better than a
+            constant prediction; ``otherwise``, how often other seeds would choose another rate; ``enough`` and ``needed``,
+            whether there were enough trials to tell, and how many would be.
 
         Raises
         ------
@@ -183,15 +192,17 @@ class SweepResult(Arrays):
         Warns
         -----
         UserWarning
-            If there are no validation data, or the rate is the smallest or the largest of the sweep: the best may lie
-            beyond.
+            If no rate learned more than guessing; if there are no validation data; or if the rate is the smallest or the
+            largest of the sweep: the best may lie beyond.
         """
         found = self._suggestion(metric, wanted)
+        if not found.learned:
+            warnings.warn(f"SweepResult.suggest: {found.explanation()}", UserWarning, stacklevel=2)
         if found.metric == "loss" and metric is None and self.metric is None:
             warnings.warn("SweepResult.suggest: the sweep had no validation data, so this judges by the training loss, "
                           "which favours networks that learn their data by heart. Give lr_sweep validation=(x, y) or "
                           "folds=5.", UserWarning, stacklevel=2)
-        if found.edge:
+        if found.edge and found.ahead:
             further = "larger" if found.edge == "largest" else "smaller"
             warnings.warn(f"SweepResult.suggest: {found.lr:g} is the {found.edge} rate of the sweep; the best may lie "
                           f'beyond. Add {further} rates, or give lrs="auto".', UserWarning, stacklevel=2)
@@ -208,26 +219,30 @@ class SweepResult(Arrays):
         """What `suggest` compares, on all seeds and folds or some."""
         settings = tuple(setting for setting in self.spec.settings
                          if all(getattr(setting, field) == value for field, value in wanted.items()))
-        metric = check_metric("SweepResult.suggest", metric or self.metric, self.validated)
-        return tabulate(self.spec, self.records, metric, settings, repeats)
+        return tabulate(self.spec, self.records, self.judged_by(metric), settings, repeats)
+
+    def judged_by(self, metric: Any) -> Metric:
+        """The metric of that name; by default the one that the sweep was given."""
+        curves = dict.fromkeys(name for record in self.records.values() for name in record.curves)
+        asked = self.spec.metric if metric is None else metric
+        if isinstance(metric, str) and self.spec.metric is not None and self.spec.metric[0] == metric:
+            asked = self.spec.metric
+        return metric_of("SweepResult.suggest", asked, curves or DEFAULTS)
 
     def _suggestion(self, metric: str | None, wanted: dict[str, Any]) -> Suggestion:
         for field, value in wanted.items():
-            _checks.choice("SweepResult.suggest", "hyperparameter", field, Setting._fields)
+            _checks.choice("SweepResult.suggest", "hyperparameter", field, self._fields)
             there = list(dict.fromkeys(getattr(setting, field) for setting in self.spec.settings))
             if value not in there:
                 raise ValueError(f"SweepResult.suggest: there is no {in_words(field)} {value!r}. There is: {listed(there)}.")
         key = metric, tuple(wanted.items()), self.spec, sum(record.epochs for record in self.records.values())
         if key not in self._suggested:
-            self._suggested[key] = choice.choose(self.table(metric, **wanted))
+            self._suggested[key] = suggestion_of(self.table(metric, **wanted))
         return self._suggested[key]
 
     @property
-    def validated(self) -> bool:
-        """Whether there are validation data."""
-        if self._data is not None:
-            return self.spec.folds > 0 or self._data[2] is not None
-        return any(record.val_losses for record in self.records.values())
+    def _fields(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self.spec.params)
 
     def best_model(self, lr: float | None = None, seed: int | None = None, name: str | None = None,
                    fold: int | None = None, **wanted: Any) -> Sequential:
@@ -250,7 +265,7 @@ class SweepResult(Arrays):
         -------
         Sequential
         """
-        from fastnet.sweep.best import best_model
+        from fastnet.sweep.run.best import best_model
 
         return best_model(self, lr, seed, fold, wanted if name is None else {"name": name, **wanted})
 
@@ -285,7 +300,7 @@ class SweepResult(Arrays):
         matplotlib.figure.Figure
             It shows itself in a notebook.
         """
-        from fastnet.sweep.plot import draw
+        from fastnet.sweep.show.plot import draw
 
         return draw(self, metric)
 
@@ -295,7 +310,7 @@ class SweepResult(Arrays):
 
     def save_report(self, path: str | os.PathLike[str], command: str = "", title: str = "Sweep") -> None:
         """Write one self-contained HTML page: curves to pick out, intervals, who was stopped or diverged, cost, versions."""
-        from fastnet.sweep.report import write
+        from fastnet.sweep.show.report import write
 
         write(self, path, command, title)
 
@@ -304,10 +319,6 @@ class SweepResult(Arrays):
 
     def _repr_html_(self) -> str:
         return tables.notebook(self)
-
-
-def in_words(field: str) -> str:
-    return field.replace("_", " ")
 
 
 def listed(values: Any, by: str = ", ") -> str:

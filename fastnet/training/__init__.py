@@ -3,6 +3,7 @@
 =================  =====================================================================================
 ``options``        what a fit is asked for: one record, checked once
 ``plan``           estimates what each engine would take, and chooses
+``resuming``       what an optimiser has gathered, for the next ``partial_fit``
 ``loop``           epochs: order of the data, rates, validation, callbacks, early ends; the same for all
 ``layerwise``      the reference engine, for any layers
 ``engine``         the compiled engine, for layers that lower to ops (:mod:`fastnet.program`)
@@ -11,6 +12,7 @@
 """
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -24,16 +26,31 @@ from fastnet.training.history import EpochReport, Evaluation, History
 from fastnet.training.loop import train
 from fastnet.training.options import FitOptions, labelled
 from fastnet.training.plan import Plan, plan
+from fastnet.training.resuming import OptimizerState
 
-__all__ = ["EpochReport", "Evaluation", "History", "Plan", "FitOptions", "evaluate", "explain", "fit", "labelled"]
+__all__ = ["EpochReport", "Evaluation", "History", "Plan", "FitOptions", "OptimizerState", "evaluate", "explain", "fit",
+           "labelled", "partial_fit"]
 
 
-def fit(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, **given: Any) -> np.ndarray:
-    """Train a :class:`fastnet.Sequential`; its method ``fit`` describes the arguments."""
-    who = "Sequential.fit"
+def fit(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, who: str = "Sequential.fit", **given: Any) -> np.ndarray:
+    """Train a :class:`fastnet.Sequential`; its method ``fit`` describes the arguments.
+
+    With a `state` it goes on from there, and leaves there what the optimiser has gathered.
+    """
     options = FitOptions.checked(who, model, **given)
     x, t = _data(who, model, x, y)
+    model.optimizer_state = None
     return train(model, x, t, options, plan(model, x, options))
+
+
+def partial_fit(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, **given: Any) -> float:
+    """Train for one epoch from where the last call ended; see :meth:`fastnet.Sequential.partial_fit`."""
+    before = model.optimizer_state
+    state = OptimizerState() if before is None else copy.copy(before)
+    try:
+        return float(fit(model, x, y, "Sequential.partial_fit", epochs=1, progress=False, state=state, **given)[0])
+    finally:
+        model.optimizer_state = state if state.optimizer else before
 
 
 def explain(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, **given: Any) -> Plan:

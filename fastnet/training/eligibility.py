@@ -39,23 +39,27 @@ def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None, lowered: 
         The first reason found: something of the user's own in the model, a layer or the loss, or a network that the
         compiled engines don't know.
     """
-    return (why_not_model(model)
-            or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
-            or _prefixed("loss: ", why_not_loss(model.loss))
+    return (why_not_as_written(model)
             or why_not_twice(model.layers)
             or why_not_dtypes(model)
             or (_why_not_lowered(model, shape) if lowered else None))
 
 
+def why_not_as_written(model: Any) -> str | None:
+    """What in a model, its layers or the loss is not as fastnet has written it; None if everything is."""
+    return (why_not_model(model)
+            or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
+            or _prefixed("loss: ", why_not_loss(model.loss)))
+
+
 def why_not_model(model: Any) -> str | None:
     """Why a model's own methods must be called; None if they do what Sequential's do."""
-    from fastnet.sequential import Sequential  # which imports this package
-
-    own = next((name for klass in type(model).__mro__ if klass is not Sequential for name in vars(klass)
+    base = layers.known_class(model)  # Sequential
+    own = next((name for klass in type(model).__mro__ if klass is not base for name in vars(klass)
                 if name in _ATTRIBUTES), None)
     if own is not None:
         return f"{type(model).__name__} has its own {own}"
-    return layers.redefined(model, Sequential, _AROUND_TRAINING)
+    return layers.redefined(model, base, _AROUND_TRAINING)
 
 
 def why_not_in_copies(model: Any) -> str | None:
@@ -64,9 +68,7 @@ def why_not_in_copies(model: Any) -> str | None:
     That is what a sweep does. A function put on an instance may refer to the original layer, which it would go on changing
     while its copy is trained; a bound method is bound to the copy.
     """
-    from fastnet.sequential import Sequential  # which imports this package
-
-    if not layers.inherits(model, Sequential, "fit"):
+    if not layers.inherits(model, layers.known_class(model), "fit"):
         return f"{type(model).__name__} has a fit of its own, which a sweep does not call"
     parts = [("", model), *((f"layers[{i}].", layer) for i, layer in enumerate(model.layers)), ("loss.", model.loss)]
     for where, part in parts:

@@ -7,18 +7,16 @@ from typing import Any
 import numpy as np
 
 from fastnet.kernels.structs import Data, Hyperparameters
-from fastnet.program.builder import Builder, Value, spread
+from fastnet.program.builder import Builder, spread
 from fastnet.program.memory import STATE, WORK
 from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of
 from fastnet.training.first import Gram, Plain, RowSpace, Source, Windowed
 from fastnet.training.history import Evaluation
 from fastnet.training.lazy import LastBatch, Parameters, ParametersBefore, present_parameters
+from fastnet.training.prediction import Predictor
 from fastnet.training.scoring import accuracy, converted, loss_of
 
 WAYS: dict[str, Any] = {way.name: way for way in (Plain, Gram, Windowed)}
-
-_PREDICTED_ROWS = 1024  # rows that go through the network at once when there is nothing to learn
-_PREDICTED_BYTES = 1 << 24  # and their size
 
 
 class Engine:
@@ -33,9 +31,11 @@ class Engine:
     t : ndarray, shape (n, n_outputs)
     batch_size : int
     momentum, weight_decay : float
-    optimizer : {"sgd", "adam"}
+    optimizer : {"sgd", "adam", "rmsprop"}
     way : str
         How the first layer is trained, a name of ``WAYS``.
+    nesterov : bool
+        Whether the momentum is Nesterov's.
     net : Builder, optional
         The network's program with the first layer as it is, if a plan has made it.
     **shared
@@ -49,11 +49,11 @@ class Engine:
 
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
                  weight_decay: float = 0.0, optimizer: str = "sgd", way: str = "fused",
-                 net: Builder | None = None, **shared: Any) -> None:
+                 net: Builder | None = None, *, nesterov: bool = False, **shared: Any) -> None:
         self.model, self.dtype = model, np.dtype(model.dtype)
         self.batch_size = min(batch_size, len(x))
         self.momentum, self.weight_decay = momentum, weight_decay
-        self.optimizer = optimizer_of(optimizer, momentum)
+        self.optimizer = optimizer_of(optimizer, momentum, nesterov)
         self.steps = 0  # mini-batches so far
         self.check_interrupt: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
         self.x = x
@@ -141,6 +141,8 @@ class Engine:
         self.way.restore(of_way)
         self.program.restore((state, moments))
 
+    state, set_state = save, restore  # for sweeps: apart from the engine, so that another one can go on from it
+
     def write(self) -> None:
         """Put the parameters into the model's layers, as new arrays."""
         self.program.write()
@@ -148,11 +150,18 @@ class Engine:
             self.model.layers[0].W = self.way.weights()
 
     def moments(self) -> Moments:
-        """What the optimiser keeps of each parameter, by its layer's number and its name: (V,) or Adam's (m, v)."""
+        """What the optimiser keeps of each parameter, by its layer's number and its name: a velocity, v, or m and v."""
         found = self.program.moments()
         if self.program.net.moments and isinstance(self.way, RowSpace):
             found[0, "W"] = (self.way.velocity(),)
         return found
+
+    def resume(self, moments: Moments, steps: int) -> None:
+        """Go on from what `moments` and `steps` of another engine were, for the same parameters."""
+        self.program.put_moments(moments)
+        if isinstance(self.way, Windowed) and (0, "W") in moments:
+            self.way.v0 = np.array(moments[0, "W"][0], self.dtype)
+        self.steps = steps
 
     @property
     def parts(self) -> list[Any]:
@@ -191,59 +200,3 @@ class Engine:
     def _chunk(self) -> int:
         """Rows that one call trains on."""
         return self.way.chunk(self.batch_size * self.program.net.cost.products)
-
-
-class Predictor:
-    """The way forward alone, some rows at a time, from parameters that training changes.
-
-    Parameters
-    ----------
-    model : Sequential
-    x : ndarray, shape (n, ...)
-        Some data of the shape that will come.
-    state : ndarray, optional
-        The parameters of a program that trains the model. By default those of its layers.
-    way : Plain or RowSpace, optional
-        Where the first layer's output comes from.
-    """
-
-    def __init__(self, model: Any, x: np.ndarray, state: np.ndarray | None = None, way: Any = None) -> None:
-        self.dtype, self.way = np.dtype(model.dtype), way
-        self.first_output: Value | None = None  # where the way computes it, without an op
-        self.rows = max(1, min(_PREDICTED_ROWS, len(x), _PREDICTED_BYTES // (x[:1].size * self.dtype.itemsize)))
-        net = Builder(self.dtype, self.rows, forward_only=True, first=self if isinstance(way, RowSpace) else None)
-        self.program = CompiledProgram(net.lower(list(model.layers), x.shape[1:]), state)
-        self._targets = np.empty((0, 0), self.dtype)
-
-    def lower(self, net: Builder, x: Value) -> Value:
-        """The first layer, whose output is computed in Gram space before the program runs."""
-        self._bias = net.parameter("b", (1, self.way.layer.n_o), vector=True)
-        y = net.value(self.way.layer.n_o)
-        y.region.lives = True
-        self.first_output = y
-        return y
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The last layer's output for x, a new array."""
-        output = self.program.net.output
-        assert output is not None
-        out = np.empty((len(x), output.columns), self.dtype)
-        found, order, losses = self.program.values(output, self.rows), np.arange(self.rows), np.empty(1)
-        for first in range(0, len(x), self.rows):
-            rows = slice(first, min(first + self.rows, len(x)))
-            n = rows.stop - first
-            batch = x[rows]
-            if self.first_output is None:
-                batch = np.ascontiguousarray(batch.reshape(n, -1), self.dtype)
-            else:
-                bias = self.program.arenas[STATE][self._bias.region.start:][:self.way.layer.n_o]
-                self.way.output(x, rows, self.program.values(self.first_output, n), bias)
-            data = Data(address(batch), batch.strides[0] // batch.itemsize, self._targets, order, False, 0, 0)
-            self.program.run(self.program.commands(), data, self.program.hyperparameters(), losses, last=n)
-            out[rows] = found[:n]
-        return out
-
-
-def outputs(model: Any, x: np.ndarray) -> np.ndarray:
-    """What the last layer of a network that has a compiled form gives for x."""
-    return Predictor(model, x)(x)

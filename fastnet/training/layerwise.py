@@ -1,6 +1,7 @@
 """The reference engine: every batch through forward, backward and update of every layer, whoever wrote it."""
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +11,18 @@ from fastnet import _checks
 from fastnet._state import arrays, snapshot
 from fastnet._warn import warn
 from fastnet.layer import decaying, declared_parameters, foreign, parameters, updater
-from fastnet.program.runner import BETA_1, BETA_2, EPSILON
+from fastnet.program.runner import ALPHA, BETA_1, BETA_2, EPSILON
 from fastnet.training.eligibility import why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
 from fastnet.training.lazy import release
-from fastnet.training.options import FitOptions
-from fastnet.training.scoring import converted, evaluate
+from fastnet.training.options import NAMES, FitOptions
+from fastnet.training.scoring import converted, evaluate, outputs
 
-Moments = dict[tuple[int, str], tuple[Any, ...]]  # (V,) or Adam's (m, v), by the layer's first place and the name
+Moments = dict[tuple[int, str], tuple[Any, ...]]  # a velocity, v, or m and v, by the layer's first place and the name
 
 
 class Descent:
-    """Steps of gradient descent for any layers, with momentum and weight decay, or of Adam.
+    """Steps of gradient descent for any layers, with momentum and weight decay, or of Adam or RMSprop.
 
     V = momentum V + W_grad + decay W takes the place of the gradient W_grad while the model's ``update_param``, and so
     that of every layer, makes its step: W -= lr V, or whatever a layer of the user's does with its gradient.
@@ -29,7 +30,7 @@ class Descent:
 
     def __init__(self, model: Any, options: FitOptions, moments: Moments | None = None, steps: int = 0) -> None:
         self.model, self.momentum, self.decay = model, options.momentum, options.weight_decay
-        self.adam = options.optimizer == "adam"
+        self.nesterov, self.optimizer = options.nesterov, options.optimizer
         self.moments = dict(moments or {})
         self.steps = steps
         self.first_step = moments is None
@@ -39,7 +40,7 @@ class Descent:
         self.steps += 1
         update = updater(self.model)
         assert update is not None  # Sequential has both
-        if not self.momentum and not self.decay and not self.adam:
+        if not self.momentum and not self.decay and self.optimizer == "sgd":
             update(lr)
             return
         before = _unannounced(self.model.layers) if self.first_step else {}
@@ -70,12 +71,16 @@ class Descent:
                     change = _sum(self.decay * np.asarray(getattr(layer, name)), change)
                 if self.momentum:
                     last = self.moments.get((i, name))
-                    if last is not None:
-                        change = _sum(self.momentum * last[0], change)
-                    self.moments[i, name] = (change,)
-                    change = change.copy() if own else change
-                elif self.adam:
+                    velocity = change if last is None else _sum(self.momentum * last[0], change)
+                    self.moments[i, name] = (velocity,)
+                    if self.nesterov:
+                        change = _sum(self.momentum * velocity, change)
+                    else:
+                        change = velocity.copy() if own else velocity
+                elif self.optimizer == "adam":
                     change = self._of_adam((i, name), change)
+                elif self.optimizer == "rmsprop":
+                    change = self._of_rmsprop((i, name), change)
                 setattr(layer, grad, change)
                 replaced.append((layer, grad, gradient))
         return replaced
@@ -89,9 +94,17 @@ class Descent:
         of_m, of_v = 1 - BETA_1 ** self.steps, 1 - BETA_2 ** self.steps
         return m / of_m / (np.sqrt(v / of_v) + EPSILON)
 
+    def _of_rmsprop(self, place: tuple[int, str], gradient: np.ndarray) -> np.ndarray:
+        """What RMSprop puts in place of a gradient (Tieleman & Hinton 2012)."""
+        (v,) = self.moments.get(place, (0.0,))
+        v = ALPHA * v + (1 - ALPHA) * gradient * gradient
+        self.moments[place] = (v,)
+        return gradient / (np.sqrt(v) + EPSILON)
+
     def _warn_of_unreached(self, before: dict[int, dict[str, np.ndarray]]) -> None:
         """Say which arrays a layer's update changed that have no gradient momentum or decay could work on."""
-        what = " and ".join(["momentum"] * bool(self.momentum) + ["weight_decay"] * bool(self.decay) + ["Adam"] * self.adam)
+        what = " and ".join(["momentum"] * bool(self.momentum) + ["weight_decay"] * bool(self.decay)
+                            + [NAMES[self.optimizer]] * (self.optimizer != "sgd"))
         for i, held in before.items():
             layer = self.model.layers[i]
             now = arrays(layer)
@@ -162,8 +175,26 @@ class Layerwise:
         saved[0]()
         self.descent.moments, self.descent.steps = saved[1]
 
+    def state(self) -> Any:
+        """What `set_state` of another engine needs to go on from here."""
+        return copy.deepcopy((self.model, self.descent.moments, self.descent.steps))
+
+    def set_state(self, state: Any) -> None:
+        """Go on from where another engine stood."""
+        model, self.descent.moments, self.descent.steps = copy.deepcopy(state)
+        for layer, other in zip((*self.model.layers, self.model.loss), (*model.layers, model.loss)):
+            if hasattr(other, "__dict__"):
+                layer.__dict__.clear()
+                layer.__dict__.update(other.__dict__)
+
+    def probabilities(self, x: np.ndarray) -> np.ndarray:
+        return outputs(self.model, x)
+
     def write(self) -> None:
         """Nothing to do: the layers were trained themselves."""
+
+    def resume(self, moments: Moments, steps: int) -> None:
+        self.descent.moments, self.descent.steps, self.descent.first_step = dict(moments), steps, False
 
     def moments(self) -> Moments:
         return dict(self.descent.moments)

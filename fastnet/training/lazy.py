@@ -7,6 +7,7 @@ schedule runs between two epochs, `training.on_batch.OnBatch` between two steps.
 """
 from __future__ import annotations
 
+import functools
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from fastnet._state import FloatArray, Owned
 from fastnet.layer import learned
-from fastnet.training.eligibility import why_not_compiled
+from fastnet.training.eligibility import why_not_as_written
 
 Parameters = dict[tuple[int, str], np.ndarray]  # by the layer's number and the attribute's name
 _PLAIN = (bool, int, float, str)
@@ -92,7 +93,7 @@ class Mirror(LazySource):
     def __init__(self, model: Any, parts: Iterable[Any], write: Callable[[], None]) -> None:
         super().__init__(parts, write)
         self.model, self.layers, self.loss = model, tuple(model.layers), model.loss
-        self.reason = why_not_compiled(model, lowered=False)
+        self.reason = why_not_as_written(model)
         self._given: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def take(self) -> None:
@@ -112,7 +113,7 @@ class Mirror(LazySource):
         """What was changed since `take`, if training has to go on from there, layer by layer."""
         if self.attributes is None:  # nothing has been taken yet
             return None
-        reason = why_not_compiled(self.model, lowered=False)
+        reason = why_not_as_written(self.model)  # which reads no parameter
         if reason != self.reason:
             return reason
         if self.model.loss is not self.loss:
@@ -212,7 +213,13 @@ def release(model: Any) -> None:
 
 def kept_arrays(part: Any) -> dict[str, FloatArray]:
     """The attributes of a layer that hold arrays, by their names."""
-    return {name: kind for klass in reversed(type(part).__mro__) for name, kind in vars(klass).items()
+    klass: type = type(part)
+    return _kept_arrays(klass)
+
+
+@functools.cache
+def _kept_arrays(klass: type) -> dict[str, FloatArray]:
+    return {name: kind for base in reversed(klass.__mro__) for name, kind in vars(base).items()
             if isinstance(kind, FloatArray)}
 
 

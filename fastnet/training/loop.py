@@ -31,6 +31,8 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: P
         engine = make_engine(plan.chosen, model, x, t, options, net=plan.net)
         history.engine, history.why = engine.name, plan.why
         engine.check_interrupt = interrupt
+        if options.state is not None and options.resumes(model):
+            engine.resume(options.state.moments, options.state.steps)
         with _progress_bar(options) as bar:
             _fit(model, engine, x, t, options, history, losses, bar, interrupt)
     if history.stopped.startswith("diverged"):
@@ -53,7 +55,7 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Fi
         if name == "mixed":
             return Mixed(model, x, t, options)
         return Engine(model, x, t, options.batch_size, options.momentum, options.weight_decay, options.optimizer, name,
-                      net, **shared)
+                      net, nesterov=options.nesterov, **shared)
     except MemoryError:
         if name != "gram":
             raise
@@ -160,6 +162,9 @@ def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
                 mirror.release()
             engine.write()
         raise
+    finally:
+        if options.state is not None:
+            options.state.keep(model, options.optimizer, engine)
     if not ended:
         if mirror is not None:
             mirror.release()

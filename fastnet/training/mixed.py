@@ -126,6 +126,10 @@ class Segment:
         loss = self._run(self.program.commands(), np.require(t, self.dtype, ("C", "W")), rate)
         return loss, self._input_gradient(len(x))
 
+    def resume(self, moments: Moments) -> None:
+        """Go on from the moments of the whole network."""
+        self.program.put_moments({(i - self.first, name): kept for (i, name), kept in moments.items()})
+
     def moments(self) -> Moments:
         """As of `Engine`."""
         return {(self.first + i, name): kept for (i, name), kept in self.program.moments().items()}
@@ -150,13 +154,14 @@ class Mixed:
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions) -> None:
         self.model, self.x, self.t, self.options = model, x, t, options
         self.dtype, self.batch_size = np.dtype(model.dtype), min(options.batch_size, len(x))
-        self.optimizer = optimizer_of(options.optimizer, options.momentum)
+        self.optimizer = optimizer_of(options.optimizer, options.momentum, options.nesterov)
         self.own = [i for i, layer in enumerate(model.layers) if not any(i in part for part in segments(model))]
         self.descent = Descent(_Own(model, self.own), options)
         self.steps = 0
+        self._resumed: Moments = {}
         self.check_interrupt: Callable[[], None] = lambda: None
         self._parts = self._pending()
-        self._handed_over = False
+        self._handed_over: Layerwise | None = None
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
         """As of `Engine`."""
@@ -178,7 +183,7 @@ class Mixed:
     def restore(self, saved: Any) -> None:
         """As of `Engine`."""
         put_back, self.descent.moments, self.steps, states = saved
-        self._handed_over = False
+        self._handed_over = None
         self.descent.steps = self.steps
         put_back()
         if states is None:  # what the layers hold is where training started
@@ -189,25 +194,35 @@ class Mixed:
 
     def write(self) -> None:
         """As of `Engine`."""
-        if not self._handed_over:
+        if self._handed_over is None:
             for part in self._segments():
                 part.program.write()
 
     def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> float:
         """As of `Engine`: by the layers themselves."""
         self.write()
-        self._handed_over = True
         layers = Layerwise(self.model, self.x, self.t, self.options, self.moments() if self.steps else None, self.steps)
-        return layers.last_batch(lr, order, start)
+        self._handed_over = layers
+        loss = layers.last_batch(lr, order, start)
+        self.steps = layers.steps
+        return loss
 
     def leave(self, order: np.ndarray | None, start: int) -> None:
         """As of `Engine`."""
         self.write()
         Layerwise(self.model, self.x, self.t, self.options).leave(order, start)
 
+    def resume(self, moments: Moments, steps: int) -> None:
+        """As of `Engine`; segments are given their part when they are compiled."""
+        self._resumed, self.steps = moments, steps
+        own = {place: kept for place, kept in moments.items() if place[0] in self.own}
+        self.descent.moments, self.descent.steps, self.descent.first_step = own, steps, False
+
     def moments(self) -> Moments:
         """As of `Engine`."""
-        found = dict(self.descent.moments)
+        if self._handed_over is not None:
+            return self._handed_over.moments()
+        found = {**self._resumed, **self.descent.moments}
         for part in self._segments():
             found.update(part.moments())
         return found
@@ -249,12 +264,14 @@ class Mixed:
     def _compiled(self, part: _Pending, x: Any) -> Segment:
         layers = self.model.layers[part.layers.start:part.layers.stop]
         try:
-            return Segment(layers, part.layers.start, self.dtype, self.batch_size, np.shape(x)[1:],
-                           MOMENTS_OF[self.optimizer], part.layers.start > 0, self.model.loss if part.with_loss else None)
+            segment = Segment(layers, part.layers.start, self.dtype, self.batch_size, np.shape(x)[1:],
+                              MOMENTS_OF[self.optimizer], part.layers.start > 0, self.model.loss if part.with_loss else None)
         except Unsupported:  # a layer cannot take what it is given: its own error says so best
             for layer in layers:
                 x = layer.forward(x)
             raise
+        segment.resume(self._resumed)
+        return segment
 
     def _pending(self) -> list[Any]:
         """Segments and layers of the user's in order, the loss or the segment with it last."""

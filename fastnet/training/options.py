@@ -12,10 +12,12 @@ import numpy.typing as npt
 from fastnet import _checks
 from fastnet.cross_entropy import one_hot
 from fastnet.training.history import EpochReport
+from fastnet.training.resuming import OptimizerState
 
 COMPILED = ("fused", "gram", "windows")  # for networks of fastnet's layers alone
 ENGINES = ("layers", *COMPILED, "mixed")
-OPTIMIZERS = ("sgd", "adam")
+NAMES = {"sgd": "stochastic gradient descent", "adam": "Adam", "rmsprop": "RMSprop"}
+OPTIMIZERS = tuple(NAMES)
 
 Callbacks = Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]]
 
@@ -33,6 +35,7 @@ class FitOptions:
     engine: str = "auto"
     optimizer: str = "sgd"
     momentum: float = 0.0
+    nesterov: bool = False
     weight_decay: float = 0.0
     shuffle: bool = False
     rng: np.random.Generator | None = None  # draws the orders, if the data are shuffled
@@ -41,6 +44,7 @@ class FitOptions:
     callbacks: tuple[Callable[[EpochReport], Any], ...] = ()
     progress: bool = False
     on_divergence: str = "stop"
+    state: OptimizerState | None = None  # to go on from, and to leave where training ended
     user_code: bool = False  # whether a callback or a schedule of a user's runs between epochs
 
     @classmethod
@@ -48,7 +52,8 @@ class FitOptions:
         cls, who: str, model: Any, *, epochs: int, lr: Any, batch_size: int = 128, engine: str = "auto",
         optimizer: str = "sgd", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
         rng: Any = None, momentum: float = 0.0, weight_decay: float = 0.0, early_stop: int | None = None,
-        callbacks: Callbacks = (), progress: bool | None = None, on_divergence: str = "stop",
+        callbacks: Callbacks = (), progress: bool | None = None, on_divergence: str = "stop", nesterov: bool = False,
+        state: OptimizerState | None = None,
     ) -> FitOptions:
         """The record of what a user gave, or an error that says what is wrong with it; `who` is the method's name."""
         epochs = _checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
@@ -57,26 +62,42 @@ class FitOptions:
         _checks.choice(who, "optimizer", optimizer, OPTIMIZERS)
         _checks.choice(who, "on_divergence", on_divergence, ("stop", "raise", "ignore"))
         momentum = _checks.fraction(who, "momentum", momentum)
-        if optimizer == "adam" and momentum:
-            raise ValueError(f"{who}: momentum={momentum:g} with optimizer='adam', which keeps a momentum of its own "
-                             "(beta1 = 0.9). Leave momentum out, or use optimizer='sgd'.")
+        refuse_momentum(who, optimizer, momentum)
+        if _checks.truth(who, "nesterov", nesterov) and (optimizer != "sgd" or not momentum):
+            raise ValueError(f"{who}: nesterov=True is a kind of momentum, and there is none. Give momentum=0.9, with "
+                             "optimizer='sgd', or leave nesterov out.")
         shuffle, generator = _checks.truth(who, "shuffle", shuffle), _checks.generator(who, rng)
         return cls(
             epochs=epochs, lr=_checks.schedule(who, lr, epochs), batch_size=batch_size, engine=engine,
-            optimizer=optimizer, momentum=momentum, weight_decay=_checks.rate(who, weight_decay, "weight_decay"),
+            optimizer=optimizer, momentum=momentum, nesterov=bool(nesterov),
+            weight_decay=_checks.rate(who, weight_decay, "weight_decay"),
             shuffle=shuffle, rng=_of_orders(generator) if shuffle else None,
             validation=None if validation is None else labelled(
                 who, model, *_checks.pair(who, "validation", validation)),
             early_stop=None if early_stop is None else _checks.whole_number(
                 who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
-            callbacks=_checks.callbacks(who, callbacks), on_divergence=on_divergence,
+            callbacks=_checks.callbacks(who, callbacks), on_divergence=on_divergence, state=state,
             user_code=callable(lr) or bool(_checks.callbacks(who, callbacks)),
             progress=sys.stderr is not None and sys.stderr.isatty() if progress is None
             else _checks.truth(who, "progress", progress))
 
+    def resumes(self, model: Any) -> bool:
+        """Whether the optimiser goes on from an earlier call."""
+        return self.state is not None and self.state.fits(model, self.optimizer)
+
     def with_(self, **changes: Any) -> FitOptions:
         """A copy with some fields changed."""
         return replace(self, **changes)
+
+
+def refuse_momentum(who: str, optimizer: str, momentum: Any) -> None:
+    """Raise ValueError for a momentum with an optimiser that takes none."""
+    if optimizer == "adam" and np.any(momentum):
+        raise ValueError(f"{who}: momentum={momentum} with optimizer='adam', which keeps a momentum of its own "
+                         "(beta1 = 0.9). Leave momentum out, or use optimizer='sgd'.")
+    if optimizer != "sgd" and np.any(momentum):
+        raise ValueError(f"{who}: momentum={momentum} with optimizer={optimizer!r}, which has none. Leave momentum out, or "
+                         "use optimizer='sgd'.")
 
 
 def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:

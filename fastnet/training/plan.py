@@ -19,7 +19,7 @@ from fastnet.program.runner import MOMENTS_OF, optimizer_of
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.first import window_rows
 from fastnet.training.mixed import segments, why_not_mixed
-from fastnet.training.options import COMPILED, FitOptions
+from fastnet.training.options import COMPILED, NAMES, FitOptions
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
@@ -96,7 +96,7 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
     if not refused:
         try:
             job = _Job.of(model, x, options, models)
-            estimates, net = [layers, _fused(job), _gram(job, x), _windows(job)], job.net
+            estimates, net = [layers, _fused(job), _gram(job, x, options.resumes(model)), _windows(job)], job.net
         except Unsupported as reason:
             refused = str(reason)
     if refused:
@@ -132,7 +132,7 @@ class _Job:
     epochs: int
     itemsize: int
     moments: int  # arrays like the parameters that the optimiser keeps
-    adam: bool
+    optimizer: str
     shuffle: bool
     models: int
     scored: int
@@ -142,13 +142,12 @@ class _Job:
     @classmethod
     def of(cls, model: Any, x: np.ndarray, options: FitOptions, models: int) -> _Job:
         batch = min(options.batch_size, len(x))
-        moments = MOMENTS_OF[optimizer_of(options.optimizer, options.momentum)]
+        moments = MOMENTS_OF[optimizer_of(options.optimizer, options.momentum, options.nesterov)]
         net = Builder(model.dtype, batch, moments=moments).lower(list(model.layers), x.shape[1:], model.loss)
         first = net.cost.first
-        adam = options.optimizer == "adam"
         return cls(len(x), int(np.prod(x.shape[1:])), first, net.cost.operations, net.cost.parameters,
                    net.cost.parameter_traffic, net.cost.outputs, net.cost.widest, batch, options.epochs,
-                   np.dtype(model.dtype).itemsize, moments, adam, options.shuffle, models,
+                   np.dtype(model.dtype).itemsize, moments, options.optimizer, options.shuffle, models,
                    0 if options.validation is None else len(options.validation[0]), tuple(net.cost.parts), net)
 
     @property
@@ -209,12 +208,15 @@ def _fused(j: _Job) -> Estimate:
 def _no_row_space(j: _Job) -> str | None:
     if not j.first:
         return "its first layer is not fully connected"
-    return "Adam changes weights by more than combinations of samples" if j.adam else None
+    return None if j.optimizer == "sgd" else f"{NAMES[j.optimizer]} changes weights by more than combinations of samples"
 
 
-def _gram(j: _Job, x: np.ndarray) -> Estimate:
-    why = _no_row_space(j) or ("x is memory-mapped, and this engine wants all of it at once"
-                               if isinstance(x, np.memmap) else None)
+def _gram(j: _Job, x: np.ndarray, resumes: bool) -> Estimate:
+    why = _no_row_space(j)
+    if isinstance(x, np.memmap):
+        why = why or "x is memory-mapped, and this engine wants all of it at once"
+    elif resumes and j.moments:
+        why = why or "its velocity starts from 0, and here one goes on from an earlier call"
     if why:
         return Estimate.no("gram", why)
     n, d, h = j.n, j.columns, j.first
@@ -273,7 +275,7 @@ def _layers(model: Any, x: np.ndarray, options: FitOptions) -> Estimate:
     seconds = options.epochs * (flops / (_FLOPS * 4 / itemsize * cores * 0.6) + moved / (_BYTES * cores)
                                 + steps * _LAYER_CALL * len(model.layers))
     # W of an epoch ago and of now, W_grad; for one layer at a time, a new one of each
-    moments = 3 if options.optimizer == "adam" else int(options.momentum > 0)
+    moments = MOMENTS_OF[optimizer_of(options.optimizer, options.momentum, options.nesterov)]
     memory = itemsize * ((3 + 2 * moments) * weights + 2 * max(sizes, default=0)
                          + (2 + options.shuffle) * batch * x[:1].size + 4 * batch * values)
     return Estimate("layers", 0, flops, moved, memory, seconds)

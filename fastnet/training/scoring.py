@@ -7,10 +7,11 @@ import numpy as np
 
 from fastnet import _checks
 from fastnet._state import snapshot
-from fastnet.layer import inherits
+from fastnet.layer import inherits, known_class
 from fastnet.training.eligibility import of_images, why_not_compiled, why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
 from fastnet.training.lazy import without_arrays
+from fastnet.training.prediction import Predictor
 
 _CHUNK = 4096  # rows that go through the layers at once when there is nothing to learn
 
@@ -19,7 +20,7 @@ def evaluate(model: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
     """Loss and accuracy of a model, by its own loss and by its own ``predict``, if it is of a class that has its own."""
     y = outputs(model, x)
     loss = loss_of(model.loss, y, t)
-    if not inherits(model, _sequential(), "predict") and is_classes(t):
+    if not inherits(model, known_class(model), "predict") and is_classes(t):
         return Evaluation(loss, float(np.mean(np.asarray(model.predict(x)) == t.argmax(1))))
     return Evaluation(loss, accuracy(y, t))
 
@@ -51,9 +52,7 @@ def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
 def outputs(model: Any, x: np.ndarray) -> np.ndarray:
     """What the last layer gives, a few thousand rows at a time; what the layers remember stays as it was."""
     if of_images(model.layers) and why_not_compiled(model, x.shape[1:]) is None:
-        from fastnet.training.engine import outputs as compiled_outputs  # which imports this module
-
-        return compiled_outputs(model, x)
+        return Predictor(model, x)(x)
     restore = snapshot((*model.layers, model.loss), copy=True)
     own = why_not_model(model) is not None  # its forward may write into what it is given
     try:
@@ -66,9 +65,3 @@ def outputs(model: Any, x: np.ndarray) -> np.ndarray:
 def converted(x: np.ndarray, dtype: np.dtype | None, copy: bool = False) -> np.ndarray:
     """Rows of data in the dtype of the model; rows that are so already are copied only if that is asked for."""
     return np.array(x, dtype, copy=True) if copy else np.asarray(x, dtype)
-
-
-def _sequential() -> type:
-    from fastnet.sequential import Sequential  # which imports this package
-
-    return Sequential

@@ -1,0 +1,350 @@
+"""Call a layer step by step, beside the right one, and keep what each of them gives."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastnet.check._reference import CLASSES, NAMES, NEXT
+
+LR = 0.5
+PARAMETERS = ("W", "b")
+
+
+class Case(NamedTuple):
+    """Arguments of the constructor, and batches: (x, y_grad), or (z, t) of the loss."""
+
+    arguments: tuple[int, ...]
+    batches: tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+@dataclass
+class Step:
+    """One batch through one layer.
+
+    Attributes
+    ----------
+    case : Case
+    x, g : ndarray
+        The batch: x and y_grad, or z and t of the loss.
+    W, b : ndarray or None
+        The parameters that both layers were given.
+    found, expected : dict
+        Value of each quantity; found is None where the layer gave none.
+    accepted : dict
+        Other values that are right as far as the method is concerned: those that follow from the layer's own output.
+    error : (quantity, exception) or None
+        The call that failed; the steps behind it were not tried.
+    before : Step or None
+        The batch before this one.
+    kept : dict
+        The attributes x, y and t after forward.
+    remarks : list of str
+    """
+
+    case: Case
+    x: np.ndarray
+    g: np.ndarray
+    W: Any = None
+    b: Any = None
+    found: dict[str, Any] = field(default_factory=dict)
+    expected: dict[str, np.ndarray] = field(default_factory=dict)
+    accepted: dict[str, np.ndarray] = field(default_factory=dict)
+    error: tuple[str, BaseException] | None = None
+    before: Step | None = None
+    kept: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
+
+    def wrong(self) -> list[str]:
+        """Names of the quantities that differ or could not be had."""
+        names = [name for name, value in self.expected.items() if name in self.found
+                 and not agree(self.found[name], value, name)
+                 and not (name in self.accepted and agree(self.found[name], self.accepted[name], name))]
+        return names + ([self.error[0]] if self.error and self.error[0] not in names else [])
+
+
+    def kept_wrong(self) -> bool:
+        """Whether forward has kept something else than the x, y or t that the attribute is called after."""
+        right = {"x": self.x, "y": self.expected.get("the output"), "t": self.g}
+        return any(value is not None and right[name] is not None and np.shape(value) == np.shape(right[name])
+                   and not agree(value, right[name]) for name, value in self.kept.items())
+
+
+def agree(found: Any, expected: Any, name: str = "", tolerance: float = 1e-5) -> bool:
+    """Whether two results are equal as the course's tests see it: to 1e-5 of the largest value.
+
+    Biases may have any shape with as many elements, and the loss any shape with one.
+    """
+    f, e = numbers_of(found), np.asarray(expected, np.float64)
+    if f is None or f.size != e.size:
+        return False
+    if f.shape != e.shape and not (name in ("b", "b_grad", "the losses") or e.ndim == 0):
+        return False
+    f, e = f.ravel(), e.ravel()
+    scale = np.max(np.abs(e), initial=0.0, where=np.isfinite(e))
+    return bool(np.allclose(f, e, rtol=0, atol=tolerance * scale + 1e-8 * tolerance / 1e-5, equal_nan=True))
+
+
+def numbers_of(value: Any) -> np.ndarray | None:
+    """A result as float64, copied; None if it is no array of real numbers."""
+    try:
+        array = np.asarray(value)
+        return None if value is None or array.dtype.kind not in "fiub" else array.astype(np.float64)
+    except (TypeError, ValueError):
+        return None
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of an array, () of anything that is none."""
+    array = numbers_of(value)
+    return () if array is None else array.shape
+
+
+def drawn(shape: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    """Normal numbers, the same in every run."""
+    return np.random.default_rng(seed).standard_normal(shape) * scale
+
+
+def cases(stem: str, images: bool = False) -> list[Case]:
+    """What a layer is tried on; the first case is small enough to be shown.
+
+    Parameters
+    ----------
+    stem : str
+    images : bool
+        Whether the folder has layers for images, so that ReLU meets them.
+    """
+    if stem == "cross_entropy":
+        return _losses()
+    small = np.array([[1.0, -2.0], [0.0, 3.0], [2.0, 1.0]])
+    shapes: dict[str, list[tuple[tuple[int, ...], list[Any]]]] = {
+        "full": [((2, 3), [small, small - 1]), ((7, 4), [(5, 7), (6, 7), (6, 7)]), ((1, 1), [(1, 1), (2, 1)]),
+                 ((2, 6), [(3, 2)]), ((4, 4), [(4, 4), (2, 4)])],
+        "relu": [((), [small, small - 1]), ((), [(5, 7), (6, 7), (6, 7)]), ((), [(1, 4)]),
+                 ((), [np.array([[0.0, -0.0, 1e-3], [-5.0, 1e3, 0.0]])]), *([((), [(2, 3, 4, 4)])] if images else [])],
+        "softmax": [((), [small, small[:, ::-1] / 2]), ((), [2 * drawn((5, 7)), (6, 7), (6, 7)]), ((), [(3, 2)]),
+                    ((), [(1, 4)]), ((), [drawn((4, 3), 2) - 4]), ((), [(4, 4)])],
+        "conv": [((1, 1, 3), [(1, 1, 3, 3)]), ((2, 3, 3), [(2, 2, 5, 4), (3, 2, 5, 4), (3, 2, 5, 4)]),
+                 ((3, 2, 5), [(2, 3, 6, 6)]), ((2, 2, 1), [(1, 2, 3, 3)])],
+        "maxpool": [((2,), [(1, 1, 4, 4)]), ((2,), [(2, 3, 4, 6), (3, 3, 4, 6), (3, 3, 4, 6)]), ((2,), [(1, 2, 5, 7)]),
+                    ((3,), [(2, 1, 6, 7)]), ((2,), [np.maximum(np.round(drawn((2, 2, 6, 6))), 0)])],
+        "flatten": [((), [np.arange(8.0).reshape(1, 2, 2, 2)]), ((), [(2, 3, 4, 5), (3, 3, 4, 5)])],
+    }
+    made = []
+    for arguments, batches in shapes[stem]:
+        xs = [drawn(x, i) if isinstance(x, tuple) else x for i, x in enumerate(batches)]
+        layer = CLASSES[name_of(stem)](*arguments)
+        outputs = [np.shape(layer.forward(x)) for x in xs]
+        made.append(Case(arguments, tuple((x, drawn(s, 10 + i)) for i, (x, s) in enumerate(zip(xs, outputs)))))
+    rounded = tuple((x, np.round(2 * g) + (np.round(2 * g) == 0)) for x, g in made[0].batches)
+    return [Case(made[0].arguments, tuple((np.round(x), g) for x, g in rounded)), *made[1:]]
+
+
+def _losses() -> list[Case]:
+    z = np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]])
+    made = [Case((), ((z, np.eye(3)[[0, 2]]), (z[:1], np.eye(3)[[1]])))]
+    for n, classes in ((6, 4), (1, 2), (3, 5)):
+        batches = []
+        for i in range(3):
+            z = np.exp(drawn((n + (i > 0), classes), i))
+            batches.append((z / z.sum(axis=1, keepdims=True), np.eye(classes)[(np.arange(len(z)) + i) % classes]))
+        made.append(Case((), tuple(batches)))
+    return made
+
+
+def name_of(stem: str) -> str:
+    return {**NAMES, **NEXT}[stem]
+
+
+def observe(stem: str, make: Callable[..., Any], tried: Sequence[Case]) -> list[Step]:
+    """Run a layer through its cases.
+
+    Parameters
+    ----------
+    stem : str
+    make : callable
+        The layer's class.
+    tried : sequence of Case
+
+    Returns
+    -------
+    list of Step
+        Without those that follow an error in their case.
+    """
+    steps: list[Step] = []
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for case in tried:
+            steps += _loss_steps(make, case) if stem == "cross_entropy" else _layer_steps(stem, make, case)
+    return steps
+
+
+def _loss_steps(make: Callable[..., Any], case: Case) -> list[Step]:
+    right, steps = CLASSES["CrossEntropyLayer"](), []
+    layer, before = None, None
+    for z, t in case.batches:
+        step = Step(case, z, t, before=before)
+        steps.append(step)
+        step.expected = {"the loss": right.forward(z, t), "the gradient of x": right.backward()}
+        given, target = z.copy(), t.copy()
+        layer = layer or _called(step, "the layer", make)
+        if layer is None or not _store(step, "the loss", lambda: layer.forward(given, target)):
+            return steps
+        step.kept = {name: _copied(getattr(layer, name, None)) for name in ("x", "t")}
+        if not _store(step, "the gradient of x", lambda: _backward_of_loss(layer)):
+            return steps
+        _note_writes(step, {"z": (given, z), "t": (target, t)})
+        before = step
+    return steps
+
+
+def _backward_of_loss(layer: Any) -> Any:
+    try:
+        return layer.backward()
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        return layer.backward(None)  # the chapter: y_grad will be set to None
+
+
+def _layer_steps(stem: str, make: Callable[..., Any], case: Case) -> list[Step]:
+    right = CLASSES[name_of(stem)](*case.arguments)
+    learns = hasattr(right, "W")
+    first = Step(case, *case.batches[0])
+    layer = _called(first, "initial W" if learns else "the layer", lambda: make(*case.arguments))
+    if layer is None:
+        return [first]
+    steps: list[Step] = []
+    previous = None
+    for i, (x, g) in enumerate(case.batches):
+        step = first if i == 0 else Step(case, x, g, before=steps[-1])
+        steps.append(step)
+        if learns:
+            _give_parameters(step, layer, right, first=i == 0)
+        if not _passes(step, stem, layer, right):
+            break
+        output = step.found.pop("array")
+        if previous is not None and not np.array_equal(*previous, equal_nan=True):
+            steps[-2].found["the output"] = np.full_like(steps[-2].expected["the output"], np.nan)
+            steps[-2].remarks.append("the next forward changes the array that this one returned; return a new one each time")
+        previous = (output, output.copy()) if isinstance(output, np.ndarray) and output.dtype.kind == "f" else None
+        if learns and not _update(step, layer):
+            break
+    return steps
+
+
+def _give_parameters(step: Step, layer: Any, right: Any, first: bool) -> None:
+    """The same W and b for both, b in the shape in which the layer itself has it."""
+    n_o = right.W.shape[0]
+    if first:
+        own = getattr(layer, "W", None)
+        step.found["initial W"] = None if own is None else np.zeros(shape_of(own))
+        step.expected["initial W"] = np.zeros(right.W.shape)
+        b = numbers_of(getattr(layer, "b", None))
+        step.found["initial b"] = np.zeros(n_o) if b is not None and b.size in (1, n_o) else b
+        step.expected["initial b"] = np.zeros(n_o)
+        right.W = np.round(drawn(right.W.shape, 5) * 2) if step.case.batches[0][0].size < 10 else drawn(right.W.shape, 5)
+    own_b = numbers_of(getattr(layer, "b", None))
+    shape = () if own_b is None else own_b.shape
+    size = int(np.prod(shape))
+    a_number = own_b is not None and size == 1 < n_o  # b = 0, which becomes an array with the first update
+    right.b = np.full((1, n_o), np.ravel(own_b)[0]) if a_number else (0.75 * np.arange(n_o) + 0.5).reshape(1, -1)
+    if size != n_o and not a_number:
+        shape = (1, n_o)
+    step.W, step.b = right.W.copy(), right.b.copy()
+    layer.W = right.W.copy()
+    if not a_number:
+        layer.b = right.b.reshape(shape).copy()
+
+
+def _passes(step: Step, stem: str, layer: Any, right: Any) -> bool:
+    x, g = step.x.copy(), step.g.copy()
+    y = right.forward(step.x)
+    step.expected["the output"] = y
+    held: dict[str, Any] = {}
+
+    def forward() -> Any:
+        held["array"] = layer.forward(x)
+        if stem == "flatten" and isinstance(held["array"], np.ndarray) and np.shares_memory(held["array"], x):
+            step.remarks.append("the output is a view of x: a change of one changes the other")
+            return np.full(y.shape, np.nan)
+        return held["array"]
+
+    if not _store(step, "the output", forward):
+        return False
+    step.kept = {name: _copied(getattr(layer, name, None)) for name in ("x", "y")}
+    own = numbers_of(step.found["the output"])
+    step.expected["the gradient of x"] = right.backward(step.g)
+    if own is not None and own.shape == y.shape:
+        if stem == "softmax":
+            step.accepted["the gradient of x"] = own * (step.g - (step.g * own).sum(axis=1, keepdims=True))
+        if stem == "relu":
+            step.accepted["the gradient of x"] = step.g * (own > 0)
+    for name in PARAMETERS if step.W is not None else ():
+        step.expected[f"{name}_grad"] = getattr(right, f"{name}_grad")
+    if not _store(step, "the gradient of x", lambda: layer.backward(g)):
+        return False
+    for name in PARAMETERS if step.W is not None else ():
+        step.found[f"{name}_grad"] = _copied(gradient_of(layer, name))
+    _note_writes(step, {"x": (x, step.x), "y_grad": (g, step.g)})
+    step.found["array"] = held["array"]
+    return True
+
+
+def _update(step: Step, layer: Any) -> bool:
+    """The update, judged by the gradients that the layer itself has."""
+    for name in PARAMETERS:
+        value, own = getattr(step, name), numbers_of(step.found[f"{name}_grad"])
+        usable = own is not None and own.size == value.size and np.isfinite(own).all()
+        step.expected[name] = value - LR * (own.reshape(value.shape) if usable and own is not None
+                                            else step.expected[f"{name}_grad"])
+    if not _store(step, "W", lambda: updater(layer)(LR)):
+        step.found.pop("W", None)
+        return False
+    for name in PARAMETERS:
+        step.found[name] = _copied(getattr(layer, name, None))
+    return True
+
+
+def gradient_of(layer: Any, name: str) -> Any:
+    """A gradient under either of its names: the chapter says w_grad, the tests say W_grad."""
+    grad = getattr(layer, f"{name}_grad", None)
+    return getattr(layer, f"{name.lower()}_grad", None) if grad is None else grad
+
+
+def updater(layer: Any) -> Callable[[float], Any]:
+    """The chapter's ``update_params``, or the template's ``update_param``."""
+    return getattr(layer, "update_param", None) or layer.update_params
+
+
+def _called(step: Step, quantity: str, call: Callable[[], Any]) -> Any:
+    """The result of a call of the folder's code; None, and an error noted, if it raises."""
+    try:
+        return call()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit too
+        step.error = (quantity, error)
+        return None
+
+
+def _store(step: Step, quantity: str, call: Callable[[], Any]) -> bool:
+    value = _called(step, quantity, call)
+    step.found[quantity] = _copied(value)
+    if step.error is not None:
+        step.found.pop(quantity)
+    return step.error is None
+
+
+def _copied(value: Any) -> Any:
+    return value.copy() if isinstance(value, np.ndarray) else value
+
+
+def _note_writes(step: Step, arrays: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    for name, (given, before) in arrays.items():
+        if not np.array_equal(given, before, equal_nan=True):
+            step.remarks.append(f"it writes into {name}, which belongs to the caller; work on a copy, {name}.copy()")

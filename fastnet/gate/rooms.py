@@ -1,0 +1,109 @@
+"""Rooms: folders that hold the checkouts and environments of one comparison.
+
+A room belongs to one process, which holds a lock on a file in it. The operating system releases the lock however that
+process ends, so a room whose lock is free can be used again. Where the file system knows no locks, every comparison gets a
+temporary room.
+"""
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from fastnet.gate import GateError
+from fastnet.gate.repository import remove
+
+_LOCK = "fastnet-gate.lock"
+_PREFIX = "fastnet-gate-"
+
+
+def home() -> Path:
+    """The folder in which environments are kept: of the user, or a temporary one where the user has none."""
+    import platformdirs
+
+    given = os.environ.get("FASTNET_GATE_CACHE")
+    try:
+        place = Path(given or platformdirs.user_cache_path("fastnet-gate")).absolute()
+        place.mkdir(parents=True, exist_ok=True)
+        if given or os.access(place, os.W_OK):
+            return place
+    except (OSError, RuntimeError, KeyError) as error:  # no home directory, or a file stands there
+        if given:
+            raise GateError(f"{given} cannot be made ({error}): set FASTNET_GATE_CACHE to a folder of yours.") from error
+    owner = os.getuid() if hasattr(os, "getuid") else "user"
+    place = Path(tempfile.gettempdir()) / f"fastnet-gate-of-{owner}"
+    place.mkdir(mode=0o700, exist_ok=True)
+    return place
+
+
+@contextlib.contextmanager
+def room(repository: Path, place: Path | None, recipe: str = "") -> Iterator[Path]:
+    """A folder that no other process uses: a temporary one, or, in `place`, the one kept for this repository and recipe."""
+    with contextlib.ExitStack() as stack:
+        folder = None if place is None else _kept(stack, place, hashlib.sha256(
+            f"{repository.resolve()}\n{recipe}".encode()).hexdigest()[:12])
+        if folder is None:
+            clear_abandoned(Path(tempfile.gettempdir()))
+            folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                stack.enter_context(_locked(folder))
+        try:
+            yield folder
+        finally:
+            for tree in folder.glob("*/tree"):
+                remove(tree)
+
+
+def _kept(stack: contextlib.ExitStack, place: Path, key: str) -> Path | None:
+    for number in range(1, 100):  # a second comparison at the same time gets a room of its own
+        folder = place / "rooms" / f"{key}-{number}"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(_locked(folder))
+            return folder
+        except BlockingIOError:
+            continue
+        except OSError as error:
+            if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EPERM):
+                return None  # this file system knows no locks
+            raise GateError(f"{folder} cannot be used ({error}): set FASTNET_GATE_CACHE to a folder of yours.") from error
+    return None
+
+
+def clear_abandoned(place: Path) -> None:
+    """Remove the temporary rooms that killed runs left."""
+    for folder in place.glob(f"{_PREFIX}*"):
+        if (folder / _LOCK).exists():
+            with contextlib.suppress(OSError), _locked(folder):  # if it is held, that run is alive
+                remove(folder)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; raise BlockingIOError if another process does, and OSError where there are no locks."""
+    with open(folder / _LOCK, "a+b") as file:
+        _lock(file)
+        yield
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(file: IO[bytes]) -> None:
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            raise BlockingIOError from error
+else:
+    import fcntl
+
+    def _lock(file: IO[bytes]) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

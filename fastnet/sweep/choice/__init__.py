@@ -1,0 +1,1 @@
+"""Which rate to take, and how sure that is."""

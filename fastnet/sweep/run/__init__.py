@@ -1,0 +1,1 @@
+"""Runs the trials of a sweep: networks, searches, threads, processes and clusters."""

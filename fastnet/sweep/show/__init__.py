@@ -1,0 +1,1 @@
+"""What a sweep shows: arrays, tables, pictures, a report."""

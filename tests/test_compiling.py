@@ -1,0 +1,198 @@
+"""Whatever disturbs a first call while its kernels are compiled: it is raised, and nothing else happens.
+
+Every program here has a cache of its own, so that everything is compiled in it.
+"""
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from fastnet.kernels import linking
+from fastnet.kernels.jobs import work_off
+
+ROOT = Path(__file__).resolve().parents[1]
+posix = pytest.mark.skipif(os.name == "nt", reason="there are no timers that send signals")
+
+# A layer with arrays of its own, and what it should compute; `disturb(action)` has something done in the middle of each
+# of the next functions that Numba compiles.
+SETTING = """
+    import signal, sys
+    import numpy as np
+    from numba.core.typed_passes import BaseNativeLowering
+    from fastnet import FullLayer
+
+    rng = np.random.default_rng(0)
+    x, dy, W = rng.normal(size=(30, 40)), rng.normal(size=(30, 20)), rng.normal(size=(20, 40))
+
+    def backward(dtype=np.float64):
+        layer = FullLayer(40, 20, dtype)
+        layer.W = W.astype(dtype)
+        layer.forward(x.astype(dtype))
+        dx = layer.backward(dy.astype(dtype))
+        assert np.allclose(dx, dy @ W, atol=1e-3) and np.allclose(layer.W_grad, dy.T @ x, atol=1e-3)
+        assert np.allclose(layer.b_grad, dy.sum(axis=0), atol=1e-3)
+
+    lower, count = BaseNativeLowering.run_pass, 0
+
+    def disturb(action):
+        def run_pass(self, state):
+            global count
+            count += 1
+            action(count)
+            return lower(self, state)
+        BaseNativeLowering.run_pass = run_pass
+"""
+
+
+def program(text, tmp_path, **environment):
+    """Run a program with an empty cache; it must end well, and print nothing on the error stream."""
+    settings = {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)]), "FASTNET_CACHE_DIR": str(tmp_path / "cache"),
+                "FASTNET_NUM_THREADS": "2", **environment}
+    result = subprocess.run([sys.executable, "-c", textwrap.dedent(SETTING) + textwrap.dedent(text)], capture_output=True,
+                            text=True, timeout=300, cwd=tmp_path, env={**os.environ, **settings})
+    assert (result.returncode, result.stderr) == (0, ""), result.stderr
+    return result.stdout
+
+
+@posix
+def test_a_handler_that_raises_while_a_first_call_compiles(tmp_path):
+    """As pytest-timeout does it: its exception leaves the call, and the next call goes on."""
+    raised = program("""
+        class Timeout(Exception):
+            pass
+
+        def handler(number, frame):
+            raise Timeout
+
+        signal.signal(signal.SIGALRM, handler)
+        raised = 0
+        while True:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            try:
+                backward()
+                break
+            except Timeout:
+                raised += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        assert signal.getsignal(signal.SIGALRM) is handler
+        print(raised)
+    """, tmp_path)
+    assert int(raised) > 0
+
+
+@posix
+def test_a_handler_that_uses_fastnet_while_a_first_call_compiles(tmp_path):
+    program("""
+        def handler(number, frame):
+            backward()
+
+        signal.signal(signal.SIGUSR1, handler)
+        disturb(lambda count: signal.raise_signal(signal.SIGUSR1))
+        backward()
+        assert count > 10
+    """, tmp_path)
+
+
+def test_an_exception_out_of_numba_is_raised_as_it_is(tmp_path):
+    """No memory, too deep a recursion, Ctrl-C, or one of another library: in any function that is being compiled."""
+    program("""
+        class Foreign(BaseException):
+            pass
+
+        class Other(Exception):
+            pass
+
+        raised = []
+
+        def action(count):
+            if count % 3 == 0 and len(raised) < 10:
+                kind = [MemoryError, RecursionError, Foreign, Other, OSError][len(raised) % 5]
+                raised.append(kind)
+                raise kind("while a kernel is compiled")
+
+        disturb(action)
+        for attempt in range(11):
+            try:
+                backward()
+            except BaseException as error:
+                assert type(error) is raised[attempt], error
+                continue
+            break
+        assert attempt == len(raised) == 10
+    """, tmp_path)
+
+
+def test_ctrl_c_while_a_first_call_compiles(tmp_path):
+    program("""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        disturb(lambda count: signal.raise_signal(signal.SIGINT))
+        stopped = 0
+        while True:
+            try:
+                backward()
+                break
+            except KeyboardInterrupt:
+                stopped += 1
+        assert stopped > 0
+    """, tmp_path)
+
+
+def test_a_finalizer_that_uses_fastnet_while_a_first_call_compiles(tmp_path):
+    """It needs the very kernels that are being compiled."""
+    program("""
+        class Last:
+            def __del__(self):
+                backward()
+
+        def action(count):
+            if count in (2, 5):
+                Last()
+
+        disturb(action)
+        backward()
+    """, tmp_path)
+
+
+USER = """
+import numpy as np
+from numba import njit
+from fastnet.kernels.full import full_forward
+from fastnet.kernels.softmax import softmax_forward
+
+@njit(cache=True)
+def outputs(x, W, b):
+    y = np.empty((len(x), len(W)))
+    full_forward(y, x, W, b)
+    softmax_forward(y, y)
+    return y
+"""
+
+
+def test_compiled_code_of_a_user_is_kept_by_numba(tmp_path):
+    """Loaded in a new process, it has the kernels that it calls; of another version of fastnet, it is compiled anew."""
+    (tmp_path / "user.py").write_text(USER)
+
+    def run(setting="", cache="cache"):
+        return program(f"""
+            {setting}
+            import user
+            b = np.zeros((1, 20))
+            z = np.exp(x @ W.T)
+            assert np.allclose(user.outputs(x, W, b), z / z.sum(axis=1, keepdims=True))
+            print(sum(user.outputs.stats.cache_hits.values()))
+        """, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "numba"), FASTNET_CACHE_DIR=str(tmp_path / cache)).strip()
+
+    assert run() == "0"
+    assert run() == "1"
+    assert run(cache="empty") == "1"  # the kernels are compiled while the user's function is loaded
+    other = ("import fastnet.kernels.linking; fastnet.kernels.linking.DIGEST = 'other'; "
+             "__import__('fastnet.kernels._cache').kernels._cache.DIGEST = 'other'")
+    assert run(other, cache="other") == "0"
+
+
+def test_what_code_of_another_version_needs_counts_as_missing():
+    with pytest.raises(FileNotFoundError):
+        linking._need(work_off.name, "float64", "another digest")
