@@ -11,7 +11,7 @@ import numba
 import numpy as np
 
 from fastnet._peak import Rate, measure
-from fastnet.kernels._cache import cache_info
+from fastnet.kernels._cache import DIGEST, UNREADABLE, cache_info
 from fastnet.kernels._system import available_cores
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.simd import MR, NV, TARGET, VECTOR_BITS
@@ -75,11 +75,13 @@ def settings_of_compiler() -> list[str]:
     return [f"{name}={value}" for name, value in found.items() if value is not None]
 
 
-def advice(peak: Rate, measured: list[Product]) -> list[str]:
-    """What is odd about this machine, and what to do about it."""
+def advice(measured: list[tuple[Rate, list[Product]]]) -> list[str]:
+    """What is odd about this machine, and what to do about it; `measured` has a peak and products for each dtype."""
     found = []
     cache = cache_info()
-    if cache.folder is None:
+    if DIGEST is None:
+        found.append(f"Compiled kernels are not kept: {UNREADABLE}")
+    elif cache.folder is None:
         found.append("Compiled kernels are not kept, so that every start takes many seconds: set FASTNET_CACHE_DIR to a "
                      "folder that can be written.")
     elif cache.kernels == 0:
@@ -93,10 +95,11 @@ def advice(peak: Rate, measured: list[Product]) -> list[str]:
     found += [f"{setting} may keep kernels from using all of this CPU: unset it." for setting in settings_of_compiler()]
     if VECTOR_BITS == 128 and platform.machine().lower() in ("x86_64", "amd64"):
         found.append("This CPU, or the virtual machine's picture of it, has no AVX2: products take several times as long.")
-    if why := busy(peak, measured):
+    # One line for all dtypes, although each may be busy by another figure.
+    if why := next(filter(None, (busy(peak, products) for peak, products in measured)), ""):
         found.append(f"{why[0].upper()}{why[1:]}. Rates are lower than what it can do, and shares of the peak would mean "
                      "nothing: try again when nothing else runs.")
-    elif min(product.share(peak) for product in measured) < 0.5:
+    elif min(product.share(peak) for peak, products in measured for product in products) < 0.5:
         found.append("A product runs at less than half of the measured peak, on a machine that seems quiet.")
     return found
 

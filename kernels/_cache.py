@@ -95,6 +95,8 @@ def _digest() -> str | None:
 
 
 DIGEST = _digest()
+UNREADABLE = ("the code of its kernels cannot be read here, so that an update would go unnoticed. They are therefore "
+              "compiled anew in every process, which takes many seconds. Install fastnet as files or as a zip.")
 
 
 def _places() -> Iterator[tuple[str, Path]]:
@@ -110,8 +112,7 @@ def _places() -> Iterator[tuple[str, Path]]:
 
 def _find_cache() -> Path | None:
     if DIGEST is None:
-        warnings.warn("fastnet: the code of its kernels cannot be read here, so that an update would go unnoticed. They are "
-                      "therefore compiled anew in every process, which takes many seconds.", RuntimeWarning, stacklevel=2)
+        warnings.warn(f"fastnet: {UNREADABLE}", RuntimeWarning, stacklevel=2)
         return None
     name = f"kernels-{DIGEST}"
     refused = []

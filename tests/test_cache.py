@@ -367,9 +367,7 @@ AS_USER = """
 import os, sys, warnings
 import grp, pwd
 sys.path.insert(0, {root!r})
-import numpy as np
-from fastnet.kernels import _cache, _system, relu
-relu.relu_forward(np.empty(1), np.ones(1))  # imports all that is needed, which another user may not be able to read
+from fastnet.kernels import _cache, _system
 from numba import njit
 
 def load(folder):
@@ -395,6 +393,9 @@ os.setresgid(60000, 60000, 60000)  # a group that nobody uses
 warnings.simplefilter("always")
 os.chdir("/")
 os.umask(0o022)
+# All that compiling and keeping need is imported while root can read it: a checkout or an environment may be private.
+for _ in range(2):
+    load(_system.make_private_folder(_cache.Path({folder!r}, "of-root")))
 """
 
 
@@ -408,8 +409,10 @@ def reachable():
 
 def as_user(program, folder):
     """Run a program that can become one user or the other."""
-    start = AS_USER.format(root=str(ROOT), user=USER, attacker=ATTACKER)
-    return subprocess.run([sys.executable, "-c", start + program], text=True, capture_output=True, timeout=240,
+    script = folder / "program.py"  # which every user can read, as the cache does
+    script.write_text(AS_USER.format(root=str(ROOT), user=USER, attacker=ATTACKER, folder=str(folder)) + program)
+    script.chmod(0o644)
+    return subprocess.run([sys.executable, str(script)], text=True, capture_output=True, timeout=240,
                           env={**os.environ, "PYTHONPATH": str(ROOT), "FASTNET_CACHE_DIR": "", "NUMBA_CACHE_DIR": "",
                                "TMPDIR": str(folder), "HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"})
 

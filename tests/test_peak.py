@@ -85,9 +85,17 @@ def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, mo
         assert "90% of peak" in printed and "busy" not in printed
 
 
+def test_one_piece_of_advice_for_both_dtypes():
+    """They are busy by different figures, and the advice is the same."""
+    lines = _machine.advice([(BUSY, [product(0.8)]), (QUIET._replace(cores=1.2), [product(0.4)])])
+    assert sum("try again when nothing else runs" in line for line in lines) == 1
+    lines = _machine.advice([(QUIET, [product(0.9)]), (QUIET, [product(0.4)])])
+    assert sum("less than half" in line for line in lines) == 1
+
+
 def test_half_of_the_peak_on_a_quiet_machine_is_odd():
-    assert any("less than half" in line for line in _machine.advice(QUIET, [product(0.4)]))
-    assert not any("less than half" in line for line in _machine.advice(BUSY, [product(0.4)]))
+    assert any("less than half" in line for line in _machine.advice([(QUIET, [product(0.4)])]))
+    assert not any("less than half" in line for line in _machine.advice([(BUSY, [product(0.4)])]))
 
 
 def test_products_are_measured(monkeypatch):

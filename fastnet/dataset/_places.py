@@ -72,7 +72,11 @@ def download_folder() -> Path:
     """Where ``fastnet data download`` puts CIFAR-100 if it is not told: $FASTNET_DATA, or the user's cache."""
     given = os.environ.get("FASTNET_DATA")
     if given:
-        folder = Path(given).expanduser()
+        try:
+            folder = Path(given).expanduser()
+        except RuntimeError:
+            raise FileNotFoundError(f"FASTNET_DATA is {given}, and there is no such home directory. Name a folder: "
+                                    "--to FOLDER.") from None
         return folder if folder.name == FOLDER else folder / FOLDER
     cache = user_cache()
     if cache is None:
