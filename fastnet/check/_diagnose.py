@@ -184,7 +184,7 @@ class _Layer:
         )
         if found is None and kept:
             fault.method, fault.line = "forward", self.source.kept_at(kept)
-            fault.slip = f"what forward keeps as self.{kept} is not what backward needs"
+            fault.slip = fault.slip or f"what forward keeps as self.{kept} is not what backward needs"
         if found is None:
             return set()
         fault.line, fault.repair = found.line, str(found)
