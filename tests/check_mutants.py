@@ -12,6 +12,7 @@ import concurrent.futures
 import contextlib
 import copy
 import io
+import os
 import random
 import signal
 import sys
@@ -302,19 +303,19 @@ def equal(a, b):
 
 @contextlib.contextmanager
 def at_most(seconds):
-    """Raise Endless in code that takes longer (where the system can)."""
+    """Raise Endless in code that takes more processor time (where the system can)."""
     def stop(*_):
         raise Endless
 
-    if hasattr(signal, "SIGALRM"):
-        before = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+    if hasattr(signal, "SIGVTALRM"):
+        before = signal.signal(signal.SIGVTALRM, stop)
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        if hasattr(signal, "SIGALRM"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        if hasattr(signal, "SIGVTALRM"):
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, before)
 
 
 def all_mutants(wanted=None):
@@ -341,10 +342,13 @@ def trial(style, stem, kind, method, tree, own, originals):
                 return None
     except (Endless, RecursionError, SyntaxError, MemoryError):
         return None
-    with at_most(60), contextlib.redirect_stdout(io.StringIO()):
-        start = time.process_time()
-        found = diagnose(stem, klass, Source(text, f"{stem}.py", STEMS[stem]), own, images=True)
-        seconds = time.process_time() - start
+    try:
+        with at_most(20), contextlib.redirect_stdout(io.StringIO()):
+            start = time.process_time()
+            found = diagnose(stem, klass, Source(text, f"{stem}.py", STEMS[stem]), own, images=True)
+            seconds = time.process_time() - start
+    except Endless:  # fastnet check ends its process, and says where it was: test_check tries that
+        return None
     equations = _reference.EQUATIONS[stem]
     truth = {method.replace("update_params", "update_param")}
     if method not in METHODS:  # a helper: those that call it
@@ -421,22 +425,24 @@ def lines_of(table, rewrites=None):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--known", type=int, default=800)
-    parser.add_argument("--other", type=int, default=560)
+    parser.add_argument("--known", type=int, default=740)
+    parser.add_argument("--other", type=int, default=500)
     parser.add_argument("--rewrites", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--show", action="store_true", help="print mutants that are not led to the right place")
     given = parser.parse_args(argv)
     chosen, total = sample(given.known, given.other, given.seed)
     print(f"`python -m tests.check_mutants --known {given.known} --other {given.other} --rewrites {given.rewrites} --seed {given.seed}`: "
           f"of {total} mutants that can be made, {len(chosen)} were tried; those that change no result are left out.\n", flush=True)
     table = collections.defaultdict(collections.Counter)
-    with concurrent.futures.ProcessPoolExecutor(given.jobs) as pool:
-        parts = [chosen[i :: 20] for i in range(20)]
-        for part in pool.map(run, parts, [given.show] * len(parts)):
-            for key, row in part.items():
+    with concurrent.futures.ProcessPoolExecutor(given.jobs, initializer=getattr(os, "setsid", None)) as pool:
+        parts = [chosen[i::40] for i in range(40)]
+        for done in concurrent.futures.as_completed([pool.submit(run, part, given.show) for part in parts]):
+            for key, row in done.result().items():
                 table[key] += row
+            if given.show:
+                print("\n".join(lines_of(table)), flush=True)
     from tests import check_rewrites
 
     print("\n".join(lines_of(table, check_rewrites.run(given.rewrites, given.seed))))

@@ -184,7 +184,7 @@ class _Layer:
         )
         if found is None and kept:
             fault.method, fault.line = "forward", self.source.kept_at(kept)
-            fault.slip = f"what forward keeps as self.{kept} is not what backward needs"
+            fault.slip = fault.slip or f"what forward keeps as self.{kept} is not what backward needs"
         if found is None:
             return set()
         fault.line, fault.repair = found.line, str(found)
@@ -281,8 +281,11 @@ class _Model(_Layer):
                 others = {e.method for n, e in self.equations.items() if n not in wrong} | {"update_params"}
                 fault.line = self.source.frame(error, others - {equation.method})
                 fault.slip = _source.python_2(error, self.source.line(fault.line or 0)) or _of_error(error) or result.slip
+            lost = self.source.never_kept(error) if error is not None else None
+            if lost is not None and (init := self.source.methods.get("__init__")) is not None:
+                fault.method, fault.line, fault.slip = "__init__", init.lineno, f"__init__ does not keep self.{lost}"
             found = None
-            if not isinstance(error, (NotImplementedError, SystemExit, EOFError)):
+            if lost is None and not isinstance(error, (NotImplementedError, SystemExit, EOFError)):
                 found = _repair.search(self.source, self.klass, self.judge, set(wrong), name, fault.method, tries=250)
             if found is not None:
                 fault.line, fault.repair = found.line, str(found)

@@ -208,7 +208,7 @@ def _give_parameters(step: Step, layer: Any, right: Any, first: bool) -> None:
     own_b: Any = numbers_of(getattr(layer, "b", None))
     shape = () if own_b is None else own_b.shape
     size = int(np.prod(shape))
-    a_number = own_b is not None and size == 1 < n_o  # b = 0, which becomes an array with the first update
+    a_number = own_b is not None and (own_b.ndim == 0 or size == 1 < n_o)  # b = 0; an array from the first update on
     right.b = np.full((1, n_o), np.ravel(own_b)[0]) if a_number else (0.75 * np.arange(n_o) + 0.5).reshape(1, -1)
     if size != n_o and not a_number:
         shape = (1, n_o)

@@ -136,6 +136,12 @@ class Source:
         apart = [line for line in lines if self.method_at(line) not in other]
         return apart[-1] if apart else lines[-1] if lines else None
 
+    def never_kept(self, error: BaseException) -> str | None:
+        """The attribute that an AttributeError misses, if no method of the class assigns it."""
+        name = getattr(error, "name", None) if isinstance(error, AttributeError) else None
+        assigned = {_attribute(target) for function in self.methods.values() for _, target in _assignments(function)}
+        return name if isinstance(name, str) and name not in assigned and name not in self.methods else None
+
     def kept_at(self, name: str) -> int | None:
         """The line of forward that assigns an attribute."""
         forward = self.methods.get("forward")
