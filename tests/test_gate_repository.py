@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from fastnet.gate import GateError, children, command, repository, rooms
+from fastnet.gate import GateError, children, command, repository, workspace
 from fastnet.gate.environment import CURRENT, Recipe
 from fastnet.gate.prepare import prepare
 from fastnet.gate.repository import find_commit, store
@@ -171,10 +171,10 @@ def test_a_comparison_writes_nothing_into_the_repository(top, no_process):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fastnet.gate import repository, rooms
-with rooms.room(Path(sys.argv[1]), None) as room, repository.store(Path(sys.argv[1]), room) as store:
-    store.check_out(room / "base", repository.find_commit(Path(sys.argv[1]), "old"))
-    print(room, flush=True)
+from fastnet.gate import repository, workspace
+with workspace.workspace(Path(sys.argv[1]), None) as folder, repository.store(Path(sys.argv[1]), folder) as store:
+    store.check_out(folder / "base", repository.find_commit(Path(sys.argv[1]), "old"))
+    print(folder, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -182,29 +182,29 @@ with rooms.room(Path(sys.argv[1]), None) as room, repository.store(Path(sys.argv
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_the_next_run_removes_what_a_killed_one_left(top, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(rooms.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(workspace.tempfile, "tempdir", str(tmp_path))
     before = fingerprint(top)
     killed = subprocess.run([sys.executable, "-c", KILLED, str(top)], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     left = Path(killed.stdout.strip())
     assert (left / "base" / "tree" / "subject.py").exists() and fingerprint(top) == before, killed.stderr
-    with rooms.room(top, None) as alive:
+    with workspace.workspace(top, None) as alive:
         assert not left.exists()
-        rooms.clear_abandoned(tmp_path)  # as another run would: this one is alive
+        workspace.clear_abandoned(tmp_path)  # as another run would: this one is alive
         assert alive.is_dir()
 
 
 def test_two_runs_at_once_have_rooms_of_their_own(top, tmp_path):
-    with rooms.room(top, tmp_path / "home") as one, rooms.room(top, tmp_path / "home") as two:
+    with workspace.workspace(top, tmp_path / "home") as one, workspace.workspace(top, tmp_path / "home") as two:
         assert one != two
-    with rooms.room(top, tmp_path / "home") as again:
+    with workspace.workspace(top, tmp_path / "home") as again:
         assert again == one
 
 
 def test_a_file_system_without_locks_gets_a_temporary_room(top, tmp_path, monkeypatch):
     def refuse(file):
-        raise OSError(rooms.errno.ENOLCK, "No locks available")
-    monkeypatch.setattr(rooms, "_lock", refuse)
-    with rooms.room(top, tmp_path / "home") as one:
+        raise OSError(workspace.errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(workspace, "_lock", refuse)
+    with workspace.workspace(top, tmp_path / "home") as one:
         assert one.is_dir() and not one.is_relative_to(tmp_path / "home")
     assert not one.exists()
 
@@ -216,12 +216,12 @@ def test_without_a_home_directory_there_is_a_temporary_one(monkeypatch, tmp_path
         raise RuntimeError("Could not determine home directory.")
     monkeypatch.delenv("FASTNET_GATE_CACHE", raising=False)
     monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
-    monkeypatch.setattr(rooms.tempfile, "tempdir", str(tmp_path))
-    assert rooms.home().is_relative_to(tmp_path) and rooms.home().is_dir()
+    monkeypatch.setattr(workspace.tempfile, "tempdir", str(tmp_path))
+    assert workspace.home().is_relative_to(tmp_path) and workspace.home().is_dir()
     (tmp_path / "file").touch()
     monkeypatch.setenv("FASTNET_GATE_CACHE", str(tmp_path / "file"))
     with pytest.raises(GateError, match="set FASTNET_GATE_CACHE"):
-        rooms.home()
+        workspace.home()
 
 
 # --- checkouts ------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What turns gain: the spread of the ratio of equal code with and without them. ``python -m bench.studies.turns``
 
 Compares a small project with itself, rounds in turns and rounds one process after the other in alternation, so that both
-kinds see the same machine. The table stands in ``fastnet/gate/README.md``. It says most on a busy machine.
+kinds see the same machine. The table is in ``fastnet/gate/README.md``. It says most on a busy machine.
 """
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Simulates whole runs of ``fastnet compare``: rounds of three processes in shuffled order, for 1, 10 and 100 benchmarks, on
 machines of many kinds, until every row is decided or the default number of rounds is used up. The table that it prints
-stands in ``fastnet/gate/README.md``. Nothing is timed, so that it can run on a busy machine; it takes some minutes.
+is in ``fastnet/gate/README.md``. Nothing is timed, so that it can run on a busy machine; it takes some minutes.
 
 The judge is that of `fastnet.gate.judge`, vectorised: `tests/test_gate_verdicts.py` checks that both say the same.
 """
