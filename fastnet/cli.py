@@ -147,11 +147,14 @@ def _declare_warmup(commands: Any) -> None:
 def _warmup(_: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastnet._machine import WARM_UP, warm_up
+    from fastnet._warm_up import DTYPES, ENGINES, WarmUpError, warm_up
 
-    with tqdm(warm_up(), total=len(WARM_UP), unit="part", desc="compiling") as bar:
-        for part in bar:
-            bar.set_postfix_str(part)
+    try:
+        with tqdm(warm_up(), total=len(DTYPES) * len(ENGINES), unit="part", desc="compiling") as bar:
+            for part in bar:
+                bar.set_postfix_str(part)
+    except WarmUpError as error:
+        return failed(error)
     return _cache(argparse.Namespace(clear=False))
 
 

@@ -1,4 +1,5 @@
 """How kernels are compiled, and what is said where they cannot be."""
+import io
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fastnet.kernels import _jit
+from fastnet.kernels._jit import Kernel
 from fastnet.kernels._layout import for_dtypes, make_ready, matrices
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -46,3 +49,23 @@ def test_while_one_thread_compiles_others_get_the_versions_there_are():
     with pytest.raises(TypeError, match="No matching definition"):
         twice(y, x.astype(np.float32))
     assert len(twice.signatures) == 1
+
+
+def test_a_line_says_what_is_compiled_and_goes(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(_jit, "CACHE", None)
+    Kernel(lambda x: x + 1, targetoptions={"nopython": True})(3.5)
+    shown, gone, end = stream.getvalue().split("\r")[1:]
+    assert shown.startswith("fastnet: compiling kernels, once for this version: ") and shown.endswith(" ...")
+    assert gone == " " * len(shown) and end == ""
+
+
+def test_no_line_is_written_into_a_file(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(_jit, "CACHE", None)
+    for where in (stream, None):
+        monkeypatch.setattr(sys, "stderr", where)
+        Kernel(lambda x: x + 2, targetoptions={"nopython": True})(3.5)
+    assert stream.getvalue() == ""
