@@ -58,7 +58,7 @@ def started(*parts):
 def finished(process, line="\n"):
     """Its output; it has neither failed nor hung."""
     try:
-        out, error = process.communicate(line, timeout=300)
+        out, error = process.communicate(line, timeout=1200)
     finally:
         process.kill()
     assert process.returncode == 0, error
