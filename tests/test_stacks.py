@@ -123,7 +123,7 @@ def test_what_is_drawn():
         compiled += why_not_compiled(case.model, case.x.shape[1:]) is None
     assert seen == first == set(stacks.LAYERS)
     assert last >= {kind for kind in stacks.LAYERS if not hasattr(kind, "takes_images_only")} - {
-        fastnet.ConvLayer, fastnet.MaxPoolLayer}
+        fastnet.ConvLayer, fastnet.MaxPoolLayer, fastnet.AveragePoolLayer}
     assert losses == set(stacks.LOSSES)
     assert compiled > 160
 
