@@ -14,6 +14,9 @@ LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "LeakyReluLayer": ("fastnet.leaky_relu", ("slope",)),
     "TanhLayer": ("fastnet.tanh", ()),
     "SigmoidLayer": ("fastnet.sigmoid", ()),
+    "BatchNormLayer": ("fastnet.batch_norm", ("n", "eps", "momentum")),
+    "AveragePoolLayer": ("fastnet.average_pool", ("size",)),
+    "DropoutLayer": ("fastnet.dropout", ("rate", "seed", "calls")),
     "SoftMaxLayer": ("fastnet.softmax", ()),
     "CrossEntropyLayer": ("fastnet.cross_entropy", ()),
     "MeanSquaredErrorLayer": ("fastnet.mean_squared_error", ()),
@@ -62,5 +65,9 @@ def build(description: Any) -> Any:
     if given.keys() != set(arguments):
         raise ValueError(f"a {description['class']} takes {', '.join(arguments) or 'no arguments'}, got {given}.")
     made = getattr(importlib.import_module(module), description["class"])
+    if "seed" in given:
+        layer = made(given["rate"], given["seed"])
+        layer.calls = given["calls"]
+        return layer
     # the weights drawn here are replaced; a generator of their own leaves NumPy's global state alone
     return made(**given, rng=0) if hasattr(made, "W") else made(**given)

@@ -20,7 +20,8 @@ from fastnet import _architecture, _dtypes
 from fastnet.sequential import Sequential
 
 FORMAT, VERSION = "fastnet", "1"
-_TENSORS = {"W": "weight", "b": "bias"}
+_TENSORS = {"W": "weight", "b": "bias", "gamma": "weight", "beta": "bias", "running_mean": "running_mean",
+            "running_var": "running_var"}
 
 
 def save(model: Sequential, path: str | os.PathLike[str]) -> None:
@@ -33,7 +34,7 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
             array = getattr(layer, name, None)
             if array is not None:
                 dtype = array.dtype if array.dtype in _dtypes.SUPPORTED else layer.dtype
-                array = array.reshape(-1) if name == "b" else array
+                array = array if name == "W" else array.reshape(-1)
                 tensors[f"{i}.{tensor}"] = np.ascontiguousarray(array, dtype)
     metadata = {"format": FORMAT, "version": VERSION, "sha256": _digest(tensors),
                 **{key: json.dumps(value) for key, value in described.items()}}

@@ -19,11 +19,17 @@ def to_torch(model: Any) -> Any:
     modules = []
     for layer, description in zip(model.layers, described):
         module = _MODULES[description["class"]](torch.nn, layer)
+        if hasattr(layer, "running_mean"):
+            if any(getattr(behind, "needs_images", False) for behind in model.layers[len(modules):]):
+                module = torch.nn.BatchNorm2d(layer.n, layer.eps, layer.momentum)
+            module.weight, module.bias = (_parameter(torch, a.reshape(-1), layer.dtype) for a in (layer.gamma, layer.beta))
+            module.running_mean, module.running_var = (
+                torch.tensor(np.array(a.reshape(-1), layer.dtype)) for a in (layer.running_mean, layer.running_var))
         if hasattr(layer, "W"):
             module.weight = _parameter(torch, layer.W, layer.dtype)
             module.bias = _parameter(torch, layer.b.reshape(-1), layer.dtype)
         modules.append(module)
-    return torch.nn.Sequential(*modules)
+    return torch.nn.Sequential(*modules).eval()
 
 
 def _parameter(torch: Any, array: np.ndarray, dtype: np.dtype) -> Any:
@@ -39,5 +45,8 @@ _MODULES: dict[str, Any] = {
     "LeakyReluLayer": lambda nn, layer: nn.LeakyReLU(layer.slope),
     "TanhLayer": lambda nn, layer: nn.Tanh(),
     "SigmoidLayer": lambda nn, layer: nn.Sigmoid(),
+    "BatchNormLayer": lambda nn, layer: nn.BatchNorm1d(layer.n, layer.eps, layer.momentum),
+    "AveragePoolLayer": lambda nn, layer: nn.AvgPool2d(layer.size),
+    "DropoutLayer": lambda nn, layer: nn.Dropout(layer.rate),
     "SoftMaxLayer": lambda nn, layer: nn.Softmax(dim=1),
 }
