@@ -50,9 +50,10 @@ def compiling() -> Iterator[None]:
     nothing is kept of the attempt: the next call tries again.
     """
     global _depth
-    signals, collects = _Signals(), gc.isenabled()
+    signals = _Signals()
     try:
         with global_compiler_lock:
+            collects = _depth == 0 and gc.isenabled()  # asked with the lock held: another thread's compilation is over
             if _depth == 0:
                 signals.wait()
                 gc.disable()  # a tenth of the time: little of what Numba makes is garbage already
@@ -69,8 +70,8 @@ def compiling() -> Iterator[None]:
                 _depth -= 1
                 if _depth == 0:
                     _progress.clear()
-                    if collects:
-                        gc.enable()
+                if collects:
+                    gc.enable()
     finally:
         signals.go_on()
 

@@ -1,10 +1,12 @@
 """How kernels are compiled, and what is said where they cannot be."""
+import gc
 import io
 import os
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -69,3 +71,18 @@ def test_no_line_is_written_into_a_file(monkeypatch):
         monkeypatch.setattr(sys, "stderr", where)
         Kernel(lambda x: x + 2, targetoptions={"nopython": True})(3.5)
     assert stream.getvalue() == ""
+
+
+def test_garbage_is_collected_again_after_compilations_of_several_threads(monkeypatch):
+    monkeypatch.setattr(_jit, "CACHE", None)
+    kernels = [Kernel(lambda x, n=n: x + n, targetoptions={"nopython": True}) for n in range(4)]
+    assert gc.isenabled()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda kernel: kernel(1.5, 2), kernels)) == [3.5] * 4
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        kernels[0](1, 2)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
