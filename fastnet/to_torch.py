@@ -16,7 +16,7 @@ def to_torch(model: Any) -> Any:
         raise ImportError("Sequential.to_torch needs PyTorch, which is not installed: pip install torch.") from None
 
     described = _architecture.describe("Sequential.to_torch", model)["layers"]
-    modules = []
+    modules: list[Any] = []
     for layer, description in zip(model.layers, described):
         module = _MODULES[description["class"]](torch.nn, layer)
         if hasattr(layer, "running_mean"):
