@@ -1,26 +1,56 @@
-"""What fastnet's layers are made of, as plain data: for files, and for other libraries' modules."""
+"""What layers are made of, as plain data: for files, and for other libraries' modules.
+
+A class is described by its name and its ``settings``, the constructor's arguments that make the layer again. So a class
+that `fastnet.layer.known` knows, and that has ``settings``, can be saved and loaded; there is no list of them. Where the
+constructor takes other arguments, a class method ``from_settings`` makes the layer.
+"""
 from __future__ import annotations
 
-import importlib
-from typing import Any
+import inspect
+import reprlib
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
-# class: (module, arguments that make it, each an attribute too)
-LAYERS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "FullLayer": ("fastnet.full", ("n_i", "n_o")),
-    "ConvLayer": ("fastnet.conv", ("n_i", "n_o", "h")),
-    "MaxPoolLayer": ("fastnet.maxpool", ("size",)),
-    "FlattenLayer": ("fastnet.flatten", ()),
-    "ReluLayer": ("fastnet.relu", ()),
-    "LeakyReluLayer": ("fastnet.leaky_relu", ("slope",)),
-    "TanhLayer": ("fastnet.tanh", ()),
-    "SigmoidLayer": ("fastnet.sigmoid", ()),
-    "BatchNormLayer": ("fastnet.batch_norm", ("n", "eps", "momentum")),
-    "AveragePoolLayer": ("fastnet.average_pool", ("size",)),
-    "DropoutLayer": ("fastnet.dropout", ("rate", "seed", "calls")),
-    "SoftMaxLayer": ("fastnet.softmax", ()),
-    "CrossEntropyLayer": ("fastnet.cross_entropy", ()),
-    "MeanSquaredErrorLayer": ("fastnet.mean_squared_error", ()),
-}
+import fastnet
+from fastnet import _checks
+from fastnet.layer import KNOWN, learned_by
+
+
+class Description(NamedTuple):
+    """A layer that has not been made yet."""
+
+    kind: type
+    settings: dict[str, Any]
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the layer's parameters, which take no memory yet.
+
+        Raises
+        ------
+        ValueError
+            If a side is no whole number.
+        """
+        shapes = {}
+        for name, array in learned_by(self.kind).items():
+            shapes[name] = array.shape(SimpleNamespace(**self.settings))
+            if not all(type(side) is int for side in shapes[name]):
+                raise ValueError(f"{name} of a {self.kind.__name__} would have the shape {_short(shapes[name])}: each side "
+                                 "must be a whole number.")
+        return shapes
+
+    def make(self, is_loss: bool = False) -> Any:
+        """Make the layer or loss; parameters are drawn without touching NumPy's global state.
+
+        Raises
+        ------
+        TypeError
+            If it is a loss where a layer belongs, or a layer where the loss belongs.
+        """
+        make = getattr(self.kind, "from_settings", self.kind)
+        seed = {"rng": 0} if "rng" in inspect.signature(make).parameters else {}
+        made = make(**self.settings, **seed)
+        _checks.layer("fastnet.load", "the loss" if is_loss else "a layer", made, target=made if is_loss else None)
+        return made
 
 
 def describe(who: str, model: Any) -> dict[str, Any]:
@@ -29,7 +59,7 @@ def describe(who: str, model: Any) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        If the model or one of its layers is not of fastnet's own classes: a description of those says everything.
+        If the model or one of its layers is of a class that its settings do not describe.
     """
     from fastnet.sequential import Sequential
 
@@ -41,33 +71,40 @@ def describe(who: str, model: Any) -> dict[str, Any]:
 
 
 def _describe_layer(who: str, name: str, layer: Any) -> dict[str, Any]:
-    kind = type(layer).__name__
-    module, arguments = LAYERS.get(kind, ("", ()))
-    if type(layer).__module__ != module:
-        raise TypeError(f"{who}: {name} is a {kind} of {type(layer).__module__}, and only fastnet's own layers can be "
-                        f"described: {', '.join(LAYERS)}.")
-    return {"class": kind, **{argument: getattr(layer, argument) for argument in arguments}}
+    kind, classes = type(layer), _classes()
+    if classes.get(kind.__name__) is not kind:
+        raise TypeError(f"{who}: {name} is a {kind.__name__} of {kind.__module__}, and only fastnet's own layers can be "
+                        f"described: {', '.join(classes)}.")
+    return {"class": kind.__name__, **{argument: getattr(layer, argument) for argument in classes[kind.__name__].settings}}
 
 
-def build(description: Any) -> Any:
-    """A layer made from its description.
+def read(data: Any) -> Description:
+    """What a description in a file says, before anything is made.
 
     Raises
     ------
     ValueError
         If it is of no known class, or its arguments are not that class's.
     """
-    if not isinstance(description, dict) or description.get("class") not in LAYERS:
-        known = ", ".join(LAYERS)
-        raise ValueError(f"{description!r} describes none of {known}. It may come from a newer fastnet.")
-    module, arguments = LAYERS[description["class"]]
-    given = {name: value for name, value in description.items() if name != "class"}
-    if given.keys() != set(arguments):
-        raise ValueError(f"a {description['class']} takes {', '.join(arguments) or 'no arguments'}, got {given}.")
-    made = getattr(importlib.import_module(module), description["class"])
-    if "seed" in given:
-        layer = made(given["rate"], given["seed"])
-        layer.calls = given["calls"]
-        return layer
-    # the weights drawn here are replaced; a generator of their own leaves NumPy's global state alone
-    return made(**given, rng=0) if hasattr(made, "W") else made(**given)
+    name, classes = data.get("class") if isinstance(data, dict) else None, _classes()
+    if not isinstance(name, str) or name not in classes:
+        raise ValueError(f"{_short(data)} describes none of {', '.join(classes)}. It may come from a newer fastnet.")
+    kind = classes[name]
+    given = {argument: value for argument, value in data.items() if argument != "class"}
+    if given.keys() != set(kind.settings):
+        raise ValueError(f"a {name} takes {', '.join(kind.settings) or 'no arguments'}, got {_short(given)}.")
+    return Description(kind, given)
+
+
+def _classes() -> dict[str, Any]:
+    """All classes that can be described, by name."""
+    exported = [getattr(fastnet, name) for name in fastnet.__all__ if name.endswith("Layer")]
+    classes: dict[str, Any] = {}
+    for kind in (*exported, *KNOWN):
+        if getattr(kind, "settings", None) is not None:
+            classes.setdefault(kind.__name__, kind)
+    return classes
+
+
+def _short(value: Any) -> str:
+    return reprlib.repr(value)

@@ -40,6 +40,10 @@ class Buffered(Owned):
     __slots__ = ("_buffers",)
     _buffers: Buffers
 
+    # Of files and other libraries, see `fastnet._architecture`: the constructor's arguments that make the layer again, each
+    # an attribute of the same name; None: it cannot be described
+    settings: ClassVar[tuple[str, ...] | None] = None
+
     # Of compiled programs, see `fastnet.program.builder`
     takes: ClassVar[frozenset[str]] = frozenset({"rows"})  # kinds of values that `lower` can be given
     gives: ClassVar[str] = "rows"  # the kind that it returns

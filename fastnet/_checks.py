@@ -293,7 +293,7 @@ def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np
     nonempty(who, "labels", array)
     if array.dtype.kind == "f":
         raise TypeError(f"{who}: labels must be whole numbers, got dtype {array.dtype}. "
-                        + _hints.class_numbers(value, array, n_classes))
+                        + _hints.class_numbers(array, n_classes))
     least, most = int(array.min()), int(array.max())
     if n_classes is None:
         n_classes = most + 1
@@ -302,7 +302,7 @@ def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np
     if least < 0 or most >= n_classes:
         raise ValueError(
             f"{who}: labels must lie between 0 and {n_classes - 1}, got {least} to {most}. "
-            + _hints.class_numbers(value, array, n_classes))
+            + _hints.class_numbers(array, n_classes))
     return array.astype(np.intp), n_classes
 
 

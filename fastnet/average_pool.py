@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -54,9 +55,15 @@ class AveragePoolLayer(Buffered):
     takes = frozenset({"rows", "images"})
     needs_images = True
 
+    settings = ("size",)
+
     def __init__(self, size: int = 2) -> None:
         self.size = _checks.whole_number("AveragePoolLayer", "size", size, "It is the side of a window: 2 is usual.")
         self.x_shape = None
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.AvgPool2d(self.size)
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""

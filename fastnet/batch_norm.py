@@ -80,6 +80,7 @@ class BatchNormLayer(Buffered):
     x = FloatArray()
     statistics = Remembered()  # mean and 1 / sqrt(var + eps) of the last forward pass, and whether they are the mini-batch's
 
+    settings = ("n", "eps", "momentum")
     keeps_layout = True
     decays = ()
 
@@ -97,6 +98,14 @@ class BatchNormLayer(Buffered):
         """What the layer computes in: the wider of the types of its arrays, as float32 or float64."""
         arrays = (self.gamma, self.beta, self.running_mean, self.running_var)
         return _dtypes.result_dtype(*(a for a in arrays if a is not None))
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.BatchNorm1d(self.n, self.eps, self.momentum)
+
+    def torch_module_of_images(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same of images."""
+        return nn.BatchNorm2d(self.n, self.eps, self.momentum)
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
         """Shape of a sample's output: that of its input."""

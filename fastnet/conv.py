@@ -73,6 +73,7 @@ class ConvLayer(Buffered):
     b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
     x = FloatArray()
 
+    settings = ("n_i", "n_o", "h")
     takes = frozenset({"rows", "images"})
     fuses_pool = True
     needs_images = True
@@ -194,6 +195,10 @@ class ConvLayer(Buffered):
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
         return lower_conv(self, net, x)
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.Conv2d(self.n_i, self.n_o, self.h, padding=self.h // 2, device="meta")
 
     def __repr__(self) -> str:
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"

@@ -42,6 +42,7 @@ class CrossEntropyLayer(Buffered):
 
     x = FloatArray()
     t = FloatArray()
+    settings = ()
     takes = frozenset({"probabilities"})
     compares_classes = True
 

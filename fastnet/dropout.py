@@ -60,6 +60,7 @@ class DropoutLayer(Buffered):
     mask = FloatArray()
     calls = Counter()
 
+    settings = ("rate", "seed", "calls")
     keeps_layout = True
 
     def __init__(self, rate: float = 0.5, rng: Any = None) -> None:
@@ -73,6 +74,17 @@ class DropoutLayer(Buffered):
             self.seed = int(generator.randint(_SEEDS - 1, dtype=np.int64))
         self.calls = 0
         self.mask = None
+
+    @classmethod
+    def from_settings(cls, rate: float, seed: int, calls: int) -> DropoutLayer:
+        """The layer that continues the masks of a seed after so many calls."""
+        layer = cls(rate, seed)
+        layer.calls = calls
+        return layer
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.Dropout(self.rate)
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
         """Shape of a sample's output: that of its input."""

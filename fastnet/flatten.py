@@ -1,6 +1,8 @@
 """The layer between images and rows."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -32,6 +34,7 @@ class FlattenLayer(Buffered):
     """
 
     orig_shape = Remembered()
+    settings = ()
     keeps_layout = True  # it is given images as rows
     needs_images = True
 
@@ -86,6 +89,10 @@ class FlattenLayer(Buffered):
         if len(x.shape) != 3:
             raise Unsupported(f"FlattenLayer takes images, and is given samples of shape {x.shape}")
         return x.flattened()
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.Flatten()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

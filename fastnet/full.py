@@ -82,6 +82,8 @@ class FullLayer(Buffered):
     b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
     x = FloatArray()
 
+    settings = ("n_i", "n_o")
+
     def __init__(self, n_i: int, n_o: int, dtype: npt.DTypeLike | None = None, rng: Any = None, *,
                  initializer: str = "glorot") -> None:
         self.n_i = _checks.whole_number("FullLayer", "n_i", n_i, "It is the number of values per sample.")
@@ -270,6 +272,10 @@ class FullLayer(Buffered):
             _checks.own_shape(self, "W", self.W, (self.n_o, self.n_i), dtype),
             _checks.own_shape(self, "b", self.b, (1, self.n_o), dtype),
         )
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.Linear(self.n_i, self.n_o, device="meta")
 
     def __repr__(self) -> str:
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"

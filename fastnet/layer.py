@@ -165,13 +165,20 @@ def learned(layer: Any) -> dict[str, Any]:
 
     These are the parameters and, for instance, running statistics. Empty for any other layer.
     """
-    return {name: kept for name, kept in trained(layer).items() if kept.is_array}
+    klass: type = type(layer)
+    return learned_by(klass)
 
 
 def trained(layer: Any) -> dict[str, Any]:
     """Everything that training changes in a layer of fastnet's, or of a subclass: as `learned`, and counters."""
     klass: type = type(layer)
     return _trained(klass)
+
+
+@functools.cache
+def learned_by(klass: type) -> dict[str, Any]:
+    """The arrays that training changes in the layers of a class, see `learned`."""
+    return {name: kept for name, kept in _trained(klass).items() if kept.is_array}
 
 
 @functools.cache

@@ -1,6 +1,8 @@
 """The leaky rectified linear unit."""
 from __future__ import annotations
 
+from typing import Any
+
 from fastnet import _checks
 from fastnet._activation import Activation
 from fastnet.kernels.leaky_relu import (
@@ -41,6 +43,7 @@ class LeakyReluLayer(Activation):
     array([[0.5, 0.5, 5. ]])
     """
 
+    settings = ("slope",)
     kernels = leaky_relu_forward, leaky_relu_backward, forward_entry, backward_entry
 
     def __init__(self, slope: float = 0.01) -> None:
@@ -50,6 +53,10 @@ class LeakyReluLayer(Activation):
     @property
     def _constants(self) -> tuple[float]:
         return (self.slope,)
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.LeakyReLU(self.slope)
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""

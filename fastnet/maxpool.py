@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,6 +48,7 @@ class MaxPoolLayer(Buffered):
 
     locs = Remembered()
 
+    settings = ("size",)
     takes = frozenset({"rows", "images"})
     needs_images = True
 
@@ -110,6 +112,10 @@ class MaxPoolLayer(Buffered):
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
         return lower_maxpool(self, net, x)
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.MaxPool2d(self.size)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.size})"

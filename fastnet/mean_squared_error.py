@@ -41,6 +41,7 @@ class MeanSquaredErrorLayer(Buffered):
 
     x = FloatArray()
     t = FloatArray()
+    settings = ()
 
     def __init__(self) -> None:
         self.x = self.t = None

@@ -1,6 +1,8 @@
 """The rectified linear unit."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from numpy import empty_like, maximum, ndarray
@@ -38,6 +40,7 @@ class ReluLayer(Activation):
     array([[0., 0., 5.]])
     """
 
+    settings = ()
     takes = frozenset({"rows", "images"})
     padding_read = None
     fused_as = "relu"
@@ -70,6 +73,10 @@ class ReluLayer(Activation):
             except TypeError:  # it has not been compiled yet
                 pass
         return super().forward(x)
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.ReLU()
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""

@@ -1,6 +1,8 @@
 """The logistic sigmoid."""
 from __future__ import annotations
 
+from typing import Any
+
 from fastnet._activation import Activation
 from fastnet.kernels.sigmoid import (
     backward_entry,
@@ -36,7 +38,12 @@ class SigmoidLayer(Activation):
     array([[1., 0., 0.]])
     """
 
+    settings = ()
     kernels = sigmoid_forward, sigmoid_backward, forward_entry, backward_entry
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.Sigmoid()
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""

@@ -65,6 +65,7 @@ class SoftMaxLayer(Buffered):
     """
 
     y = FloatArray()
+    settings = ()
     keeps_layout = True
 
     gives = "probabilities"
@@ -134,6 +135,10 @@ class SoftMaxLayer(Buffered):
         if len(x.shape) != 1:
             raise Unsupported(f"SoftMaxLayer takes rows of scores, and is given samples of shape {x.shape}")
         return Probabilities(x.region, x.version, x.columns, x.row, x.lanes, x.shape)
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.Softmax(dim=1)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"

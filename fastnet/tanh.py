@@ -1,6 +1,8 @@
 """The hyperbolic tangent."""
 from __future__ import annotations
 
+from typing import Any
+
 from fastnet._activation import Activation
 from fastnet.kernels.structs import CALL
 from fastnet.kernels.tanh import backward_entry, forward_entry, tanh_backward, tanh_forward, tanh_grad_op, tanh_op
@@ -26,7 +28,12 @@ class TanhLayer(Activation):
     array([[5., 0.]])
     """
 
+    settings = ()
     kernels = tanh_forward, tanh_backward, forward_entry, backward_entry
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.Tanh()
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from fastnet import _architecture
+from fastnet.layer import learned
+from fastnet.saving import TENSORS, VECTORS
 
 
 def to_torch(model: Any) -> Any:
@@ -15,38 +17,19 @@ def to_torch(model: Any) -> Any:
     except ImportError:
         raise ImportError("Sequential.to_torch needs PyTorch, which is not installed: pip install torch.") from None
 
-    described = _architecture.describe("Sequential.to_torch", model)["layers"]
+    _architecture.describe("Sequential.to_torch", model)  # refuses classes that nothing is known of
     modules: list[Any] = []
-    for layer, description in zip(model.layers, described):
-        module = _MODULES[description["class"]](torch.nn, layer)
-        if hasattr(layer, "running_mean"):
-            if any(getattr(behind, "needs_images", False) for behind in model.layers[len(modules):]):
-                module = torch.nn.BatchNorm2d(layer.n, layer.eps, layer.momentum)
-            module.weight, module.bias = (_parameter(torch, a.reshape(-1), layer.dtype) for a in (layer.gamma, layer.beta))
-            module.running_mean, module.running_var = (
-                torch.tensor(np.array(a.reshape(-1), layer.dtype)) for a in (layer.running_mean, layer.running_var))
-        if hasattr(layer, "W"):
-            module.weight = _parameter(torch, layer.W, layer.dtype)
-            module.bias = _parameter(torch, layer.b.reshape(-1), layer.dtype)
+    for i, layer in enumerate(model.layers):
+        if not hasattr(layer, "torch_module"):
+            raise TypeError(f"Sequential.to_torch: layers[{i}] is a {type(layer).__name__}, which has no PyTorch form. Give "
+                            "the class a method torch_module(nn) that returns one, nn being torch.nn.")
+        of_images = any(getattr(behind, "needs_images", False) for behind in model.layers[i:])
+        module = getattr(layer, "torch_module_of_images" if of_images else "", layer.torch_module)(torch.nn)
+        for name in learned(layer):
+            array, tensor = np.array(getattr(layer, name), layer.dtype), TENSORS.get(name, name)
+            if getattr(module, tensor, None) is not None:
+                value = torch.tensor(array if name not in VECTORS else array.reshape(-1))
+                is_learned = isinstance(getattr(module, tensor), torch.nn.Parameter)
+                setattr(module, tensor, torch.nn.Parameter(value) if is_learned else value)
         modules.append(module)
     return torch.nn.Sequential(*modules).eval()
-
-
-def _parameter(torch: Any, array: np.ndarray, dtype: np.dtype) -> Any:
-    return torch.nn.Parameter(torch.tensor(np.array(array, dtype)))  # a copy: training the one does not change the other
-
-
-_MODULES: dict[str, Any] = {
-    "FullLayer": lambda nn, layer: nn.Linear(layer.n_i, layer.n_o, device="meta"),
-    "ConvLayer": lambda nn, layer: nn.Conv2d(layer.n_i, layer.n_o, layer.h, padding=layer.h // 2, device="meta"),
-    "MaxPoolLayer": lambda nn, layer: nn.MaxPool2d(layer.size),
-    "FlattenLayer": lambda nn, layer: nn.Flatten(),
-    "ReluLayer": lambda nn, layer: nn.ReLU(),
-    "LeakyReluLayer": lambda nn, layer: nn.LeakyReLU(layer.slope),
-    "TanhLayer": lambda nn, layer: nn.Tanh(),
-    "SigmoidLayer": lambda nn, layer: nn.Sigmoid(),
-    "BatchNormLayer": lambda nn, layer: nn.BatchNorm1d(layer.n, layer.eps, layer.momentum),
-    "AveragePoolLayer": lambda nn, layer: nn.AvgPool2d(layer.size),
-    "DropoutLayer": lambda nn, layer: nn.Dropout(layer.rate),
-    "SoftMaxLayer": lambda nn, layer: nn.Softmax(dim=1),
-}

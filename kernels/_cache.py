@@ -1,55 +1,102 @@
 """Compiled kernels, kept from one process to the next.
 
-One folder for each state of the sources: its name holds a digest of every file of this package and the versions of Numba,
-llvmlite, NumPy and Python, because Numba itself only notices an edit in the very file that a kernel stands in. The first
-of these places that can be written and that nobody else can change is used: $FASTNET_CACHE_DIR, $NUMBA_CACHE_DIR, the
-user's cache folder, the system's folder for temporary files. Where none can, kernels are compiled anew in every process.
+One folder for each state of the code: its name holds a digest of every module of this package, as its loader gives
+it (from files, from a zip, with or without sources), and the versions of fastnet, Numba, llvmlite, NumPy and Python. Numba
+itself only notices an edit in the very file that a kernel stands in, and nothing in a zip. Where a loader gives
+nothing, nothing is kept.
 
-One file for each compiled version of a function, a digest of the rest in its first bytes. What is in it is a pickle and
-machine code: it would run any program that somebody else put there, and a damaged one would end the process. So the
-folder is checked each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has
-neither check, and keeps an index file beside, which processes that start at once must take turns to write; here each file
-is complete when it gets its name, so that nobody waits.
+The folder stands in the first of these places that can be written and that nobody else can change: $FASTNET_CACHE_DIR,
+$NUMBA_CACHE_DIR, the user's cache folder, the system's folder for temporary files. Where none can, kernels are compiled
+anew in every process.
+
+One file for each compiled version of a function, a digest of the rest in its first bytes. The file's name depends on the
+CPU and on all settings of Numba that may change what is compiled (`_settings`). What is in it is a pickle and machine code:
+it would run any program that somebody else put there, and a damaged one would end the process. So the folder is checked
+each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has neither check, and
+keeps an index file beside, which processes that start at once must take turns to write; here each file is complete when it
+gets its name, so that nobody waits.
 """
 import contextlib
 import functools
 import hashlib
 import os
 import pickle
+import pkgutil
 import platform
 import re
 import shutil
+import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 import llvmlite
 import numba
 import numpy as np
-import platformdirs
-from fastnet.kernels._system import make_private_folder, trusted_folder
+from fastnet.kernels._system import make_private_folder, trusted_folder, user_cache
 from numba.core import caching
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-_HERE = Path(__file__).parent
+from fastnet._version import __version__
+
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 # --- where compiled code is kept ------------------------------------------------------------------------------------
 
 
-def _digest() -> str:
-    """Of everything that compiled kernels depend on, but for the CPU, which is in the name of each file."""
-    versions = f"{numba.__version__} {llvmlite.__version__} {np.__version__} {platform.python_version()}"
-    total = hashlib.sha256(versions.encode())
-    for source in sorted(_HERE.glob("*.py")):
-        total.update(source.name.encode() + b"\0" + source.read_bytes())
-    return total.hexdigest()[:16]
+def _modules(path: Iterable[str], prefix: str) -> Iterator[ModuleSpec]:
+    """The modules below a package, in a fixed order and without importing them."""
+    for found in sorted(pkgutil.iter_modules(path, prefix), key=lambda found: found.name):
+        spec = found.module_finder.find_spec(found.name, None)
+        if spec is not None:
+            yield spec
+            yield from _modules(spec.submodule_search_locations or (), f"{found.name}.")
+
+
+def _content(spec: ModuleSpec) -> bytes | None:
+    """What a module is made of: its file, in a folder or in a zip, or else its code; None if the loader has neither."""
+    loader: Any = spec.loader
+    with contextlib.suppress(AttributeError, OSError):  # not a loader of files; its file is no more, or in an archive
+        return loader.get_data(spec.origin)
+    with contextlib.suppress(AttributeError, ImportError, OSError):
+        code = loader.get_code(spec.name)
+        return None if code is None else repr(_described(code)).encode()
+    return None
+
+
+def _described(part: object) -> object:
+    """Compiled Python in a form whose `repr` is the same in every process: all that decides what it does."""
+    if isinstance(part, CodeType):
+        return (part.co_code, part.co_names, part.co_varnames, part.co_freevars, part.co_flags,
+                getattr(part, "co_exceptiontable", b""), *map(_described, part.co_consts))
+    return sorted(map(repr, part)) if isinstance(part, frozenset) else part
+
+
+def _digest() -> str | None:
+    """Digest of all that compiled kernels depend on, except for what is in the name of each file.
+
+    None where a module cannot be read, or none is found.
+    """
+    package = sys.modules[__package__]
+    versions = (__version__, numba.__version__, llvmlite.__version__, np.__version__, platform.python_version())
+    total = hashlib.sha256(" ".join(versions).encode())
+    modules = list(_modules(package.__path__, f"{__package__}."))
+    for spec in [package.__spec__, *modules]:
+        content = _content(spec)
+        if content is None:
+            return None
+        total.update(f"\0{spec.name}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()[:16] if modules else None
 
 
 DIGEST = _digest()
+UNREADABLE = ("the code of its kernels cannot be read here, so that an update would go unnoticed. They are therefore "
+              "compiled anew in every process, which takes many seconds. Install fastnet as files or as a zip.")
 
 
 def _places() -> Iterator[tuple[str, Path]]:
@@ -57,20 +104,23 @@ def _places() -> Iterator[tuple[str, Path]]:
     for name in ("FASTNET_CACHE_DIR", "NUMBA_CACHE_DIR"):
         if os.environ.get(name):
             yield name, Path(os.environ[name])
-    with contextlib.suppress(RuntimeError):  # no home
-        yield "", Path(platformdirs.user_cache_dir("fastnet", appauthor=False))
+    if cache := user_cache():
+        yield "", cache
     user = os.geteuid() if hasattr(os, "geteuid") else os.environ.get("USERNAME", "")
     yield "", Path(tempfile.gettempdir(), f"fastnet-{user}")
 
 
 def _find_cache() -> Path | None:
+    if DIGEST is None:
+        warnings.warn(f"fastnet: {UNREADABLE}", RuntimeWarning, stacklevel=2)
+        return None
     name = f"kernels-{DIGEST}"
     refused = []
     for variable, place in _places():
         try:
-            folder = make_private_folder(place / name)
+            folder = make_private_folder(place.expanduser() / name)
             tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter of ~ where nobody has a home
             refused.append(f"{variable or 'one place'}: {error}")
             continue
         if any(not reason.startswith("one place") for reason in refused):
@@ -115,13 +165,27 @@ def clear_cache() -> int:
 # --- how it is kept -------------------------------------------------------------------------------------------------
 
 
+# Settings of Numba that leave compiled code as it is, or whose effect on it is known from the CPU in the key. All others
+# are part of the key, also those of a Numba to come: at worst something is compiled twice.
+_WITHOUT_EFFECT = re.compile(
+    ".*CUDA.*|.*NUM_THREADS|THREADING_LAYER.*|CPU_NAME|CPU_FEATURES|ENABLE_AVX|CACHE_.*|DEBUG_CACHE|FUNCTION_CACHE_SIZE|"
+    "GDB_BINARY|COLOR_SCHEME|SHOW_HELP|FULL_TRACEBACKS|.*WARN.*|TRACE|CHROME_TRACE|JIT_COVERAGE|LLVM_PASS_TIMINGS|"
+    "USE_LLVMLITE_MEMORY_MANAGER|RUNNING_UNDER_PROFILER|ENABLE_SYS_MONITORING")
+
+
+def _settings() -> list[tuple[str, str]]:
+    """Settings of Numba, as they are now, that may change what it compiles: NUMBA_OPT, NUMBA_BOUNDSCHECK, ..."""
+    return sorted((name, repr(value)) for name, value in vars(numba.config).items()
+                  if name.isupper() and not name.startswith("_") and not _WITHOUT_EFFECT.fullmatch(name))
+
+
 @functools.cache
-def _source_digest(file: str) -> str:
-    """Of a file with kernels that is not in this package, as benchmarks and tests have; those here are in `_digest`."""
-    path = Path(file)
-    if path.parent == _HERE or not path.is_file():
-        return ""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _source_digest(file: str) -> str | None:
+    """Digest of a file with kernels that is not in this package, as benchmarks and tests have; None if it can't be read."""
+    try:
+        return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 _warned: set[str] = set()
@@ -151,7 +215,12 @@ class KernelCache(caching.FunctionCache):
         self._name = repr(function)
         self._cache_path = str(folder)
         self._stem = re.sub(r"[^\w.]", "", f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}")
-        self.enable()
+        ours = function.__module__.startswith(f"{__package__}.")  # which `DIGEST` knows
+        self._source = "" if ours else _source_digest(function.__code__.co_filename)
+        if self._source is None:
+            self.disable()
+        else:
+            self.enable()
 
     def flush(self) -> None:
         """Forget what is kept of this function."""
@@ -160,12 +229,14 @@ class KernelCache(caching.FunctionCache):
                 file.unlink()
 
     def _key(self, signature: Any, codegen: Any) -> tuple:
-        return (*self._index_key(signature, codegen), _source_digest(self._py_func.__code__.co_filename))
+        return (*self._index_key(signature, codegen), _settings(), self._source)
 
     def _name_of(self, key: tuple) -> str:
         return f"{self._stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.nbc"
 
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        if not self._enabled:
+            return None
         key = self._key(sig, target_context.codegen())
         try:
             content = (trusted_folder(self._cache_path) / self._name_of(key)).read_bytes()
@@ -181,8 +252,8 @@ class KernelCache(caching.FunctionCache):
         return CompileResult._rebuild(target_context, *kept) if kept_key == key else None
 
     def _save_overload(self, sig: Any, data: Any) -> None:
-        if data.lifted or data.library.has_dynamic_globals:  # neither loops as objects nor addresses outlive the process
-            return
+        if not self._enabled or data.lifted or data.library.has_dynamic_globals:
+            return  # neither loops as objects nor addresses outlive the process
         key = self._key(sig, data.codegen)
         pickled = dumps((key, data._reduce()))
         try:

@@ -13,6 +13,8 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
+import platformdirs
+
 _MAX_LINKS = 40
 
 # --- cores ----------------------------------------------------------------------------------------------------------
@@ -114,6 +116,19 @@ def _cgroup_cpus(group: Path = Path("/sys/fs/cgroup")) -> float:
 
 
 # --- folders --------------------------------------------------------------------------------------------------------
+
+
+def user_cache() -> Path | None:
+    """The user's folder for what fastnet can make or fetch again; None without a home directory.
+
+    Older versions of platformdirs then answer with a folder called ``~`` below the current one, and a relative
+    $XDG_CACHE_HOME is invalid by its specification.
+    """
+    with contextlib.suppress(RuntimeError):  # newer versions without a home
+        folder = Path(platformdirs.user_cache_dir("fastnet", appauthor=False))
+        if folder.is_absolute():
+            return folder
+    return None
 
 
 class UntrustedFolderError(PermissionError):

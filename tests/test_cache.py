@@ -1,4 +1,5 @@
 """The cache of compiled kernels: found again, made anew after an edit, whole after a stampede, done without, and safe."""
+import compileall
 import os
 import pickle
 import shutil
@@ -8,9 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numba
 import pytest
 from fastnet.kernels import _cache, _system
 from numba import njit
+
+import fastnet
 
 ROOT = Path(__file__).parents[1]
 USE = """
@@ -26,10 +30,10 @@ print(misses, _cache.CACHE)
 """
 
 
-def start(root=ROOT, dtype="np.float64", **environment):
+def start(root=ROOT, dtype="np.float64", cwd=None, **environment):
     env = {**os.environ, "PYTHONPATH": str(root), **environment}
     env = {name: value for name, value in env.items() if value}
-    return subprocess.Popen([sys.executable, "-c", USE.format(dtype=dtype)], env=env, text=True, cwd=root,
+    return subprocess.Popen([sys.executable, "-c", USE.format(dtype=dtype)], env=env, text=True, cwd=cwd or root,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -57,6 +61,120 @@ def test_an_edit_of_any_kernel_file_is_noticed(tmp_path):
     assert misses > 0 and after != before
 
 
+IGNORED = shutil.ignore_patterns("__pycache__")
+
+
+def copied(folder):
+    """The installed form of the package: kernels within fastnet."""
+    shutil.copytree(Path(fastnet.__file__).parent, folder / "fastnet", ignore=IGNORED)
+    shutil.copytree(Path(_cache.__file__).parent, folder / "fastnet" / "kernels", ignore=IGNORED, dirs_exist_ok=True)
+    return folder
+
+
+def zipped(folder):
+    return Path(shutil.make_archive(str(folder) + "-zipped", "zip", folder))
+
+
+def without_sources(folder):
+    bare = folder.with_name(folder.name + "-bare")
+    shutil.copytree(folder, bare)
+    compileall.compile_dir(bare, quiet=2, legacy=True)
+    for source in bare.rglob("*.py"):
+        source.unlink()
+    return bare
+
+
+# PyInstaller's loader: it has the code of modules and no file of theirs
+FROZEN = """
+import importlib.machinery, sys
+def no_file(*_): raise FileNotFoundError
+class Loader(importlib.machinery.SourceFileLoader):
+    get_data = no_file
+    def get_code(self, name):
+        return {code}
+    def exec_module(self, module):
+        exec(compile(open(self.path).read(), self.path, "exec"), vars(module))
+def hook(path):
+    if not path.endswith("kernels"): raise ImportError
+    return importlib.machinery.FileFinder(path, (Loader, [".py"]))
+sys.path_hooks.insert(0, hook)
+"""
+GIVES_CODE = FROZEN.format(code='compile(open(self.path).read(), "x", "exec")')
+GIVES_NOTHING = FROZEN.format(code="None")
+
+
+def digest_of(place, before=""):
+    program = before + "from fastnet.kernels import _cache; print(_cache.DIGEST, _cache.CACHE)"
+    result = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=120, cwd=place.parent,
+                            env={**os.environ, "PYTHONPATH": str(place), "FASTNET_CACHE_DIR": str(place.parent / "cache")})
+    assert result.returncode == 0, result.stderr
+    return *result.stdout.split(maxsplit=1), result.stderr
+
+
+@pytest.mark.parametrize(("form", "before"), [
+    (lambda folder: folder, ""), (zipped, ""), (without_sources, ""), (lambda folder: zipped(without_sources(folder)), ""),
+    (lambda folder: folder, GIVES_CODE),
+], ids=["files", "zip", "pyc", "zip of pyc", "frozen"])
+def test_an_update_is_noticed_however_the_package_is_installed(form, before, tmp_path):
+    folder = copied(tmp_path / "lib")
+    place = form(folder)
+    first = digest_of(place, before)
+    assert first == digest_of(place, before)
+    with open(folder / "fastnet" / "kernels" / "sgd.py", "a") as file:
+        file.write("\nEDITED = 1\n")
+    shutil.rmtree(tmp_path / "lib-bare", ignore_errors=True)
+    second = digest_of(form(folder), before)
+    with open(folder / "fastnet" / "_version.py", "a") as file:
+        file.write("\n__version__ += '.1'\n")
+    shutil.rmtree(tmp_path / "lib-bare", ignore_errors=True)
+    third = digest_of(form(folder), before)
+    assert len({first[0], second[0], third[0]}) == 3 and "None" not in (first[0], second[0], third[0])
+
+
+def test_nothing_is_kept_where_nothing_can_be_read(tmp_path):
+    digest, folder, text = digest_of(copied(tmp_path / "lib"), GIVES_NOTHING)
+    assert (digest, folder) == ("None", "None\n")
+    assert text.count("the code of its kernels cannot be read here") == 1
+
+
+def test_kernels_run_from_a_zip_and_not_those_of_the_version_before(tmp_path):
+    folder = copied(tmp_path / "lib")
+    assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] > 0
+    assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] == 0
+    with open(folder / "fastnet" / "kernels" / "sgd.py", "a") as file:
+        file.write("\n# an edit in another file\n")
+    assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] > 0
+
+
+@pytest.mark.filterwarnings("ignore:Could not find source for function")  # of a lambda, with debug information
+@pytest.mark.parametrize(("name", "value", "found"), [
+    ("OPT", 0, False), ("OPT", numba.config._OptLevel("max"), False), ("LOOP_VECTORIZE", 0, False), ("SLP_VECTORIZE", 1, False),
+    ("BOUNDSCHECK", 1, False), ("DEBUGINFO_DEFAULT", 1, False), ("LLVM_REFPRUNE_PASS", 0, False),
+    ("EXTEND_VARIABLE_LIFETIMES", 1, False), ("A_SETTING_TO_COME", 1, False),
+    ("NUMBA_NUM_THREADS", 1, True), ("CACHE_DIR", "/elsewhere", True), ("DISABLE_PERFORMANCE_WARNINGS", 1, True),
+])
+def test_settings_of_numba_that_may_change_code_are_part_of_the_key(name, value, found, tmp_path, monkeypatch):
+    assert not found_in(tmp_path) and found_in(tmp_path)
+    monkeypatch.setattr(numba.config, name, value, raising=False)
+    assert found_in(tmp_path) == found
+    assert found_in(tmp_path)
+    monkeypatch.undo()
+    assert found_in(tmp_path)
+
+
+def test_numba_opt_in_the_environment_has_kernels_of_its_own(tmp_path):
+    assert outcome(start(FASTNET_CACHE_DIR=str(tmp_path), NUMBA_OPT="0"))[0] > 0
+    assert outcome(start(FASTNET_CACHE_DIR=str(tmp_path)))[0] > 0
+    assert outcome(start(FASTNET_CACHE_DIR=str(tmp_path)))[0] == 0
+
+
+def test_a_function_whose_source_cannot_be_read_is_not_kept(tmp_path):
+    made = {}
+    exec(compile("def f(x): return x + 1", "no such file", "exec"), {"__name__": "somewhere"}, made)
+    assert not found_in(tmp_path, made["f"]) and not found_in(tmp_path, made["f"])
+    assert not list(tmp_path.iterdir())
+
+
 def test_eight_cold_processes_at_once(tmp_path):
     dtypes = ("np.float32", "np.float64") * 4
     for process in [start(dtype=dtype, FASTNET_CACHE_DIR=str(tmp_path)) for dtype in dtypes]:
@@ -72,6 +190,17 @@ def test_no_home_and_no_place_to_write(tmp_path):
     used = outcome(start(FASTNET_CACHE_DIR=nowhere, NUMBA_CACHE_DIR="", HOME=nowhere, XDG_CACHE_HOME=nowhere,
                          TMPDIR=str(tmp_path)))
     assert used[1].startswith(str(tmp_path / "fastnet-"))
+    # no HOME and no entry of the user, as older versions of platformdirs answer
+    tilde = USE.format(dtype="np.float64").replace("import numpy as np", """
+import numpy as np, platformdirs
+platformdirs.user_cache_dir = lambda *a, **k: "~/.cache/fastnet\"""", 1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "NUMBA_CACHE_DIR": ""}
+    for given in ("", "~nobody-of-this-name/kernels"):
+        result = subprocess.run([sys.executable, "-c", tilde], text=True, capture_output=True, timeout=120, cwd=tmp_path,
+                                env={**environment, "FASTNET_CACHE_DIR": given})
+        assert result.returncode == 0 and result.stdout.split()[1].startswith(str(tmp_path / "fastnet-")), result
+        assert not list(tmp_path.glob("~*"))
+        assert ("FASTNET_CACHE_DIR: Could not determine home" in result.stderr) == bool(given)
     blocked = USE.format(dtype="np.float32").replace("import numpy as np", f"""
 import numpy as np, tempfile, platformdirs
 tempfile.gettempdir = platformdirs.user_cache_dir = lambda *a, **k: {nowhere!r}""", 1)
@@ -238,9 +367,7 @@ AS_USER = """
 import os, sys, warnings
 import grp, pwd
 sys.path.insert(0, {root!r})
-import numpy as np
-from fastnet.kernels import _cache, _system, relu
-relu.relu_forward(np.empty(1), np.ones(1))  # imports all that is needed, which another user may not be able to read
+from fastnet.kernels import _cache, _system
 from numba import njit
 
 def load(folder):
@@ -266,6 +393,9 @@ os.setresgid(60000, 60000, 60000)  # a group that nobody uses
 warnings.simplefilter("always")
 os.chdir("/")
 os.umask(0o022)
+# All that compiling and keeping need is imported while root can read it: a checkout or an environment may be private.
+for _ in range(2):
+    load(_system.make_private_folder(_cache.Path({folder!r}, "of-root")))
 """
 
 
@@ -279,8 +409,10 @@ def reachable():
 
 def as_user(program, folder):
     """Run a program that can become one user or the other."""
-    start = AS_USER.format(root=str(ROOT), user=USER, attacker=ATTACKER)
-    return subprocess.run([sys.executable, "-c", start + program], text=True, capture_output=True, timeout=240,
+    script = folder / "program.py"  # which every user can read, as the cache does
+    script.write_text(AS_USER.format(root=str(ROOT), user=USER, attacker=ATTACKER, folder=str(folder)) + program)
+    script.chmod(0o644)
+    return subprocess.run([sys.executable, str(script)], text=True, capture_output=True, timeout=240,
                           env={**os.environ, "PYTHONPATH": str(ROOT), "FASTNET_CACHE_DIR": "", "NUMBA_CACHE_DIR": "",
                                "TMPDIR": str(folder), "HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"})
 

@@ -11,6 +11,7 @@ from threading import Thread
 
 import cifar_files
 import pytest
+from fastnet.kernels import _cache
 
 import fastnet
 from fastnet import cli
@@ -301,3 +302,67 @@ def test_as_a_module():
     assert done.stdout == f"fastnet {fastnet.__version__}\n"
     for heavy in ("matplotlib", "pooch", "requests", "torch"):
         assert not re.search(rf"\| +{heavy}$", done.stderr, re.MULTILINE), f"{heavy} is imported for nothing"
+
+
+def test_a_home_that_nobody_has(monkeypatch, capsys):
+    monkeypatch.setenv("FASTNET_DATA", "~nobody-of-this-name/data")
+    assert cli.main(["data", "download"]) == 1
+    assert "FASTNET_DATA is ~nobody-of-this-name/data, and there is no such home" in capsys.readouterr().err
+
+
+def test_a_cache_that_nothing_can_be_kept_in(monkeypatch, capsys):
+    for digest, said in ((None, "as files or as a zip"), ("0123", "Set FASTNET_CACHE_DIR")):
+        monkeypatch.setattr(_cache, "DIGEST", digest)
+        monkeypatch.setattr(_cache, "CACHE", None)
+        assert cli.main(["cache"]) == 1
+        assert said in capsys.readouterr().out
+
+
+# --- pipes ------------------------------------------------------------------------------------------------------------
+
+PIPES = pytest.mark.skipif(os.name == "nt", reason="pipes as POSIX has them")
+# The reader of the output is gone before the first line
+NO_READER = """
+import os, sys
+read, write = os.pipe()
+os.close(read)
+os.dup2(write, 1)
+if {both}: os.dup2(write, 2)
+sys.argv[0] = "fastnet"
+from fastnet import cli, _machine, _peak
+from fastnet._peak import Rate
+_peak.fma_peak = lambda dtype: Rate(1e11, 2.0, 2, 1.0)
+_machine.products = lambda dtype: [_machine.Product("a product", Rate(9e10, 2.0, 2, 1.0))] * 5000
+{before}
+sys.exit(cli.main({arguments!r}))
+"""
+
+
+def without_reader(arguments, both=False, unbuffered="", before=""):
+    return subprocess.run([sys.executable, "-c", NO_READER.format(arguments=arguments, both=both, before=before)], text=True,
+                          capture_output=True, timeout=240,
+                          env={**os.environ, "PYTHONPATH": str(Path(fastnet.__file__).parents[1]), "PYTHONUNBUFFERED": unbuffered})
+
+
+@PIPES
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["doctor"], ["cache"], ["--help"], ["sweep", "--help"], ["compare", "--help"], ["--version"]],
+                         ids=" ".join)
+def test_commands_end_quietly_when_nobody_reads_any_more(arguments, unbuffered):
+    result = without_reader(arguments, unbuffered=unbuffered)
+    quiet = {141, 0} if unbuffered and "--" in arguments[-1] else {141}  # argparse then ignores it itself
+    assert result.returncode in quiet and result.stderr == ""
+
+
+@PIPES
+def test_both_streams_into_one_pipe():
+    assert without_reader(["doctor"], both=True).returncode == 141
+
+
+def test_a_broken_pipe_of_something_else_is_an_error(monkeypatch):
+    def breaks(_):
+        raise BrokenPipeError(32, "Broken pipe", "of a worker")
+
+    monkeypatch.setattr(cli, "_cache", breaks)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        cli.main(["cache"])

@@ -98,9 +98,10 @@ def from_pixels(
     class_names = tuple(class_names)
     # A table of the 256 possible values: the bits of `pixels / 255 - 0.5`, without a float64 copy of the set.
     scaled = (np.arange(256) / 255 - 0.5).astype(dtype)
-    one_hot = np.eye(len(class_names), dtype=dtype)
     (x_train, y_train), (x_test, y_test) = train, test
-    return Data((scaled[x_train], one_hot[y_train]), (scaled[x_test], y_test.astype(np.int64)), class_names, name)
+    one_hot = np.zeros((len(y_train), len(class_names)), dtype)
+    one_hot[np.arange(len(y_train)), y_train] = 1
+    return Data((scaled[x_train], one_hot), (scaled[x_test], y_test.astype(np.int64)), class_names, name)
 
 
 def dtype(who: str, value: npt.DTypeLike) -> np.dtype:

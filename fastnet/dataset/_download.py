@@ -116,7 +116,7 @@ class _Resuming:
             if answer.status_code != 206:
                 have = 0  # all of it, as from a server that cannot resume
             rest = answer.headers.get("Content-Length")
-            total = have + int(rest) if rest else None
+            total = have + int(rest) if rest and rest.isascii() and rest.isdigit() else None
             bar.total, bar.n, bar.initial = total, have, have
             with open(self.part, "r+b" if have else "wb") as file:
                 file.seek(have)
@@ -146,8 +146,11 @@ def _extract(archive: Path, folder: Path) -> None:
                     raise DownloadError(f"{archive}: {member} is not a file.")
                 with content:
                     _put(content, folder / member, member)
-    except (KeyError, tarfile.TarError, EOFError, OSError) as error:
-        raise DownloadError(f"{archive} could not be unpacked: {error}.") from error
+    except DownloadError:
+        raise
+    except Exception as error:  # a damaged archive can fail with nearly every kind of error
+        reason = f"{error}" or type(error).__name__
+        raise DownloadError(f"{archive} could not be unpacked: {reason}.") from error
 
 
 def _put(content: IO[bytes], target: Path, member: str) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import math
 import os
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _hints
+from fastnet import _hints, _system
 from fastnet.dataset import _data
 from fastnet.dataset._data import Data
 
@@ -18,6 +20,10 @@ LAYOUT = (
     "Expected: x_train and x_test, uint8 (n, d); y_train and y_test, whole numbers (n,); "
     "and, if you like, names, a text for each class."
 )
+_KEYS = ("x_train", "y_train", "x_test", "y_test", "names")
+_MOST_CLASSES = 1 << 16  # more than any data set of images has: larger labels are no numbers of classes
+_MOST_COMPRESSED = 1040  # times that zlib can make bytes fewer
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) -> Data:
@@ -28,7 +34,7 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
     path : path-like
         A file with ``x_train`` and ``x_test``, uint8 of shape (n, d): one sample per row, 3072 values channel by channel
         as in CIFAR-100, 784 as in MNIST, or any other number; ``y_train`` and ``y_test``, whole numbers from 0 of shape
-        (n,); and optionally ``names``, a string for each class.
+        (n,); and optionally ``names``, a string for each class. Other arrays in it are not read.
     dtype : dtype-like
         float32 or float64.
 
@@ -36,13 +42,17 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
     -------
     Data
         As from :func:`cifar100`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, or what it holds is not laid out as above; the message says what is.
     """
     path = Path(path)
     type_ = _data.dtype("from_npz", dtype)
     arrays = _read(path)
-    missing = [key for key in ("x_train", "y_train", "x_test", "y_test") if key not in arrays]
-    if missing:
-        raise ValueError(f"{path} has no {' and no '.join(missing)}, only {', '.join(arrays) or 'nothing'}. {LAYOUT}")
     for part in ("train", "test"):
         _check_part(path, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
     if arrays["x_train"].shape[1] != arrays["x_test"].shape[1]:
@@ -54,17 +64,52 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """Every array of the file."""
+    """The arrays that are asked for, of sizes that their bytes in the file can hold."""
     try:
-        content = np.load(path, allow_pickle=False)
-        if isinstance(content, np.ndarray):
-            raise TypeError("it holds a single array")
-        with content:
-            return {key: content[key] for key in content.files}
+        file = open(path, "rb")
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}, seen from {Path.cwd()}.") from None
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as an .npz file without objects: {error}. {LAYOUT}") from error
+    with file:
+        try:
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+                raise TypeError("it holds a single array")
+            with zipfile.ZipFile(file) as archive:
+                if any(b"PK\1\2" in info.comment + info.extra for info in archive.infolist()):
+                    raise ValueError("its list of members is damaged")  # a wrong length there hides members
+                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                for key in members.keys() - set(_KEYS):  # not read, but a damaged name is no other name
+                    with contextlib.suppress(NotImplementedError, RuntimeError):  # packed in other ways, or encrypted
+                        archive.open(members[key]).close()
+                arrays = {key: _array(archive, members[key]) for key in _KEYS if key in members}
+        except Exception as error:  # a damaged archive can fail with nearly every kind of error
+            reason = f"{error}".removesuffix(".") or type(error).__name__
+            raise ValueError(f"{path} cannot be read as an .npz file without objects: {reason}. {LAYOUT}") from error
+    missing = [key for key in _KEYS if key not in arrays and key != "names"]
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}, only {', '.join(members) or 'nothing'}. {LAYOUT}")
+    return arrays
+
+
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """An array, after its header has been compared with what the archive says and can hold."""
+    most = _MOST_COMPRESSED if info.compress_type == zipfile.ZIP_DEFLATED else math.inf
+    if info.file_size > max(1, info.compress_size) * most:
+        raise ValueError(f"{info.filename} is damaged: {info.compress_size} bytes are said to hold {info.file_size}")
+    if info.file_size > _system.available_memory():
+        raise ValueError(f"{info.filename} takes {info.file_size / 1e9:.1f} GB of memory, more than there is")
+    with archive.open(info) as member:
+        start = io.BytesIO(member.read(1 << 16))  # longer than any header that NumPy reads
+        header = _HEADERS.get(np.lib.format.read_magic(start))
+        if header is None:
+            raise ValueError(f"{info.filename} is an array of another kind")
+        shape, fortran, dtype = header(start)
+        if dtype.hasobject:
+            raise ValueError(f"{info.filename} holds objects")
+        size = math.prod(shape)
+        if start.tell() + size * dtype.itemsize != info.file_size or size > info.file_size or min(shape, default=0) < 0:
+            raise ValueError(f"{info.filename} is damaged: its size is not that of an array of shape {shape}")
+        content = start.getvalue() + member.read()  # to the end, where zipfile compares the checksum
+    return np.ndarray(shape, dtype, content, start.tell(), order="F" if fortran else "C")
 
 
 def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
@@ -92,6 +137,9 @@ def _class_names(path: Path, arrays: dict[str, np.ndarray]) -> list[str]:
     """The names in the file, or made-up ones; every label must have one."""
     low, high = _range(arrays["y_train"], arrays["y_test"])
     n_classes = int(arrays["y_train"].max()) + 1
+    if high >= _MOST_CLASSES:
+        raise ValueError(f"{path}: labels must be numbers of classes from 0, got {high}. Number them: "
+                         "names, y = np.unique(y, return_inverse=True).")
     names = arrays.get("names", np.array([f"class {label}" for label in range(n_classes)]))
     if names.ndim != 1 or names.dtype.kind != "U":
         raise ValueError(f"{path}: names must be a text for each class, got {names.dtype} of shape {names.shape}.")
@@ -101,6 +149,10 @@ def _class_names(path: Path, arrays: dict[str, np.ndarray]) -> list[str]:
             f"{path}: labels must be numbered from 0 and there must be two classes or more: {known} makes it "
             f"{len(names)}, but the labels go from {low} to {high}."
         )
+    if len(arrays["y_train"]) * len(names) * 8 > _system.available_memory():
+        raise ValueError(f"{path}: one-hot rows of {len(arrays['y_train'])} images and {len(names)} classes take more "
+                         "memory than there is. Number the classes that are there: "
+                         "names, y = np.unique(y, return_inverse=True).")
     return names.tolist()
 
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from fastnet.kernels._system import user_cache
+
 FOLDER = "cifar-100-python"
 MEMBERS = ("train", "test", "meta")
 
@@ -70,7 +72,11 @@ def download_folder() -> Path:
     """Where ``fastnet data download`` puts CIFAR-100 if it is not told: $FASTNET_DATA, or the user's cache."""
     given = os.environ.get("FASTNET_DATA")
     if given:
-        folder = Path(given).expanduser()
+        try:
+            folder = Path(given).expanduser()
+        except RuntimeError:
+            raise FileNotFoundError(f"FASTNET_DATA is {given}, and there is no such home directory. Name a folder: "
+                                    "--to FOLDER.") from None
         return folder if folder.name == FOLDER else folder / FOLDER
     cache = user_cache()
     if cache is None:
@@ -85,18 +91,6 @@ def download_command() -> str:
         return "fastnet data download"
     here = Path.cwd()
     return f"{beside.relative_to(here) if beside.is_relative_to(here) else beside} data download"
-
-
-def user_cache() -> Path | None:
-    """The folder for what fastnet can make or fetch again; None without a home directory."""
-    if os.environ.get("XDG_CACHE_HOME"):
-        return Path(os.environ["XDG_CACHE_HOME"]) / "fastnet"
-    if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-        return Path(os.environ["LOCALAPPDATA"]) / "fastnet" / "Cache"
-    home = _home()
-    if home is None:
-        return None
-    return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "fastnet"
 
 
 def _home() -> Path | None:
