@@ -51,7 +51,7 @@ class DropoutLayer(Buffered):
     >>> layer = DropoutLayer(0.5, rng=0)
     >>> y = layer.forward(np.ones((1, 8)))
     >>> y
-    array([[2., 2., 2., 2., 0., 0., 0., 2.]])
+    array([[2., 0., 0., 2., 2., 2., 2., 0.]])
     >>> layer.training = False
     >>> layer.forward(np.ones((1, 8)))
     array([[1., 1., 1., 1., 1., 1., 1., 1.]])

@@ -10,7 +10,7 @@ def show(kernel: str) -> None:
     """Say that a kernel is being compiled."""
     global _compiled, _width
     _compiled += 1
-    if sys.stderr is not None and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+    if sys.stderr is not None and (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")):
         line = f"fastnet: compiling kernels, once for this version: {_compiled} so far, {kernel} ..."
         _write(f"\r{line:{_width}s}")
         _width = len(line)

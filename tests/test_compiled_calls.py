@@ -108,7 +108,9 @@ def caller_of(kernel, count):
         return njit(lambda a, b, c: kernel(a, b, c))
     if count == 4:
         return njit(lambda a, b, c, d: kernel(a, b, c, d))
-    return njit(lambda a, b, c, d, e, f: kernel(a, b, c, d, e, f))
+    if count == 6:
+        return njit(lambda a, b, c, d, e, f: kernel(a, b, c, d, e, f))
+    return njit(lambda a, b, c, d, e, f, g, h: kernel(a, b, c, d, e, f, g, h))
 
 
 SEVERAL = {"n": 4, "i": 21, "o": 6, "c": 2, "t": 3, "r": 7, "k": 6, "h": 3}

@@ -211,7 +211,7 @@ def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, of_x, of_
     naive.maxpool_backward(expected, dy.images, locs, size)
     assert np.array_equal(dx.images, expected)
     dims = (r, k, 0, 0, 0, of_x, 0, 0)
-    run(conv_ops.relu_images_op, dtype, n, c=x.mat, n=c, dims=dims)
+    run(conv_ops.relu_images_op, dtype, n, c=x.mat, a=x.mat, n=c, dims=dims)
     assert np.array_equal(x.images, np.maximum(given_x, 0))
     run(conv_ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, dims=dims)
     assert np.array_equal(dx.images, np.where(given_x > 0, expected, 0))

@@ -10,7 +10,7 @@ import pytest
 import fastnet
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["../README", "start-student", "start-rates", "start-performance", "gram", "tools", "pictures", "layers"]
+PAGES = ["../README", "start-student", "start-rates", "gram", "tools", "pictures", "layers"]
 NOTEBOOKS = ["chapter", "sweep", "guard"]
 EXAMPLES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "fastnet").rglob("*.py")
                   if ">>> " in path.read_text(encoding="utf-8"))
@@ -40,8 +40,6 @@ def test_programs_in_the_pages(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     space = {"__name__": page}
     exec(compile(program, f"{page}.md", "exec"), space)
-    if page == "start-performance":  # a benchmark: pytest-benchmark would call it so
-        space["test_row_sums"](lambda function, *arguments: function(*arguments))
 
 
 @pytest.mark.parametrize("module", [name.removesuffix(".__init__") for name in EXAMPLES])

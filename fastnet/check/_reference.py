@@ -225,8 +225,8 @@ NAMES = {"full": "FullLayer", "relu": "ReluLayer", "softmax": "SoftMaxLayer", "c
 NEXT = {"conv": "ConvLayer", "maxpool": "MaxPoolLayer", "flatten": "FlattenLayer"}
 CLASSES: dict[str, Any] = {name: globals()[name] for name in (*NAMES.values(), *NEXT.values())}
 
-_UPDATE_W = Equation("update_param", "3.11", "W' = W - lr · dL/dW")
-_UPDATE_B = Equation("update_param", "3.10", "b' = b - lr · dL/db")
+_UPDATE_W = Equation("update_param", "3.11", "W' = W - lr dL/dW")
+_UPDATE_B = Equation("update_param", "3.10", "b' = b - lr dL/db")
 
 # What each module computes: quantity -> equation.
 EQUATIONS: dict[str, dict[str, Equation]] = {
@@ -245,8 +245,8 @@ EQUATIONS: dict[str, dict[str, Equation]] = {
         "the output": Equation("forward", "3.16", "z[i,j] = exp(y[i,j] - max) / sum over k of exp(y[i,k] - max)"),
         "the gradient of x": Equation("backward", "3.17", "dL/dy[i] = y_grad[i] (diag(z[i]) - z[i]ᵀ z[i])")},
     "cross_entropy": {
-        "the loss": Equation("forward", "3.18", "L = -1/n · sum over i, j of t[i,j] log z[i,j]"),
-        "the gradient of x": Equation("backward", "3.19", "dL/dz[i,j] = -1/n · t[i,j] / z[i,j]")},
+        "the loss": Equation("forward", "3.18", "L = -1/n sum over i, j of t[i,j] log z[i,j]"),
+        "the gradient of x": Equation("backward", "3.19", "dL/dz[i,j] = -1/n t[i,j] / z[i,j]")},
     "sequential": {
         "the layers": Equation("__init__", "section 3.4.1", "the model keeps its layers and its loss"),
         "the output": Equation("forward", "section 3.4.1, forward", "each layer's output is the next one's input"),
