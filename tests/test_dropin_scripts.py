@@ -1,4 +1,5 @@
 """Scripts of several editions of the course, unchanged: with the folder's own NumPy layers, and on fastnet."""
+import hashlib
 import os
 import shutil
 import subprocess
@@ -38,10 +39,10 @@ CASES = {
 }
 
 # So that files of 0.3 MB count as CIFAR-100's. Found by every Python that starts, behind the drop-in's own.
-SMALL_FILES = f"""
+SMALL_FILES = """
 import fastnet.dataset._files as files
-files.N_IMAGES = {cifar_files.N_IMAGES}
-files.MD5 = {{}}
+files.N_IMAGES = {sizes}
+files.MD5 = {digests}
 """
 
 
@@ -50,7 +51,8 @@ def cifar(tmp_path_factory):
     """A folder with CIFAR-100's files, small ones, and one with the sitecustomize that accepts them."""
     folder = tmp_path_factory.mktemp("cifar")
     cifar_files.write(folder / "cifar-100-python", cifar_files.contents())
-    (folder / "sitecustomize.py").write_text(SMALL_FILES)
+    digests = {file.name: hashlib.md5(file.read_bytes()).hexdigest() for file in (folder / "cifar-100-python").iterdir()}
+    (folder / "sitecustomize.py").write_text(SMALL_FILES.format(sizes=cifar_files.N_IMAGES, digests=digests))
     return folder
 
 
