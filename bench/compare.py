@@ -4,4 +4,4 @@ import sys
 from fastnet.gate.command import main
 
 if __name__ == "__main__":
-    sys.exit(main(prog="python -m bench.compare"))
+    sys.exit(main(["--path", "bench", *sys.argv[1:]], prog="python -m bench.compare"))

@@ -23,9 +23,12 @@ if TYPE_CHECKING:
     from fastnet import sweep as sweep
     from fastnet._dtypes import get_default_dtype, set_default_dtype
     from fastnet._gradcheck import GradientReport, gradcheck
+    from fastnet.average_pool import AveragePoolLayer
+    from fastnet.batch_norm import BatchNormLayer
     from fastnet.callbacks import CSVLogger
     from fastnet.conv import ConvLayer
     from fastnet.cross_entropy import CrossEntropyLayer, one_hot
+    from fastnet.dropout import DropoutLayer
     from fastnet.flatten import FlattenLayer
     from fastnet.full import FullLayer
     from fastnet.kernels.threads import get_num_threads, set_num_threads
@@ -41,9 +44,12 @@ if TYPE_CHECKING:
     from fastnet.training import EpochReport, Evaluation, History, Plan
 
 __all__ = [
+    "AveragePoolLayer",
+    "BatchNormLayer",
     "CSVLogger",
     "ConvLayer",
     "CrossEntropyLayer",
+    "DropoutLayer",
     "EpochReport",
     "Evaluation",
     "FlattenLayer",
@@ -70,9 +76,12 @@ __all__ = [
 ]
 
 _MODULE_OF = {
+    "AveragePoolLayer": "fastnet.average_pool",
+    "BatchNormLayer": "fastnet.batch_norm",
     "CSVLogger": "fastnet.callbacks",
     "ConvLayer": "fastnet.conv",
     "CrossEntropyLayer": "fastnet.cross_entropy",
+    "DropoutLayer": "fastnet.dropout",
     "EpochReport": "fastnet.training",
     "Evaluation": "fastnet.training",
     "FlattenLayer": "fastnet.flatten",

@@ -1,7 +1,8 @@
 """What layers are made of, as plain data: for files, and for other libraries' modules.
 
 A class is described by its name and its ``settings``, the constructor's arguments that make the layer again. So a class
-that `fastnet.layer.known` knows, and that has ``settings``, can be saved and loaded; there is no list of them.
+that `fastnet.layer.known` knows, and that has ``settings``, can be saved and loaded; there is no list of them. Where the
+constructor takes other arguments, a class method ``from_settings`` makes the layer.
 """
 from __future__ import annotations
 
@@ -45,8 +46,9 @@ class Description(NamedTuple):
         TypeError
             If it is a loss where a layer belongs, or a layer where the loss belongs.
         """
-        seed = {"rng": 0} if "rng" in inspect.signature(self.kind).parameters else {}
-        made = self.kind(**self.settings, **seed)
+        make = getattr(self.kind, "from_settings", self.kind)
+        seed = {"rng": 0} if "rng" in inspect.signature(make).parameters else {}
+        made = make(**self.settings, **seed)
         _checks.layer("fastnet.load", "the loss" if is_loss else "a layer", made, target=made if is_loss else None)
         return made
 

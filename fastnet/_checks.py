@@ -35,6 +35,17 @@ def whole_number(who: object, name: str, value: Any, why: str) -> int:
     return number
 
 
+def count(who: object, name: str, value: Any) -> int:
+    """``value`` as an int that is at least 0; an array of one is one, too."""
+    try:
+        number = operator.index(value.item() if isinstance(value, np.ndarray) else value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{who}: {name} must be a whole number, got {value!r} ({type(value).__name__}).") from None
+    if number < 0:
+        raise ValueError(f"{who}: {name} must not be negative, got {number}.")
+    return number
+
+
 def odd_number(who: object, name: str, value: Any, why: str) -> int:
     """``value`` as an odd int that is at least 1."""
     number = whole_number(who, name, value, why)
@@ -229,6 +240,13 @@ def _unknown_as_words(shape: tuple[int | None, ...]) -> str:
     return f"({', '.join('?' if side is None else str(side) for side in shape)}{',' if len(shape) == 1 else ''})"
 
 
+def channels(who: object, what: str, shape: tuple[int | None, ...], n: int) -> None:
+    """Refuse samples that are neither rows of n columns nor images of n channels."""
+    if len(shape) not in (1, 3) or shape[0] not in (None, n):
+        raise ValueError(f"{who} takes rows of {n} columns, or images of {n} channels, and is given {what}. Its argument n "
+                         "is that number.")
+
+
 def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> np.ndarray:
     """A gradient: of the shape of what it belongs to."""
     if array.shape != shape:
@@ -275,7 +293,7 @@ def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np
     nonempty(who, "labels", array)
     if array.dtype.kind == "f":
         raise TypeError(f"{who}: labels must be whole numbers, got dtype {array.dtype}. "
-                        + _hints.class_numbers(value, array, n_classes))
+                        + _hints.class_numbers(array, n_classes))
     least, most = int(array.min()), int(array.max())
     if n_classes is None:
         n_classes = most + 1
@@ -284,7 +302,7 @@ def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np
     if least < 0 or most >= n_classes:
         raise ValueError(
             f"{who}: labels must lie between 0 and {n_classes - 1}, got {least} to {most}. "
-            + _hints.class_numbers(value, array, n_classes))
+            + _hints.class_numbers(array, n_classes))
     return array.astype(np.intp), n_classes
 
 
@@ -362,6 +380,12 @@ def fraction(who: object, name: str, value: Any) -> float:
     if not 0 <= number < 1:
         raise ValueError(f"{who}: {name} must be at least 0 and below 1, got {number}. 0 switches it off.")
     return number
+
+
+def spread(who: object, initializer: str, fan_in: int, fan_out: int) -> float:
+    """The standard deviation that an initializer draws weights with."""
+    name = choice(who, "initializer", initializer, ("glorot", "he"))
+    return math.sqrt(2 / (fan_in + fan_out if name == "glorot" else fan_in))
 
 
 def choice(who: object, name: str, value: Any, known: tuple[str, ...]) -> str:

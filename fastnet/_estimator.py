@@ -56,9 +56,6 @@ class Stopper:
         self.stopped = False
 
     def rate(self, epoch: int) -> float:
-        r = self.record
-        if r.learning_rate == "invscaling" and r.solver == "sgd" and r.t_:
-            return float(r.learning_rate_init / (r.t_ + 1) ** r.power_t)
         return self.current
 
     def __call__(self, report: Any) -> bool:
@@ -68,6 +65,8 @@ class Stopper:
         r.loss_curve_.append(report.loss)
         if r.verbose:
             print(f"Iteration {self.epochs}, loss = {report.loss:.8f}")
+        if r.learning_rate == "invscaling" and r.solver == "sgd":
+            self.current = float(r.learning_rate_init / (r.t_ + 1) ** r.power_t)
         self.waited = self.waited + 1 if not self._improved(report) else 0
         if self.waited <= r.n_iter_no_change:
             return False

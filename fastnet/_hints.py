@@ -70,7 +70,7 @@ def one_hot(name: str, value: Any, array: np.ndarray, n_classes: int | None) -> 
     return f"Convert them: fastnet.one_hot({flat}{'' if n_classes is None else f', {n_classes}'})."
 
 
-def class_numbers(value: Any, array: np.ndarray, n_classes: int | None) -> str:
+def class_numbers(array: np.ndarray, n_classes: int | None) -> str:
     """How labels, given as numbers in one dimension, become the whole numbers from 0."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return "Drop the samples whose label is missing; np.isfinite(labels) is True for the others."

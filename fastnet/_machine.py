@@ -1,9 +1,9 @@
-"""What the commands `warmup` and `doctor` do: compile what the main job needs, and look at the machine."""
+"""What the command `doctor` does: it looks at the machine."""
 from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import llvmlite
@@ -11,17 +11,11 @@ import numba
 import numpy as np
 
 from fastnet._peak import Rate, measure
-from fastnet.cross_entropy import CrossEntropyLayer, one_hot
-from fastnet.full import FullLayer
-from fastnet.kernels._cache import cache_info
+from fastnet.kernels._cache import DIGEST, UNREADABLE, cache_info
 from fastnet.kernels._system import available_cores
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.simd import MR, NV, TARGET, VECTOR_BITS
 from fastnet.kernels.threads import get_num_threads
-from fastnet.relu import ReluLayer
-from fastnet.sequential import Sequential
-from fastnet.softmax import SoftMaxLayer
-from fastnet.training.options import COMPILED
 
 
 class Product(NamedTuple):
@@ -33,22 +27,6 @@ class Product(NamedTuple):
     def share(self, peak: Rate) -> float:
         """Of the FMA peak measured in the same run."""
         return self.rate.best / peak.best
-
-
-# What training needs: each dtype in each engine
-WARM_UP = [(dtype, engine) for dtype in (np.float32, np.float64) for engine in ("layers", *COMPILED)]
-
-
-def warm_up() -> Iterator[str]:
-    """Compile, or load from the cache, all that training needs; yields what was done after each part."""
-    rng = np.random.default_rng(0)
-    for dtype, engine in WARM_UP:
-        x, t = rng.normal(size=(12, 20)).astype(dtype), one_hot(np.arange(12) % 3, 3, dtype)
-        model = Sequential((FullLayer(20, 16, dtype, rng), ReluLayer(), FullLayer(16, 3, dtype, rng), SoftMaxLayer()),
-                           CrossEntropyLayer())
-        model.fit(x, t, 1, 0.1, 8, engine=engine, validation=(x, t), progress=False)
-        model.predict(x)
-        yield f"{np.dtype(dtype).name}, engine {engine}"
 
 
 def products(dtype: np.dtype | type) -> list[Product]:
@@ -87,30 +65,25 @@ def facts() -> dict[str, str]:
 
 
 def settings_of_compiler() -> list[str]:
-    """Environment variables that keep Numba from compiling the fastest code for this very CPU."""
+    """Environment variables that keep Numba from compiling for this very CPU."""
     config = vars(numba.config)  # set there in a way that type checkers miss
     found = {"NUMBA_CPU_NAME": config["CPU_NAME"], "NUMBA_CPU_FEATURES": config["CPU_FEATURES"]}
     if config["CPU_NAME"] == "generic" and not config["CPU_FEATURES"]:
         del found["NUMBA_CPU_FEATURES"]  # follows from the name
     if "NUMBA_ENABLE_AVX" in os.environ and not config["ENABLE_AVX"]:
         found["NUMBA_ENABLE_AVX"] = "0"
-    if config["OPT"] < 3:
-        found["NUMBA_OPT"] = int(config["OPT"])
-    if not config["LOOP_VECTORIZE"]:
-        found["NUMBA_LOOP_VECTORIZE"] = "0"
-    for slow in ("BOUNDSCHECK", "DEBUGINFO_DEFAULT", "EXTEND_VARIABLE_LIFETIMES", "DEBUG_NRT"):
-        if config.get(slow):
-            found[f"NUMBA_{slow.removesuffix('_DEFAULT')}"] = "1"
     return [f"{name}={value}" for name, value in found.items() if value is not None]
 
 
-def advice_on_setup() -> list[str]:
-    """What is odd about this machine whatever is measured, and what to do about it."""
+def advice(measured: list[tuple[Rate, list[Product]]]) -> list[str]:
+    """What is odd about this machine, and what to do about it; `measured` has a peak and products for each dtype."""
     found = []
     cache = cache_info()
-    if cache.folder is None:
+    if DIGEST is None:
+        found.append(f"Compiled kernels are not kept: {UNREADABLE}")
+    elif cache.folder is None:
         found.append("Compiled kernels are not kept, so that every start takes many seconds: set FASTNET_CACHE_DIR to a "
-                     "folder that can be written, and install fastnet so that Python can read its code.")
+                     "folder that can be written.")
     elif cache.kernels == 0:
         found.append("Nothing is compiled yet: run `fastnet warmup` once.")
     if get_num_threads() > available_cores():
@@ -122,17 +95,13 @@ def advice_on_setup() -> list[str]:
     found += [f"{setting} may keep kernels from using all of this CPU: unset it." for setting in settings_of_compiler()]
     if VECTOR_BITS == 128 and platform.machine().lower() in ("x86_64", "amd64"):
         found.append("This CPU, or the virtual machine's picture of it, has no AVX2: products take several times as long.")
+    # One line for all dtypes, although each may be busy by another figure.
+    if why := next(filter(None, (busy(peak, products) for peak, products in measured)), ""):
+        found.append(f"{why[0].upper()}{why[1:]}. Rates are lower than what it can do, and shares of the peak would mean "
+                     "nothing: try again when nothing else runs.")
+    elif min(product.share(peak) for peak, products in measured for product in products) < 0.5:
+        found.append("A product runs at less than half of the measured peak, on a machine that seems quiet.")
     return found
-
-
-def advice(peak: Rate, measured: list[Product]) -> list[str]:
-    """What is odd about the speed, and what to do about it."""
-    if why := busy(peak, measured):
-        return [f"{why[0].upper()}{why[1:]}. Rates are lower than what it can do, and shares of the peak would mean "
-                "nothing: try again when nothing else runs."]
-    if min(product.share(peak) for product in measured) < 0.5:
-        return ["A product runs at less than half of the measured peak, on a machine that seems quiet."]
-    return []
 
 
 def busy(peak: Rate, measured: list[Product]) -> str:

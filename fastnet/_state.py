@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks, _dtypes
+from fastnet import _checks, _dtypes, _modes
 from fastnet.layer import KNOWN, foreign
 
 _NO_STATE = (type, types.ModuleType, types.FunctionType, types.MethodType, functools.partial)
@@ -21,6 +21,8 @@ class FloatArray:
     What a user assigns is kept as given if it is a float array of any layout, so that changes in place are seen by the
     next call; lists and integers are converted. ``shape(layer)``, where given, is the only shape that is accepted.
     """
+
+    is_array = True  # and so decides what the layer computes in
 
     def __init__(self, shape: Callable[[Any], tuple[int, ...]] | None = None, optional: bool = True,
                  sizes: str = "n_o and n_i") -> None:
@@ -55,23 +57,40 @@ class Remembered(FloatArray):
         layer.__dict__[self.name] = value
 
 
+class Counter(FloatArray):
+    """An attribute of a layer that holds a whole number, which training counts up. It is state, as parameters are."""
+
+    is_array = False
+
+    def __init__(self) -> None:
+        super().__init__(optional=False)
+
+    def __set__(self, layer: Any, value: Any) -> None:
+        layer.__dict__[self.name] = _checks.count(layer, self.name, value)
+
+
 class Owned:
     """A layer some of whose attributes may be held elsewhere until they are read, by its ``_owner``.
 
     That is `training.on_batch.OnBatch` or `training.last_batch.LastBatch`, usually nobody. Copies and pickles are whole.
     """
 
-    __slots__ = ("__dict__", "__weakref__", "_owner")
+    __slots__ = ("__dict__", "__weakref__", "_owner", "_training")
     _owner: Any
+    _training: bool
+
+    training = _modes.MODE
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         layer = super().__new__(cls)
         layer._owner = None
+        layer._training = True
         return layer
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> Any:
         settle((self,))
-        return self.__dict__.copy()
+        held = self.__dict__.copy()
+        return held if self._training else (held, {"_training": False})
 
 
 def settle(objects: Iterable[Any]) -> None:
@@ -162,6 +181,22 @@ def arrays(layer: Any) -> dict[str, np.ndarray]:
     return found
 
 
+def parts_of(layer: Any) -> Iterator[Any]:
+    """A layer, and what a user-defined one holds: layers, helpers, lists and dicts of these."""
+    seen: set[int] = set()
+
+    def walk(o: Any) -> Iterator[Any]:
+        if id(o) in seen or isinstance(o, np.ndarray):
+            return
+        seen.add(id(o))
+        yield o
+        if type(o) not in KNOWN:
+            for _, inner in _contents(o, type(layer)):
+                yield from walk(inner)
+
+    return walk(layer)
+
+
 def _remember(o: Any, owner: type, copy: bool, restores: list[Callable[[], None]], seen: set[int]) -> None:
     if id(o) in seen:
         return
@@ -204,7 +239,7 @@ def _slots(o: Any) -> Iterator[str]:
     for klass in type(o).__mro__:
         names = vars(klass).get("__slots__", ())
         yield from (name for name in ((names,) if isinstance(names, str) else names)
-                    if not name.startswith("__") and name not in ("_buffers", "_owner"))
+                    if not name.startswith("__") and name not in ("_buffers", "_owner", "_training"))
 
 
 def _refill(held: dict[Any, Any], before: dict[Any, Any]) -> None:

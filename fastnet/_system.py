@@ -202,3 +202,35 @@ def print_what_can_be_shown() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # not where something else stands in for it
             stream.reconfigure(errors="backslashreplace")
+
+
+_READER_LEFT = 128 + 13  # what a shell reports of a program that SIGPIPE ended
+
+
+def until_reader_leaves(command: Callable[[], int]) -> int:
+    """Run a command; end it without a traceback when nobody reads its output any more, as in ``fastnet doctor | head -1``.
+
+    A broken pipe of anything else (a worker, a connection) is raised as it is.
+    """
+    try:
+        try:
+            return command()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        if not any(_has_no_reader(stream) for stream in (sys.stdout, sys.stderr)):
+            raise
+        return _READER_LEFT
+
+
+def _has_no_reader(stream: Any) -> bool:
+    """Whether a stream's pipe is broken; what its buffer holds then goes nowhere, also when Python flushes it at exit."""
+    try:
+        print(file=stream, flush=True)  # an empty line: only an attempt to write tells
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+        return True
+    return False

@@ -8,10 +8,7 @@ a module of its own is listed in ``_ELSEWHERE``: that module is imported only wh
 from __future__ import annotations
 
 import argparse
-import contextlib
-import errno
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,30 +30,14 @@ def subcommand(declare: Subcommand) -> Subcommand:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code.
-
-    Where nobody reads the output any more, as behind ``| head -1``, the command ends without a word.
-    """
-    try:
-        try:
-            return _run(argv)
-        finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()
-    except OSError as error:
-        # Windows's answer of a pipe without a reader is EINVAL
-        if not isinstance(error, BrokenPipeError) and not (os.name == "nt" and error.errno == errno.EINVAL):
-            raise
-    for stream in (sys.stdout, sys.stderr):  # what is left in them goes nowhere, not into an exception at exit
-        with contextlib.suppress(OSError, AttributeError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return 128 + 13  # as a shell has it of a program that SIGPIPE ends
-
-
-def _run(argv: Sequence[str] | None) -> int:
-    from fastnet._system import print_what_can_be_shown
+    """Run the command line; return the exit code."""
+    from fastnet._system import print_what_can_be_shown, until_reader_leaves
 
     print_what_can_be_shown()
+    return until_reader_leaves(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="fastnet", description="The course's neural network, on compiled kernels.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -147,15 +128,15 @@ def _declare_cache(commands: Any) -> None:
 
 
 def _cache(arguments: argparse.Namespace) -> int:
-    from fastnet.kernels._cache import cache_info, clear_cache
+    from fastnet.kernels._cache import DIGEST, UNREADABLE, cache_info, clear_cache
 
     if arguments.clear:
         print(f"Removed the compiled kernels of {clear_cache()} versions.")
         return 0
     info = cache_info()
     if info.folder is None:
-        print("No compiled kernels are kept: no folder can be written (set FASTNET_CACHE_DIR to a folder of yours), or "
-              "Python cannot read the kernels' code back.")
+        print("No folder for compiled kernels can be written. Set FASTNET_CACHE_DIR to a folder of yours." if DIGEST
+              else f"No kernels are kept: {UNREADABLE}")
         return 1
     print(f"{info.folder}\n{info.kernels} compiled functions, {info.size / 1e6:.1f} MB; {info.others} other versions "
           "beside it. Empty it with: fastnet cache --clear")
@@ -171,11 +152,14 @@ def _declare_warmup(commands: Any) -> None:
 def _warmup(_: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastnet._machine import WARM_UP, warm_up
+    from fastnet._warm_up import DTYPES, ENGINES, WarmUpError, warm_up
 
-    with tqdm(warm_up(), total=len(WARM_UP), unit="part", desc="compiling") as bar:
-        for part in bar:
-            bar.set_postfix_str(part)
+    try:
+        with tqdm(warm_up(), total=len(DTYPES) * len(ENGINES), unit="part", desc="compiling") as bar:
+            for part in bar:
+                bar.set_postfix_str(part)
+    except WarmUpError as error:
+        return failed(error)
     return _cache(argparse.Namespace(clear=False))
 
 
@@ -193,7 +177,7 @@ def _doctor(_: argparse.Namespace) -> int:
 
     for name, value in _machine.facts().items():
         print(f"{name:8s} {value}")
-    odd, slow = _machine.advice_on_setup(), list[str]()
+    measured = []
     for dtype in (np.float32, np.float64):
         peak, products = fma_peak(dtype), _machine.products(dtype)
         busy = _machine.busy(peak, products)
@@ -201,8 +185,8 @@ def _doctor(_: argparse.Namespace) -> int:
         for product in products:
             share = "machine busy" if busy else f"{product.share(peak):4.0%} of peak"
             print(f"  {product.what:36s} {product.rate.best / 1e9:6.0f} GFLOP/s  {share}")
-        slow = slow or _machine.advice(peak, products)  # the other dtype says the same with other numbers
-    print("\n" + ("\n".join(f"! {line}" for line in odd + slow) or "Nothing odd."))
+        measured.append((peak, products))
+    print("\n" + ("\n".join(f"! {line}" for line in _machine.advice(measured)) or "Nothing odd."))
     return 0
 
 

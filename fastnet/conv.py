@@ -36,11 +36,14 @@ class ConvLayer(Buffered):
     rng : numpy.random.Generator or RandomState or int, optional
         Draws the weights; an int is the seed of a new generator. By default NumPy's global state does, so that
         ``np.random.seed`` decides.
+    initializer : {"glorot", "he"}
+        The standard deviation of the normal filters at first: sqrt(2 / (n_i h h + n_o h h)) (Glorot & Bengio 2010), or
+        sqrt(2 / (n_i h h)) (He et al. 2015), which suits ReLU.
 
     Attributes
     ----------
     W : ndarray, shape (n_o, n_i, h, h)
-        Filters, at first normal with standard deviation sqrt(2 / (n_i h h + n_o h h)).
+        Filters, see `initializer`.
     b : ndarray, shape (1, n_o)
         Biases, at first 0. Shape (n_o,) is accepted, too.
     x : ndarray, shape (n, n_i, r, k), or None
@@ -75,13 +78,14 @@ class ConvLayer(Buffered):
     fuses_pool = True
     needs_images = True
 
-    def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None) -> None:
+    def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None, *,
+                 initializer: str = "glorot") -> None:
         self.n_i = _checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
         self.n_o = _checks.whole_number("ConvLayer", "n_o", n_o, "It is the number of filters.")
         self.h = _checks.odd_number("ConvLayer", "h", h, "It is the side of a filter, which has a middle: 3 is usual.")
         type_ = _checks.dtype("ConvLayer", dtype)
         normal = _checks.generator("ConvLayer", rng).normal
-        spread = np.sqrt(2 / ((self.n_i + self.n_o) * self.h * self.h))
+        spread = _checks.spread("ConvLayer", initializer, self.n_i * self.h * self.h, self.n_o * self.h * self.h)
         self.W = normal(0, spread, size=(self.n_o, self.n_i, self.h, self.h)).astype(type_, copy=False)
         self.b = np.zeros((1, self.n_o), type_)
         self.x = self.W_grad = self.b_grad = None

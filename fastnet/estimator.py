@@ -387,7 +387,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         momentum = self.momentum if self.solver == "sgd" else 0.0
         kept = ("t_", "loss_curve_", "validation_scores_", "best_loss_", "best_validation_score_")
         record = SimpleNamespace(**self.get_params(), **{name: getattr(self, name) for name in kept})
-        if self._rates is None or self._rates[0] != self.learning_rate_init:  # else an adaptive rate has come down
+        if self._rates is None or self._rates[0] != self.learning_rate_init:  # else it has come down
             self._rates = self.learning_rate_init, float(self.learning_rate_init)
         model = self.model_
         stopper = Stopper(record, len(X), self._full_layers() if held_out is not None else [], self._rates[1], self._waited)

@@ -37,11 +37,14 @@ class FullLayer(Buffered):
     rng : numpy.random.Generator or RandomState or int, optional
         Draws the weights; an int is the seed of a new generator. By default NumPy's global state does, so that
         ``np.random.seed`` decides.
+    initializer : {"glorot", "he"}
+        The standard deviation of the normal weights at first: sqrt(2 / (n_i + n_o)) (3.12; Glorot & Bengio 2010), or
+        sqrt(2 / n_i) (He et al. 2015), which suits ReLU.
 
     Attributes
     ----------
     W : ndarray, shape (n_o, n_i)
-        Weights, at first normal with standard deviation sqrt(2 / (n_i + n_o)) (3.12).
+        Weights, see `initializer`.
     b : ndarray, shape (1, n_o)
         Biases, at first 0 (3.13).
     x : ndarray, shape (n, n_i), or None
@@ -81,12 +84,14 @@ class FullLayer(Buffered):
 
     settings = ("n_i", "n_o")
 
-    def __init__(self, n_i: int, n_o: int, dtype: npt.DTypeLike | None = None, rng: Any = None) -> None:
+    def __init__(self, n_i: int, n_o: int, dtype: npt.DTypeLike | None = None, rng: Any = None, *,
+                 initializer: str = "glorot") -> None:
         self.n_i = _checks.whole_number("FullLayer", "n_i", n_i, "It is the number of values per sample.")
         self.n_o = _checks.whole_number("FullLayer", "n_o", n_o, "It is the number of outputs.")
         type_ = _checks.dtype("FullLayer", dtype)
         normal = _checks.generator("FullLayer", rng).normal
-        self.W = normal(0, np.sqrt(2 / (self.n_i + self.n_o)), size=(self.n_o, self.n_i)).astype(type_, copy=False)
+        spread = _checks.spread("FullLayer", initializer, self.n_i, self.n_o)
+        self.W = normal(0, spread, size=(self.n_o, self.n_i)).astype(type_, copy=False)
         self.b = np.zeros((1, self.n_o), type_)
         self.x = self.W_grad = self.b_grad = None
 

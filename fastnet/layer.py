@@ -29,7 +29,7 @@ _IGNORED = frozenset({"__module__", "__doc__", "__dict__", "__weakref__", "__qua
 
 @runtime_checkable
 class Layer(Protocol):
-    """A layer of a network. Two methods make one; three more members are optional.
+    """A layer of a network. Two methods make one; the other members are optional.
 
     ``update_param(lr)`` (or ``update_params(lr)``)
         Step against the gradients that ``backward`` left behind. A layer without it does not learn.
@@ -41,6 +41,10 @@ class Layer(Protocol):
     ``output_shape(shape)``
         The shape of one sample's output, for one sample's input of this shape: tuples without the axis of samples.
         Raises ValueError for an input that the layer cannot take.
+    ``training``
+        True or False: whether the layer is at work in training or in prediction. fastnet sets it in a layer that has it:
+        to True in ``fit`` and ``train_on_batch``, to False in ``predict``, ``evaluate`` and for validation data. In a loop
+        by hand it is what :meth:`fastnet.Sequential.train` or :meth:`fastnet.Sequential.eval` has set last.
     ``decays``
         The names of the parameters that weight decay shrinks. By default all but biases: those called ``b`` or
         ``bias``, perhaps with a number or an underscore and more behind it.
@@ -157,14 +161,28 @@ def input_shape(layer: Any) -> Shape | None:
 
 
 def learned(layer: Any) -> dict[str, Any]:
-    """The parameters of a layer of fastnet's, or of a subclass: their `FloatArray` by their name. Empty for any other."""
+    """The arrays of a layer of fastnet's, or of a subclass, that training changes: their `FloatArray` by their name.
+
+    These are the parameters and, for instance, running statistics. Empty for any other layer.
+    """
     klass: type = type(layer)
     return learned_by(klass)
 
 
+def trained(layer: Any) -> dict[str, Any]:
+    """Everything that training changes in a layer of fastnet's, or of a subclass: as `learned`, and counters."""
+    klass: type = type(layer)
+    return _trained(klass)
+
+
 @functools.cache
 def learned_by(klass: type) -> dict[str, Any]:
-    """The parameters that the layers of a class have, see `learned`."""
+    """The arrays that training changes in the layers of a class, see `learned`."""
+    return {name: kept for name, kept in _trained(klass).items() if kept.is_array}
+
+
+@functools.cache
+def _trained(klass: type) -> dict[str, Any]:
     return {name: kept for base in reversed(klass.__mro__) for name, kept in vars(base).items()
             if not getattr(kept, "optional", True)}
 

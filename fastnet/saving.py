@@ -24,7 +24,8 @@ from fastnet.sequential import Sequential
 
 FORMAT, VERSION = "fastnet", "2"
 _BEFORE = "1"  # can be read as well
-_TENSORS = {"W": "weight", "b": "bias"}  # other parameters keep their names
+VECTORS = {"b": "bias", "gamma": "weight", "beta": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+TENSORS = {"W": "weight", **VECTORS}  # other arrays keep their names
 _NO_DIGEST = "0" * 64
 
 
@@ -37,7 +38,7 @@ def save(model: Sequential, path: str | os.PathLike[str]) -> None:
         for name in _learned(layer):
             array = np.asarray(getattr(layer, name))
             dtype = array.dtype if array.dtype in _dtypes.SUPPORTED else getattr(layer, "dtype", np.float64)
-            tensors[_tensor(i, name)] = np.ascontiguousarray(array.reshape(-1) if name == "b" else array, dtype)
+            tensors[_tensor(i, name)] = np.ascontiguousarray(array.reshape(-1) if name in VECTORS else array, dtype)
     metadata = {"format": FORMAT, "version": VERSION, **{key: json.dumps(value) for key, value in described.items()}}
     _replace(Path(path), _sealed(tensors, metadata))
 
@@ -47,7 +48,7 @@ def _learned(layer: Any) -> list[str]:
 
 
 def _tensor(i: int, name: str) -> str:
-    return f"{i}.{_TENSORS.get(name, name)}"
+    return f"{i}.{TENSORS.get(name, name)}"
 
 
 def _sealed(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
@@ -170,7 +171,7 @@ def _parts(metadata: Mapping[str, str], file: Any) -> Parts:
         _compare({_tensor(i, name) for name in shapes}, {key for key in there if key.startswith(f"{i}.")}, bool(shapes))
         for name, shape in shapes.items():
             found = tuple(file.get_slice(_tensor(i, name)).get_shape())
-            if found != ((math.prod(shape),) if name == "b" else shape):
+            if found != ((math.prod(shape),) if name in VECTORS else shape):
                 raise ValueError(f"{_tensor(i, name)} must have shape {shape}, as layers[{i}] says, and has {found}.")
     return layers, _architecture.read(json.loads(metadata["loss"]))
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks, _dtypes, _editions, training
+from fastnet import _checks, _dtypes, _editions, _modes, training
 from fastnet._one_thread import OneThread, one_thread
 from fastnet._state import checkpoint, roll_back
 from fastnet.layer import (
@@ -197,6 +197,29 @@ class Sequential:
     def update_params(self, lr: float) -> None:
         """The chapter's other name of ``update_param``."""
         self.update_param(lr)
+
+    def train(self, mode: bool = True) -> Sequential:
+        """Set the mode of all layers for loops by hand: training or, with ``mode=False``, prediction.
+
+        A layer that works differently in the two (dropout, batch normalisation, one of your own) has an attribute
+        ``training``, True at first, which this sets. The methods that train or predict do so in the right mode whatever was
+        set, and leave it as it was.
+
+        Parameters
+        ----------
+        mode : bool
+
+        Returns
+        -------
+        Sequential
+            The model itself.
+        """
+        _modes.set_mode(self, _checks.truth("Sequential.train", "mode", mode))
+        return self
+
+    def eval(self) -> Sequential:
+        """Set the mode of all layers to prediction: ``train(False)``."""
+        return self.train(False)
 
     @one_thread()
     def train_on_batch(self, x: npt.ArrayLike, t: npt.ArrayLike, lr: float) -> float:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 
 from fastnet import _architecture
+from fastnet.layer import learned
+from fastnet.saving import TENSORS, VECTORS
 
 
 def to_torch(model: Any) -> Any:
@@ -21,13 +23,13 @@ def to_torch(model: Any) -> Any:
         if not hasattr(layer, "torch_module"):
             raise TypeError(f"Sequential.to_torch: layers[{i}] is a {type(layer).__name__}, which has no PyTorch form. Give "
                             "the class a method torch_module(nn) that returns one, nn being torch.nn.")
-        module = layer.torch_module(torch.nn)
-        if hasattr(layer, "W"):
-            module.weight = _parameter(torch, layer.W, layer.dtype)
-            module.bias = _parameter(torch, layer.b.reshape(-1), layer.dtype)
+        of_images = any(getattr(behind, "needs_images", False) for behind in model.layers[i:])
+        module = getattr(layer, "torch_module_of_images" if of_images else "", layer.torch_module)(torch.nn)
+        for name in learned(layer):
+            array, tensor = np.array(getattr(layer, name), layer.dtype), TENSORS.get(name, name)
+            if getattr(module, tensor, None) is not None:
+                value = torch.tensor(array if name not in VECTORS else array.reshape(-1))
+                is_learned = isinstance(getattr(module, tensor), torch.nn.Parameter)
+                setattr(module, tensor, torch.nn.Parameter(value) if is_learned else value)
         modules.append(module)
-    return torch.nn.Sequential(*modules)
-
-
-def _parameter(torch: Any, array: np.ndarray, dtype: np.dtype) -> Any:
-    return torch.nn.Parameter(torch.tensor(np.array(array, dtype)))  # a copy: training the one does not change the other
+    return torch.nn.Sequential(*modules).eval()

@@ -1,25 +1,24 @@
 """Compiled kernels, kept from one process to the next.
 
-There is one folder for each state of the code. Its name holds a digest of every module of this package, as its loader reads
-it (a file, a member of a zip, bytecode without sources), and of the versions of fastnet, Numba, llvmlite, NumPy and Python.
-Numba itself notices only an edit of the very file that a kernel stands in, and nothing in a zip. Where a module cannot be
-read, nothing is kept.
+One folder for each state of the code: its name holds a digest of every module of this package, as its loader gives
+it (from files, from a zip, with or without sources), and the versions of fastnet, Numba, llvmlite, NumPy and Python. Numba
+itself only notices an edit in the very file that a kernel stands in, and nothing in a zip. Where a loader gives
+nothing, nothing is kept.
 
-fastnet takes the first of these places that it can write and that nobody else can change: $FASTNET_CACHE_DIR,
-$NUMBA_CACHE_DIR, the user's cache folder, the system's folder for temporary files. Where there is none, kernels are compiled
+The folder stands in the first of these places that can be written and that nobody else can change: $FASTNET_CACHE_DIR,
+$NUMBA_CACHE_DIR, the user's cache folder, the system's folder for temporary files. Where none can, kernels are compiled
 anew in every process.
 
-There is one file for each compiled version of a function, and a digest of the rest in its first bytes. Its name depends on
-the CPU and on all settings of Numba that can change the code. What is in it is a pickle and machine code: it would run any
-program that somebody else put there, and a damaged one would end the process. So the folder is checked each time it is used,
-and a file whose digest does not match counts as missing. Numba's own cache has neither check, and keeps an index file
-beside, which processes that start at once must take turns to write; here each file is complete when it gets its name, so
-that nobody waits.
+One file for each compiled version of a function, a digest of the rest in its first bytes. The file's name depends on the
+CPU and on all settings of Numba that may change what is compiled (`_settings`). What is in it is a pickle and machine code:
+it would run any program that somebody else put there, and a damaged one would end the process. So the folder is checked
+each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has neither check, and
+keeps an index file beside, which processes that start at once must take turns to write; here each file is complete when it
+gets its name, so that nobody waits.
 """
 import contextlib
 import functools
 import hashlib
-import marshal
 import os
 import pickle
 import pkgutil
@@ -29,15 +28,16 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import CodeType
 from typing import Any, NamedTuple
 
 import llvmlite
 import numba
 import numpy as np
-from fastnet.kernels._system import expanded, make_private_folder, trusted_folder, user_cache
+from fastnet.kernels._system import make_private_folder, trusted_folder, user_cache
 from numba.core import caching
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
@@ -49,69 +49,78 @@ _DIGEST_BYTES = hashlib.sha256().digest_size
 # --- where compiled code is kept ------------------------------------------------------------------------------------
 
 
-def _modules(spec: ModuleSpec) -> Iterator[ModuleSpec]:
-    """A module and all below it, in a fixed order and without importing them."""
-    yield spec
-    found = pkgutil.iter_modules(spec.submodule_search_locations or (), f"{spec.name}.")
-    for module in sorted(found, key=lambda module: module.name):
-        below = module.module_finder.find_spec(module.name, None)
-        if below is None:
-            raise ImportError(f"{module.name} is listed, but has no loader")
-        yield from _modules(below)
+def _modules(path: Iterable[str], prefix: str) -> Iterator[ModuleSpec]:
+    """The modules below a package, in a fixed order and without importing them."""
+    for found in sorted(pkgutil.iter_modules(path, prefix), key=lambda found: found.name):
+        spec = found.module_finder.find_spec(found.name, None)
+        if spec is not None:
+            yield spec
+            yield from _modules(spec.submodule_search_locations or (), f"{found.name}.")
 
 
-def _content(spec: ModuleSpec) -> bytes:
-    """What a module is made of: its file, or its bytecode where the loader has no files (as in frozen programs)."""
+def _content(spec: ModuleSpec) -> bytes | None:
+    """What a module is made of: its file, in a folder or in a zip, or else its code; None if the loader has neither."""
     loader: Any = spec.loader
-    try:
-        return loader.get_data(loader.get_filename(spec.name))
-    except (AttributeError, ImportError, OSError):
-        return marshal.dumps(loader.get_code(spec.name), 2)  # a later format depends on who else holds the constants
+    with contextlib.suppress(AttributeError, OSError):  # not a loader of files; its file is no more, or in an archive
+        return loader.get_data(spec.origin)
+    with contextlib.suppress(AttributeError, ImportError, OSError):
+        code = loader.get_code(spec.name)
+        return None if code is None else repr(_described(code)).encode()
+    return None
+
+
+def _described(part: object) -> object:
+    """Compiled Python in a form whose `repr` is the same in every process: all that decides what it does."""
+    if isinstance(part, CodeType):
+        return (part.co_code, part.co_names, part.co_varnames, part.co_freevars, part.co_flags,
+                getattr(part, "co_exceptiontable", b""), *map(_described, part.co_consts))
+    return sorted(map(repr, part)) if isinstance(part, frozenset) else part
 
 
 def _digest() -> str | None:
-    """Digest of all that compiled kernels depend on but the CPU and Numba's settings; None where it cannot be known."""
-    versions = __version__, numba.__version__, llvmlite.__version__, np.__version__, platform.python_version()
+    """Digest of all that compiled kernels depend on, except for what is in the name of each file.
+
+    None where a module cannot be read, or none is found.
+    """
+    package = sys.modules[__package__]
+    versions = (__version__, numba.__version__, llvmlite.__version__, np.__version__, platform.python_version())
     total = hashlib.sha256(" ".join(versions).encode())
-    spec = sys.modules[__package__].__spec__
-    try:
-        contents = {module.name: _content(module) for module in _modules(spec)} if spec else {}
-    except (AttributeError, ImportError, OSError, ValueError):
-        return None
-    if __name__ not in contents or marshal.dumps(None, 2) in contents.values():  # a loader that lists or reads nothing
-        return None
-    for name, content in contents.items():
-        total.update(f"{name} {len(content)} ".encode() + content)
-    return total.hexdigest()[:16]
+    modules = list(_modules(package.__path__, f"{__package__}."))
+    for spec in [package.__spec__, *modules]:
+        content = _content(spec)
+        if content is None:
+            return None
+        total.update(f"\0{spec.name}\0{len(content)}\0".encode() + content)
+    return total.hexdigest()[:16] if modules else None
 
 
 DIGEST = _digest()
+UNREADABLE = ("the code of its kernels cannot be read here, so that an update would go unnoticed. They are therefore "
+              "compiled anew in every process, which takes many seconds. Install fastnet as files or as a zip.")
 
 
-def _places() -> Iterator[tuple[str, str]]:
+def _places() -> Iterator[tuple[str, Path]]:
     """Where the cache may stand, best first, each with the environment variable that names it."""
     for name in ("FASTNET_CACHE_DIR", "NUMBA_CACHE_DIR"):
         if os.environ.get(name):
-            yield name, os.environ[name]
-    if (cache := user_cache()) is not None:
-        yield "", str(cache)
+            yield name, Path(os.environ[name])
+    if cache := user_cache():
+        yield "", cache
     user = os.geteuid() if hasattr(os, "geteuid") else os.environ.get("USERNAME", "")
-    with contextlib.suppress(FileNotFoundError):  # there is none that can be written
-        yield "", os.path.join(tempfile.gettempdir(), f"fastnet-{user}")
+    yield "", Path(tempfile.gettempdir(), f"fastnet-{user}")
 
 
 def _find_cache() -> Path | None:
     if DIGEST is None:
-        warnings.warn("fastnet: Python cannot read the code of its kernels back, so that an update would go unnoticed. "
-                      "Nothing compiled is kept: every process compiles anew, which takes many seconds.",
-                      RuntimeWarning, stacklevel=2)
+        warnings.warn(f"fastnet: {UNREADABLE}", RuntimeWarning, stacklevel=2)
         return None
+    name = f"kernels-{DIGEST}"
     refused = []
     for variable, place in _places():
         try:
-            folder = make_private_folder(expanded(place) / f"kernels-{DIGEST}")
+            folder = make_private_folder(place.expanduser() / name)
             tempfile.TemporaryFile(dir=folder).close()
-        except OSError as error:
+        except (OSError, RuntimeError) as error:  # the latter of ~ where nobody has a home
             refused.append(f"{variable or 'one place'}: {error}")
             continue
         if any(not reason.startswith("one place") for reason in refused):
@@ -156,26 +165,26 @@ def clear_cache() -> int:
 # --- how it is kept -------------------------------------------------------------------------------------------------
 
 
-# Settings that leave the code as it is, or change it through the CPU's features, which Numba's own key has. All others
-# belong to the key, those of later versions of Numba as well: at worst a kernel is compiled once more.
-_HARMLESS = re.compile(
+# Settings of Numba that leave compiled code as it is, or whose effect on it is known from the CPU in the key. All others
+# are part of the key, also those of a Numba to come: at worst something is compiled twice.
+_WITHOUT_EFFECT = re.compile(
     ".*CUDA.*|.*NUM_THREADS|THREADING_LAYER.*|CPU_NAME|CPU_FEATURES|ENABLE_AVX|CACHE_.*|DEBUG_CACHE|FUNCTION_CACHE_SIZE|"
     "GDB_BINARY|COLOR_SCHEME|SHOW_HELP|FULL_TRACEBACKS|.*WARN.*|TRACE|CHROME_TRACE|JIT_COVERAGE|LLVM_PASS_TIMINGS|"
-    "USE_LLVMLITE_MEMORY_MANAGER|RUNNING_UNDER_PROFILER|ENABLE_SYS_MONITORING|_.*")
-_SETTINGS = sorted(name for name in vars(numba.config) if name.isupper() and not _HARMLESS.fullmatch(name))
+    "USE_LLVMLITE_MEMORY_MANAGER|RUNNING_UNDER_PROFILER|ENABLE_SYS_MONITORING")
 
 
-def _settings() -> tuple[str, ...]:
-    """Numba's settings that can change the code, as they are now: OPT, BOUNDSCHECK, DEBUGINFO_DEFAULT ..."""
-    return tuple(f"{name}={vars(numba.config).get(name)!r}" for name in _SETTINGS)
+def _settings() -> list[tuple[str, str]]:
+    """Settings of Numba, as they are now, that may change what it compiles: NUMBA_OPT, NUMBA_BOUNDSCHECK, ..."""
+    return sorted((name, repr(value)) for name, value in vars(numba.config).items()
+                  if name.isupper() and not name.startswith("_") and not _WITHOUT_EFFECT.fullmatch(name))
 
 
 @functools.cache
 def _source_digest(file: str) -> str | None:
-    """Digest of a file with kernels that is not in this package, as benchmarks and tests have; None if it is unreadable."""
+    """Digest of a file with kernels that is not in this package, as benchmarks and tests have; None if it can't be read."""
     try:
         return hashlib.sha256(Path(file).read_bytes()).hexdigest()
-    except (OSError, ValueError):
+    except OSError:
         return None
 
 
@@ -206,9 +215,12 @@ class KernelCache(caching.FunctionCache):
         self._name = repr(function)
         self._cache_path = str(folder)
         self._stem = re.sub(r"[^\w.]", "", f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}")
-        ours = function.__module__.startswith(f"{__package__}.")  # `DIGEST` covers them
+        ours = function.__module__.startswith(f"{__package__}.")  # which `DIGEST` knows
         self._source = "" if ours else _source_digest(function.__code__.co_filename)
-        self._enabled = self._source is not None
+        if self._source is None:
+            self.disable()
+        else:
+            self.enable()
 
     def flush(self) -> None:
         """Forget what is kept of this function."""
@@ -217,7 +229,7 @@ class KernelCache(caching.FunctionCache):
                 file.unlink()
 
     def _key(self, signature: Any, codegen: Any) -> tuple:
-        return (*self._index_key(signature, codegen), *_settings(), self._source)
+        return (*self._index_key(signature, codegen), _settings(), self._source)
 
     def _name_of(self, key: tuple) -> str:
         return f"{self._stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.nbc"
@@ -240,9 +252,8 @@ class KernelCache(caching.FunctionCache):
         return CompileResult._rebuild(target_context, *kept) if kept_key == key else None
 
     def _save_overload(self, sig: Any, data: Any) -> None:
-        # neither loops as objects nor addresses outlive the process
         if not self._enabled or data.lifted or data.library.has_dynamic_globals:
-            return
+            return  # neither loops as objects nor addresses outlive the process
         key = self._key(sig, data.codegen)
         pickled = dumps((key, data._reduce()))
         try:

@@ -7,17 +7,22 @@ Everything that a kernel can call is compiled before the kernel is entered, and 
 `compiling`.
 """
 import contextlib
+import gc
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
+from fastnet.kernels import _progress
 from fastnet.kernels._cache import CACHE, KernelCache
 from numba import config, types
 from numba.core import compiler, errors, sigutils, typing
+from numba.core import typed_passes as typed
+from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.typing.context import CallStack
 
@@ -48,8 +53,10 @@ def compiling() -> Iterator[None]:
     signals = _Signals()
     try:
         with global_compiler_lock:
+            collects = _depth == 0 and gc.isenabled()  # asked with the lock held: another thread's compilation is over
             if _depth == 0:
                 signals.wait()
+                gc.disable()  # a tenth of the time: little of what Numba makes is garbage already
             _depth += 1
             calls, _context.callstack = _context.callstack, CallStack()  # a finalizer may run, and need the same function
             try:
@@ -61,6 +68,10 @@ def compiling() -> Iterator[None]:
             finally:
                 _context.callstack = calls
                 _depth -= 1
+                if _depth == 0:
+                    _progress.clear()
+                if collects:
+                    gc.enable()
     finally:
         signals.go_on()
 
@@ -113,6 +124,33 @@ class _Signals:
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
+class _Passes(compiler.CompilerBase):
+    """Numba's passes, without those for what kernels do not have: closures, `with`, `None`, array expressions."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        manager = PassManager("fastnet")
+        for kind in (untyped.TranslateByteCode, untyped.FixupArgs, untyped.IRProcessing, untyped.GenericRewrites,
+                     untyped.ReconstructSSA, typed.NopythonTypeInference, typed.PreLowerStripPhis, typed.IRLegalization,
+                     typed.NativeLowering, typed.NoPythonBackend):
+            manager.add_pass(kind, kind.__name__)
+        manager.finalize()
+        return [manager]
+
+
+class Machine(JITCodeLibrary):
+    """Machine code of a kernel with all that is linked into it; only its wrapper can be called from outside."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:  # the whole is optimised once, when all of it is there
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and not function.name.startswith(("cfunc.", "_ZN7cpython")):
+                function.linkage = "internal"
+        manager, builder = self._codegen._module_pass_manager()
+        manager.run(self._final_module, builder)
+
+
 class _Linked(JITCodeLibrary):
     """LLVM code of a helper, to be linked into those who call it: not optimised, and never machine code."""
 
@@ -131,7 +169,7 @@ class Kernel(CPUDispatcher):
     """Numba's dispatcher of a function, but for how and when it compiles."""
 
     def __init__(self, py_func: Callable, locals: Any = None, targetoptions: Any = None,
-                 pipeline_class: Any = compiler.Compiler) -> None:
+                 pipeline_class: Any = _Passes) -> None:
         super().__init__(py_func, locals, targetoptions, pipeline_class)
         self._linked: dict[tuple, Any] = {}  # by the arguments' types
         if CACHE is not None:
@@ -153,7 +191,7 @@ class Kernel(CPUDispatcher):
             made = self._cache.load_overload(arguments, self.targetctx)
             (self._cache_misses if made is None else self._cache_hits)[arguments] += 1
             if made is None:
-                made = compile_into(JITCodeLibrary, self, arguments, None, no_cfunc_wrapper=True)
+                made = compile_into(Machine, self, arguments, None, no_cfunc_wrapper=True)
                 self._cache.save_overload(arguments, made)
             if arguments not in self.overloads:  # another thread was first, or a finalizer: twice would be ambiguous
                 self.add_overload(made)
@@ -189,6 +227,8 @@ class Kernel(CPUDispatcher):
 
 def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, **flags_on: bool) -> Any:
     """Compile a function into a library of this class, with more of Numba's flags."""
+    if library is Machine:
+        _progress.show(kernel.__name__.strip("_"))
     flags = compiler.Flags()
     kernel.targetdescr.options.parse_as_flags(flags, kernel.targetoptions)
     for name, value in flags_on.items():

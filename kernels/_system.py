@@ -118,6 +118,19 @@ def _cgroup_cpus(group: Path = Path("/sys/fs/cgroup")) -> float:
 # --- folders --------------------------------------------------------------------------------------------------------
 
 
+def user_cache() -> Path | None:
+    """The user's folder for what fastnet can make or fetch again; None without a home directory.
+
+    Older versions of platformdirs then answer with a folder called ``~`` below the current one, and a relative
+    $XDG_CACHE_HOME is invalid by its specification.
+    """
+    with contextlib.suppress(RuntimeError):  # newer versions without a home
+        folder = Path(platformdirs.user_cache_dir("fastnet", appauthor=False))
+        if folder.is_absolute():
+            return folder
+    return None
+
+
 class UntrustedFolderError(PermissionError):
     """Somebody else could put files into a folder, or another folder in its place."""
 
@@ -193,29 +206,6 @@ def _is_private_group(gid: int) -> bool:
         return (user.pw_uid != 0 and user.pw_gid == gid and group.gr_name == user.pw_name
                 and set(group.gr_mem) <= {user.pw_name})
     return False
-
-
-def expanded(folder: str | os.PathLike[str]) -> Path:
-    """A path with the home folder for its ``~``.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no home folder: a folder called ``~`` would be made in the current one.
-    """
-    path = Path(os.path.expanduser(folder))
-    if path.parts[:1] and path.parts[0].startswith("~"):
-        raise FileNotFoundError(f"{path} begins with a home folder, and this process has none that is known")
-    return path
-
-
-def user_cache() -> Path | None:
-    """The user's folder for what fastnet can make or fetch again; None without a home folder."""
-    with contextlib.suppress(RuntimeError):
-        folder = Path(platformdirs.user_cache_dir("fastnet", appauthor=False))
-        if folder.is_absolute():  # without a home folder it is a relative ~, and so is what XDG_CACHE_HOME must not be
-            return folder
-    return None
 
 
 def make_private_folder(folder: Path) -> Path:

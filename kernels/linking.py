@@ -16,10 +16,9 @@ import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels._cache import DIGEST
-from fastnet.kernels._jit import compile_into, compiling, jit
+from fastnet.kernels._jit import Machine, compile_into, compiling, jit
 from numba import from_dtype, types
 from numba.core import cgutils, errors
-from numba.core.codegen import JITCodeLibrary
 from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
 from numba.core.typing import signature as signature_of
@@ -85,7 +84,7 @@ class AddressedKernel:
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
-            made = compile_into(JITCodeLibrary, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
+            made = compile_into(Machine, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
             kernel._cache.save_overload(key, made)
         return made
 
@@ -138,7 +137,7 @@ class _Needed:
 
 
 def _need(name: str, element: str, digest: str) -> _Needed:
-    if digest != DIGEST:  # Numba takes this for a cache without the file, and compiles anew
+    if digest is None or digest != DIGEST:  # Numba takes this for a cache without the file, and compiles anew
         raise FileNotFoundError("compiled for another version of fastnet")
     importlib.import_module(name.partition(":")[0])
     kernel, type_ = _separate[name], getattr(types, element)
@@ -147,7 +146,7 @@ def _need(name: str, element: str, digest: str) -> _Needed:
 
 
 def _element(args: Any) -> types.Type:
-    """The type of the last of the floats: an address may be one as well, where Numba unifies a signed and an unsigned one."""
+    """The type of the last of the floats: an address may be one, where Numba unifies a signed and an unsigned one."""
     return next((type_ for type_ in reversed(args) if isinstance(type_, types.Float)), types.none)
 
 

@@ -113,6 +113,58 @@ def sigmoid_backward(dx, dy, y):
     dx[...] = dy * y * (1 - y)
 
 
+def dropout_forward(y, mask, x, rate, seed, call):
+    """y = x mask; mask = 0 where a half word of Philox is below rate 2^32, else 1 / (1 - rate)"""
+    (x,) = _f64(x)
+    rows = x.reshape(len(x), -1) if x.size else x.reshape(0, 0)
+    bits = np.empty(rows.shape, np.uint32)
+    for i, row in enumerate(bits):
+        counter = (i << 64) + (call << 128) - 1  # which NumPy's generator adds 1 to first
+        words = np.random.Philox(key=seed, counter=counter % (1 << 256)).random_raw(-(-row.size // 2))
+        row[:] = np.stack([words & 0xFFFFFFFF, words >> np.uint64(32)], axis=1).ravel()[:row.size]
+    mask[...] = np.where(bits < rate * 2**32, 0, 1 / (1 - rate)).reshape(x.shape)
+    y[...] = x * mask
+
+
+def dropout_backward(dx, dy, mask):
+    """dx = dy mask"""
+    dy, mask = _f64(dy, mask)
+    dx[...] = dy * mask
+
+
+def _by_channel(x, *arrays):
+    """The axes that a channel's values lie along, and (1, c) arrays as x's channels"""
+    axes = (0, *range(2, np.ndim(x)))
+    return axes, [np.reshape(a, (1, -1, *[1] * (np.ndim(x) - 2))) for a in _f64(*arrays)]
+
+
+def batch_norm_forward(y, mean, var, inv, x, gamma, beta, eps):
+    """mean and var of each channel, inv = 1 / sqrt(var + eps), y = gamma (x - mean) inv + beta"""
+    (x,) = _f64(x)
+    axes, (gamma, beta) = _by_channel(x, gamma, beta)
+    m, v = x.mean(axis=axes, keepdims=True), x.var(axis=axes, keepdims=True)
+    w = 1 / np.sqrt(v + eps)
+    y[...] = gamma * (x - m) * w + beta
+    mean[...], var[...], inv[...] = (a.reshape(1, -1) for a in (m, v, w))
+
+
+def batch_norm_predict(y, x, gamma, beta, mean, inv):
+    """y = gamma (x - mean) inv + beta"""
+    (x,) = _f64(x)
+    _, (gamma, beta, mean, inv) = _by_channel(x, gamma, beta, mean, inv)
+    y[...] = gamma * (x - mean) * inv + beta
+
+
+def batch_norm_backward(dx, dgamma, dbeta, dy, x, gamma, mean, inv):
+    """dbeta = sum dy, dgamma = sum dy z, dx = gamma inv (dy - (dbeta + z dgamma) / N), z = (x - mean) inv"""
+    dy, x = _f64(dy, x)
+    axes, (gamma, mean, inv) = _by_channel(x, gamma, mean, inv)
+    z = (x - mean) * inv
+    of_beta, of_gamma = dy.sum(axis=axes, keepdims=True), (dy * z).sum(axis=axes, keepdims=True)
+    dx[...] = gamma * inv * (dy - (of_beta + z * of_gamma) / max(1, x.size / max(1, x.shape[1])))
+    dgamma[...], dbeta[...] = of_gamma.reshape(1, -1), of_beta.reshape(1, -1)
+
+
 def mean_squared_error_forward(x, t):
     """mean (x - t)^2"""
     x, t = _f64(x, t)
@@ -197,6 +249,21 @@ def maxpool_backward(dx, dy, locs, size):
     spread = np.repeat(np.repeat(dy, size, axis=2), size, axis=3)
     rows, cols = spread.shape[2:]
     dx[:, :, :rows, :cols] = np.where(locs[:, :, :rows, :cols], spread, 0)
+
+
+def average_pool_forward(y, x, size):
+    """y = mean of each window"""
+    (x,) = _f64(x)
+    y[...] = _windows(x, size).mean(axis=(4, 5))
+
+
+def average_pool_backward(dx, dy, size):
+    """dx = dy / size^2 of the window, and 0 behind the last whole one"""
+    (dy,) = _f64(dy)
+    dx[...] = 0
+    spread = np.repeat(np.repeat(dy, size, axis=2), size, axis=3) / size**2
+    rows, cols = spread.shape[2:]
+    dx[:, :, :rows, :cols] = spread
 
 
 def conv_pool_forward(y, bits, x, W, b, relu):

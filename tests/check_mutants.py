@@ -1,16 +1,18 @@
-"""Does fastnet check lead from a wrong layer to what is wrong? ``python -m tests.check_mutants [--all]``
+"""Does fastnet check lead from a wrong layer to what is wrong? ``python -m tests.check_mutants``
 
 Correct layers of several styles (``check_styles/``) are changed by a program: one change of the syntax tree each. Half of
 the kinds of change are slips that the checker knows; the others are slips that it was not written for. A mutant counts if
 it changes a result, which a judge of its own decides, on inputs that the checker does not use. Correct rewrites are made
-by changes that keep every result. The table is in ``check_mutants.md``; ``--all`` writes it.
+by changes that keep every result. The table that is printed stands in ``check_mutants.md``.
 """
 import argparse
 import ast
 import collections
+import concurrent.futures
 import contextlib
 import copy
 import io
+import os
 import random
 import signal
 import sys
@@ -238,7 +240,8 @@ def results(stem, klass, own):
     def initial():
         np.random.seed(7)
         layer = klass(250, 150)
-        note(np.round(float(np.std(layer.W)), 3)), note(np.abs(np.mean(layer.W)) < 0.01), note(np.max(np.abs(layer.b)) > 0)
+        std = float(np.std(layer.W))  # three readings of (3.12) are accepted
+        note(0.0707 if min(abs(std / value - 1) for value in (0.0707, 0.2659, 0.005)) < 0.05 else round(std, 3)), note(np.abs(np.mean(layer.W)) < 0.01), note(np.max(np.abs(layer.b)) > 0)
 
     if stem == "sequential":
         for n, size in ((23, 8), (16, 8), (5, 128)):
@@ -300,19 +303,19 @@ def equal(a, b):
 
 @contextlib.contextmanager
 def at_most(seconds):
-    """Raise Endless in code that takes longer (where the system can)."""
+    """Raise Endless in code that takes more processor time (where the system can)."""
     def stop(*_):
         raise Endless
 
-    if hasattr(signal, "SIGALRM"):
-        before = signal.signal(signal.SIGALRM, stop)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+    if hasattr(signal, "SIGVTALRM"):
+        before = signal.signal(signal.SIGVTALRM, stop)
+        signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
-        if hasattr(signal, "SIGALRM"):
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
+        if hasattr(signal, "SIGVTALRM"):
+            signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+            signal.signal(signal.SIGVTALRM, before)
 
 
 def all_mutants(wanted=None):
@@ -339,10 +342,13 @@ def trial(style, stem, kind, method, tree, own, originals):
                 return None
     except (Endless, RecursionError, SyntaxError, MemoryError):
         return None
-    with at_most(60), contextlib.redirect_stdout(io.StringIO()):
-        start = time.process_time()
-        found = diagnose(stem, klass, Source(text, f"{stem}.py", STEMS[stem]), own, images=True)
-        seconds = time.process_time() - start
+    try:
+        with at_most(20), contextlib.redirect_stdout(io.StringIO()):
+            start = time.process_time()
+            found = diagnose(stem, klass, Source(text, f"{stem}.py", STEMS[stem]), own, images=True)
+            seconds = time.process_time() - start
+    except Endless:  # fastnet check ends its process, and says where it was: test_check tries that
+        return None
     equations = _reference.EQUATIONS[stem]
     truth = {method.replace("update_params", "update_param")}
     if method not in METHODS:  # a helper: those that call it
@@ -400,22 +406,46 @@ def sample(n_known, n_other, seed=0):
     return [mutant for mutant in all_mutants(wanted) if mutant[4] is not None], len(kinds)
 
 
+def lines_of(table, rewrites=None):
+    """The table, in Markdown."""
+    def line(name, row):
+        n = row["changed"]
+        shares = " | ".join(f"{row[key]} ({row[key] / n:.1%})" for key in ("differs", "method", "named", "line"))
+        return f"| {name} | {n} | {shares} | {row['ms'] / n:.0f} |"
+
+    yield "| change | mutants | differs | right method | slip or equation named | right line | ms of processor time each |"
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for family, text in (("known", "kinds that the checker knows"), ("other", "kinds that it was not written for")):
+        yield line(f"**{text}**", sum((row for (f, _), row in table.items() if f == family), collections.Counter()))
+        yield from (line(kind, row) for (f, kind), row in sorted(table.items()) if f == family)
+    yield line("**all**", sum(table.values(), collections.Counter()))
+    if rewrites is not None:
+        yield f"\nCorrect rewrites: {rewrites[0]}, of which {len(rewrites[1])} are blamed."
+
+
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--known", type=int, default=60)
-    parser.add_argument("--other", type=int, default=40)
+    parser.add_argument("--known", type=int, default=740)
+    parser.add_argument("--other", type=int, default=500)
+    parser.add_argument("--rewrites", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     parser.add_argument("--show", action="store_true", help="print mutants that are not led to the right place")
     given = parser.parse_args(argv)
     chosen, total = sample(given.known, given.other, given.seed)
-    print(f"{total} mutants can be made; {len(chosen)} are tried")
-    table = run(chosen, given.show)
-    for family in ("known", "other"):
-        rows = [row for (f, _), row in table.items() if f == family]
-        whole = sum(rows, collections.Counter())
-        print(family, dict(whole))
-    for (family, kind), row in sorted(table.items()):
-        print(f"{family:6s} {kind:35s}", dict(row))
+    print(f"`python -m tests.check_mutants --known {given.known} --other {given.other} --rewrites {given.rewrites} --seed {given.seed}`: "
+          f"of {total} mutants that can be made, {len(chosen)} were tried; those that change no result are left out.\n", flush=True)
+    table = collections.defaultdict(collections.Counter)
+    with concurrent.futures.ProcessPoolExecutor(given.jobs, initializer=getattr(os, "setsid", None)) as pool:
+        parts = [chosen[i::40] for i in range(40)]
+        for done in concurrent.futures.as_completed([pool.submit(run, part, given.show) for part in parts]):
+            for key, row in done.result().items():
+                table[key] += row
+            if given.show:
+                print("\n".join(lines_of(table)), flush=True)
+    from tests import check_rewrites
+
+    print("\n".join(lines_of(table, check_rewrites.run(given.rewrites, given.seed))))
     return 0
 
 

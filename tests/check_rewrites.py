@@ -213,5 +213,5 @@ if __name__ == "__main__":
 
     count, wrong = run(int(sys.argv[1]) if len(sys.argv) > 1 else 100, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
     print(f"{count} rewrites, {len(wrong)} blamed")
-    for style, stem, text, fault in wrong[:20]:
+    for style, stem, _text, fault in wrong[:20]:
         print("----", style, stem, fault.method, fault.quantity, fault.message, fault.slip, fault.line, fault.source)

@@ -7,6 +7,7 @@ import hypothesis
 import numpy as np
 import pytest
 from fastnet.kernels import threads
+from fastnet.kernels._cache import CACHE
 from numba import types
 from numba.core.dispatcher import Dispatcher
 
@@ -16,6 +17,9 @@ collect_ignore = ["dropin_scripts"]  # run by test_dropin_scripts.py, in folders
 
 for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):  # in its presence pytest-benchmark times nothing
     os.environ.pop(name, None)
+
+if CACHE is not None:  # processes that tests start compile nothing anew, whatever home or cache folder they are given
+    os.environ.setdefault("FASTNET_CACHE_DIR", str(CACHE.parent))
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background starts with Ctrl-C ignored
 

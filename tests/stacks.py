@@ -47,11 +47,12 @@ def layer(rng, shape, dtype):
             given = made.forward(np.zeros((2, *shape), dtype)).shape[1:]
         except ValueError:
             continue
-        for name in ("b",):
+        for name in ("b", "gamma", "beta", "running_mean"):
             if hasattr(made, name):
                 setattr(made, name, (0.2 * rng.standard_normal(getattr(made, name).shape)).astype(dtype))
         fresh = kind.__new__(kind)  # it has not seen a batch
-        fresh.__dict__.update({k: None if k in ("x", "y", "orig_shape", "locs") else v for k, v in vars(made).items()})
+        new = {"x": None, "y": None, "orig_shape": None, "locs": None, "mask": None, "calls": 0}
+        fresh.__dict__.update(vars(made) | {name: value for name, value in new.items() if name in vars(made)})
         return fresh, given
 
 
@@ -108,6 +109,8 @@ def case(seed):
             options["nesterov"] = True
     elif rng.random() < 0.4:
         options |= {"optimizer": str(rng.choice(["adam", "rmsprop"])), "lr": 0.003}
+        if dtype == np.float32 and any(isinstance(layer, fastnet.BatchNormLayer) for layer in layers):
+            del options["optimizer"]  # the bias before it has a gradient of rounding errors, which these scale up
     if rng.random() < 0.3:
         options["weight_decay"] = float(rng.choice([0.01, 0.1]))
     if rng.random() < 0.3:
@@ -127,9 +130,9 @@ class Network:
             model.loss)
         self.kept, self.steps = {}, 0
 
-    def output(self, x):
+    def output(self, x, training=True):
         for layer in self.layers:
-            x = layer.forward(x)
+            x = layer.forward(x) if training else layer.predict(x)
         return x
 
     def step(self, x, t, lr, momentum=0.0, weight_decay=0.0, optimizer="sgd", nesterov=False):
@@ -172,6 +175,10 @@ class Plain:
 
     def __init__(self, layer):
         self.layer = layer
+
+    def predict(self, x):
+        """The output in prediction: that of training, but for layers that differ."""
+        return self.forward(x)
 
     def learned(self):
         return {}
@@ -301,6 +308,76 @@ class Sigmoid(Plain):
         return dy * self.y * (1 - self.y)
 
 
+class Dropout(Plain):
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.calls = layer.calls
+
+    def forward(self, x):
+        rows = x.reshape(len(x), int(np.prod(x.shape[1:])))
+        bits = [np.random.Philox(key=self.layer.seed, counter=((i << 64) + (self.calls << 128) - 1) % (1 << 256)).random_raw(
+            -(-rows.shape[1] // 2)) for i in range(len(rows))]
+        halves = np.array(bits)[:, :, None] >> np.array([0, 32], np.uint64) & np.uint64(0xFFFFFFFF)
+        kept = halves.reshape(len(x), -1)[:, :rows.shape[1]] >= self.layer.rate * 2**32
+        self.mask = np.where(kept, 1 / (1 - self.layer.rate), 0).reshape(x.shape)
+        self.calls += 1
+        return x * self.mask
+
+    def predict(self, x):
+        return x
+
+    def backward(self, dy):
+        return dy * self.mask
+
+
+class BatchNorm(Plain):
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.gamma, self.beta, self.mean, self.var = (np.array(getattr(layer, name), float).reshape(-1) for name in (
+            "gamma", "beta", "running_mean", "running_var"))
+
+    def along(self, x, a):
+        return a.reshape(1, -1, *[1] * (x.ndim - 2))
+
+    def forward(self, x):
+        self.axes = (0, *range(2, x.ndim))
+        mean, var, count = x.mean(axis=self.axes), x.var(axis=self.axes), x.size // len(self.gamma)
+        self.inv = self.along(x, 1 / np.sqrt(var + self.layer.eps))
+        self.z = (x - self.along(x, mean)) * self.inv
+        if count > 1:
+            m = self.layer.momentum
+            self.mean, self.var = (1 - m) * self.mean + m * mean, (1 - m) * self.var + m * var * count / (count - 1)
+        return self.along(x, self.gamma) * self.z + self.along(x, self.beta)
+
+    def predict(self, x):
+        z = (x - self.along(x, self.mean)) / np.sqrt(self.along(x, self.var) + self.layer.eps)
+        return self.along(x, self.gamma) * z + self.along(x, self.beta)
+
+    def backward(self, dy):
+        self.dgamma, self.dbeta = (dy * self.z).sum(axis=self.axes), dy.sum(axis=self.axes)
+        dz = dy * self.along(dy, self.gamma)
+        means = [self.along(dy, a.mean(axis=self.axes)) for a in (dz, dz * self.z)]
+        return self.inv * (dz - means[0] - self.z * means[1])
+
+    def learned(self):
+        return {"gamma": (self.gamma, self.dgamma), "beta": (self.beta, self.dbeta)}
+
+    def change(self, name, value):
+        setattr(self, name, value)
+
+
+class AveragePool(MaxPool):
+    def forward(self, x):
+        self.x = x
+        return self.blocks(x).mean(axis=(3, 5))
+
+    def backward(self, dy):
+        s, (n, c, r, k) = self.layer.size, dy.shape
+        dx = np.zeros_like(self.x)
+        dx[:, :, :r * s, :k * s] = (np.ones((1, 1, 1, s, 1, s)) / s**2 * dy[:, :, :, None, :, None]).reshape(n, c, r * s, k * s)
+        return dx
+
+
 class SoftMax(Plain):
     def forward(self, x):
         e = np.exp(x - x.max(axis=1, keepdims=True))
@@ -329,5 +406,6 @@ class MeanSquaredError(Plain):
         return 2 * (self.x - self.t) / self.x.size
 
 
-REFERENCES = {f"{kind.__name__}Layer": kind for kind in (Full, Conv, MaxPool, Flatten, Relu, LeakyRelu, Tanh, Sigmoid, SoftMax,
+REFERENCES = {f"{kind.__name__}Layer": kind for kind in (Full, Conv, MaxPool, Flatten, Relu, LeakyRelu, Tanh, Sigmoid, Dropout, BatchNorm,
+                                                         AveragePool, SoftMax,
                                                          CrossEntropy, MeanSquaredError)}

@@ -17,7 +17,7 @@ from fastnet.gate import statistics
 
 ROOT = Path(__file__).parent.parent
 STEMS = ("full", "relu", "softmax", "cross_entropy", "sgd", "gemm", "step", "gram", "sweep", "dataset", "compile", "fit",
-         "leaky_relu", "tanh", "sigmoid", "mean_squared_error", "estimator", "conv", "maxpool", "flatten", "images", "on_batch")
+         "leaky_relu", "tanh", "sigmoid", "dropout", "batch_norm", "average_pool", "mean_squared_error", "estimator", "conv", "maxpool", "flatten", "images", "on_batch")
 
 
 @pytest.fixture(scope="module")

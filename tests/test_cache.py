@@ -30,10 +30,10 @@ print(misses, _cache.CACHE)
 """
 
 
-def start(root=ROOT, dtype="np.float64", **environment):
+def start(root=ROOT, dtype="np.float64", cwd=None, **environment):
     env = {**os.environ, "PYTHONPATH": str(root), **environment}
     env = {name: value for name, value in env.items() if value}
-    return subprocess.Popen([sys.executable, "-c", USE.format(dtype=dtype)], env=env, text=True, cwd=root,
+    return subprocess.Popen([sys.executable, "-c", USE.format(dtype=dtype)], env=env, text=True, cwd=cwd or root,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
@@ -61,171 +61,118 @@ def test_an_edit_of_any_kernel_file_is_noticed(tmp_path):
     assert misses > 0 and after != before
 
 
-# --- wherever the code comes from --------------------------------------------------------------------------------------
-
-# Modules whose loader has their code but no files, as in a program frozen by PyInstaller
-BUNDLE = """
-import pathlib, sys
-from importlib.machinery import ModuleSpec
-
-CODES = {}
-for file in sorted(pathlib.Path(sys.argv[1]).rglob("*.py")):
-    parts = file.relative_to(sys.argv[1]).with_suffix("").parts
-    package = parts[-1] == "__init__"
-    CODES[".".join(parts[:-1] if package else parts)] = compile(file.read_text("utf-8"), "/".join(parts), "exec"), package
+IGNORED = shutil.ignore_patterns("__pycache__")
 
 
-class Bundle:
-    def __init__(self, path):
-        if not path.startswith("bundle:"):
-            raise ImportError(path)
-        self.parent = path[len("bundle:"):]
+def copied(folder):
+    """The installed form of the package: kernels within fastnet."""
+    shutil.copytree(Path(fastnet.__file__).parent, folder / "fastnet", ignore=IGNORED)
+    shutil.copytree(Path(_cache.__file__).parent, folder / "fastnet" / "kernels", ignore=IGNORED, dirs_exist_ok=True)
+    return folder
 
-    def find_spec(self, name, target=None):
-        if name not in CODES:
-            return None
-        spec = ModuleSpec(name, self, is_package=CODES[name][1])
-        if CODES[name][1]:
-            spec.submodule_search_locations.append(f"bundle:{name}.")
-        return spec
 
-    def iter_modules(self, prefix=""):
-        for name, (_, package) in CODES.items():
-            tail = name[len(self.parent):]
-            if name.startswith(self.parent) and "." not in tail:
-                yield prefix + tail, package
+def zipped(folder):
+    return Path(shutil.make_archive(str(folder) + "-zipped", "zip", folder))
 
-    def create_module(self, spec):
-        return None
 
+def without_sources(folder):
+    bare = folder.with_name(folder.name + "-bare")
+    shutil.copytree(folder, bare)
+    compileall.compile_dir(bare, quiet=2, legacy=True)
+    for source in bare.rglob("*.py"):
+        source.unlink()
+    return bare
+
+
+# PyInstaller's loader: it has the code of modules and no file of theirs
+FROZEN = """
+import importlib.machinery, sys
+def no_file(*_): raise FileNotFoundError
+class Loader(importlib.machinery.SourceFileLoader):
+    get_data = no_file
+    def get_code(self, name):
+        return {code}
     def exec_module(self, module):
-        module.__file__ = f"/nowhere/{module.__name__}.py"
-        exec(CODES[module.__name__][0], module.__dict__)
-
-
-if sys.argv[2] == "readable":
-    Bundle.get_code = lambda self, name: CODES[name][0]
-sys.path_hooks.append(Bundle)
-sys.path[:0] = ["bundle:"]
+        exec(compile(open(self.path).read(), self.path, "exec"), vars(module))
+def hook(path):
+    if not path.endswith("kernels"): raise ImportError
+    return importlib.machinery.FileFinder(path, (Loader, [".py"]))
+sys.path_hooks.insert(0, hook)
 """
-SHOW = "from fastnet.kernels import _cache\nprint(_cache.DIGEST, _cache.CACHE)"
+GIVES_CODE = FROZEN.format(code='compile(open(self.path).read(), "x", "exec")')
+GIVES_NOTHING = FROZEN.format(code="None")
 
 
-@pytest.fixture
-def installed(tmp_path):
-    """A copy of the packages, laid out as a wheel installs them."""
-    package = Path(_cache.__file__).parent
-    shutil.copytree(Path(fastnet.__file__).parent, tmp_path / "installed" / "fastnet",
-                    ignore=shutil.ignore_patterns("__pycache__", "kernels"))
-    shutil.copytree(package, tmp_path / "installed" / "fastnet" / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
-    return tmp_path / "installed"
-
-
-def run_from(kind, installed):
-    """Python's arguments and search path for running a program with fastnet as that kind of installation has it."""
-    folder = installed.parent / kind
-    shutil.rmtree(folder, ignore_errors=True)
-    if kind == "zip":
-        shutil.make_archive(str(folder / "fastnet"), "zip", installed)
-        return [], folder / "fastnet.zip"
-    if kind == "without sources":
-        shutil.copytree(installed, folder)
-        compileall.compile_dir(folder, quiet=1, legacy=True)
-        for source in folder.rglob("*.py"):
-            source.unlink()
-        return [], folder
-    return [BUNDLE, str(installed), kind], installed.parent
-
-
-def program_with(program, prelude="", *arguments):
-    return prelude + program, *arguments
-
-
-def digest_from(kind, installed, program=SHOW):
-    prelude, path = run_from(kind, installed)
-    result = subprocess.run([sys.executable, "-c", *program_with(program, *prelude)], text=True, capture_output=True, timeout=240,
-                            cwd=installed.parent, env={**os.environ, "PYTHONPATH": str(path),
-                                                       "FASTNET_CACHE_DIR": str(installed.parent / "cache")})
+def digest_of(place, before=""):
+    program = before + "from fastnet.kernels import _cache; print(_cache.DIGEST, _cache.CACHE)"
+    result = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=120, cwd=place.parent,
+                            env={**os.environ, "PYTHONPATH": str(place), "FASTNET_CACHE_DIR": str(place.parent / "cache")})
     assert result.returncode == 0, result.stderr
-    return result
+    return *result.stdout.split(maxsplit=1), result.stderr
 
 
-def edit(installed, file="relu.py"):
-    with open(installed / "fastnet" / "kernels" / file, "a") as source:
-        source.write("\nEDITED = 1\n")
+@pytest.mark.parametrize(("form", "before"), [
+    (lambda folder: folder, ""), (zipped, ""), (without_sources, ""), (lambda folder: zipped(without_sources(folder)), ""),
+    (lambda folder: folder, GIVES_CODE),
+], ids=["files", "zip", "pyc", "zip of pyc", "frozen"])
+def test_an_update_is_noticed_however_the_package_is_installed(form, before, tmp_path):
+    folder = copied(tmp_path / "lib")
+    place = form(folder)
+    first = digest_of(place, before)
+    assert first == digest_of(place, before)
+    with open(folder / "fastnet" / "kernels" / "relu.py", "a") as file:
+        file.write("\nEDITED = 1\n")
+    shutil.rmtree(tmp_path / "lib-bare", ignore_errors=True)
+    second = digest_of(form(folder), before)
+    with open(folder / "fastnet" / "_version.py", "a") as file:
+        file.write("\n__version__ += '.1'\n")
+    shutil.rmtree(tmp_path / "lib-bare", ignore_errors=True)
+    third = digest_of(form(folder), before)
+    assert len({first[0], second[0], third[0]}) == 3 and "None" not in (first[0], second[0], third[0])
 
 
-@pytest.mark.parametrize("kind", ["zip", "without sources", "readable"])
-def test_an_update_is_noticed_wherever_the_code_comes_from(kind, installed):
-    before = digest_from(kind, installed).stdout
-    assert "None" not in before
-    assert digest_from(kind, installed).stdout == before
-    edit(installed)
-    changed = digest_from(kind, installed).stdout
-    assert changed != before and "None" not in changed
+def test_nothing_is_kept_where_nothing_can_be_read(tmp_path):
+    digest, folder, text = digest_of(copied(tmp_path / "lib"), GIVES_NOTHING)
+    assert (digest, folder) == ("None", "None\n")
+    assert text.count("the code of its kernels cannot be read here") == 1
 
 
-def test_an_update_of_a_zip_runs_the_new_kernels(installed):
-    use = USE.format(dtype="np.float64")
-    assert int(digest_from("zip", installed, use).stdout.split()[0]) > 0
-    assert int(digest_from("zip", installed, use).stdout.split()[0]) == 0
-    edit(installed)
-    assert int(digest_from("zip", installed, use).stdout.split()[0]) > 0
+def test_kernels_run_from_a_zip_and_not_those_of_the_version_before(tmp_path):
+    folder = copied(tmp_path / "lib")
+    assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] > 0
+    assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] == 0
+    with open(folder / "fastnet" / "kernels" / "relu.py", "a") as file:
+        file.write("\n# an edit in another file\n")
+    assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] > 0
 
 
-def test_a_new_version_of_fastnet_has_a_folder_of_its_own(installed):
-    before = digest_from("zip", installed).stdout
-    (installed / "fastnet" / "_version.py").write_text('__version__ = "99.0"\n')
-    assert digest_from("zip", installed).stdout != before
+@pytest.mark.filterwarnings("ignore:Could not find source for function")  # of a lambda, with debug information
+@pytest.mark.parametrize(("name", "value", "found"), [
+    ("OPT", 0, False), ("OPT", numba.config._OptLevel("max"), False), ("LOOP_VECTORIZE", 0, False), ("SLP_VECTORIZE", 1, False),
+    ("BOUNDSCHECK", 1, False), ("DEBUGINFO_DEFAULT", 1, False), ("LLVM_REFPRUNE_PASS", 0, False),
+    ("EXTEND_VARIABLE_LIFETIMES", 1, False), ("A_SETTING_TO_COME", 1, False),
+    ("NUMBA_NUM_THREADS", 1, True), ("CACHE_DIR", "/elsewhere", True), ("DISABLE_PERFORMANCE_WARNINGS", 1, True),
+])
+def test_settings_of_numba_that_may_change_code_are_part_of_the_key(name, value, found, tmp_path, monkeypatch):
+    assert not found_in(tmp_path) and found_in(tmp_path)
+    monkeypatch.setattr(numba.config, name, value, raising=False)
+    assert found_in(tmp_path) == found
+    assert found_in(tmp_path)
+    monkeypatch.undo()
+    assert found_in(tmp_path)
 
 
-def test_nothing_is_kept_where_no_code_can_be_read(installed):
-    result = digest_from("unreadable", installed)
-    assert result.stdout.split() == ["None", "None"]
-    assert result.stderr.count("an update would go unnoticed") == 1
-    assert not (installed.parent / "cache").exists()
+def test_numba_opt_in_the_environment_has_kernels_of_its_own(tmp_path):
+    assert outcome(start(FASTNET_CACHE_DIR=str(tmp_path), NUMBA_OPT="0"))[0] > 0
+    assert outcome(start(FASTNET_CACHE_DIR=str(tmp_path)))[0] > 0
+    assert outcome(start(FASTNET_CACHE_DIR=str(tmp_path)))[0] == 0
 
 
-def test_a_kernel_elsewhere_is_kept_only_where_its_file_can_be_read(tmp_path):
-    names = {}
-    exec("def function(x):\n    return x + 1\n", names)
-    names["function"].__module__ = __name__
-    assert not found_in(tmp_path, names["function"]) and not found_in(tmp_path, names["function"])
+def test_a_function_whose_source_cannot_be_read_is_not_kept(tmp_path):
+    made = {}
+    exec(compile("def f(x): return x + 1", "no such file", "exec"), {"__name__": "somewhere"}, made)
+    assert not found_in(tmp_path, made["f"]) and not found_in(tmp_path, made["f"])
     assert not list(tmp_path.iterdir())
-
-
-# --- Numba's settings --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("setting", ["OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE", "BOUNDSCHECK", "DEBUGINFO_DEFAULT",
-                                     "EXTEND_VARIABLE_LIFETIMES", "LLVM_REFPRUNE_PASS", "LLVM_REFPRUNE_FLAGS", "DEBUG_NRT",
-                                     "DISABLE_INTEL_SVML", "DEBUG_JIT"])
-def test_code_compiled_with_another_setting_is_not_taken(setting, tmp_path, monkeypatch):
-    cache = _cache.KernelCache(found_in, tmp_path)
-    codegen = njit(lambda: None).targetctx.codegen()
-    before = cache._key((), codegen)
-    monkeypatch.setattr(numba.config, setting, "another")
-    assert cache._key((), codegen) != before
-
-
-def test_settings_without_effect_on_code_share_it(tmp_path, monkeypatch):
-    cache = _cache.KernelCache(found_in, tmp_path)
-    codegen = njit(lambda: None).targetctx.codegen()
-    before = cache._key((), codegen)
-    for setting in ("NUMBA_NUM_THREADS", "CACHE_DIR", "COLOR_SCHEME", "DISABLE_PERFORMANCE_WARNINGS", "THREADING_LAYER",
-                    "FULL_TRACEBACKS", "CUDA_LOG_LEVEL"):
-        monkeypatch.setattr(numba.config, setting, "another")
-    assert cache._key((), codegen) == before
-
-
-def test_kernels_compiled_without_optimisation_are_not_taken_later(tmp_path):
-    environment = {"FASTNET_CACHE_DIR": str(tmp_path)}
-    assert outcome(start(NUMBA_OPT="0", **environment))[0] > 0
-    assert outcome(start(**environment))[0] > 0
-    assert outcome(start(**environment))[0] == 0
-
-
-# ------------------------------------------------------------------------------------------------------------------------
 
 
 def test_eight_cold_processes_at_once(tmp_path):
@@ -243,6 +190,17 @@ def test_no_home_and_no_place_to_write(tmp_path):
     used = outcome(start(FASTNET_CACHE_DIR=nowhere, NUMBA_CACHE_DIR="", HOME=nowhere, XDG_CACHE_HOME=nowhere,
                          TMPDIR=str(tmp_path)))
     assert used[1].startswith(str(tmp_path / "fastnet-"))
+    # no HOME and no entry of the user, as older versions of platformdirs answer
+    tilde = USE.format(dtype="np.float64").replace("import numpy as np", """
+import numpy as np, platformdirs
+platformdirs.user_cache_dir = lambda *a, **k: "~/.cache/fastnet\"""", 1)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "NUMBA_CACHE_DIR": ""}
+    for given in ("", "~nobody-of-this-name/kernels"):
+        result = subprocess.run([sys.executable, "-c", tilde], text=True, capture_output=True, timeout=120, cwd=tmp_path,
+                                env={**environment, "FASTNET_CACHE_DIR": given})
+        assert result.returncode == 0 and result.stdout.split()[1].startswith(str(tmp_path / "fastnet-")), result
+        assert not list(tmp_path.glob("~*"))
+        assert ("FASTNET_CACHE_DIR: Could not determine home" in result.stderr) == bool(given)
     blocked = USE.format(dtype="np.float32").replace("import numpy as np", f"""
 import numpy as np, tempfile, platformdirs
 tempfile.gettempdir = platformdirs.user_cache_dir = lambda *a, **k: {nowhere!r}""", 1)
@@ -252,29 +210,6 @@ tempfile.gettempdir = platformdirs.user_cache_dir = lambda *a, **k: {nowhere!r}"
     assert result.stdout.split()[1] == "None"
     assert result.stderr.count("no folder for compiled kernels can be written") == 1
     assert "FASTNET_CACHE_DIR: " in result.stderr
-
-
-@pytest.mark.skipif(os.name == "nt", reason="users as POSIX has them")
-def test_no_folder_called_tilde_is_made_without_a_home(tmp_path, monkeypatch):
-    """`platformdirs` leaves the ~ where no home is known, as for a user id that the system has no entry for."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    for name in ("XDG_CACHE_HOME", "NUMBA_CACHE_DIR", "FASTNET_CACHE_DIR"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(_cache.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
-    assert _system.user_cache() is None
-    assert _cache._find_cache() == tmp_path / "temporary" / f"fastnet-{os.geteuid()}" / f"kernels-{_cache.DIGEST}"
-    monkeypatch.setenv("FASTNET_CACHE_DIR", "~/kernels")
-    with pytest.warns(RuntimeWarning, match="FASTNET_CACHE_DIR: ~/kernels begins with a home folder"):
-        assert _cache._find_cache().is_relative_to(tmp_path / "temporary")
-    assert [path.name for path in tmp_path.iterdir()] == ["temporary"]
-
-
-def test_a_tilde_in_the_environment_is_the_home_folder(tmp_path, monkeypatch):
-    for name in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(name, str(tmp_path))
-    monkeypatch.setenv("FASTNET_CACHE_DIR", os.path.join("~", "kernels"))
-    assert _cache._find_cache() == (tmp_path / "kernels").resolve() / f"kernels-{_cache.DIGEST}"
 
 
 def test_the_command_shows_and_empties_the_cache(tmp_path):
@@ -431,9 +366,9 @@ def test_links_are_followed_only_through_folders_that_can_be_trusted(private):
 AS_USER = """
 import os, sys, warnings
 import grp, pwd
+sys.path.insert(0, {root!r})
 from fastnet.kernels import _cache, _system
 from numba import njit
-from kept import function
 
 def load(folder):
     "What one start does with a function that is kept in a folder; tells whether it was found there."
@@ -443,6 +378,9 @@ def load(folder):
     assert dispatcher(2) == 3
     return bool(sum(dispatcher.stats.cache_hits.values()))
 
+def function(x):
+    return x + 1
+
 def become(user):
     os.setresuid(user, user, 0)  # root can be taken back
 
@@ -450,12 +388,14 @@ def root():
     os.setresuid(0, 0, 0)
 
 USER, ATTACKER = {user}, {attacker}
-assert not load({folder!r} + "/warm") and load({folder!r} + "/warm")  # imports what another user may not be able to read
 os.setgroups([])
 os.setresgid(60000, 60000, 60000)  # a group that nobody uses
 warnings.simplefilter("always")
 os.chdir("/")
 os.umask(0o022)
+# All that compiling and keeping need is imported while root can read it: a checkout or an environment may be private.
+for _ in range(2):
+    load(_system.make_private_folder(_cache.Path({folder!r}, "of-root")))
 """
 
 
@@ -468,13 +408,12 @@ def reachable():
 
 
 def as_user(program, folder):
-    """Run a program that can become one user or the other; they can read nothing but this folder."""
-    (folder / "kept.py").write_text("def function(x):\n    return x + 1\n")
-    (folder / "kept.py").chmod(0o644)
-    start = AS_USER.format(folder=str(folder), user=USER, attacker=ATTACKER)
-    return subprocess.run([sys.executable, "-c", start + program], text=True, capture_output=True, timeout=240,
-                          env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(folder)]), "FASTNET_CACHE_DIR": "",
-                               "NUMBA_CACHE_DIR": "",
+    """Run a program that can become one user or the other."""
+    script = folder / "program.py"  # which every user can read, as the cache does
+    script.write_text(AS_USER.format(root=str(ROOT), user=USER, attacker=ATTACKER, folder=str(folder)) + program)
+    script.chmod(0o644)
+    return subprocess.run([sys.executable, str(script)], text=True, capture_output=True, timeout=240,
+                          env={**os.environ, "PYTHONPATH": str(ROOT), "FASTNET_CACHE_DIR": "", "NUMBA_CACHE_DIR": "",
                                "TMPDIR": str(folder), "HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"})
 
 

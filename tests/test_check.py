@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fastnet import cli
-from fastnet.check import _source
+from fastnet.check import _repair, _source
 from fastnet.check._command import examine, main
 from tests import check_mutants, check_rewrites
 
@@ -85,7 +85,8 @@ def test_every_slip_is_named_with_its_equation_and_line(layers):
     rows = rows_of(examine(folder.parent, seconds=30))
     for file, (_, new, method, equation, words) in SLIPS.items():
         fault = rows[file.removesuffix(".py")]["faults"][0]
-        assert (fault["method"], fault["equation"]) == (method, equation), fault
+        assert fault["equation"] == equation, fault
+        assert fault["method"] == method or file == "maxpool.py", fault  # its forward makes the mask that backward needs
         assert words in fault["slip"], fault
         assert fault["source"] and fault["line"], fault
         if file not in ("relu.py", "maxpool.py", "flatten.py"):
@@ -229,8 +230,10 @@ def test_nothing_to_compare(tmp_path, capsys):
             main(arguments)
 
 
-def test_a_sample_of_mutants_is_led_to_the_right_place():
+def test_a_sample_of_mutants_is_led_to_the_right_place(monkeypatch):
     """Some of the mutants of check_mutants.md; all are tried by ``python -m tests.check_mutants``."""
+    monkeypatch.setattr(_repair, "SECONDS", float("inf"))  # the same changes are tried however busy the machine is
+    monkeypatch.setattr(_repair, "TRIES", 60)
     chosen, total = check_mutants.sample(20, 14, seed=1)
     table = check_mutants.run(chosen)
     changed, differs, method, named = (sum(row[name] for row in table.values()) for name in ("changed", "differs", "method", "named"))

@@ -5,13 +5,13 @@ import os
 import re
 import subprocess
 import sys
-import zlib
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
 import cifar_files
 import pytest
+from fastnet.kernels import _cache
 
 import fastnet
 from fastnet import cli
@@ -233,31 +233,6 @@ def test_an_archive_with_other_content(download, files, publish, tmp_path, capsy
     assert {path.name for path in (tmp_path / "data").iterdir()} <= {"train", "test", "cifar-100-python.tar.gz"}
 
 
-def test_an_archive_that_cannot_be_unpacked_is_one_sentence(download, server, files, publish, capsys, monkeypatch, rng):
-    """Bits that flip after the digest was taken: on the disk, or in the digest's own archive."""
-    publish({f"cifar-100-python/{name}": content for name, content in files.items()})
-    content = server.content
-    for place in (*range(12), *rng.integers(0, len(content), 30)):
-        flipped = bytearray(content)
-        flipped[place] ^= 1 << int(rng.integers(0, 8))
-        server.content = bytes(flipped)
-        monkeypatch.setattr(_download, "SHA256", hashlib.sha256(server.content).hexdigest())
-        if download():
-            message = capsys.readouterr().err.splitlines()[-1]
-            assert message.startswith("fastnet: ") and ("could not be unpacked" in message or "is not the published" in message)
-
-
-@pytest.mark.parametrize("error", [RecursionError("maximum recursion depth exceeded"), zlib.error("Error -3"), OverflowError()])
-@pytest.mark.usefixtures("published")
-def test_what_tarfile_raises_is_one_sentence(download, capsys, monkeypatch, error):
-    def fails(*_):
-        raise error
-
-    monkeypatch.setattr(_download.tarfile, "open", fails)
-    assert download() == 1
-    assert f"could not be unpacked: {str(error) or 'OverflowError'}." in capsys.readouterr().err
-
-
 @pytest.mark.usefixtures("published")
 def test_a_page_that_is_not_there(download, server, capsys):
     server.status = 404
@@ -300,25 +275,6 @@ def test_ctrl_c(monkeypatch, capsys):
     assert capsys.readouterr().err == "fastnet: stopped.\n"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="pipes as POSIX has them")
-@pytest.mark.parametrize("command", [["--version"], ["--help"], ["cache"], ["data", "path"], ["compare", "--help"], ["sweep", "--help"],
-                                     ["doctor"]], ids=" ".join)
-def test_a_reader_that_leaves_ends_the_command_without_a_word(command, tmp_path, monkeypatch):
-    """As `fastnet doctor | head -1` does; the pipe has no reader from the start."""
-    (tmp_path / "cifar-100-python").mkdir()
-    for name in ("train", "test", "meta"):
-        (tmp_path / "cifar-100-python" / name).touch()
-    start = "import sys; from fastnet import _peak, cli; _peak._SECONDS = 1e-6; _peak._REST = 0; sys.exit(cli.main(sys.argv[1:]))"
-    reader, writer = os.pipe()
-    os.close(reader)
-    try:
-        done = subprocess.run([sys.executable, "-c", start, *command], stdout=writer, stderr=subprocess.PIPE, text=True, timeout=240,
-                              env={**os.environ, "PYTHONPATH": str(Path(fastnet.__file__).parent.parent), "FASTNET_DATA": str(tmp_path), "PYTHONUNBUFFERED": ""})
-    finally:
-        os.close(writer)
-    assert (done.returncode, done.stderr) == (141, "")
-
-
 @pytest.mark.parametrize("arguments", [[], ["data"], ["nothing"], ["data", "nothing"]])
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as info:
@@ -346,3 +302,67 @@ def test_as_a_module():
     assert done.stdout == f"fastnet {fastnet.__version__}\n"
     for heavy in ("matplotlib", "pooch", "requests", "torch"):
         assert not re.search(rf"\| +{heavy}$", done.stderr, re.MULTILINE), f"{heavy} is imported for nothing"
+
+
+def test_a_home_that_nobody_has(monkeypatch, capsys):
+    monkeypatch.setenv("FASTNET_DATA", "~nobody-of-this-name/data")
+    assert cli.main(["data", "download"]) == 1
+    assert "FASTNET_DATA is ~nobody-of-this-name/data, and there is no such home" in capsys.readouterr().err
+
+
+def test_a_cache_that_nothing_can_be_kept_in(monkeypatch, capsys):
+    for digest, said in ((None, "as files or as a zip"), ("0123", "Set FASTNET_CACHE_DIR")):
+        monkeypatch.setattr(_cache, "DIGEST", digest)
+        monkeypatch.setattr(_cache, "CACHE", None)
+        assert cli.main(["cache"]) == 1
+        assert said in capsys.readouterr().out
+
+
+# --- pipes ------------------------------------------------------------------------------------------------------------
+
+PIPES = pytest.mark.skipif(os.name == "nt", reason="pipes as POSIX has them")
+# The reader of the output is gone before the first line
+NO_READER = """
+import os, sys
+read, write = os.pipe()
+os.close(read)
+os.dup2(write, 1)
+if {both}: os.dup2(write, 2)
+sys.argv[0] = "fastnet"
+from fastnet import cli, _machine, _peak
+from fastnet._peak import Rate
+_peak.fma_peak = lambda dtype: Rate(1e11, 2.0, 2, 1.0)
+_machine.products = lambda dtype: [_machine.Product("a product", Rate(9e10, 2.0, 2, 1.0))] * 5000
+{before}
+sys.exit(cli.main({arguments!r}))
+"""
+
+
+def without_reader(arguments, both=False, unbuffered="", before=""):
+    return subprocess.run([sys.executable, "-c", NO_READER.format(arguments=arguments, both=both, before=before)], text=True,
+                          capture_output=True, timeout=240,
+                          env={**os.environ, "PYTHONPATH": str(Path(fastnet.__file__).parents[1]), "PYTHONUNBUFFERED": unbuffered})
+
+
+@PIPES
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["doctor"], ["cache"], ["--help"], ["sweep", "--help"], ["compare", "--help"], ["--version"]],
+                         ids=" ".join)
+def test_commands_end_quietly_when_nobody_reads_any_more(arguments, unbuffered):
+    result = without_reader(arguments, unbuffered=unbuffered)
+    quiet = {141, 0} if unbuffered and "--" in arguments[-1] else {141}  # argparse then ignores it itself
+    assert result.returncode in quiet and result.stderr == ""
+
+
+@PIPES
+def test_both_streams_into_one_pipe():
+    assert without_reader(["doctor"], both=True).returncode == 141
+
+
+def test_a_broken_pipe_of_something_else_is_an_error(monkeypatch):
+    def breaks(_):
+        raise BrokenPipeError(32, "Broken pipe", "of a worker")
+
+    monkeypatch.setattr(cli, "_cache", breaks)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        cli.main(["cache"])

@@ -324,3 +324,9 @@ def test_mistakes(rng):
     layer.n_o = 5
     with refuses(ValueError, r"the layer's n_o, n_i and h ask for \(5, 2, 3, 3\). Assign W anew", layer):
         layer.forward(x)
+
+
+def test_initializers():
+    drawn = {name: ConvLayer(30, 20, 5, rng=0, initializer=name).W for name in ("glorot", "he")}
+    assert np.array_equal(drawn["glorot"], ConvLayer(30, 20, 5, rng=0).W)
+    np.testing.assert_allclose(drawn["he"].std(), np.sqrt(2 / 750), rtol=0.02)

@@ -307,3 +307,12 @@ def test_default_dtype():
     layer = FullLayer(3, 2)
     assert {layer.W.dtype, layer.b.dtype, layer.forward([[1, 2, 3]]).dtype} == {np.dtype(np.float32)}
     assert FullLayer(3, 2, dtype=np.float64).dtype == np.float64
+
+
+def test_initializers():
+    drawn = {name: FullLayer(300, 200, rng=0, initializer=name).W for name in ("glorot", "he")}
+    assert np.array_equal(drawn["glorot"], FullLayer(300, 200, rng=0).W)
+    np.testing.assert_allclose(drawn["he"].std(), np.sqrt(2 / 300), rtol=0.02)
+    np.testing.assert_allclose(drawn["glorot"].std(), np.sqrt(2 / 500), rtol=0.02)
+    with refuses(ValueError, "initializer must be one of glorot, he|initializer must be"):
+        FullLayer(3, 2, initializer="lecun")

@@ -85,7 +85,7 @@ def test_a_row_says_what_it_could_have_seen():
     assert 1.05 < quiet.seen < 1.06 < noisy.seen < 1.3
     assert quiet.head == pytest.approx(quiet.base * quiet.change.ratio)
     few = judge.judge(A, {"min": {side: [1.0, 1.0] for side in SIDES}}, 0.05, 0.01)
-    assert few.verdict == judge.INCONCLUSIVE and few.note == "2 rounds are too few" and few.seen == float("inf")
+    assert few.verdict == judge.INCONCLUSIVE and few.note == "too few rounds: 2" and few.seen == float("inf")
 
 
 def test_why_a_row_is_undecided():
@@ -205,7 +205,7 @@ def test_the_budget_ends_a_comparison(compared):
     result = compared(lambda side, number: {A: 1e-3}, plan=Plan(budget=1e-9))
     assert result.about["rounds"] == 1 and result.verdict == judge.INCONCLUSIVE
     text = render.to_markdown(result)
-    assert "1 rounds, then the budget is spent" in text and "1 rounds are too few" in text
+    assert "1 round, then the budget is spent" in text and "too few rounds: 1" in text
 
 
 def test_a_base_slower_than_itself_is_inconclusive(compared):

@@ -126,6 +126,15 @@ def test_the_others_go_on_when_a_process_dies(process):
 
 
 @needs_turns
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_process_that_a_benchmark_forked_does_not_keep_the_turn(process):
+    """It lives on for longer than the others may wait, and holds a copy of the socket."""
+    text = ("import os, time\ndef test_a(benchmark):\n    if os.fork() == 0:\n        time.sleep(30)\n        os._exit(0)\n    benchmark(len, 'a')\n")
+    found = process(text, ("base", "head", "same"), timeout=25.0)
+    assert all(run.times for run in found.values())
+
+
+@needs_turns
 def test_turns_go_round():
     """Three children that ask for five turns each: nobody gets a second one before all have had the first."""
     names, order = ["a", "b", "c"], []

@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from fastnet.gate import GateError, children, command, repository, rooms
+from fastnet.gate import GateError, children, command, repository, workspace
 from fastnet.gate.environment import CURRENT, Recipe
 from fastnet.gate.prepare import prepare
 from fastnet.gate.repository import find_commit, store
+from fastnet.gate.runs import Run
 
 BENCHMARK = "import subject\n\ndef test_a(benchmark):\n    benchmark(len, subject.NAME)\n"
 WHO = ("-c", "user.name=t", "-c", "user.email=t@localhost", "-c", "protocol.file.allow=always")
@@ -46,6 +47,14 @@ def fingerprint(top):
     """Every file below a folder, git's own files included, with its content and its time; git renews the times of objects."""
     return {str(file.relative_to(top)): (hashlib.sha256(file.read_bytes()).hexdigest(), "objects" in file.parts or file.stat().st_mtime_ns)
             for file in sorted(top.rglob("*")) if file.is_file() and "__pycache__" not in file.parts}
+
+
+@pytest.fixture
+def no_process(monkeypatch):
+    """What is checked out is what matters: no process of pytest collects it."""
+    monkeypatch.setattr("fastnet.gate.prepare.run", lambda *given, **named: Run({}, names=("bench/bench_a.py::test_a",)))
+    monkeypatch.setattr("fastnet.gate.prepare.own_benchmarks", lambda *given: Run({}))
+    monkeypatch.setattr("fastnet.gate.environment._installed", lambda python: {})
 
 
 def prepared(top, base="old", head=None, **options):
@@ -126,7 +135,7 @@ def test_a_push_hook_and_a_rebase_leave_all_as_it_is(checkout, hook, tmp_path):
 
 
 @needs_sh
-def test_hooks_of_the_repository_do_not_run_in_the_gates_checkouts(top, hook, tmp_path):
+def test_hooks_of_the_repository_do_not_run_in_the_gates_checkouts(top, hook, tmp_path, no_process):
     log = hook("post-checkout")
     with prepared(top):
         assert not log.exists()
@@ -147,7 +156,7 @@ def test_no_variable_that_redirects_a_tool_is_passed_on(monkeypatch):
 # --- nothing is written ---------------------------------------------------------------------------------------------
 
 
-def test_a_comparison_writes_nothing_into_the_repository(top):
+def test_a_comparison_writes_nothing_into_the_repository(top, no_process):
     (top / "subject.py").write_text("NAME = 'changed'\n")
     (top / "bench" / "bench_b.py").write_text(BENCHMARK)
     (top / "large.bin").write_bytes(os.urandom(100_000))
@@ -162,10 +171,10 @@ def test_a_comparison_writes_nothing_into_the_repository(top):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from fastnet.gate import repository, rooms
-with rooms.room(Path(sys.argv[1]), None) as room, repository.store(Path(sys.argv[1]), room) as store:
-    store.check_out(room / "base", repository.find_commit(Path(sys.argv[1]), "old"))
-    print(room, flush=True)
+from fastnet.gate import repository, workspace
+with workspace.workspace(Path(sys.argv[1]), None) as folder, repository.store(Path(sys.argv[1]), folder) as store:
+    store.check_out(folder / "base", repository.find_commit(Path(sys.argv[1]), "old"))
+    print(folder, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -173,29 +182,29 @@ with rooms.room(Path(sys.argv[1]), None) as room, repository.store(Path(sys.argv
 @pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
 def test_the_next_run_removes_what_a_killed_one_left(top, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(rooms.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(workspace.tempfile, "tempdir", str(tmp_path))
     before = fingerprint(top)
     killed = subprocess.run([sys.executable, "-c", KILLED, str(top)], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     left = Path(killed.stdout.strip())
     assert (left / "base" / "tree" / "subject.py").exists() and fingerprint(top) == before, killed.stderr
-    with rooms.room(top, None) as alive:
+    with workspace.workspace(top, None) as alive:
         assert not left.exists()
-        rooms.clear_abandoned(tmp_path)  # as another run would: this one is alive
+        workspace.clear_abandoned(tmp_path)  # as another run would: this one is alive
         assert alive.is_dir()
 
 
 def test_two_runs_at_once_have_rooms_of_their_own(top, tmp_path):
-    with rooms.room(top, tmp_path / "home") as one, rooms.room(top, tmp_path / "home") as two:
+    with workspace.workspace(top, tmp_path / "home") as one, workspace.workspace(top, tmp_path / "home") as two:
         assert one != two
-    with rooms.room(top, tmp_path / "home") as again:
+    with workspace.workspace(top, tmp_path / "home") as again:
         assert again == one
 
 
 def test_a_file_system_without_locks_gets_a_temporary_room(top, tmp_path, monkeypatch):
     def refuse(file):
-        raise OSError(rooms.errno.ENOLCK, "No locks available")
-    monkeypatch.setattr(rooms, "_lock", refuse)
-    with rooms.room(top, tmp_path / "home") as one:
+        raise OSError(workspace.errno.ENOLCK, "No locks available")
+    monkeypatch.setattr(workspace, "_lock", refuse)
+    with workspace.workspace(top, tmp_path / "home") as one:
         assert one.is_dir() and not one.is_relative_to(tmp_path / "home")
     assert not one.exists()
 
@@ -207,12 +216,12 @@ def test_without_a_home_directory_there_is_a_temporary_one(monkeypatch, tmp_path
         raise RuntimeError("Could not determine home directory.")
     monkeypatch.delenv("FASTNET_GATE_CACHE", raising=False)
     monkeypatch.setattr(platformdirs, "user_cache_path", no_home)
-    monkeypatch.setattr(rooms.tempfile, "tempdir", str(tmp_path))
-    assert rooms.home().is_relative_to(tmp_path) and rooms.home().is_dir()
+    monkeypatch.setattr(workspace.tempfile, "tempdir", str(tmp_path))
+    assert workspace.home().is_relative_to(tmp_path) and workspace.home().is_dir()
     (tmp_path / "file").touch()
     monkeypatch.setenv("FASTNET_GATE_CACHE", str(tmp_path / "file"))
     with pytest.raises(GateError, match="set FASTNET_GATE_CACHE"):
-        rooms.home()
+        workspace.home()
 
 
 # --- checkouts ------------------------------------------------------------------------------------------------------
@@ -257,13 +266,17 @@ def test_a_sparse_checkout_and_a_split_index_are_whole(top, tmp_path):
         assert "bench/bench_a.py" in kept.files(commit)
 
 
-def test_a_shallow_clone_can_be_compared(top, tmp_path):
-    git(tmp_path, "clone", "--quiet", "--depth", "2", f"file://{top}", "shallow")
-    with prepared(tmp_path / "shallow", base="HEAD^") as found:
+@pytest.mark.parametrize("how", [["--depth", "2"], ["--filter=blob:none"], ["--shared"]], ids=str)
+def test_clones_that_lack_objects_can_be_compared(top, tmp_path, how, monkeypatch, no_process):
+    (tmp_path / "config").write_text("[safe]\n bareRepository = explicit\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "config"))
+    git(top, "config", "uploadpack.allowFilter", "true")
+    git(tmp_path, "clone", "--quiet", *how, str(top) if "--shared" in how else f"file://{top}", "clone")
+    with prepared(tmp_path / "clone", base="HEAD^") as found:
         assert (found.sides["base"].tree / "subject.py").read_text() == "NAME = 'old'\n"
 
 
-def test_submodules_are_checked_out_or_missed_aloud(top, tmp_path):
+def test_submodules_are_checked_out_or_missed_aloud(top, tmp_path, no_process):
     library = tmp_path / "library"
     library.mkdir()
     git(library, "init", "--quiet")
@@ -279,7 +292,7 @@ def test_submodules_are_checked_out_or_missed_aloud(top, tmp_path):
         assert "submodule library is missing" in found.remarks[0] and "git submodule update --init" in found.remarks[0]
 
 
-def test_pointers_of_lfs_are_said_to_be_pointers(top):
+def test_pointers_of_lfs_are_said_to_be_pointers(top, no_process):
     (top / ".gitattributes").write_text("*.bin filter=lfs diff=lfs merge=lfs -text\n")
     (top / "data.bin").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n")
     git(top, "add", "--all")
@@ -291,7 +304,7 @@ def test_pointers_of_lfs_are_said_to_be_pointers(top):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links need leave there")
-def test_symbolic_links_among_the_benchmarks(top):
+def test_symbolic_links_among_the_benchmarks(top, no_process):
     (top / "data").mkdir()
     (top / "data" / "x.txt").write_text("x")
     (top / "bench" / "data").symlink_to("../data", target_is_directory=True)

@@ -21,7 +21,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def child(*arguments, seconds=600):
+def child(*arguments, seconds=1200):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (TESTS, TESTS.parent))), "PYTHONFAULTHANDLER": "1"}
     return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, env=environment,
                           timeout=max(seconds, stacks.CASES))

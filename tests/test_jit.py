@@ -1,13 +1,18 @@
 """How kernels are compiled, and what is said where they cannot be."""
+import gc
+import io
 import os
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fastnet.kernels import _jit
+from fastnet.kernels._jit import Kernel
 from fastnet.kernels._layout import for_dtypes, make_ready, matrices
 from numba.core.compiler_lock import global_compiler_lock
 
@@ -46,3 +51,38 @@ def test_while_one_thread_compiles_others_get_the_versions_there_are():
     with pytest.raises(TypeError, match="No matching definition"):
         twice(y, x.astype(np.float32))
     assert len(twice.signatures) == 1
+
+
+def test_a_line_says_what_is_compiled_and_goes(monkeypatch):
+    stream = io.StringIO()
+    stream.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setattr(_jit, "CACHE", None)
+    Kernel(lambda x: x + 1, targetoptions={"nopython": True})(3.5)
+    shown, gone, end = stream.getvalue().split("\r")[1:]
+    assert shown.startswith("fastnet: compiling kernels, once for this version: ") and shown.endswith(" ...")
+    assert gone == " " * len(shown) and end == ""
+
+
+def test_no_line_is_written_into_a_file(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(_jit, "CACHE", None)
+    for where in (stream, None):
+        monkeypatch.setattr(sys, "stderr", where)
+        Kernel(lambda x: x + 2, targetoptions={"nopython": True})(3.5)
+    assert stream.getvalue() == ""
+
+
+def test_garbage_is_collected_again_after_compilations_of_several_threads(monkeypatch):
+    monkeypatch.setattr(_jit, "CACHE", None)
+    kernels = [Kernel(lambda x, n=n: x + n, targetoptions={"nopython": True}) for n in range(4)]
+    assert gc.isenabled()
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda kernel: kernel(1.5, 2), kernels)) == [3.5] * 4
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        kernels[0](1, 2)
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import _machine, _peak, cli
+from fastnet import _machine, _peak, _warm_up, cli
 from fastnet._peak import Rate
 
 ROOT = Path(__file__).parents[1]
@@ -85,25 +85,17 @@ def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, mo
         assert "90% of peak" in printed and "busy" not in printed
 
 
-def test_doctor_gives_its_advice_once(monkeypatch, capsys):
-    """The two dtypes are as busy as each other, with other numbers."""
-    runs = {np.float32: product(0.5, spread=1.9), np.float64: product(0.5, spread=2.4)}
-    monkeypatch.setattr(_peak, "fma_peak", lambda dtype: QUIET)
-    monkeypatch.setattr(_machine, "products", lambda dtype: [runs[dtype]])
-    assert cli.main(["doctor"]) == 0
-    assert capsys.readouterr().out.count("Rates are lower than what it can do") == 1
-
-
-@pytest.mark.parametrize(("setting", "value"), [("OPT", 0), ("LOOP_VECTORIZE", 0), ("BOUNDSCHECK", 1), ("DEBUGINFO_DEFAULT", 1)])
-def test_doctor_names_settings_that_make_kernels_slow(setting, value, monkeypatch):
-    monkeypatch.setattr(_machine.numba.config, setting, value)
-    said = f"NUMBA_{setting.removesuffix('_DEFAULT')}={value} may keep kernels"
-    assert sum(said in line for line in _machine.advice_on_setup()) == 1
+def test_one_piece_of_advice_for_both_dtypes():
+    """They are busy by different figures, and the advice is the same."""
+    lines = _machine.advice([(BUSY, [product(0.8)]), (QUIET._replace(cores=1.2), [product(0.4)])])
+    assert sum("try again when nothing else runs" in line for line in lines) == 1
+    lines = _machine.advice([(QUIET, [product(0.9)]), (QUIET, [product(0.4)])])
+    assert sum("less than half" in line for line in lines) == 1
 
 
 def test_half_of_the_peak_on_a_quiet_machine_is_odd():
-    assert any("less than half" in line for line in _machine.advice(QUIET, [product(0.4)]))
-    assert not any("less than half" in line for line in _machine.advice(BUSY, [product(0.4)]))
+    assert any("less than half" in line for line in _machine.advice([(QUIET, [product(0.4)])]))
+    assert not any("less than half" in line for line in _machine.advice([(BUSY, [product(0.4)])]))
 
 
 def test_products_are_measured(monkeypatch):
@@ -113,12 +105,31 @@ def test_products_are_measured(monkeypatch):
     assert len(measured) == 5 and all(1e7 < entry.rate.best < 1e14 for entry in measured)
 
 
-def test_the_bar_of_warmup_ends_where_it_says(monkeypatch, capsys):
-    monkeypatch.setattr(_machine.Sequential, "fit", lambda *args, **options: None)
+@pytest.mark.parametrize("cores", [1, 4])
+def test_the_bar_of_warmup_ends_where_it_says(cores, monkeypatch, capsys):
+    """On several cores each dtype is compiled in a process of its own."""
+    monkeypatch.setattr(_warm_up, "available_cores", lambda: cores)
+    monkeypatch.setattr(_warm_up, "_CHILD", f"import sys; [print(sys.argv[1], e) for e in {_warm_up.ENGINES}]")
+    monkeypatch.setattr(_warm_up.Sequential, "fit", lambda *args, **options: None)
     assert cli.main(["warmup"]) == 0
-    parts = len(list(_machine.warm_up()))
-    assert parts == len(_machine.WARM_UP) == 2 * (1 + len(_machine.COMPILED))
-    assert f"{parts}/{parts}" in capsys.readouterr().err
+    parts = list(_warm_up.warm_up())
+    assert len(parts) == 2 * (1 + len(_warm_up.COMPILED))
+    assert {part.partition(" ")[0].strip(",") for part in parts} == {"float32", "float64"}
+    assert f"{len(parts)}/{len(parts)}" in capsys.readouterr().err
+
+
+def test_a_warmup_that_fails_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(_warm_up, "available_cores", lambda: 2)
+    monkeypatch.setattr(_warm_up, "_CHILD", "raise SystemExit(3)")
+    assert cli.main(["warmup"]) == 1
+    assert "fastnet: the kernels could not be compiled." in capsys.readouterr().err
+
+
+def test_one_dtype_is_trained_in_every_engine(monkeypatch):
+    engines = []
+    monkeypatch.setattr(_warm_up.Sequential, "fit", lambda *args, engine, **options: engines.append((args[1].dtype, engine)))
+    assert len(list(_warm_up.compile_for("float32"))) == len(_warm_up.ENGINES)
+    assert engines == [(np.dtype(np.float32), engine) for engine in _warm_up.ENGINES]
 
 
 # --- what Numba compiles for ------------------------------------------------------------------------------------------

@@ -366,7 +366,7 @@ def test_a_new_layer_needs_no_entry_anywhere(tmp_path, rng):
     assert np.array_equal(fastnet.load(path).forward(x), model.forward(x))
     description = {"class": "Scaled", "n": 10 ** 9, "factor": 1.0}
     with pytest.raises(ValueError, match=r"must have shape \(1000000000,\)"):
-        fastnet.load(rewritten(path, {"0.gamma": np.zeros(3)}, layers=json.dumps([description])))
+        fastnet.load(rewritten(path, {"0.weight": np.zeros(3)}, layers=json.dumps([description])))
     pytest.importorskip("torch")
     with pytest.raises(TypeError, match=r"layers\[1\] is a Scaled, which has no PyTorch form"):
         model.to_torch()

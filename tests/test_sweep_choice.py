@@ -211,6 +211,14 @@ def test_choose_takes_studies_of_optuna():
     assert (float(found), found.depth, found.trials, found.metric) == (0.1, 2, 2, "value")
 
 
+def test_choose_takes_tables_that_optuna_made():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([{"number": i, "value": abs(lr - 0.1) + 0.01 * seed, "params_learning_rate": lr, "user_attrs_seed": seed,
+                               "state": "COMPLETE" if seed else "PRUNED"} for i, lr in enumerate((0.01, 0.1, 0.3)) for seed in (0, 1, 2)])
+    found = choose(frame, ("value", "min"))
+    assert float(found) == 0.1 and found.trials == 2
+
+
 def test_choose_counts_samples_and_leaves_diverged_rates_out():
     cells = right(np.random.default_rng(5), [0.5, 0.7, 0.9], 3, 50)
     rows = [{"lr": 10.0**i, "seed": j, "val_accuracy": cells[i, j]} for i in range(3) for j in range(3)]

@@ -80,3 +80,17 @@ def test_charts_place_their_points():
     assert middle == pytest.approx((left + right) / 2, abs=0.2) and half == pytest.approx((top + bottom) / 2, abs=0.2)
     assert chart.path([0.1], [nan]) == "" and colour(0) != colour(1)
     assert heat([("a", [(nan, "-"), (0.5, "x")])], ["1", "2"], "c").count("background") == 1
+
+
+def test_the_work_is_linear_in_the_trials(monkeypatch):
+    """Two thousand trials in a second or two: no curve looks through all records again."""
+    from fastnet.sweep.show import report
+
+    looked = []
+    monkeypatch.setattr(report, "_all", lambda result, all_of=report._all: looked.append(1) or all_of(result))
+    counts = []
+    for rates in (20, 40):
+        looked.clear()
+        page(made_up([[0.5 + 0.001 * i, 0.6] for i in range(rates)], lrs=tuple(float(i + 1) for i in range(rates))), "", "x")
+        counts.append(len(looked))
+    assert counts[0] == counts[1]

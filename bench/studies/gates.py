@@ -33,7 +33,7 @@ from typing import Any
 
 from bench.studies import pieces
 from bench.studies.pieces import Journal
-from fastnet.gate import GateError, rooms
+from fastnet.gate import GateError, workspace
 from fastnet.gate.repository import git
 
 LIMIT = 0.05
@@ -258,7 +258,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.gates", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     pieces.add_arguments(parser, ".benchmarks/gates.jsonl")
-    parser.add_argument("--project", type=Path, default=rooms.home() / "four-tools", metavar="FOLDER",
+    parser.add_argument("--project", type=Path, default=workspace.home() / "four-tools", metavar="FOLDER",
                         help="where the project is made, and kept with asv's environments (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=50, help="comparisons of each kind in all (default: %(default)s)")
     parser.add_argument("--tool", choices=TOOLS, action="append", help="may be repeated (default: all that are installed)")

@@ -1,209 +1,96 @@
-"""Time to a good learning rate: a sweep with halving, beside Optuna (TPE, median pruner) that trains PyTorch models.
+"""A sweep with halving beside Optuna (TPE, median pruner), with equal epochs: both train the same networks of fastnet.
 
-    pip install optuna torch
-    python -m bench.studies.sweep_optuna --keep optuna          # 10 rounds of 200 epochs
+    pip install optuna scikit-learn mlxtend
+    python -m bench.studies.sweep_optuna
 
-Both may train the same number of epochs; whoever has spent them stops, and what comes later does not count. At every
-moment, each has a best rate so far: the suggestion among the trials that were finished, or the rate of the study's best
-trial. A rate is good if its mean test accuracy, over the seeds of a reference sweep on a fine grid, is within 0.01 of the
-best one's. What counts is the time from which on the best rate so far was good until the end: on the clock, and in seconds
-of the processor, which a busy machine changes less. Who is not good in the end has taken longer than all of its time: a
-ratio of that is a lower bound. The network is the course's.
-
-Ten rounds take some five minutes on two idle cores. With --keep, rounds and the reference sweep are kept in a folder, and
-the same command goes on from there.
+Each may train so many epochs, over rates from 0.001 to 10. The sweep takes 13 rates and five seeds and gets the number as
+its budget. Optuna draws rates, each with a seed of its own, prunes what is behind, and stops when the epochs are spent; its
+answer is the rate of its best trial. The regret of an answer is how far its accuracy, over 24 seeds and on samples that
+nobody has seen, is below the best rate's, by a dense grid of the NumPy trainer of `sweep_curves`. Lower is better.
 """
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from pathlib import Path
+import warnings
 from typing import Any
 
 import numpy as np
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
-from fastnet.dataset import load
+from bench.studies.sweep_auto import builder
+from bench.studies.sweep_curves import EPOCHS, LAST, REPORT, TUNE, Data, train
+from fastnet import one_hot
 from fastnet.sweep import lr_sweep
-from fastnet.sweep.run.session import Session
 
-LRS, BATCH, EPOCHS, HIDDEN = (1e-3, 10.0), 128, 20, 500
-GOOD = 0.01
-
-
-Moment = tuple[float, float, float]  # seconds on the clock, of the processor, and the best rate then
-Times = tuple[list[float], list[float]]  # on both clocks: from when the best rate was good; when the epochs were spent
-
-
-class Spent(Exception):
-    """The budget of epochs is."""
+DENSE, SEEDS, HELD_OUT = tuple(map(float, np.geomspace(1e-3, 10, 33))), 24, 300
 
 
 class Workload:
-    """The data, split; the networks; and how good each rate is."""
+    """A data set, and how good each rate is."""
 
-    def __init__(self, source: str, seeds: int, journal: Path | None) -> None:
-        (x, t), (self.x_test, self.labels) = load(source, 0, "float32")
-        order = np.random.default_rng(1000).permutation(len(x))
-        held, train = order[:len(x) // 5], order[len(x) // 5:]
-        self.x, self.t, self.x_val, self.t_val = x[train], t[train], x[held], t[held]
-        reference = lr_sweep(self.build, self.x, self.t, "1e-3:3:log22", EPOCHS, BATCH, range(100, 100 + seeds),
-                             (self.x_val, self.t_val), (self.x_test, self.labels), resume=journal)
-        done = (reference.status == "done").all(1)
-        self.log_lrs = np.log(np.array(reference.lrs)[done])
-        self.accuracies = reference.accuracies[done].mean(1)
+    def __init__(self, data: Data) -> None:
+        self.data, self.build = data, builder(data)
+        self.t = one_hot(data.labels, int(data.labels.max()) + 1)
+        self.validation = data.pool[:HELD_OUT], data.pool_labels[:HELD_OUT]
+        with np.errstate(all="ignore"):
+            found = train(data._replace(pool=data.pool[HELD_OUT:], pool_labels=data.pool_labels[HELD_OUT:]), DENSE,
+                          range(500, 500 + SEEDS))
+        self.accuracies = found["right"].mean((1, 2)) / LAST
 
-    def build(self, rng: np.random.Generator) -> Sequential:
-        """The course's network."""
-        return Sequential((FullLayer(self.x.shape[1], HIDDEN, np.float32, rng), ReluLayer(),
-                           FullLayer(HIDDEN, self.t.shape[1], np.float32, rng), SoftMaxLayer()), loss=CrossEntropyLayer())
+    def regret(self, lr: float) -> float:
+        """How far below the best rate's the accuracy of this one is."""
+        return float(self.accuracies.max() - np.interp(np.log(lr), np.log(DENSE), self.accuracies))
 
-    def good(self, lr: float) -> bool:
-        """Whether the rate's mean test accuracy is within 0.01 of the best one's."""
-        if not np.exp(self.log_lrs[0]) / 1.01 <= lr <= np.exp(self.log_lrs[-1]) * 1.01:
-            return False
-        return bool(np.interp(np.log(lr), self.log_lrs, self.accuracies) >= self.accuracies.max() - GOOD)
+    def with_fastnet(self, number: int, budget: int) -> float:
+        """What a sweep answers."""
+        seeds = range(5 * number, 5 * number + 5)
+        return float(lr_sweep(self.build, self.data.x, self.t, "1e-3:10:log13", EPOCHS, self.data.batch, seeds,
+                              self.validation, search="halving", budget=budget, progress=False).suggest())
 
+    def with_optuna(self, number: int, budget: int) -> float:
+        """What Optuna answers."""
+        import optuna
 
-class Watch:
-    """The best rates so far, and when they were."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        left = budget
 
-    def __init__(self) -> None:
-        self.moments: list[Moment] = []
-        self.began = time.perf_counter(), time.process_time()
+        def objective(trial: Any) -> float:
+            nonlocal left
+            lr = trial.suggest_float("lr", 1e-3, 10, log=True)
+            model, accuracy = self.build(np.random.default_rng(1000 * number + trial.number)), 0.0
+            for epoch in range(EPOCHS):
+                if not left:
+                    trial.study.stop()
+                    raise optuna.TrialPruned
+                left -= 1
+                loss = float(model.fit(self.data.x, self.t, 1, lr, self.data.batch, on_divergence="ignore")[-1])
+                accuracy = model.score(*self.validation)
+                trial.report(accuracy, epoch)
+                if not np.isfinite(loss) or trial.should_prune():
+                    raise optuna.TrialPruned
+            return accuracy
 
-    def note(self, lr: float) -> None:
-        """From now on it is this one."""
-        self.moments.append((time.perf_counter() - self.began[0], time.process_time() - self.began[1], lr))
-
-    def times(self, work: Workload) -> Times:
-        """From when on all best rates so far were good, and how long it has been."""
-        since = [float("inf")] * 2
-        for *at, lr in reversed(self.moments):
-            if not work.good(lr):
-                break
-            since = at
-        return since, [time.perf_counter() - self.began[0], time.process_time() - self.began[1]]
-
-
-def with_fastnet(work: Workload, number: int, budget: int) -> tuple[Times, int]:
-    """A sweep of 13 rates with halving; its times, and the epochs of the trials that counted."""
-    watch, spent = Watch(), 0
-    keep = Session._keep
-
-    def watched(session: Session, record: Any, state: Any) -> None:
-        nonlocal spent
-        keep(session, record, state)
-        so_far = sum(r.epochs for r in session.journal.records.values())
-        if so_far > budget:
-            raise KeyboardInterrupt
-        spent = so_far
-        found = session.result.suggestion()
-        if found is not None:
-            watch.note(float(found))
-
-    Session._keep = watched  # type: ignore[method-assign]
-    try:
-        lr_sweep(
-            work.build, work.x, work.t, "1e-3:10:log13", EPOCHS, BATCH, [number * 5 + k for k in range(5)],
-            (work.x_val, work.t_val), search="halving", progress=False)
-    finally:
-        Session._keep = keep  # type: ignore[method-assign]
-    return watch.times(work), spent
-
-
-def with_optuna(work: Workload, number: int, budget: int) -> tuple[Times, int]:
-    """TPE over the same range of rates, with the median pruner; every trial has weights of its own."""
-    import optuna
-    import torch
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    x, labels = torch.from_numpy(work.x), torch.from_numpy(work.t.argmax(1))
-    x_val, labels_val = torch.from_numpy(work.x_val), torch.from_numpy(work.t_val.argmax(1))
-    spent = 0
-
-    def objective(trial: optuna.Trial) -> float:
-        nonlocal spent
-        lr = trial.suggest_float("lr", *LRS, log=True)
-        torch.manual_seed(1000 * number + trial.number)
-        model = torch.nn.Sequential(torch.nn.Linear(x.shape[1], HIDDEN), torch.nn.ReLU(),
-                                    torch.nn.Linear(HIDDEN, work.t.shape[1]))
-        with torch.no_grad():
-            for layer in (model[0], model[2]):
-                torch.nn.init.xavier_normal_(layer.weight)
-                layer.bias.zero_()
-        optimizer = torch.optim.SGD(model.parameters(), lr)
-        accuracy = 0.0
-        for epoch in range(EPOCHS):
-            if spent >= budget:
-                raise Spent
-            spent += 1
-            for first in range(0, len(x), BATCH):
-                loss = torch.nn.functional.cross_entropy(model(x[first:first + BATCH]), labels[first:first + BATCH])
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-            with torch.no_grad():
-                accuracy = float((model(x_val).argmax(1) == labels_val).float().mean())
-            trial.report(accuracy, epoch)
-            if trial.should_prune():
-                raise optuna.TrialPruned
-        return accuracy
-
-    watch = Watch()
-
-    def note(study: optuna.Study, trial: Any) -> None:
-        if study.best_trials:
-            watch.note(study.best_params["lr"])
-
-    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=number),
-                                pruner=optuna.pruners.MedianPruner())
-    try:
-        study.optimize(objective, n_trials=budget, callbacks=[note])
-    except Spent:
-        pass
-    return watch.times(work), spent
+        study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=number),
+                                    pruner=optuna.pruners.MedianPruner())
+        study.optimize(objective)
+        done = [trial for trial in study.trials if trial.value is not None]
+        return float(study.best_params["lr"]) if done else 0.1
 
 
 def main() -> None:
-    """Measure in turns, and print each round and the medians."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--data", default="synthetic", help="as for fastnet sweep (default: %(default)s)")
+    """Print a line for each data set and budget."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=10, help="(default: %(default)s)")
-    parser.add_argument("--budget", type=int, default=200, help="epochs for each (default: %(default)s)")
-    parser.add_argument("--reference", type=int, default=3, help="seeds of the reference sweep (default: %(default)s)")
-    parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep what is measured here, and go on from it")
+    parser.add_argument("--budgets", default="200,500", help="epochs (default: %(default)s)")
+    parser.add_argument("--only", default="digits,label_noise,gratings,mnist", help="data sets (default: %(default)s)")
     options = parser.parse_args()
-    if options.keep:
-        options.keep.mkdir(parents=True, exist_ok=True)
-    kept = options.keep / f"rounds-{options.budget}.jsonl" if options.keep else None
-    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept and kept.exists() else []
-    work = Workload(options.data, options.reference, options.keep / "reference.jsonl" if options.keep else None)
-    with_fastnet(work, 10_000, 40)  # compiled code, and PyTorch, are loaded
-    with_optuna(work, 10_000, 2)
-    times = np.empty((options.rounds, 2, 2, 2))  # of each round, by whom; good, and spent; on which clock
-    for number in range(options.rounds):
-        if number < len(done):
-            times[number], epochs = done[number]
-        else:
-            (times[number, 0], ours), (times[number, 1], theirs) = (
-                with_fastnet(work, number, options.budget), with_optuna(work, number, options.budget))
-            epochs = [ours, theirs]
-            if kept:
-                with kept.open("a") as file:
-                    file.write(json.dumps([times[number].tolist(), epochs]) + "\n")
-        print(f"round {number}: " + "; ".join(
-            f"{name} good from {good[0]:.2f} s ({good[1]:.2f} of the processor), {trained} epochs in {spent[0]:.2f} s"
-            for name, (good, spent), trained in zip(("fastnet", "Optuna"), times[number], epochs, strict=True)), flush=True)
-    for clock, name in enumerate(("on the clock", "of the processor")):
-        ours, (theirs, spent) = times[:, 0, 0, clock], (times[:, 1, 0, clock], times[:, 1, 1, clock])
-        ratios = np.minimum(theirs, spent) / ours
-        print(f"{name}: good from, median of {options.rounds}: fastnet {np.median(ours):.2f} s, "
-              f"Optuna {np.median(theirs):.2f} s; Optuna took {np.median(ratios):.1f} times as long or longer "
-              f"({ratios.min():.1f} to {ratios.max():.1f})")
-    never = np.isinf(times[:, :, 0, 0]).sum(0)
-    print(f"not good when the epochs were spent: fastnet {never[0]}, Optuna {never[1]} of {options.rounds}")
+    warnings.simplefilter("ignore")
+    print(f"{'':20}{'epochs':>8}{'sweep: mean, worst regret':>28}{'Optuna: mean, worst regret':>28}")
+    for name in options.only.split(","):
+        work = Workload((TUNE | REPORT)[name]())
+        for budget in map(int, options.budgets.split(",")):
+            regrets = [[work.regret(answer(number, budget)) for number in range(options.rounds)]
+                       for answer in (work.with_fastnet, work.with_optuna)]
+            print(f"{name:20}{budget:8}" + "".join(f"{np.mean(of):20.4f}{np.max(of):8.4f}" for of in regrets), flush=True)
 
 
 if __name__ == "__main__":

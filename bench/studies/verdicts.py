@@ -2,7 +2,7 @@
 
 Simulates whole runs of ``fastnet compare``: rounds of three processes in shuffled order, for 1, 10 and 100 benchmarks, on
 machines of many kinds, until every row is decided or the default number of rounds is used up. The table that it prints
-stands in ``fastnet/gate/README.md``. Nothing is timed, so that it can run on a busy machine; it takes some minutes.
+is in ``fastnet/gate/README.md``. Nothing is timed, so that it can run on a busy machine; it takes some minutes.
 
 The judge is that of `fastnet.gate.judge`, vectorised: `tests/test_gate_verdicts.py` checks that both say the same.
 """
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastnet.gate.judge import STATISTICS, Plan
-from fastnet.gate.statistics import capital
+from fastnet.gate.statistics import capital, drift_reach, standard_error
 
 LIMIT = 0.05
 SIDES = ("base", "same", "head")
@@ -31,6 +31,7 @@ class Machine:
 
     name: str
     noise: Noise  # (rng, (slots, runs, rows)) -> logarithms, one slot after the other in time
+    shuffled: bool = True  # whether the noise is the machine's, so that the shuffle shares it out
     offset: float = 0.0  # what one of the worktrees, drawn by lot, takes longer in all its processes
 
 
@@ -61,10 +62,23 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.
     return shocks
 
 
+def drifting_worktrees(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
+    """Every worktree drifts from round to round by itself: AR(1) with a coefficient of 0.7, 10 % in all.
+
+    Noise belongs to slots elsewhere, and to sides here: `times` leaves it in its place.
+    """
+    shocks = rng.normal(0, 0.1 * np.sqrt(1 - 0.7**2), (shape[0] // 3, 3, *shape[1:]))
+    shocks[0] = rng.normal(0, 0.1, shocks.shape[1:])
+    for number in range(1, len(shocks)):
+        shocks[number] += 0.7 * shocks[number - 1]
+    return shocks.reshape(shape)
+
+
 MACHINES = [Machine("normal, 1 %", normal(0.01)), Machine("normal, 5 %", normal(0.05)), Machine("normal, 10 %", normal(0.1)),
             Machine("normal, 20 %", normal(0.2)), Machine("Student's t, 2 degrees, 2 %", student), Machine("spikes", spikes),
             Machine("two modes", two_modes), Machine("AR(1), 10 %", autoregressive),
-            Machine("a worktree 2 % slower", normal(0.01), 0.02)]
+            Machine("worktrees that drift, 10 %", drifting_worktrees, shuffled=False),
+            Machine("a worktree 2 % slower", normal(0.01), offset=0.02)]
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ def times(machine: Machine, slowdown: np.ndarray, runs: int, rounds: int, rng: n
     rows = len(slowdown)
     noise = machine.noise(rng, (3 * rounds, runs, rows)).reshape(rounds, 3, runs, rows)
     order = np.argsort(rng.random((rounds, 3, runs, 1)), axis=1)
-    fastest = np.take_along_axis(noise, order, axis=1)
+    fastest = np.take_along_axis(noise, order, axis=1) if machine.shuffled else noise
     typical = fastest + np.abs(rng.normal(0, 0.005, fastest.shape))
     found = np.stack([fastest, typical], axis=1)
     found[:, :, SIDES.index("head")] += slowdown
@@ -101,12 +115,19 @@ def judge(logs: np.ndarray, limit: float, plan: Plan) -> Runs:
     ratios = logs[:, :, 2:] - logs[:, :, :2] - np.log1p(limit)  # to both copies of the base
     above, below = np.cumsum(ratios > 0, axis=0), np.cumsum(ratios < 0, axis=0)
     regressed, ok = np.zeros((runs, rows), bool), np.zeros((runs, rows), bool)
-    last = np.full((runs, rows), rounds)
+    last, error = np.full((runs, rows), rounds), plan.row_error(rows, statistics)
     for done in range(1, rounds + 1):
-        wins = np.array([capital(won, done - won) for won in range(done + 1)]) >= 1 / plan.row_error(rows, statistics)
+        wins = np.array([capital(won, done - won) for won in range(done + 1)]) >= 1 / error
         open_ = ~(regressed | ok)
-        slower = wins[above[done - 1]].all(axis=1).any(axis=0)
-        within = wins[below[done - 1]].all(axis=(0, 1))
+        slower, within = wins[above[done - 1]].all(axis=1), wins[below[done - 1]].all(axis=(0, 1))
+        candidates = open_ & (slower.any(axis=0) | within)
+        if not candidates.any():
+            continue
+        series = ratios[:done, :, :, candidates]
+        middle, reach = np.median(series, axis=0), drift_reach(error) * standard_error(series)
+        slower[:, candidates] &= (middle - reach > 0).all(axis=1)
+        within[candidates] &= (middle + reach < 0).all(axis=(0, 1))
+        slower = slower.any(axis=0)
         regressed |= open_ & slower
         ok |= open_ & within & ~slower
         last[open_ & (slower | within)] = done

@@ -1,20 +1,24 @@
-"""Compare a folder of the course's layers, a participant's own, with fastnet's.
+"""Compare a folder of the course's layers, a participant's own, with the chapter's equations.
 
 ::
 
-    python -m fastnet.check course/layers
-    python -m fastnet.check submissions/*/layers --timeout 60        or: fastnet check ...
+    python -m fastnet.check course/layers              or: fastnet check course/layers
+    fastnet check layers.py --html                     a single file of all layers, and a page
+    fastnet check submissions/*/layers --table -       a class
 
-Each layer gets fastnet's weights, and then the same input: ``forward``, ``backward``, ``update_param``, a second batch of
-another size, and gradients by differences. ``Sequential`` is tried with fastnet's layers, so that a fault is found where
-it is, and last the folder's own network is trained for some epochs. What differs is printed: in which call, at which
-element, what it is and what was expected.
+The check gives each layer weights and inputs that the chapters promise it, and compares every result with that of the right
+layer in plain NumPy: it compiles nothing. Each method of ``Sequential`` is tried with the right layers and the other methods
+put right, so that a fault is found where it is. What differs is explained: the equation, the line that computes it, the slip
+if the numbers tell, and three lines that show it.
 
-The layers of both chapters are known: full, relu, softmax, cross_entropy, sequential; conv, maxpool, flatten; and the
-helpers of dataset.py, whose ``cifar100`` is read and not run.
+Three verdicts. **ok**; **ok with remarks**: it passes the course, and could be better (it is not stable, it loops over
+single elements, it writes into its input); **DIFFERS**.
 
-The folder's code runs in processes of its own: it may print, raise, exit, crash or never return, and the others are still
-compared. It is not otherwise confined; check only code that you would run.
+How a slip is found: the numbers are compared with those of known slips (`fastnet.check._slips`), and small changes of the
+code are tried until the numbers are right (`fastnet.check._repair`).
 
-Exit codes: 0 if everything agrees; 1 if something differs, fails or is missing; 2 if there is nothing to compare.
+The folder's code runs in a separate process, on a copy: it may print, raise, exit, crash, write files or never return, and
+the others are still compared. That is no protection from hostile code.
+
+Exit codes: 0 if nothing differs; 1 if something differs or is missing; 2 if there is nothing to compare.
 """

@@ -14,8 +14,10 @@ from fastnet.check._reference import NAMES, NEXT
 from fastnet.check._run import run
 
 DESCRIPTION = "Compare your own layers with the course's equations, and find out what is wrong and where."
-EPILOG = ("Verdicts: ok; ok with remarks (it passes the course, and could be better); DIFFERS; MISSING. Exit code: 0 if nothing "
-          "differs or is missing, 1 otherwise, 2 if there is nothing to compare.")
+EPILOG = (
+    "Verdicts: ok; ok with remarks (it passes the course, and could be better); DIFFERS; MISSING. Exit code: 0 if nothing "
+    "differs or is missing, 1 otherwise, 2 if there is nothing to compare."
+)
 RUBRIC = {"full": 15.0, "relu": 10.0, "softmax": 15.0, "cross_entropy": 15.0, "sequential": 15.0}  # the chapter's Table 3.2
 
 
@@ -36,11 +38,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="a folder with full.py, relu.py and so on, or a single file of all layers")
     parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=2.0,
                         help="processor time that a file may take (default: 2)")
-    for option, const, what in (("json", "-", "everything that was found, as JSON"), ("table", "-", "a line for each file, with tabs"),
-                                ("gradescope", "results.json", "the results that Gradescope reads"),
-                                ("html", "check.html", "a page: your matrices beside the right ones, and a training curve")):
+    for option, const, what in (
+        ("json", "-", "everything that was found, as JSON"),
+        ("table", "-", "a line for each file, with tabs"),
+        ("gradescope", "results.json", "the results that Gradescope reads"),
+        ("html", "check.html", "a page: your matrices next to the right ones, and a training curve"),
+    ):
         where = "the screen" if const == "-" else const
-        parser.add_argument(f"--{option}", metavar="FILE", nargs="?", const=const, help=f"write {what} (default: to {where})")
+        parser.add_argument(
+            f"--{option}", metavar="FILE", nargs="?", const=const, help=f"write {what} (default: to {where})"
+        )
     parser.add_argument("--points", metavar="FILE=N,...", nargs="?", const=RUBRIC, type=_points,
                         help="give points for each file that does not differ (default: those of the chapter's Table 3.2)")
 
@@ -86,7 +93,9 @@ def examine(given: Path, seconds: float = 2.0, points: dict[str, float] | None =
     """
     layout = Layout(given)
     if not layout.files:
-        what = "there is no such folder" if not Path(given).exists() else f"no module of the course in it: {', '.join(NAMES)}"
+        what = (
+            "there is no such folder" if not Path(given).exists() else f"no module of the course in it: {', '.join(NAMES)}"
+        )
         print(f"fastnet check: {given}: {what}", file=sys.stderr)
         return None
     expected = {**NAMES, **(NEXT if layout.files.keys() & NEXT.keys() else {})}
@@ -110,8 +119,12 @@ def examine(given: Path, seconds: float = 2.0, points: dict[str, float] | None =
             row["of"] = points[row["stem"]]
     wrong = any(row["verdict"] in ("differs", "missing") for row in rows)
     remarks = any(row["verdict"] == "ok with remarks" for row in rows)
-    return {"folder": str(layout.path), "verdict": "differs" if wrong else "ok with remarks" if remarks else "ok", "rows": rows,
-            "curves": curves}
+    return {
+        "folder": str(layout.path),
+        "verdict": "differs" if wrong else "ok with remarks" if remarks else "ok",
+        "rows": rows,
+        "curves": curves,
+    }
 
 
 def _said_elsewhere(start: dict[str, Any], rows: list[dict[str, Any]]) -> bool:

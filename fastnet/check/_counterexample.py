@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.check._observe import Case, agree, name_of
+from fastnet.check._cases import Case, name_of
+from fastnet.check._observe import agree
 from fastnet.check._reference import CLASSES
 
 _SMALL = ([[1, 2]], [[1, -2], [3, 0]], [[1, 2], [3, 5]], [[1, 0, -2], [-1, 2, 0]])
@@ -43,7 +44,9 @@ def _examples(stem: str, quantity: str) -> list[tuple[str, str]]:
             z = {1: [[0.5, 0.25, 0.25]], 2: [[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]]}[len(x)]
             t = [[0, 1, 0], [1, 0, 0]][: len(x)]
             run = f"layer.forward(np.array({z}), np.array({t}))"
-            made.append((f"layer = {name}()", f"print({run})" if quantity == "the loss" else f"{run}; print(layer.backward())"))
+            made.append(
+                (f"layer = {name}()", f"print({run})" if quantity == "the loss" else f"{run}; print(layer.backward())")
+            )
             continue
         if stem in ("full", "relu", "softmax"):
             given, width = f"np.array({[[float(v) for v in row] for row in x]})", len(x[0])
@@ -61,12 +64,18 @@ def _examples(stem: str, quantity: str) -> list[tuple[str, str]]:
             after = {"maxpool": (len(x), c, 2, 2), "flatten": (len(x), c * 16), "conv": (len(x), c + 1, 3, 3)}[stem]
             if stem == "conv":
                 n_w = c * (c + 1) * 9
-                build = f"layer = ConvLayer({c}, {c + 1}, 3); layer.W = np.arange({n_w}.0).reshape({c + 1}, {c}, 3, 3) % 5; layer.b = layer.b * 0 + 1"
+                build = (f"layer = ConvLayer({c}, {c + 1}, 3); layer.b = layer.b * 0 + 1; "
+                         f"layer.W = np.arange({n_w}.0).reshape({c + 1}, {c}, 3, 3) % 5")
             g = f"np.arange({np.prod(after)}.0).reshape{after} % 5 + 1"
         forward, both = f"layer.forward({given})", f"layer.forward({given}); layer.backward({g})"
-        calls = {"the output": f"print({forward})", "the gradient of x": f"{forward}; print(layer.backward({g}))",
-                 "W_grad": f"{both}; print(layer.W_grad)", "b_grad": f"{both}; print(layer.b_grad)",
-                 "W": f"{both}; layer.update_param(0.5); print(layer.W)", "b": f"{both}; layer.update_param(0.5); print(layer.b)"}
+        calls = {
+            "the output": f"print({forward})",
+            "the gradient of x": f"{forward}; print(layer.backward({g}))",
+            "W_grad": f"{both}; print(layer.W_grad)",
+            "b_grad": f"{both}; print(layer.b_grad)",
+            "W": f"{both}; layer.update_param(0.5); print(layer.W)",
+            "b": f"{both}; layer.update_param(0.5); print(layer.b)",
+        }
         if quantity in calls:
             made.append((build, calls[quantity]))
             if "grad" in quantity:
@@ -75,18 +84,25 @@ def _examples(stem: str, quantity: str) -> list[tuple[str, str]]:
 
 
 _MODEL = {
-    "the output": "print(model.forward(x))", "the loss": "print(model.forward(x, t))",
-    "the gradient of x": "model.forward(x, t); print(model.backward())", "the labels": "print(model.predict(x))",
+    "the output": "print(model.forward(x))",
+    "the loss": "print(model.forward(x, t))",
+    "the gradient of x": "model.forward(x, t); print(model.backward())",
+    "the labels": "print(model.predict(x))",
     "the updated parameters": "model.forward(x, t); model.backward(); model.update_param(0.5); print(model.layers[0].W)",
-    "the batches": "print(model.fit(x, t, epochs=2, lr=0.5, batch_size=2))", "the losses": "print(model.fit(x, t, epochs=2, lr=0.5, batch_size=2))"}
+    "the batches": "print(model.fit(x, t, epochs=2, lr=0.5, batch_size=2))",
+    "the losses": "print(model.fit(x, t, epochs=2, lr=0.5, batch_size=2))",
+}
 
 
 def show_model(klass: Any, quantity: str) -> list[str]:
     """As `show`, of a Sequential: around fastnet's layers."""
     if quantity not in _MODEL:
         return []
-    build = ("full = FullLayer(2, 2); full.W = np.array([[1.0, 0.0], [0.0, 2.0]]); x = np.array([[1.0, 2.0], [0.5, 0.0], [2.0, 1.0]]); "
-             "t = np.eye(2)[[1, 0, 1]]; model = Sequential((full, SoftMaxLayer()), CrossEntropyLayer())")
+    build = (
+        "full = FullLayer(2, 2); full.W = np.array([[1.0, 0.0], [0.0, 2.0]]); "
+        "x = np.array([[1.0, 2.0], [0.5, 0.0], [2.0, 1.0]]); "
+        "t = np.eye(2)[[1, 0, 1]]; model = Sequential((full, SoftMaxLayer()), CrossEntropyLayer())"
+    )
     calls = _MODEL[quantity]
     found, expected = (_printed(build, calls, {**CLASSES, "Sequential": c}) for c in (klass, CLASSES["Sequential"]))
     if expected is None or (isinstance(found, np.ndarray) and agree(found, expected, "the losses")):

@@ -2,74 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
 from fastnet.check import _counterexample, _repair, _source
+from fastnet.check._cases import Case, cases
+from fastnet.check._fault import Diagnosis, Fault, difference, matrix, raised
 from fastnet.check._model import Observed, observe_model
-from fastnet.check._observe import Case, Step, agree, cases, numbers_of, observe
-from fastnet.check._reference import EQUATIONS, Equation
+from fastnet.check._observe import Step, agree, observe
+from fastnet.check._reference import EQUATIONS
+from fastnet.check._remarks import READINGS, initial, is_double, unstable
 from fastnet.check._slips import named
 
 _FIRST = ("initial W", "initial b", "the layers", "the layer", "the output", "the loss")
-
-
-@dataclass
-class Fault:
-    """One thing that is wrong.
-
-    Attributes
-    ----------
-    method, quantity : str
-        What computes it, and what it is.
-    equation, formula : str
-        The equation's number and text.
-    message : str
-        How the result differs, or what was raised.
-    slip : str or None
-        What went wrong, if the numbers tell.
-    line : int or None
-        The line of the file that computes it.
-    source : str
-        That line.
-    repair : str or None
-        The change with which the numbers are right.
-    counterexample : list of str
-        Lines that show it.
-    also : list of str
-        Quantities that are wrong because of it.
-    """
-
-    method: str
-    quantity: str
-    equation: str
-    formula: str
-    message: str
-    slip: str | None = None
-    line: int | None = None
-    source: str = ""
-    repair: str | None = None
-    counterexample: list[str] = field(default_factory=list)
-    also: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Diagnosis:
-    """What was found about one class."""
-
-    faults: list[Fault] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
-    compared: int = 0
-    matrices: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def verdict(self) -> str:
-        return "differs" if self.faults else "ok with remarks" if self.remarks else "ok"
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "verdict": self.verdict}
 
 
 def diagnose(stem: str, klass: Any, source: _source.Source, own: dict[str, type], images: bool = False) -> Diagnosis:
@@ -106,7 +52,7 @@ class _Layer:
     def observe(self) -> None:
         self.steps = observe(self.stem, self.klass, self.cases)
         self.diagnosis.compared = sum(len(step.expected) for step in self.steps)
-        self.diagnosis.matrices = [_matrix(self.equations[name], name, self.steps[0].found.get(name), value)
+        self.diagnosis.matrices = [matrix(self.equations[name], name, self.steps[0].found.get(name), value)
                                    for name, value in self.steps[0].expected.items() if not name.startswith("initial")]
 
     def wrong(self) -> list[str]:
@@ -120,16 +66,19 @@ class _Layer:
         """What is wrong with the weights that the constructor draws: the quantity, and how it differs."""
         if self.stem != "full" or any(step.error and step.error[0] == "initial W" for step in self.steps):
             return None
-        found = _initial(self.klass)
+        found = initial(self.klass)
         if found is None:
             return None
         W, b = found
         std, right = float(np.std(W)), float(np.sqrt(2 / 500))
-        self.variance = next((text for value, text in _READINGS if abs(std / value - 1) < 0.05), None)
+        self.variance = next((text for value, text in READINGS if abs(std / value - 1) < 0.05), None)
         if abs(np.mean(W)) > 0.1 * right:
             return "initial W", f"the weights have the mean {np.mean(W):.4g}, expected 0"
         if abs(std / right - 1) > 0.05 and self.variance is None:
-            return "initial W", f"the weights of FullLayer(300, 200) have the standard deviation {std:.4g}, expected {right:.4g}"
+            return (
+                "initial W",
+                f"the weights of FullLayer(300, 200) have the standard deviation {std:.4g}, expected {right:.4g}",
+            )
         if np.max(np.abs(b), initial=0) > 0.5:
             return "initial b", f"the biases are as large as {np.max(np.abs(b)):.4g}; expected zeros or small numbers"
         return None
@@ -148,7 +97,7 @@ class _Layer:
         return names
 
     def judge_initial(self, klass: type, quick: bool) -> set[str] | None:
-        found = _initial(klass)
+        found = initial(klass)
         if found is None:
             return None
         std = float(np.std(found[0]))
@@ -184,7 +133,7 @@ class _Layer:
         if initial:
             message = initial[1]
         elif error is not None:
-            message = f"raises {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            message = raised(error)
         else:
             assert step is not None
             message = difference(step.found.get(name), step.expected[name])
@@ -219,11 +168,23 @@ class _Layer:
             fault.method, fault.line = "forward", guarded
             fault.slip = "forward keeps something of the first batch only; every call must keep its own"
             return {name for name in wrong if self.equations[name].method == "backward"}
+        if isinstance(error, (NotImplementedError, SystemExit, EOFError)):
+            return set()
         self.failing: Case = step.case if step is not None else self.cases[0]
         initial = fault.quantity.startswith("initial")
-        first = "forward" if step is not None and step.kept_wrong() else fault.method
-        found = _repair.search(self.source, self.klass, self.judge_initial if initial and step is None else self.judge, wrong,
-                               fault.quantity, first)
+        kept = step.kept_wrong() if step is not None and fault.method == "backward" else None
+        first = "forward" if kept else fault.method
+        found = _repair.search(
+            self.source,
+            self.klass,
+            self.judge_initial if initial and step is None else self.judge,
+            wrong,
+            fault.quantity,
+            first,
+        )
+        if found is None and kept:
+            fault.method, fault.line = "forward", self.source.kept_at(kept)
+            fault.slip = fault.slip or f"what forward keeps as self.{kept} is not what backward needs"
         if found is None:
             return set()
         fault.line, fault.repair = found.line, str(found)
@@ -265,13 +226,24 @@ class _Layer:
             said.append(f"line {slow} loops over single elements in Python; NumPy's operations on whole arrays are some "
                         "hundred times faster")
         if not self.diagnosis.faults:
-            said += _unstable(self.stem, self.klass)
-            close = next((step for step in self.steps for name, value in step.expected.items() if self.stem == "cross_entropy"
-                          and not agree(step.found.get(name), value, name, 1e-9) and _is_double(step.found.get(name))), None)
+            said += unstable(self.stem, self.klass)
+            close = next(
+                (
+                    step
+                    for step in self.steps
+                    for name, value in step.expected.items()
+                    if self.stem == "cross_entropy"
+                    and not agree(step.found.get(name), value, name, 1e-9)
+                    and is_double(step.found.get(name))
+                ),
+                None,
+            )
             if close is not None:
                 off = abs(float(np.ravel(close.found["the loss"])[0]) - float(close.expected["the loss"]))
-                said.append(f"the loss is off by {off:.1g}, as it is with a small number inside the logarithm; the course's tests "
-                            "accept that")
+                said.append(
+                    f"the loss is off by {off:.1g}, as it is with a small number inside the logarithm; the course's tests "
+                    "accept that"
+                )
 
 
 class _Model(_Layer):
@@ -282,7 +254,7 @@ class _Model(_Layer):
         self.steps = []
         self.diagnosis.compared = 3 * len(self.seen.results)
         self.diagnosis.matrices = [
-            _matrix(self.equations[name], name, r.found, r.expected) for name, r in self.seen.results.items()
+            matrix(self.equations[name], name, r.found, r.expected) for name, r in self.seen.results.items()
             if name in ("the output", "the gradient of x", "the labels", "the losses") and r.expected is not None]
 
     def wrong(self) -> list[str]:
@@ -299,7 +271,7 @@ class _Model(_Layer):
             result, equation = self.seen.results[name], self.equations[name]
             error = result.error
             if error is not None:
-                message = f"raises {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+                message = raised(error)
             elif isinstance(result.expected, str):
                 message = f"{name}: {result.found}; expected {result.expected}"
             else:
@@ -308,11 +280,20 @@ class _Model(_Layer):
             if error is not None:
                 others = {e.method for n, e in self.equations.items() if n not in wrong} | {"update_params"}
                 fault.line = self.source.frame(error, others - {equation.method})
-                fault.slip = _source.python_2(error, self.source.line(fault.line or 0)) or _of_error(error)
-            found = _repair.search(self.source, self.klass, self.judge, set(wrong), name, fault.method, tries=250)
+                fault.slip = _source.python_2(error, self.source.line(fault.line or 0)) or _of_error(error) or result.slip
+            lost = self.source.never_kept(error) if error is not None else None
+            if lost is not None and (init := self.source.methods.get("__init__")) is not None:
+                fault.method, fault.line, fault.slip = "__init__", init.lineno, f"__init__ does not keep self.{lost}"
+            found = None
+            if lost is None and not isinstance(error, (NotImplementedError, SystemExit, EOFError)):
+                found = _repair.search(self.source, self.klass, self.judge, set(wrong), name, fault.method, tries=250)
             if found is not None:
                 fault.line, fault.repair = found.line, str(found)
-                fault.method = found.method if found.method in {"__init__", *(e.method for e in self.equations.values())} else fault.method
+                fault.method = (
+                    found.method
+                    if found.method in {"__init__", *(e.method for e in self.equations.values())}
+                    else fault.method
+                )
                 left = self.repaired(found)
                 explained |= set(wrong) - (left if left is not None else set(wrong))
                 fault.also = [other for other in wrong if other in explained and other != name]
@@ -329,100 +310,11 @@ class _Model(_Layer):
         self.diagnosis.remarks += dict.fromkeys(self.seen.remarks)
 
 
-_READINGS = (
-    ((2 / 500) ** 0.25, "the weights are drawn with the variance sqrt(2 / (n_i + n_o)); in (3.12) that is meant as the standard "
-                        "deviation"),
-    (2 / 500, "the weights are drawn with the standard deviation 2 / (n_i + n_o); in (3.12) it is the square root of that"),
-)
-
-
-def _initial(klass: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    state = np.random.get_state()
-    np.random.seed(0)
-    try:
-        layer = klass(300, 200)
-        W, b = numbers_of(layer.W), numbers_of(layer.b)
-        return None if W is None or b is None else (W, b)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return None
-    finally:
-        np.random.set_state(state)
-
-
-def _unstable(stem: str, klass: Any) -> list[str]:
-    """What goes wrong with values that raw pixels or a saturated network give."""
-    with np.errstate(all="ignore"):
-        try:
-            if stem == "softmax":
-                x = np.array([[1000.0, 999.0], [500.0, 501.0]])
-                if not np.isfinite(np.asarray(klass().forward(x.copy()), np.float64)).all():
-                    return ["not stable: scores of 1000, as raw pixels give, become nan; subtract the largest score of each row (3.16)"]
-                x = np.array([[0.0, 1.0], [2000.0, 2001.0]])
-                if not np.isfinite(np.asarray(klass().forward(x.copy()), np.float64)).all():
-                    return ["not stable: it subtracts one maximum of the whole batch, so a row 750 below it becomes nan; subtract "
-                            "the largest score of each row"]
-            if stem == "cross_entropy":
-                loss = klass().forward(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
-                if not np.isfinite(loss):
-                    return ["not stable: a probability of exactly 0 gives nan, though its t is 0: 0 log 0 is 0"]
-        except Exception as error:
-            return [f"not stable: extreme values raise {type(error).__name__}"]
-    return []
-
-
-def _is_double(value: Any) -> bool:
-    return getattr(value, "dtype", np.dtype(float)) == np.float64
-
-
 def _of_error(error: BaseException) -> str | None:
     if isinstance(error, NotImplementedError):
         return "it is not written yet"
     if isinstance(error, SystemExit):
         return "it ends the program"
+    if isinstance(error, EOFError):
+        return "it waits for input, which a layer has not"
     return None
-
-
-def difference(found: Any, expected: Any) -> str:
-    """How a result differs, in words."""
-    e = np.asarray(expected, np.float64)
-    kind = f"an array of shape {e.shape}" if e.ndim else "a number"
-    f = numbers_of(found)
-    if found is None:
-        return f"it is None, expected {kind}: not written yet?"
-    if f is None:
-        return f"it is {type(found).__name__} {str(found)[:40]!r}, expected {kind}"
-    if (f.shape != e.shape and f.size != e.size) or (f.ndim != e.ndim and e.ndim):
-        return f"its shape is {f.shape}, expected {e.shape}"
-    if f.shape != e.shape and f.ndim == e.ndim:
-        return f"its shape is {f.shape}, expected {e.shape}"
-    with np.errstate(invalid="ignore"):
-        off = np.nan_to_num(np.abs(np.ravel(f) - np.ravel(e)), nan=np.inf)
-    scale = np.max(np.abs(e), initial=0.0, where=np.isfinite(e))
-    worst, count = int(np.argmax(off)), int(np.count_nonzero(off > 1e-5 * scale + 1e-8))
-    pair = f"{np.ravel(f)[worst]:.6g}, expected {np.ravel(e)[worst]:.6g}"
-    if not e.ndim or e.size == 1:
-        return f"it is {pair}"
-    where = ", ".join(map(str, np.unravel_index(worst, e.shape)))
-    return f"{count} of {e.size} values differ, most at [{where}]: {pair}"
-
-
-def _matrix(equation: Equation, name: str, found: Any, expected: Any) -> dict[str, Any]:
-    """Both values, for a page: rows of numbers, and which of them are wrong."""
-    f, e = numbers_of(found), np.asarray(expected, np.float64)
-    same = f is not None and f.size == e.size
-    off = np.zeros(e.shape, bool)
-    if same and f is not None:
-        scale = np.max(np.abs(e), initial=0.0)
-        off = ~(np.abs(f.reshape(e.shape) - e) <= 1e-5 * scale + 1e-8)
-    return {"quantity": name, "equation": equation.number, "formula": equation.formula,
-            "yours": _flat(f), "right": _flat(e), "wrong": _flat(off) if same else None}
-
-
-def _flat(a: Any) -> list[list[Any]] | None:
-    if a is None:
-        return None
-    a = np.asarray(a)
-    rows = a.reshape(-1, a.shape[-1]) if a.ndim and a.size else a.reshape(1, -1)
-    return [[bool(v) if a.dtype == bool else float(f"{v:.5g}") for v in row] for row in rows[:12, :12]]

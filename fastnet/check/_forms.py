@@ -41,8 +41,16 @@ def as_table(reports: Reports) -> str:
         for row in report["rows"]:
             fault = row["faults"][0] if row["faults"] else {}
             points = f"{row['points']:g}" if "of" in row else ""
-            cells = [report["folder"], row["stem"], row["verdict"], points, fault.get("method", ""), fault.get("equation", ""),
-                     fault.get("line") or "", fault.get("slip") or fault.get("repair") or fault.get("message", "")]
+            cells = [
+                report["folder"],
+                row["stem"],
+                row["verdict"],
+                points,
+                fault.get("method", ""),
+                fault.get("equation", ""),
+                fault.get("line") or "",
+                fault.get("slip") or fault.get("repair") or fault.get("message", ""),
+            ]
             lines.append("\t".join(" ".join(str(cell).split()) for cell in cells))
     return "\n".join(lines)
 

@@ -5,21 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fastnet.check._reference import CLASSES, NAMES, NEXT
+from fastnet.check._cases import Case, drawn, name_of
+from fastnet.check._reference import CLASSES
 
 LR = 0.5
 PARAMETERS = ("W", "b")
-
-
-class Case(NamedTuple):
-    """Arguments of the constructor, and batches: (x, y_grad), or (z, t) of the loss."""
-
-    arguments: tuple[int, ...]
-    batches: tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 @dataclass
@@ -42,7 +36,9 @@ class Step:
     before : Step or None
         The batch before this one.
     kept : dict
-        The attributes x, y and t after forward.
+        The layer's arrays after forward, by the name of the attribute.
+    mask : ndarray or None
+        Where MaxPoolLayer's largest values are.
     remarks : list of str
     """
 
@@ -57,6 +53,7 @@ class Step:
     error: tuple[str, BaseException] | None = None
     before: Step | None = None
     kept: dict[str, Any] = field(default_factory=dict)
+    mask: Any = None
     remarks: list[str] = field(default_factory=list)
 
     def wrong(self) -> list[str]:
@@ -67,11 +64,18 @@ class Step:
         return names + ([self.error[0]] if self.error and self.error[0] not in names else [])
 
 
-    def kept_wrong(self) -> bool:
-        """Whether forward has kept something else than the x, y or t that the attribute is called after."""
-        right = {"x": self.x, "y": self.expected.get("the output"), "t": self.g}
-        return any(value is not None and right[name] is not None and np.shape(value) == np.shape(right[name])
-                   and not agree(value, right[name]) for name, value in self.kept.items())
+    def kept_wrong(self) -> str | None:
+        """The attribute x, y, t or locs, or one of the shape of a padded x, in which forward has kept something else."""
+        right = {"x": self.x, "y": self.expected.get("the output"), "t": self.g, "locs": self.mask}
+        padded = None
+        if np.ndim(self.x) == 4 and self.W is not None:
+            p = self.W.shape[2] // 2
+            padded = np.pad(self.x, ((0, 0), (0, 0), (p, p), (p, p)))
+        for name, value in self.kept.items():
+            meant = right.get(name, padded)
+            if meant is not None and np.shape(value) == meant.shape and not agree(value, meant):
+                return name
+        return None
 
 
 def agree(found: Any, expected: Any, name: str = "", tolerance: float = 1e-5) -> bool:
@@ -79,7 +83,8 @@ def agree(found: Any, expected: Any, name: str = "", tolerance: float = 1e-5) ->
 
     Biases may have any shape with as many elements, and the loss any shape with one.
     """
-    f, e = numbers_of(found), np.asarray(expected, np.float64)
+    f: Any = numbers_of(found)
+    e = np.asarray(expected, np.float64)
     if f is None or f.size != e.size:
         return False
     if f.shape != e.shape and not (name in ("b", "b_grad", "the losses") or e.ndim == 0):
@@ -100,64 +105,8 @@ def numbers_of(value: Any) -> np.ndarray | None:
 
 def shape_of(value: Any) -> tuple[int, ...]:
     """The shape of an array, () of anything that is none."""
-    array = numbers_of(value)
+    array: Any = numbers_of(value)
     return () if array is None else array.shape
-
-
-def drawn(shape: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    """Normal numbers, the same in every run."""
-    return np.random.default_rng(seed).standard_normal(shape) * scale
-
-
-def cases(stem: str, images: bool = False) -> list[Case]:
-    """What a layer is tried on; the first case is small enough to be shown.
-
-    Parameters
-    ----------
-    stem : str
-    images : bool
-        Whether the folder has layers for images, so that ReLU meets them.
-    """
-    if stem == "cross_entropy":
-        return _losses()
-    small = np.array([[1.0, -2.0], [0.0, 3.0], [2.0, 1.0]])
-    shapes: dict[str, list[tuple[tuple[int, ...], list[Any]]]] = {
-        "full": [((2, 3), [small, small - 1]), ((7, 4), [(5, 7), (6, 7), (6, 7)]), ((1, 1), [(1, 1), (2, 1)]),
-                 ((2, 6), [(3, 2)]), ((4, 4), [(4, 4), (2, 4)])],
-        "relu": [((), [small, small - 1]), ((), [(5, 7), (6, 7), (6, 7)]), ((), [(1, 4)]),
-                 ((), [np.array([[0.0, -0.0, 1e-3], [-5.0, 1e3, 0.0]])]), *([((), [(2, 3, 4, 4)])] if images else [])],
-        "softmax": [((), [small, small[:, ::-1] / 2]), ((), [2 * drawn((5, 7)), (6, 7), (6, 7)]), ((), [(3, 2)]),
-                    ((), [(1, 4)]), ((), [drawn((4, 3), 2) - 4]), ((), [(4, 4)])],
-        "conv": [((1, 1, 3), [(1, 1, 3, 3)]), ((2, 3, 3), [(2, 2, 5, 4), (3, 2, 5, 4), (3, 2, 5, 4)]),
-                 ((3, 2, 5), [(2, 3, 6, 6)]), ((2, 2, 1), [(1, 2, 3, 3)])],
-        "maxpool": [((2,), [(1, 1, 4, 4)]), ((2,), [(2, 3, 4, 6), (3, 3, 4, 6), (3, 3, 4, 6)]), ((2,), [(1, 2, 5, 7)]),
-                    ((3,), [(2, 1, 6, 7)]), ((2,), [np.maximum(np.round(drawn((2, 2, 6, 6))), 0)])],
-        "flatten": [((), [np.arange(8.0).reshape(1, 2, 2, 2)]), ((), [(2, 3, 4, 5), (3, 3, 4, 5)])],
-    }
-    made = []
-    for arguments, batches in shapes[stem]:
-        xs = [drawn(x, i) if isinstance(x, tuple) else x for i, x in enumerate(batches)]
-        layer = CLASSES[name_of(stem)](*arguments)
-        outputs = [np.shape(layer.forward(x)) for x in xs]
-        made.append(Case(arguments, tuple((x, drawn(s, 10 + i)) for i, (x, s) in enumerate(zip(xs, outputs)))))
-    rounded = tuple((x, np.round(2 * g) + (np.round(2 * g) == 0)) for x, g in made[0].batches)
-    return [Case(made[0].arguments, tuple((np.round(x), g) for x, g in rounded)), *made[1:]]
-
-
-def _losses() -> list[Case]:
-    z = np.array([[0.5, 0.25, 0.25], [0.125, 0.75, 0.125]])
-    made = [Case((), ((z, np.eye(3)[[0, 2]]), (z[:1], np.eye(3)[[1]])))]
-    for n, classes in ((6, 4), (1, 2), (3, 5)):
-        batches = []
-        for i in range(3):
-            z = np.exp(drawn((n + (i > 0), classes), i))
-            batches.append((z / z.sum(axis=1, keepdims=True), np.eye(classes)[(np.arange(len(z)) + i) % classes]))
-        made.append(Case((), tuple(batches)))
-    return made
-
-
-def name_of(stem: str) -> str:
-    return {**NAMES, **NEXT}[stem]
 
 
 def observe(stem: str, make: Callable[..., Any], tried: Sequence[Case]) -> list[Step]:
@@ -184,22 +133,30 @@ def observe(stem: str, make: Callable[..., Any], tried: Sequence[Case]) -> list[
 
 
 def _loss_steps(make: Callable[..., Any], case: Case) -> list[Step]:
-    right, steps = CLASSES["CrossEntropyLayer"](), []
-    layer, before = None, None
-    for z, t in case.batches:
-        step = Step(case, z, t, before=before)
+    first = Step(case, *case.batches[0])
+    layer = _called(first, "the layer", make)
+    if layer is None:
+        return [first]
+    steps: list[Step] = []
+    for i, (z, t) in enumerate(case.batches):
+        step = first if i == 0 else Step(case, z, t, before=steps[-1])
         steps.append(step)
-        step.expected = {"the loss": right.forward(z, t), "the gradient of x": right.backward()}
-        given, target = z.copy(), t.copy()
-        layer = layer or _called(step, "the layer", make)
-        if layer is None or not _store(step, "the loss", lambda: layer.forward(given, target)):
-            return steps
-        step.kept = {name: _copied(getattr(layer, name, None)) for name in ("x", "t")}
-        if not _store(step, "the gradient of x", lambda: _backward_of_loss(layer)):
-            return steps
-        _note_writes(step, {"z": (given, z), "t": (target, t)})
-        before = step
+        if not _loss_step(step, layer):
+            break
     return steps
+
+
+def _loss_step(step: Step, layer: Any) -> bool:
+    right = CLASSES["CrossEntropyLayer"]()
+    step.expected = {"the loss": right.forward(step.x, step.g), "the gradient of x": right.backward()}
+    z, t = step.x.copy(), step.g.copy()
+    if not _store(step, "the loss", lambda: layer.forward(z, t)):
+        return False
+    step.kept = _arrays(layer)
+    if not _store(step, "the gradient of x", lambda: _backward_of_loss(layer)):
+        return False
+    _note_writes(step, {"z": (z, step.x), "t": (t, step.g)})
+    return True
 
 
 def _backward_of_loss(layer: Any) -> Any:
@@ -248,10 +205,10 @@ def _give_parameters(step: Step, layer: Any, right: Any, first: bool) -> None:
         step.found["initial b"] = np.zeros(n_o) if b is not None and b.size in (1, n_o) else b
         step.expected["initial b"] = np.zeros(n_o)
         right.W = np.round(drawn(right.W.shape, 5) * 2) if step.case.batches[0][0].size < 10 else drawn(right.W.shape, 5)
-    own_b = numbers_of(getattr(layer, "b", None))
+    own_b: Any = numbers_of(getattr(layer, "b", None))
     shape = () if own_b is None else own_b.shape
     size = int(np.prod(shape))
-    a_number = own_b is not None and size == 1 < n_o  # b = 0, which becomes an array with the first update
+    a_number = own_b is not None and (own_b.ndim == 0 or size == 1 < n_o)  # b = 0; an array from the first update on
     right.b = np.full((1, n_o), np.ravel(own_b)[0]) if a_number else (0.75 * np.arange(n_o) + 0.5).reshape(1, -1)
     if size != n_o and not a_number:
         shape = (1, n_o)
@@ -276,7 +233,8 @@ def _passes(step: Step, stem: str, layer: Any, right: Any) -> bool:
 
     if not _store(step, "the output", forward):
         return False
-    step.kept = {name: _copied(getattr(layer, name, None)) for name in ("x", "y")}
+    step.kept = _arrays(layer)
+    step.mask = getattr(right, "locs", None)
     own = numbers_of(step.found["the output"])
     step.expected["the gradient of x"] = right.backward(step.g)
     if own is not None and own.shape == y.shape:
@@ -338,6 +296,10 @@ def _store(step: Step, quantity: str, call: Callable[[], Any]) -> bool:
     if step.error is not None:
         step.found.pop(quantity)
     return step.error is None
+
+
+def _arrays(layer: Any) -> dict[str, np.ndarray]:
+    return {name: value.copy() for name, value in getattr(layer, "__dict__", {}).items() if isinstance(value, np.ndarray)}
 
 
 def _copied(value: Any) -> Any:

@@ -29,6 +29,7 @@ table { border-collapse: collapse; font: 0.85rem/1.4 ui-monospace, monospace } c
 td { border: 1px solid var(--line); padding: 0.15rem 0.5rem; text-align: right; white-space: nowrap }
 td.bad { background: var(--badback); color: var(--bad); font-weight: 600 }
 svg { display: block; height: auto; max-width: 40rem; width: 100% } svg text { fill: var(--soft); font: 13px system-ui, sans-serif }
+@media (max-width: 500px) { svg text { font-size: 24px } }
 """
 _CLASS = {"ok": "ok", "ok with remarks": "remarks", "differs": "differs", "missing": "differs"}
 

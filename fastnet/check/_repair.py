@@ -22,11 +22,19 @@ _SWAPS: dict[str, tuple[str, ...]] = {
     "ones_like": ("zeros_like",), "multiply": ("dot",), "subtract": ("add",), "add": ("subtract",), "divide": ("multiply",),
     "fmin": ("fmax",), "log": ("exp",), "exp": ("log",), "nanmin": ("nanmax",)}
 _BINARY: dict[type, tuple[type, ...]] = {
-    ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Div, ast.MatMult), ast.Div: (ast.Mult,), ast.FloorDiv: (ast.Div,),
-    ast.MatMult: (ast.Mult,), ast.Pow: (ast.Mult,)}
+    ast.Add: (ast.Sub,),
+    ast.Sub: (ast.Add,),
+    ast.Mult: (ast.Div, ast.MatMult),
+    ast.Div: (ast.Mult,),
+    ast.FloorDiv: (ast.Div,),
+    ast.MatMult: (ast.Mult,),
+    ast.Pow: (ast.Mult,),
+}
 _COMPARE = (ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq, ast.NotEq)
 _RANKS = 3
-SECONDS = 0.6  # for one search
+TRIES = 1500  # changes, in one search
+SECONDS = 0.6  # of processor time for one search
+budget = float("inf")  # for all searches together
 
 
 class Repair(NamedTuple):
@@ -38,12 +46,16 @@ class Repair(NamedTuple):
     new: str
 
     def __str__(self) -> str:
-        return f"`{self.old}` here; the numbers are right with `{self.new}`" if self.new else f"the numbers are right without `{self.old}`"
+        return (
+            f"`{self.old}` here; the numbers are right with `{self.new}`"
+            if self.new
+            else f"the numbers are right without `{self.old}`"
+        )
 
 
 def search(
     source: Source, layer: type, judge: Callable[[type, bool], set[str] | None], wrong: set[str], quantity: str,
-    first: str, tries: int = 1500,
+    first: str, tries: int | None = None,
 ) -> Repair | None:
     """The first small change that makes a quantity right and no other one wrong.
 
@@ -61,9 +73,27 @@ def search(
     first : str
         The method to look into first.
     tries : int
-        How many changes at most; SECONDS of processor time end the search as well.
+        How many changes at most, by default TRIES; SECONDS of processor time end the search as well.
     """
-    end, left = time.process_time() + SECONDS, tries
+    global budget
+    start = time.process_time()
+    end = start + min(SECONDS, budget)
+    try:
+        return _search(source, layer, judge, wrong, quantity, first, TRIES if tries is None else min(tries, TRIES), end)
+    finally:
+        budget -= time.process_time() - start
+
+
+def _search(
+    source: Source,
+    layer: type,
+    judge: Callable[[type, bool], set[str] | None],
+    wrong: set[str],
+    quantity: str,
+    first: str,
+    left: int,
+    end: float,
+) -> Repair | None:
     names = [first, *(name for name in source.methods if name != first)]
     for rank in range(_RANKS):
         for name in names:
@@ -121,17 +151,21 @@ def edits(function: ast.FunctionDef, rank: int, source: Source) -> Iterator[tupl
     for parent in list(ast.walk(function)):
         for field, value in ast.iter_fields(parent):
             for i, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
-                if not isinstance(node, (ast.expr, ast.stmt)) or (parent is function and field in ("decorator_list", "returns")):
+                if not isinstance(node, (ast.expr, ast.stmt)) or (
+                    parent is function and field in ("decorator_list", "returns")
+                ):
                     continue
+                small = isinstance(node, ast.Constant) and isinstance(parent, (ast.expr, ast.keyword, ast.Slice))
+                around = parent if small else None  # axis=1, not 1 alone
+                old = _shown(node if around is None else around)
                 for new in _changes(node, rank, names, parent):
                     if i is None:
                         setattr(parent, field, new)
                     else:
                         value[i] = new
                     try:
-                        shown = _shown(new)
-                        if shown != _shown(node):
-                            yield node.lineno, _shown(node), shown
+                        if (around is None and _shown(new) != old) or (around is not None and _shown(around) != old):
+                            yield node.lineno, old, _shown(new if around is None else around)
                     finally:
                         if i is None:
                             setattr(parent, field, node)
@@ -148,8 +182,17 @@ def _names(function: ast.FunctionDef, source: Source) -> list[ast.expr]:
     arguments: list[ast.expr] = [ast.Name(a.arg, ast.Load()) for a in function.args.args if a.arg not in ("self", "lr")]
     local = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     arguments += [ast.Name(name, ast.Load()) for name in sorted(local)[:6]]
-    held = sorted({node.attr for method in source.methods.values() for node in ast.walk(method) if isinstance(node, ast.Attribute)
-                   and isinstance(node.value, ast.Name) and node.value.id == "self" and isinstance(node.ctx, ast.Store)})
+    held = sorted(
+        {
+            node.attr
+            for method in source.methods.values()
+            for node in ast.walk(method)
+            if isinstance(node, ast.Attribute)
+            and isinstance(node.value, ast.Name)
+            and node.value.id == "self"
+            and isinstance(node.ctx, ast.Store)
+        }
+    )
     return arguments + [ast.Attribute(ast.Name("self", ast.Load()), name, ast.Load()) for name in held[:8]]
 
 
@@ -182,7 +225,8 @@ def _of_operator(node: ast.AST) -> Iterator[ast.expr]:
     elif isinstance(node, ast.UnaryOp):
         yield node.operand
     elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield from (ast.Constant(node.value + d) for d in (-1, 1))
+        number: Any = node.value
+        yield from (ast.Constant(number + d) for d in (-1, 1))
         yield from (ast.Constant(v) for v in (0, 2) if node.value != v)
     elif isinstance(node, ast.Constant) and type(node.value) is bool:
         yield ast.Constant(not node.value)
@@ -193,9 +237,15 @@ def _of_operator(node: ast.AST) -> Iterator[ast.expr]:
 def _of_call(node: ast.AST) -> Iterator[ast.expr]:
     if not isinstance(node, ast.Call):
         return
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+    name = (
+        node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id if isinstance(node.func, ast.Name) else ""
+    )
     for other in _SWAPS.get(name, ()):
-        func = ast.Attribute(node.func.value, other, ast.Load()) if isinstance(node.func, ast.Attribute) else ast.Name(other, ast.Load())
+        func = (
+            ast.Attribute(node.func.value, other, ast.Load())
+            if isinstance(node.func, ast.Attribute)
+            else ast.Name(other, ast.Load())
+        )
         yield ast.Call(func, node.args, node.keywords)
     if len(node.args) == 2:
         yield ast.Call(node.func, node.args[::-1], node.keywords)
@@ -213,7 +263,9 @@ def _of_call(node: ast.AST) -> Iterator[ast.expr]:
         rest = [k for k in node.keywords if k.arg not in ("axis", "keepdims")]
         for value in (ast.Constant(0), ast.Constant(1), ast.parse("(0, 2, 3)", mode="eval").body):
             for keep in (True, False):
-                yield ast.Call(node.func, node.args, [*rest, ast.keyword("axis", value), ast.keyword("keepdims", ast.Constant(keep))])
+                yield ast.Call(
+                    node.func, node.args, [*rest, ast.keyword("axis", value), ast.keyword("keepdims", ast.Constant(keep))]
+                )
     if node.args and not node.keywords and name not in ("range", "len", "enumerate", "zip"):
         yield node.args[0]
     if isinstance(node.func, ast.Attribute) and not isinstance(node.func.value, ast.Name):
@@ -236,12 +288,18 @@ def _of_place(node: ast.AST, parent: ast.AST) -> Iterator[ast.expr]:
         yield ast.Call(ast.Name("reversed", ast.Load()), [node], [])
     if isinstance(node, ast.Constant) and isinstance(node.value, str) and "->" in node.value:
         left, right = node.value.split("->")
-        yield from (ast.Constant(f"{left}->{right[:i]}{right[i + 1]}{right[i]}{right[i + 2:]}") for i in range(len(right) - 1))
+        yield from (
+            ast.Constant(f"{left}->{right[:i]}{right[i + 1]}{right[i]}{right[i + 2 :]}") for i in range(len(right) - 1)
+        )
 
 
 def _of_name(node: ast.AST, names: list[ast.expr], parent: ast.AST) -> Iterator[ast.expr]:
     """Another name; a transpose; log or exp of it."""
-    if not isinstance(node, (ast.Name, ast.Attribute)) or not isinstance(node.ctx, ast.Load) or (isinstance(parent, ast.Call) and node is parent.func):
+    if (
+        not isinstance(node, (ast.Name, ast.Attribute))
+        or not isinstance(node.ctx, ast.Load)
+        or (isinstance(parent, ast.Call) and node is parent.func)
+    ):
         return
     if (isinstance(node, ast.Name) and node.id in ("self", "np", "numpy")) or isinstance(parent, ast.Attribute):
         return
@@ -258,7 +316,11 @@ def _of_statement(node: ast.stmt, rank: int, names: list[ast.expr]) -> Iterator[
             for op in _BINARY.get(type(node.op), ()):
                 yield ast.AugAssign(node.target, op(), node.value)
             yield ast.Assign([node.target], node.value, lineno=node.lineno)
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], (ast.Name, ast.Attribute, ast.Subscript)):
+        if (
+            isinstance(node, ast.Assign)
+            and len(node.targets) == 1
+            and isinstance(node.targets[0], (ast.Name, ast.Attribute, ast.Subscript))
+        ):
             yield ast.AugAssign(node.targets[0], ast.Add(), node.value)
         if isinstance(node, ast.If):
             yield ast.If(ast.UnaryOp(ast.Not(), node.test), node.body, node.orelse)

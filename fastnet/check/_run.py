@@ -40,8 +40,17 @@ def run(layout: Layout, subjects: list[str], seconds: float) -> dict[str, Findin
         sandbox = Path(os.path.realpath(temporary))
         copy = layout.copy(sandbox)
         while True:
-            task = {"sandbox": str(sandbox), "copy": str(copy), "original": str(layout.path), "subjects": left, "broken": broken,
-                    "whole": whole, "repairs": repairs, "seconds": seconds, "events": str(sandbox / "events")}
+            task = {
+                "sandbox": str(sandbox),
+                "copy": str(copy),
+                "original": str(layout.path),
+                "subjects": left,
+                "broken": broken,
+                "whole": whole,
+                "repairs": repairs,
+                "seconds": seconds,
+                "events": str(sandbox / "events"),
+            }
             last, event, how = _work(task, findings)
             if how is None:
                 return findings
@@ -99,9 +108,27 @@ def _work(task: dict[str, Any], findings: dict[str, Finding]) -> tuple[str, dict
 
 
 def _stopped(how: str, event: dict[str, Any]) -> Finding:
-    fault: Finding = {"method": "", "quantity": "run", "equation": "", "formula": "", "message": how, "slip": None, "line": event.get("line"),
-             "source": event.get("source") or "", "repair": None, "counterexample": [], "also": []}
-    return {"verdict": "differs", "file": event.get("file", ""), "faults": [fault], "remarks": [], "compared": 0, "matrices": []}
+    fault: Finding = {
+        "method": "",
+        "quantity": "run",
+        "equation": "",
+        "formula": "",
+        "message": how,
+        "slip": None,
+        "line": event.get("line"),
+        "source": event.get("source") or "",
+        "repair": None,
+        "counterexample": [],
+        "also": [],
+    }
+    return {
+        "verdict": "differs",
+        "file": event.get("file", ""),
+        "faults": [fault],
+        "remarks": [],
+        "compared": 0,
+        "matrices": [],
+    }
 
 
 def _how_it_ended(code: int) -> str:

@@ -48,7 +48,12 @@ class Source:
             return self._of_return(function, {method})
         names = _ATTRIBUTES[quantity]
         if not names:  # what a loop does
-            loops = [node.lineno for f in (function, *self.helpers(function)) for node in ast.walk(f) if isinstance(node, (ast.For, ast.While))]
+            loops = [
+                node.lineno
+                for f in (function, *self.helpers(function))
+                for node in ast.walk(f)
+                if isinstance(node, (ast.For, ast.While))
+            ]
             return loops[-1] if loops else function.lineno
         for reached in (function, *self.helpers(function)):
             found = [node.lineno for node, target in _assignments(reached) if _attribute(target) in names]
@@ -75,7 +80,9 @@ class Source:
         if isinstance(value, ast.Call) and (name := _attribute(value.func)) in self.methods and name not in seen:
             return self._of_return(self.methods[name], {*seen, name})
         if isinstance(value, (ast.Name, ast.Attribute)):
-            same = [node.lineno for node, target in _assignments(function) if ast.dump(_root(target)) == ast.dump(_load(value))]
+            same = [
+                node.lineno for node, target in _assignments(function) if ast.dump(_root(target)) == ast.dump(_load(value))
+            ]
             if same:
                 return same[-1]
         return returns[-1].lineno
@@ -91,7 +98,7 @@ class Source:
         for node in ast.walk(backward):
             name = _attribute(node)
             if isinstance(getattr(node, "ctx", None), ast.Load) and name and name not in own and name not in known:
-                return name, node.lineno
+                return name, getattr(node, "lineno", 0)
         return None
 
     def _only_in_init(self) -> set[str]:
@@ -127,7 +134,20 @@ class Source:
         """The line of this file that an exception comes from, if possible outside of some other methods."""
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.path and f.lineno]
         apart = [line for line in lines if self.method_at(line) not in other]
-        return (apart or lines or [None])[-1]
+        return apart[-1] if apart else lines[-1] if lines else None
+
+    def never_kept(self, error: BaseException) -> str | None:
+        """The attribute that an AttributeError misses, if no method of the class assigns it."""
+        name = getattr(error, "name", None) if isinstance(error, AttributeError) else None
+        assigned = {_attribute(target) for function in self.methods.values() for _, target in _assignments(function)}
+        return name if isinstance(name, str) and name not in assigned and name not in self.methods else None
+
+    def kept_at(self, name: str) -> int | None:
+        """The line of forward that assigns an attribute."""
+        forward = self.methods.get("forward")
+        found = [] if forward is None else [node.lineno for function in (forward, *self.helpers(forward))
+                                            for node, target in _assignments(function) if _attribute(target) == name]
+        return found[-1] if found else forward.lineno if forward is not None else None
 
 
 def _assignments(function: ast.FunctionDef) -> Iterator[tuple[ast.stmt, ast.expr]]:
@@ -153,7 +173,11 @@ def _load(node: ast.expr) -> ast.expr:
 
 def _attribute(node: ast.AST) -> str | None:
     """a of self.a."""
-    return node.attr if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self" else None
+    return (
+        node.attr
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+        else None
+    )
 
 
 def _loops(body: list[ast.stmt], depth: int) -> Iterator[tuple[int, int]]:
@@ -188,9 +212,18 @@ def python_2(error: BaseException, line: str = "") -> str | None:
     gone = next((name for name in _GONE if re.search(rf"'{name}'", message)), None)
     if gone and isinstance(error, (NameError, AttributeError, ImportError)):
         return f"{gone} is a name of Python 2; Python 3 says {_GONE[gone]}"
-    integers = ("'float' object cannot be interpreted as an integer", "slice indices must be integers", "only integers, slices",
-                "'float' object", "must be integers")
-    if isinstance(error, (TypeError, IndexError)) and any(text in message for text in integers) and "float" in message + line + "/":
+    integers = (
+        "'float' object cannot be interpreted as an integer",
+        "slice indices must be integers",
+        "only integers, slices",
+        "'float' object",
+        "must be integers",
+    )
+    if (
+        isinstance(error, (TypeError, IndexError))
+        and any(text in message for text in integers)
+        and "float" in message + line + "/"
+    ):
         return "in Python 3, / gives a float: write // where a whole number is meant"
     return None
 

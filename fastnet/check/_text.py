@@ -13,7 +13,11 @@ def report(found: dict[str, Any]) -> str:
     for row in found["rows"]:
         lines += ["", *of_row(row)] if row["faults"] else of_row(row)
     count = sum(row["verdict"] in ("differs", "missing") for row in found["rows"])
-    end = "Nothing differs." if not count else f"{count} of these {'differs' if count == 1 else 'differ'} or {'is' if count == 1 else 'are'} missing."
+    end = (
+        "Nothing differs."
+        if not count
+        else f"{count} of these {'differs' if count == 1 else 'differ'} or {'is' if count == 1 else 'are'} missing."
+    )
     given = [row for row in found["rows"] if "of" in row]
     if given:
         end += f" Points: {sum(row['points'] for row in given):g} of {sum(row['of'] for row in given):g}."
@@ -39,7 +43,9 @@ def of_fault(fault: dict[str, Any], file: str) -> list[str]:
     if fault["slip"]:
         lines.append(f"    the slip: {fault['slip']}")
     if fault["line"]:
-        lines.append(f"    {file or 'line'}, line {fault['line']}: {fault['source']}" if file else f"    line {fault['line']}")
+        lines.append(
+            f"    {file or 'line'}, line {fault['line']}: {fault['source']}" if file else f"    line {fault['line']}"
+        )
     if fault["repair"]:
         lines.append(f"    tried: {fault['repair']}")
     if fault["also"]:

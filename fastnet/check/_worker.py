@@ -16,15 +16,16 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from fastnet.check import _diagnose, _repair
+from fastnet.check import _diagnose, _fault, _repair
+from fastnet.check._cases import drawn
+from fastnet.check._fit import call_fit, random_state
 from fastnet.check._folder import STEMS, Imported
-from fastnet.check._model import call_fit, random_state
-from fastnet.check._observe import agree, drawn
+from fastnet.check._observe import agree
 from fastnet.check._reference import CLASSES, NEXT
 from fastnet.check._source import python_2
 from fastnet.dropin import _guard
 
-_REPAIRS = 1.2  # seconds of processor time for all layers together
+_REPAIRS = 1.0  # seconds of processor time for all layers together
 
 
 class Worker:
@@ -69,6 +70,7 @@ class Worker:
 
     def run(self) -> None:
         np.random.seed(0)
+        _repair.budget = _REPAIRS if self.task["repairs"] else 0
         self.folder = Imported(Path(self.task["copy"]), Path(self.task["original"]))
         self.begin("__init__")
         try:
@@ -96,12 +98,13 @@ class Worker:
             raise TypeError(f"{STEMS[stem]} is not a class")
         own = {} if stem != "sequential" else self.own()
         images = any(name in self.folder.layout.files for name in NEXT)
-        _repair.SECONDS = _REPAIRS / 2 if self.task["repairs"] else 0
         try:
             found = _diagnose.diagnose(stem, klass, self.folder.source(stem), own, images)
         except Exception as error:
-            fault = _diagnose.Fault("", "comparison", "", "", f"it gives something that cannot be compared: {type(error).__name__}: {error}")
-            found = _diagnose.Diagnosis([fault])
+            fault = _fault.Fault(
+                "", "comparison", "", "", f"it gives something that cannot be compared: {type(error).__name__}: {error}"
+            )
+            found = _fault.Diagnosis([fault])
         self.emit(result=stem, file=self.name(stem), **found.as_dict())
 
     def own(self) -> dict[str, type]:
@@ -128,8 +131,8 @@ class Worker:
             line, source, file = error.lineno, (error.text or "").strip(), os.path.basename(error.filename)
         elif frames:
             file = os.path.basename(frames[-1].filename)
-        message = f"raises {type(error).__name__}: {' '.join(str(error).split())[:160]}"
-        fault = _diagnose.Fault("", f"import of {file}", "", "", message, python_2(error, source or ""), line, source or "")
+        message = str(error) if "has no class" in str(error) else _fault.raised(error)
+        fault = _fault.Fault("", f"import of {file}", "", "", message, python_2(error, source or ""), line, source or "")
         return {"file": file, "verdict": "differs", "faults": [asdict(fault)], "remarks": [], "compared": 0, "matrices": []}
 
     # --- the helpers of dataset.py, and a network as a whole ----------------------------------------------------------
@@ -146,9 +149,9 @@ class Worker:
             found = np.asarray(function(given.copy()), np.float64)
             found = found.reshape(expected.shape) if found.size == expected.size else found
             if not agree(found, expected):
-                faults.append(asdict(_diagnose.Fault(name, "the result", "section 3.4.2", {
+                faults.append(asdict(_fault.Fault(name, "the result", "section 3.4.2", {
                     "onehot": "class 3 of 5 is [0, 0, 0, 1, 0]", "scale": "pixels / 255 - 0.5"}[name],
-                    _diagnose.difference(found, expected))))
+                    _fault.difference(found, expected))))
         self.emit(result="dataset", file="dataset.py", verdict="differs" if faults else "ok", faults=faults, remarks=[],
                   compared=2, matrices=[])
 
@@ -166,12 +169,23 @@ class Worker:
                 curves["yours"] = _trained(own, x, t)
             except Exception as error:
                 curves["yours"] = []
-                faults.append(f"raises {type(error).__name__}: {' '.join(str(error).split())[:160]}")
+                faults.append(_fault.raised(error))
         shuffled = not np.array_equal(state, random_state())
-        if not faults and not shuffled and len(curves["yours"]) == 20 and not agree(curves["yours"], curves["right"], tolerance=1e-3):
-            faults.append(_diagnose.difference(curves["yours"], curves["right"]))
-        found = [asdict(_diagnose.Fault("fit", "the losses", "section 3.4.2", "an epoch's loss is the mean of its batches' losses",
-                                        text)) for text in faults]
+        if (
+            not faults
+            and not shuffled
+            and len(curves["yours"]) == 20
+            and not agree(curves["yours"], curves["right"], tolerance=1e-3)
+        ):
+            faults.append(_fault.difference(curves["yours"], curves["right"]))
+        found = [
+            asdict(
+                _fault.Fault(
+                    "fit", "the losses", "section 3.4.2", "an epoch's loss is the mean of its batches' losses", text
+                )
+            )
+            for text in faults
+        ]
         self.emit(result="training", file="", verdict="differs" if faults else "ok", faults=found, remarks=[], compared=1,
                   matrices=[], curves=curves)
 

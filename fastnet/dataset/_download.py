@@ -148,9 +148,9 @@ def _extract(archive: Path, folder: Path) -> None:
                     _put(content, folder / member, member)
     except DownloadError:
         raise
-    except Exception as error:  # tarfile and zlib answer to damaged bytes with nearly every kind of error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DownloadError(f"{archive} could not be unpacked: {reason}. Delete it and download it again.") from error
+    except Exception as error:  # a damaged archive can fail with nearly every kind of error
+        reason = f"{error}" or type(error).__name__
+        raise DownloadError(f"{archive} could not be unpacked: {reason}.") from error
 
 
 def _put(content: IO[bytes], target: Path, member: str) -> None:

@@ -61,9 +61,10 @@ def read(folder: Path) -> Cifar100:
         If a file is cut off, damaged or not CIFAR-100's. One that is whole, but not the published one, is listed in
         ``modified``.
     """
-    images = {part: _sorted(*_checked_images(folder / part, n)) for part, n in N_IMAGES.items()}
-    names = _checked_names(folder / "meta")
-    return Cifar100(images, names, [member for member, md5 in MD5.items() if digest(folder / member, "md5") != md5])
+    modified = [member for member, md5 in MD5.items() if digest(folder / member, "md5") != md5]
+    contents = {member: _pickles.load(folder / member, is_published=member not in modified) for member in MD5}
+    images = {part: _sorted(*_checked_images(folder / part, contents[part], n)) for part, n in N_IMAGES.items()}
+    return Cifar100(images, _checked_names(folder / "meta", contents["meta"]), modified)
 
 
 def digest(path: Path, algorithm: str) -> str:
@@ -76,8 +77,7 @@ def digest(path: Path, algorithm: str) -> str:
     return state.hexdigest()
 
 
-def _checked_images(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
-    content = _pickles.load(path)
+def _checked_images(path: Path, content: dict[str, Any], n: int) -> tuple[np.ndarray, np.ndarray]:
     pixels, labels = content.get("data"), content.get("fine_labels")
     if pixels is None or labels is None:
         hint = " CIFAR-10 has other files and classes." if "labels" in content else ""
@@ -88,9 +88,10 @@ def _checked_images(path: Path, n: int) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(
             f"{path}: data must be uint8 of shape {(n, N_PIXELS)}, got {_kind(pixels)}. Get the file anew."
         )
-    if not isinstance(labels, np.ndarray):  # a list that holds itself would keep NumPy busy for ever
-        numbers = isinstance(labels, list) and all(type(label) is int for label in labels)
-        labels = np.array(labels if numbers else [], None if numbers else object)
+    if isinstance(labels, list) and all(type(label) is int and 0 <= label < 1 << 31 for label in labels):
+        labels = np.array(labels, int)
+    elif not isinstance(labels, np.ndarray):
+        labels = np.empty(0, object)
     whole = labels.shape == (n,) and labels.dtype.kind in "iu"
     if not whole or labels.min() < 0 or labels.max() >= N_CLASSES:
         given = f"{labels.min()} to {labels.max()}" if whole else _kind(labels)
@@ -107,8 +108,8 @@ def _sorted(pixels: np.ndarray, labels: np.ndarray) -> Images:
     return Images(pixels[rows], rows, first)
 
 
-def _checked_names(path: Path) -> list[str]:
-    names = _pickles.load(path).get("fine_label_names")
+def _checked_names(path: Path, content: dict[str, Any]) -> list[str]:
+    names = content.get("fine_label_names")
     if not isinstance(names, list) or len(names) != N_CLASSES or not all(isinstance(n, (bytes, str)) for n in names):
         raise ValueError(f"{path}: fine_label_names must be {N_CLASSES} names, got {_kind(names)}. Get the file anew.")
     return [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]

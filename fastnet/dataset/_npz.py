@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 import os
 import zipfile
 from pathlib import Path
-from typing import IO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _hints
+from fastnet import _hints, _system
 from fastnet.dataset import _data
 from fastnet.dataset._data import Data
 
-REQUIRED = ("x_train", "y_train", "x_test", "y_test")
-MOST_WITHOUT_NAMES = 1000  # classes, where there are fewer images than that: more is a slip, and would fill the memory
-_READERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 LAYOUT = (
     "Expected: x_train and x_test, uint8 (n, d); y_train and y_test, whole numbers (n,); "
     "and, if you like, names, a text for each class."
 )
+_KEYS = ("x_train", "y_train", "x_test", "y_test", "names")
+_MOST_CLASSES = 1 << 16  # more than any data set of images has: larger labels are no numbers of classes
+_MOST_COMPRESSED = 1040  # times that zlib can make bytes fewer
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) -> Data:
@@ -32,7 +34,7 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
     path : path-like
         A file with ``x_train`` and ``x_test``, uint8 of shape (n, d): one sample per row, 3072 values channel by channel
         as in CIFAR-100, 784 as in MNIST, or any other number; ``y_train`` and ``y_test``, whole numbers from 0 of shape
-        (n,); and optionally ``names``, a string for each class.
+        (n,); and optionally ``names``, a string for each class. Other arrays in it are not read.
     dtype : dtype-like
         float32 or float64.
 
@@ -40,104 +42,93 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
     -------
     Data
         As from :func:`cifar100`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, or what it holds is not laid out as above; the message says what is.
     """
     path = Path(path)
     type_ = _data.dtype("from_npz", dtype)
+    arrays = _read(path)
+    for part in ("train", "test"):
+        _check_part(path, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
+    if arrays["x_train"].shape[1] != arrays["x_test"].shape[1]:
+        raise ValueError(f"{path}: x_train has {arrays['x_train'].shape[1]} values per sample, x_test has "
+                         f"{arrays['x_test'].shape[1]}. They must have equally many.")
+    names = _class_names(path, arrays)
+    train, test = ((arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int64)) for part in ("train", "test"))
+    return _data.from_pixels(train, test, names, path.stem, type_)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays that are asked for, of sizes that their bytes in the file can hold."""
     try:
         file = open(path, "rb")
     except FileNotFoundError:
         raise FileNotFoundError(f"There is no file {path}, seen from {Path.cwd()}.") from None
     with file:
         try:
-            arrays = _arrays(path, file)
-        except _Refused as error:
-            raise ValueError(str(error)) from None
-        except Exception as error:  # zipfile, zlib and NumPy answer to damaged bytes with nearly every kind of error
-            reason = "there is not enough memory for it" if isinstance(error, MemoryError) else " ".join(str(error).split())
-            raise ValueError(f"{path} cannot be read as an .npz file without objects: {reason or type(error).__name__}. "
-                             f"{LAYOUT}") from error
-    names = _class_names(path, arrays)
-    train, test = ((arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int64)) for part in ("train", "test"))
-    return _data.from_pixels(train, test, names, path.stem, type_)
+            if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+                raise TypeError("it holds a single array")
+            with zipfile.ZipFile(file) as archive:
+                if any(b"PK\1\2" in info.comment + info.extra for info in archive.infolist()):
+                    raise ValueError("its list of members is damaged")  # a wrong length there hides members
+                members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+                for key in members.keys() - set(_KEYS):  # not read, but a damaged name is no other name
+                    with contextlib.suppress(NotImplementedError, RuntimeError):  # packed in other ways, or encrypted
+                        archive.open(members[key]).close()
+                arrays = {key: _array(archive, members[key]) for key in _KEYS if key in members}
+        except Exception as error:  # a damaged archive can fail with nearly every kind of error
+            reason = f"{error}".removesuffix(".") or type(error).__name__
+            raise ValueError(f"{path} cannot be read as an .npz file without objects: {reason}. {LAYOUT}") from error
+    missing = [key for key in _KEYS if key not in arrays and key != "names"]
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}, only {', '.join(members) or 'nothing'}. {LAYOUT}")
+    return arrays
 
 
-class _Refused(ValueError):
-    """The file is whole, and holds something else than expected."""
-
-
-class _Header(NamedTuple):
-    """What an array in the file will be; its numbers are not read yet."""
-
-    shape: tuple[int, ...]
-    dtype: np.dtype
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-
-def _arrays(path: Path, file: IO[bytes]) -> dict[str, np.ndarray]:
-    """The arrays that are asked for, each read only once the headers of all are right."""
-    if file.read(6) == np.lib.format.MAGIC_PREFIX:
-        raise TypeError("it holds a single array")
-    with zipfile.ZipFile(file) as content:
-        there = [name.removesuffix(".npy") for name in content.namelist()]
-        headers = {key: _header(content, key) for key in (*REQUIRED, "names") if key in there}
-        missing = [key for key in REQUIRED if key not in there]
-        if missing:
-            raise _Refused(f"{path} has no {' and no '.join(missing)}, only {', '.join(there[:20]) or 'nothing'}. {LAYOUT}")
-        for part in ("train", "test"):
-            _check_part(path, part, headers[f"x_{part}"], headers[f"y_{part}"])
-        widths = [headers[key].shape[1] for key in ("x_train", "x_test")]
-        if widths[0] != widths[1]:
-            raise _Refused(f"{path}: x_train has {widths[0]} values per sample, x_test has {widths[1]}. They must have "
-                           "equally many.")
-        if "names" in headers and (len(headers["names"].shape) != 1 or headers["names"].dtype.kind != "U"):
-            raise _Refused(f"{path}: names must be a text for each class, got {headers['names'].dtype} of shape "
-                           f"{headers['names'].shape}.")
-        arrays = {}
-        for key in headers:
-            with content.open(f"{key}.npy") as member:
-                arrays[key] = np.lib.format.read_array(member, allow_pickle=False)
-                while member.read(1 << 20):  # to the end, where the checksum is compared
-                    pass
-        return arrays
-
-
-def _header(content: zipfile.ZipFile, key: str) -> _Header:
-    """What one array of the file is, from its first bytes."""
-    info = content.getinfo(f"{key}.npy")
-    with content.open(info) as member:
-        version = np.lib.format.read_magic(member)
-        if version not in _READERS:
-            raise ValueError(f"{key} is in version {version} of NumPy's format")
-        shape, _, dtype = _READERS[version](member)
+def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """An array, after its header has been compared with what the archive says and can hold."""
+    most = _MOST_COMPRESSED if info.compress_type == zipfile.ZIP_DEFLATED else math.inf
+    if info.file_size > max(1, info.compress_size) * most:
+        raise ValueError(f"{info.filename} is damaged: {info.compress_size} bytes are said to hold {info.file_size}")
+    if info.file_size > _system.available_memory():
+        raise ValueError(f"{info.filename} takes {info.file_size / 1e9:.1f} GB of memory, more than there is")
+    with archive.open(info) as member:
+        start = io.BytesIO(member.read(1 << 16))  # longer than any header that NumPy reads
+        header = _HEADERS.get(np.lib.format.read_magic(start))
+        if header is None:
+            raise ValueError(f"{info.filename} is an array of another kind")
+        shape, fortran, dtype = header(start)
         if dtype.hasobject:
-            raise ValueError(f"{key} holds objects")
-        header = _Header(shape, dtype)
-        if min(shape, default=0) < 0 or member.tell() + header.size * dtype.itemsize != info.file_size:
-            raise ValueError(f"{key} is said to be of shape {shape}, and has {info.file_size} bytes")
-    return header
+            raise ValueError(f"{info.filename} holds objects")
+        size = math.prod(shape)
+        if start.tell() + size * dtype.itemsize != info.file_size or size > info.file_size or min(shape, default=0) < 0:
+            raise ValueError(f"{info.filename} is damaged: its size is not that of an array of shape {shape}")
+        content = start.getvalue() + member.read()  # to the end, where zipfile compares the checksum
+    return np.ndarray(shape, dtype, content, start.tell(), order="F" if fortran else "C")
 
 
-def _check_part(path: Path, part: str, x: _Header, y: _Header) -> None:
-    n = x.shape[0] if x.shape else 0
-    if x.dtype != np.uint8 or len(x.shape) != 2 or x.size == 0:
+def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
+    if x.dtype != np.uint8 or x.ndim != 2 or x.size == 0:
         hint = " Pixels are kept as bytes, 0 .. 255; they are scaled on loading." if x.dtype.kind == "f" else ""
-        hint = f" Flatten each image: {_hints.flattened('x', x.shape)}." if len(x.shape) > 2 else hint
-        raise _Refused(
+        hint = f" Flatten each image: {_hints.flattened('x', x.shape)}." if x.ndim > 2 else hint
+        raise ValueError(
             f"{path}: x_{part} must be uint8 of shape (n, d), got {x.dtype} of shape {x.shape}.{hint}"
         )
-    if y.dtype.kind not in "iu" or y.shape != (n,):
+    if y.dtype.kind not in "iu" or y.shape != (len(x),):
         hint = ""
-        if y.size == n and len(y.shape) > 1:
+        if y.size == len(x) and y.ndim > 1:
             hint = " Flatten them: y.ravel()."
-        elif len(y.shape) == 2 and y.shape[0] == n:
+        elif y.ndim == 2 and len(y) == len(x):
             hint = " Make labels of one-hot rows: y.argmax(axis=1)."
         elif y.dtype.kind in "US":
             hint = " Number them: names, y = np.unique(y, return_inverse=True)."
-        raise _Refused(
-            f"{path}: y_{part} must be whole numbers of shape ({n},), one for each image, "
+        raise ValueError(
+            f"{path}: y_{part} must be whole numbers of shape ({len(x)},), one for each image, "
             f"got {y.dtype} of shape {y.shape}.{hint}"
         )
 
@@ -145,20 +136,24 @@ def _check_part(path: Path, part: str, x: _Header, y: _Header) -> None:
 def _class_names(path: Path, arrays: dict[str, np.ndarray]) -> list[str]:
     """The names in the file, or made-up ones; every label must have one."""
     low, high = _range(arrays["y_train"], arrays["y_test"])
-    names = arrays.get("names")
-    n_classes = int(arrays["y_train"].max()) + 1 if names is None else len(names)
-    if low < 0 or high >= n_classes or n_classes < 2:
-        known = "y_train's largest label" if names is None else "names"
+    n_classes = int(arrays["y_train"].max()) + 1
+    if high >= _MOST_CLASSES:
+        raise ValueError(f"{path}: labels must be numbers of classes from 0, got {high}. Number them: "
+                         "names, y = np.unique(y, return_inverse=True).")
+    names = arrays.get("names", np.array([f"class {label}" for label in range(n_classes)]))
+    if names.ndim != 1 or names.dtype.kind != "U":
+        raise ValueError(f"{path}: names must be a text for each class, got {names.dtype} of shape {names.shape}.")
+    if low < 0 or high >= len(names) or len(names) < 2:
+        known = "names" if "names" in arrays else "y_train's largest label"
         raise ValueError(
             f"{path}: labels must be numbered from 0 and there must be two classes or more: {known} makes it "
-            f"{n_classes}, but the labels go from {low} to {high}."
+            f"{len(names)}, but the labels go from {low} to {high}."
         )
-    if names is None and n_classes > max(MOST_WITHOUT_NAMES, len(arrays["y_train"])):
-        raise ValueError(
-            f"{path}: labels must be numbered from 0 without gaps: y_train's largest label makes it {n_classes} classes for "
-            f"{len(arrays['y_train'])} images. Number them: classes, y = np.unique(y, return_inverse=True)."
-        )
-    return [f"class {label}" for label in range(n_classes)] if names is None else names.tolist()
+    if len(arrays["y_train"]) * len(names) * 8 > _system.available_memory():
+        raise ValueError(f"{path}: one-hot rows of {len(arrays['y_train'])} images and {len(names)} classes take more "
+                         "memory than there is. Number the classes that are there: "
+                         "names, y = np.unique(y, return_inverse=True).")
+    return names.tolist()
 
 
 def _range(*labels: np.ndarray) -> tuple[int, int]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastnet.kernels._system import expanded, user_cache
+from fastnet.kernels._system import user_cache
 
 FOLDER = "cifar-100-python"
 MEMBERS = ("train", "test", "meta")
@@ -42,11 +41,8 @@ def find(root: str | os.PathLike[str] | None = None) -> Path:
 def places(root: str | os.PathLike[str] | None = None) -> Iterator[tuple[Path, str]]:
     """Every folder that may hold CIFAR-100, with the reason to look there; each once."""
     seen = set()
-    for given, why in _candidates(root):
-        try:
-            place = Path(os.path.abspath(expanded(given)))
-        except FileNotFoundError:  # ~ without a home directory
-            continue
+    for place, why in _candidates(root):
+        place = Path(os.path.abspath(os.path.expanduser(place)))
         if place not in seen:
             seen.add(place)
             yield place, why
@@ -76,7 +72,11 @@ def download_folder() -> Path:
     """Where ``fastnet data download`` puts CIFAR-100 if it is not told: $FASTNET_DATA, or the user's cache."""
     given = os.environ.get("FASTNET_DATA")
     if given:
-        folder = expanded(given)
+        try:
+            folder = Path(given).expanduser()
+        except RuntimeError:
+            raise FileNotFoundError(f"FASTNET_DATA is {given}, and there is no such home directory. Name a folder: "
+                                    "--to FOLDER.") from None
         return folder if folder.name == FOLDER else folder / FOLDER
     cache = user_cache()
     if cache is None:
@@ -94,6 +94,7 @@ def download_command() -> str:
 
 
 def _home() -> Path | None:
-    with contextlib.suppress(RuntimeError, FileNotFoundError):  # no home directory, as for some services and containers
-        return expanded(Path.home())
-    return None
+    try:
+        return Path.home()
+    except RuntimeError:  # no home directory, as for some services and containers
+        return None

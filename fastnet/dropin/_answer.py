@@ -25,8 +25,10 @@ from typing import Any
 import numpy as np
 
 from fastnet.check import _reference
-from fastnet.check._model import RATE, Parts, random_state
-from fastnet.check._observe import agree, drawn
+from fastnet.check._cases import drawn
+from fastnet.check._fit import RATE, random_state
+from fastnet.check._observe import agree
+from fastnet.check._parts import Parts
 from fastnet.dropin import _guard, _local
 
 _IMAGES = {"train": 1000, "test": 300}
@@ -53,7 +55,7 @@ def load(path: str) -> ModuleType:
         return module
 
 
-# --- cifar100 ---------------------------------------------------------------------------------------------------------------
+# --- cifar100 ----------------------------------------------------------------------------------------------------
 
 
 _PurePickler: Any = pickle._Pickler  # type: ignore[attr-defined]
@@ -78,9 +80,17 @@ def files(folder: Path) -> dict[str, dict[str, Any]]:
     rng, made = np.random.default_rng(0), {}
     for part, n in _IMAGES.items():
         labels = rng.permutation(np.arange(n) % 100).tolist()
-        made[part] = {"data": rng.integers(0, 256, (n, 3072), np.uint8), "fine_labels": labels, "batch_label": f"{part}ing batch",
-                      "coarse_labels": [label // 5 for label in labels], "filenames": [f"{i}.png" for i in range(n)]}
-    made["meta"] = {"fine_label_names": [f"class {i}" for i in range(100)], "coarse_label_names": [f"group {i}" for i in range(20)]}
+        made[part] = {
+            "data": rng.integers(0, 256, (n, 3072), np.uint8),
+            "fine_labels": labels,
+            "batch_label": f"{part}ing batch",
+            "coarse_labels": [label // 5 for label in labels],
+            "filenames": [f"{i}.png" for i in range(n)],
+        }
+    made["meta"] = {
+        "fine_label_names": [f"class {i}" for i in range(100)],
+        "coarse_label_names": [f"group {i}" for i in range(20)],
+    }
     for part, content in made.items():
         with open(folder / part, "wb") as file:
             _Python2(file, 2).dump(content)
@@ -159,7 +169,7 @@ def _same(found: Any, expected: Any, dtype: str) -> bool:
     return f.shape == expected.shape and bool(np.allclose(f, expected, rtol=0, atol=1e-6 if dtype == "float32" else 1e-12))
 
 
-# --- Sequential ---------------------------------------------------------------------------------------------------------------
+# --- Sequential ----------------------------------------------------------------------------------------------------
 
 _VERBS = {"forward", "backward", "update_param", "update_params", "fit", "predict"}
 _FIT = {"epochs": 10, "lr": 0.1, "batch_size": 128}

@@ -56,5 +56,5 @@ def _run(question: str) -> dict[str, Any]:
             return json.loads(answer.read_text(encoding="utf-8"))
         except subprocess.TimeoutExpired:
             return {"failed": f"it gives no answer within {_PATIENCE:g} s"}
-        except (OSError, ValueError):
+        except (OSError, ValueError, TypeError):  # the last: a program without an interpreter of its own
             return {"failed": "it ends the process"}

@@ -13,8 +13,10 @@ from fastnet.dropin._ask import ask
 from fastnet.dropin._local import Source
 
 VARIABLE = "FASTNET_CLASSES"
-USAGE = ("a number of classes, and if need be replace or distinct, images or rows, and onehot or integers for the test labels: "
-         "3, or 4,replace,images")
+USAGE = (
+    "a number of classes, and if need be replace or distinct, images or rows, and onehot or integers for the test labels: "
+    "3, or 4,replace,images"
+)
 
 
 class Edition(NamedTuple):

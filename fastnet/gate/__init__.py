@@ -5,18 +5,27 @@ and kernels: importing it loads neither Numba nor a kernel. See ``README.md`` in
 
 ================  ==================================================================================
 ``command``       the command line
-``compare``       two revisions: warm up, measure, measure the suspicious again, judge
+``prepare``       the sides of a comparison: checked out, installed, given head's benchmarks
+``compare``       two revisions: warm up, measure rounds until every row is decided, judge
 ``history``       many revisions against one baseline, and the search for the commit of a step
+``record``        results kept per commit, and the commits at which a benchmark changed
 ``files``         two JSON files of pytest-benchmark
-``repository``    git: revisions, the working tree as a commit, worktrees, rooms that hold them
-``environment``   virtual environments, made by pip from what a project declares
+``imports``       importing the package as the benchmark
+``repository``    git: the user's repository, which is only read, and the gate's own store
+``workspace``     folders that hold the checkouts and environments of one comparison
+``discover``      where a project's benchmarks are, told by what they use
+``declared``      what a project declares: requirements, and options of pytest
+``environment``   virtual environments, made by pip or uv from what a project declares
+``children``      child processes: which environment variables they see
 ``pairing``       which benchmarks can be compared, and why the others cannot
-``runs``          one process: run benchmarks with pytest, read one number per benchmark
+``runs``          processes: run benchmarks with pytest, read their numbers
+``turns``         the processes of a round compute one after the other, for milliseconds each
 ``probe``         the pytest plugin loaded into those processes
 ``limits``        how much slower is too slow
-``statistics``    ratios of paired timings, and their intervals
+``statistics``    ratios of paired timings, and intervals that hold at every look
 ``judge``         from numbers to verdicts
 ``render``        verdicts as Markdown and JSON
+``plot``          curves as pictures
 ``action``        the GitHub action, and the script that keeps its comment up to date
 ================  ==================================================================================
 """

@@ -148,7 +148,7 @@ def _compared(args: argparse.Namespace, log: Log) -> tuple[str, dict[str, Any], 
     if args.history:
         from fastnet.gate.record import show
 
-        return show(args.history, args.plot)
+        return show(args.history if args.history.exists() else _recorded(args), args.plot)
     if str(args.base).endswith(".json"):
         limits = read_limits(args.limits or args.repo / (args.path or "bench") / "limits.toml")
         result = compare_files(Path(args.base), Path(args.head), limits, args.statistic or "min", args.allow_removed)
@@ -159,6 +159,16 @@ def _compared(args: argparse.Namespace, log: Log) -> tuple[str, dict[str, Any], 
     else:
         result = _compare_revisions(args, log)
     return to_markdown(result), to_json(result), result.exit_code
+
+
+def _recorded(args: argparse.Namespace) -> Path:
+    """The record, where --record puts a file whose name is relative: at the top of the repository."""
+    from fastnet.gate.repository import find_repository
+
+    try:
+        return find_repository(args.repo) / args.history
+    except GateError:
+        return args.history
 
 
 def _compare_revisions(args: argparse.Namespace, log: Log) -> Any:

@@ -20,10 +20,10 @@ from fastnet.gate.declared import project_name
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import INCONCLUSIVE, CountRow, Plan, Row, judge, judge_count, judge_metric, rounds_left
 from fastnet.gate.limits import Limits
-from fastnet.gate.pairing import WARM_UP_SECONDS, Pairing, Sources, pair, some, warm_up
+from fastnet.gate.pairing import Pairing, Sources, pair, some, warm_up
 from fastnet.gate.prepare import SIDES, Prepared
 from fastnet.gate.render import Result
-from fastnet.gate.runs import Run, Settings, cores, run, run_round
+from fastnet.gate.runs import WARM_UP_SECONDS, Run, Settings, cores, run, run_round
 
 PLAN = Plan()
 _PATIENCE = 3  # times what a quiet machine needs: after so many rounds a row may be given up

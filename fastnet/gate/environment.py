@@ -24,7 +24,7 @@ from fastnet.gate import GateError, children
 from fastnet.gate.children import run, tail
 from fastnet.gate.declared import RUNNER, Step, Wanted, steps
 from fastnet.gate.repository import git, tracked
-from fastnet.gate.rooms import home
+from fastnet.gate.workspace import home
 
 CACHE_VARIABLES = ("NUMBA_CACHE_DIR", "FASTNET_CACHE_DIR")
 OWN, INHERIT, CURRENT = "own", "inherit", "current"
@@ -188,7 +188,7 @@ def _dependencies(side: Side, calls: Sequence[Step], recipe: Recipe, log: Log) -
 
 
 def _own_layer(side: Side, calls: Sequence[Step], below: Path, recipe: Recipe, log: Log) -> Path:
-    """The small environment of one side, on top of `below`: kept with its room, and made anew when it has to be.
+    """The small environment of one side, on top of `below`: kept with its workspace, and made anew when it has to be.
 
     An editable installation stays right while the files that describe the project are the same and it left nothing in
     the worktree, such as a compiled extension or a generated version file, which a fresh checkout lacks.

@@ -20,10 +20,10 @@ from fastnet.gate.compare import Batch, Clock, measure, times_of
 from fastnet.gate.environment import Recipe
 from fastnet.gate.judge import EXIT_CODE, INCONCLUSIVE, OK, REGRESSED, Plan, Row, judge
 from fastnet.gate.limits import Limits, find_limits, read_limits
-from fastnet.gate.pairing import WARM_UP_SECONDS, warm_up
+from fastnet.gate.pairing import warm_up
 from fastnet.gate.prepare import Prepared, prepare
 from fastnet.gate.render import SCHEMA, estimate, interval
-from fastnet.gate.runs import Run, Settings, run
+from fastnet.gate.runs import WARM_UP_SECONDS, Run, Settings, run
 from fastnet.gate.statistics import Estimate
 
 Log = Callable[[str], None]

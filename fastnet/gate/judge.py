@@ -123,7 +123,7 @@ def _why_undecided(change: Estimate, control: Estimate, limit: float) -> str:
     if control.low > 1 + limit or control.high < 1 / (1 + limit):
         return "the base differs from its own control by more than the limit"
     if change.high == float("inf"):
-        return f"{change.rounds} rounds are too few"
+        return f"too few rounds: {change.rounds}"
     return "the interval contains the limit"
 
 

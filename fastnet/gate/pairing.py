@@ -16,9 +16,8 @@ from fastnet.gate import GateError
 from fastnet.gate.discover import Found, functions, imports
 from fastnet.gate.environment import Side
 from fastnet.gate.repository import git
-from fastnet.gate.runs import ConfigurationError, Run, Settings, Where, run
+from fastnet.gate.runs import WARM_UP_SECONDS, ConfigurationError, Run, Settings, Where, run
 
-WARM_UP_SECONDS = 0.001
 Measure = Callable[..., Run]
 
 

@@ -17,8 +17,8 @@ from fastnet.gate.environment import CURRENT, Order, Recipe, Side
 from fastnet.gate.imports import FILE, find_package
 from fastnet.gate.pairing import give_benchmarks, own_benchmarks, some
 from fastnet.gate.repository import Store, find_commit, git, store
-from fastnet.gate.rooms import home, room
 from fastnet.gate.runs import Run, Settings, Where, run
+from fastnet.gate.workspace import home, workspace
 
 SIDES = ("base", "head", "same")  # names of one length, as even the lengths of paths shift timings
 SETTINGS = Settings()
@@ -58,7 +58,7 @@ def prepare(repo: Path, revisions: dict[str, str | None], start: str, path: str 
         The package whose import is to be timed in place of benchmarks; "" for the project's.
     """
     place = None if recipe.kind == CURRENT else home()
-    with room(repo, place, f"{start} {path} {recipe.key()}") as folder, store(repo, folder) as kept:
+    with workspace(repo, place, f"{start} {path} {recipe.key()}") as folder, store(repo, folder) as kept:
         commits = {name: kept.snapshot() if revision is None else (find_commit(repo, revision), revision)
                    for name, revision in revisions.items()}
         head, found, settings = _check_out_head(kept, folder, commits["head"], start, path, log, settings, imports)

@@ -115,8 +115,9 @@ def _summary(result: Result) -> str:
     lines = [f"`base` is {about['base']}, `head` is {about['head']}."]
     if "rounds" in about:
         stopped = f", then {about['given_up']}" if about.get("given_up") else ""
-        lines.append(f"{_benchmarks(len(result.rows))}, {about['rounds']} rounds{stopped}. The whole run calls a benchmark "
-                     f"regressed by mistake with a probability of at most {100 * about['error']:g} %. {about['machine']}.")
+        rounds = f"{about['rounds']} round{'s' * (about['rounds'] != 1)}"
+        lines.append(f"{_benchmarks(len(result.rows))}, {rounds}{stopped}. The whole run calls a benchmark regressed by "
+                     f"mistake with a probability of at most {100 * about['error']:g} %. {about['machine']}.")
     if about.get("uncounted"):
         lines.append(about["uncounted"])
     return "  \n".join(lines)

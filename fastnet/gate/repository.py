@@ -27,9 +27,10 @@ def git(repository: Path, *arguments: str, **variables: str) -> str:
 
     git sees none of the variables that a hook sets, takes no optional lock and asks for no password.
     """
-    command = ["git", "-C", str(repository), *arguments]
+    bare = (repository / "HEAD").is_file() and (repository / "objects").is_dir()  # the gate's own; named, it needs no search
+    command = ["git", "--git-dir" if bare else "-C", str(repository), *arguments]
     env = children.environment(GIT_OPTIONAL_LOCKS="0", GIT_TERMINAL_PROMPT="0", LC_ALL="C", **variables)
-    shown = " ".join(one for one in arguments if not one.startswith("-c") and "=" not in one)
+    shown = " ".join(one for one in arguments if "=" not in one and one != "-c")
     return children.run(command, f"git {shown}", env=env).strip("\n")
 
 

@@ -23,6 +23,8 @@ STATISTICS = ("min", "typical", "median", "mean", "q1", "q3")
 _RAN = (0, 1, 5)  # pytest's exit codes: all passed, some failed, nothing collected
 _USAGE = (2, 4)  # interrupted by errors, or wrong usage: what a conftest.py that cannot be imported ends with
 _FUNCTIONS = "test_* test bench_*"
+_ROUNDS = 3  # samples of a benchmark in a process, at least
+WARM_UP_SECONDS = 0.001  # of a benchmark in a process that only compiles, fills caches and measures memory
 _NOISY = ("cov", "xdist", "codspeed", "randomly", "random_order", "timeout", "sugar", "html", "rerunfailures", "pytest_cov",
           "faulthandler")  # plugins that disturb timings, and are never loaded
 
@@ -181,7 +183,8 @@ def _command(side: Side, targets: Sequence[str], settings: Settings, numbers: Pa
             "-o", f"python_functions={functions}", "--continue-on-collection-errors",
             # Without a warm-up call pytest-benchmark plans by the first one, which loads compiled code: few rounds.
             "--benchmark-only", "--benchmark-disable-gc", "--benchmark-warmup=on", "--benchmark-warmup-iterations=1",
-            f"--benchmark-max-time={settings.seconds}", "--benchmark-min-rounds=5",
+            f"--benchmark-max-time={settings.seconds}",
+            f"--benchmark-min-rounds={_ROUNDS if settings.seconds > WARM_UP_SECONDS else 1}",
             *(["--collect-only"] if collect_only else [f"--benchmark-json={numbers}"]),
             *(["-k", settings.only] if settings.only else [])]
 

@@ -13,6 +13,10 @@ J. McAuliffe and J. Sekhon, *Time-uniform, nonparametric, nonasymptotic confiden
 A. Ramdas, P. Grünwald, V. Vovk and G. Shafer, *Game-theoretic statistics and safe anytime-valid inference*, Statistical
 Science 38, 2023). All m that are not refuted form the interval; its ends are order statistics of the ratios.
 
+**Worktrees that drift.** The shuffle makes what happens to the machine fair, but not what clings to one checkout for several
+rounds. So the interval is never narrower than a normal one whose standard error allows for serial dependence, estimated from
+the rounds themselves (`standard_error`). That part is no theorem: it can only widen the interval.
+
 **Many rows.** Each of the K intervals of a run gets α / K on either side. By Bonferroni's inequality all of them hold at
 once, at every look, with probability 1 - 2α.
 """
@@ -20,6 +24,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +32,7 @@ import numpy.typing as npt
 
 CONFIDENCE = 0.95
 _STAKES = (0.98, 0.8, 0.5, 0.25)  # λ: the first wins quietly measured rows quickly, the others those in noise
+_DRIFT = 1.3
 _WEIGHTS = (0.55, 0.2, 0.15, 0.1)
 
 
@@ -74,7 +80,30 @@ def confidence_sequence(a: npt.ArrayLike, b: npt.ArrayLike, error: float) -> Est
     Estimate
         The median ratio, and (0, inf) as its interval as long as the rounds are too few.
     """
-    return _between(log_ratios(a, b), wins_needed(len(np.atleast_1d(a)), error))
+    logs = log_ratios(a, b)
+    found, reach = _between(logs, wins_needed(len(logs), error)), math.exp(drift_reach(error) * float(standard_error(logs)))
+    return found._replace(low=min(found.low, found.ratio / reach), high=max(found.high, found.ratio * reach))
+
+
+def drift_reach(error: float) -> float:
+    """How many standard errors an interval reaches at least; the factor was chosen by `bench.studies.verdicts`."""
+    return _DRIFT * NormalDist().inv_cdf(1 - min(error, 0.5))
+
+
+def standard_error(logs: np.ndarray) -> np.ndarray:
+    """Standard error of the median of a series along its first axis, if each of its values is like the one before.
+
+    The lag-1 autocorrelation gets the correction of its bias (Marriott and Pope, Biometrika 41, 1954) and half a standard
+    error on top, since a short series of a slow process looks independent.
+    """
+    rounds = len(logs)
+    deviation = logs - np.median(logs, axis=0)
+    spread = 1.4826 * np.median(np.abs(deviation), axis=0)
+    clipped = np.clip(deviation, -3 * spread, 3 * spread)
+    total = (clipped**2).sum(axis=0)
+    correlation = (clipped[1:] * clipped[:-1]).sum(axis=0) / np.where(total > 0, total, 1)
+    correlation = np.clip(correlation + (1 + 4 * correlation) / rounds + 0.5 / math.sqrt(rounds), 0, 0.95)
+    return 1.25 * spread * np.sqrt((1 + correlation) / (1 - correlation) / rounds)
 
 
 def paired_ratio(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = CONFIDENCE) -> Estimate:

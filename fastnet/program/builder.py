@@ -163,6 +163,16 @@ class Builder:
         self.cost.parameters += float(np.prod(shape))
         return parameter
 
+    def state(self, name: str, shape: tuple[int, ...] = (1, 1), *, counts: bool = False) -> Parameter:
+        """What training changes in the layer besides parameters: a row of numbers, or one whole number.
+
+        A program of the forward pass alone asks for it, too, as both share the arena.
+        """
+        parameter = Parameter(self.layer, name, shape, self.lanes, vector=True, learned=False, counts=counts)
+        self.regions.append(parameter.region)
+        self.parameters.append(parameter)
+        return parameter
+
     def copy_for_backward(self, W: Parameter, size: int) -> Ref:
         """A copy of a parameter in the layout that the backward pass reads; the op that updates it makes the copy anew."""
         copy = self.reserve(WORK, size, lives=True)

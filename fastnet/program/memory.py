@@ -129,6 +129,8 @@ class Parameter:
     vector: bool = False
     packing: Any = None  # of other parameters: an object with `size(shape)`, `pack(array, flat)`, `unpack(flat, shape)`
     copies: list[Ref] = field(default_factory=list)
+    learned: bool = True  # by gradient descent; False for other state, such as running statistics
+    counts: bool = False  # whether it is one whole number, an int64
 
     def __post_init__(self) -> None:
         self.region = Region(STATE, self.size, lives=True)
@@ -144,6 +146,8 @@ class Parameter:
         """Elements that it takes."""
         if self.packing is not None:
             return self.packing.size(self.shape)
+        if self.counts:
+            return self.lanes
         n_o = self.shape[0] if self.is_matrix else self.shape[1]
         return -(-n_o // self.lanes) * self.lanes * (self.shape[1] if self.is_matrix else 1)
 
@@ -151,9 +155,13 @@ class Parameter:
         """W.T (n_i, n_o), now or after the step, as operand or result of a product."""
         return Matrix(ref, self.lanes, 1, self.shape[1] * self.lanes)
 
-    def put(self, flat: np.ndarray, value: np.ndarray) -> None:
+    def put(self, flat: np.ndarray, value: Any) -> None:
         """Write the parameter into an arena."""
         at = self.region.start
+        if self.counts:
+            flat[at:at + self.size].view(np.int64)[0] = value
+            return
+        value = np.asarray(value, flat.dtype)
         if self.packing is not None:
             self.packing.pack(value, flat[at:at + self.size])
         elif self.is_matrix:
@@ -169,9 +177,11 @@ class Parameter:
             packed = pack(value).data.ravel() if self.packing is None else self.packing.copy(value)
             work[at:at + packed.size] = packed
 
-    def get(self, flat: np.ndarray) -> np.ndarray:
-        """Read the parameter, or what lies like it, from an arena: a new array."""
+    def get(self, flat: np.ndarray) -> Any:
+        """Read the parameter, or what lies like it, from an arena: a new array, or an int."""
         at = self.region.start
+        if self.counts:
+            return int(flat[at:at + self.size].view(np.int64)[0])
         if self.packing is not None:
             return self.packing.unpack(flat[at:at + self.size], self.shape)
         if not self.is_matrix:

@@ -81,8 +81,7 @@ class CompiledProgram:
     def read(self) -> None:
         """Take the parameters from the layers."""
         for parameter in self.net.parameters:
-            value = getattr(self.layers[parameter.layer], parameter.name)
-            parameter.put(self.arenas[STATE], np.asarray(value, self.dtype))
+            parameter.put(self.arenas[STATE], getattr(self.layers[parameter.layer], parameter.name))
         self._make_copies()
 
     def write(self) -> None:
@@ -103,14 +102,14 @@ class CompiledProgram:
         """What the optimiser keeps of each parameter: a velocity, RMSprop's v, or Adam's m and v."""
         if not self.net.moments:
             return {}
-        return {(p.layer, p.name): tuple(p.get(flat) for flat in self._kept()) for p in self.net.parameters}
+        return {(p.layer, p.name): tuple(p.get(flat) for flat in self._kept()) for p in self.net.parameters if p.learned}
 
     def put_moments(self, moments: Moments) -> None:
         """Let the optimiser go on from what `moments` gave; from 0 where that says nothing."""
         if self.net.moments:
             for parameter in self.net.parameters:
                 for flat, kept in zip(self._kept(), moments.get((parameter.layer, parameter.name), ()), strict=False):
-                    parameter.put(flat, np.asarray(kept, self.dtype))
+                    parameter.put(flat, kept)
 
     def _kept(self) -> list[np.ndarray]:
         """Where the optimiser's arrays start; those of all but plain momentum lie behind the gradient."""

@@ -18,7 +18,7 @@ from fastnet.program.builder import Builder, Unsupported
 
 # What a subclass of Sequential may have of its own: nothing of it runs within a fit.
 _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclass__", "__class_getitem__", "summary",
-                              "explain", "fit", "partial_fit", "evaluate", "predict_proba"})
+                              "explain", "fit", "partial_fit", "evaluate", "predict_proba", "train", "eval"})
 _ATTRIBUTES = frozenset({"layers", "loss", "history"})  # of a Sequential's instances: not to be properties of a subclass
 
 

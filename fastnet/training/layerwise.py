@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from fastnet import _checks
+from fastnet._modes import in_mode
 from fastnet._state import arrays, snapshot
 from fastnet._warn import warn
-from fastnet.layer import decaying, declared_parameters, foreign, parameters, updater
+from fastnet.layer import decaying, declared_parameters, foreign, parameters, trained, updater
 from fastnet.program.runner import ALPHA, BETA_1, BETA_2, EPSILON
 from fastnet.training.eligibility import why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
@@ -149,12 +150,13 @@ class Layerwise:
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
         losses = []
-        for first in range(start, stop, self.batch_size):
-            last = min(stop, first + self.batch_size)
-            rows = slice(first, last) if order is None else order[first:last]
-            losses.append(forward_backward(self.model, self.x, self.t, rows))
-            self.descent.step(lr)
-            self.check_interrupt()
+        with in_mode(self.model, True):
+            for first in range(start, stop, self.batch_size):
+                last = min(stop, first + self.batch_size)
+                rows = slice(first, last) if order is None else order[first:last]
+                losses.append(forward_backward(self.model, self.x, self.t, rows))
+                self.descent.step(lr)
+                self.check_interrupt()
         return np.array(losses, dtype=float)
 
     def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> float:
@@ -163,8 +165,12 @@ class Layerwise:
         return loss
 
     def leave(self, order: np.ndarray | None, start: int) -> None:
-        with np.errstate(all="ignore"):
+        state = [(layer, {name: getattr(layer, name) for name in trained(layer)}) for layer in self.model.layers]
+        with np.errstate(all="ignore"), in_mode(self.model, True):
             forward_backward(self.model, self.x, self.t, slice(start, None) if order is None else order[start:])
+        for layer, held in state:  # running statistics, and counters
+            for name, value in held.items():
+                setattr(layer, name, value)
         release(self.model)
 
     def save(self) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fastnet._state import FloatArray, Owned
-from fastnet.layer import learned
+from fastnet.layer import trained
 from fastnet.training.eligibility import why_not_as_written
 
 Parameters = dict[tuple[int, str], np.ndarray]  # by the layer's number and the attribute's name
@@ -40,7 +40,7 @@ class LazySource:
         self.holds = False  # the parameters
         self.attributes: Any = None  # of the layers, but for arrays, when these were taken
         self.names = [list(kept_arrays(part)) for part in self.parts]
-        self.learned = {name for part in self.parts for name in learned(part)}
+        self.learned = {name for part in self.parts for name in trained(part)}
 
     def take(self) -> None:
         """Take the arrays out of the layers, and become their owner."""
@@ -55,7 +55,7 @@ class LazySource:
         """Put into the layers what they should hold, but for what was assigned since; `name` says what was asked for."""
         if self.holds:
             self.holds = False
-            newer = [{name: part.__dict__[name] for name in learned(part) if name in part.__dict__} for part in self.parts]
+            newer = [{name: part.__dict__[name] for name in trained(part) if name in part.__dict__} for part in self.parts]
             self.write()
             for part, assigned in zip(self.parts, newer, strict=True):
                 part.__dict__.update(assigned)
@@ -103,11 +103,11 @@ class Mirror(LazySource):
     def give(self, name: str) -> None:
         """As of `LazySource`; what is given is kept, to be compared with what is there later."""
         asked = self.holds
-        assigned = {(i, name) for i, part in enumerate(self.parts) for name in learned(part) if name in part.__dict__}
+        assigned = {(i, name) for i, part in enumerate(self.parts) for name in trained(part) if name in part.__dict__}
         super().give(name)
         if asked:
             self._given = {(i, name): (part.__dict__[name], np.array(part.__dict__[name]))
-                           for i, part in enumerate(self.parts) for name in learned(part) if (i, name) not in assigned}
+                           for i, part in enumerate(self.parts) for name in trained(part) if (i, name) not in assigned}
 
     def changed(self) -> str | None:
         """What was changed since `take`, if training has to go on from there, layer by layer."""
@@ -136,7 +136,7 @@ class Mirror(LazySource):
             now, old = held.get(name), before.get(name)
             if now is not old and not (isinstance(now, _PLAIN) and isinstance(old, _PLAIN) and now == old):
                 return name
-        for name in learned(part):
+        for name in trained(part):
             given = self._given.get((k, name))
             if name in held and (given is None or held[name] is not given[0] or not np.array_equal(*given, equal_nan=True)):
                 return name
@@ -201,7 +201,7 @@ class LastBatch:
 
 def present_parameters(model: Any) -> Parameters:
     """Copies of the parameters that the layers hold now."""
-    return {(i, name): np.array(getattr(layer, name)) for i, layer in enumerate(model.layers) for name in learned(layer)}
+    return {(i, name): np.array(getattr(layer, name)) for i, layer in enumerate(model.layers) for name in trained(layer)}
 
 
 def release(model: Any) -> None:

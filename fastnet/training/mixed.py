@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnet import _checks
+from fastnet._modes import in_mode
 from fastnet._state import snapshot
 from fastnet.kernels.structs import SGD, Data
 from fastnet.layer import parameters, shielded, updater
@@ -166,11 +167,12 @@ class Mixed:
     def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
         """As of `Engine`."""
         losses = []
-        for first in range(start, stop, self.batch_size):
-            last = min(stop, first + self.batch_size)
-            rows = slice(first, last) if order is None else order[first:last]
-            losses.append(self._step(converted(self.x[rows], self.dtype, copy=True), self.t[rows], lr))
-            self.check_interrupt()
+        with in_mode(self.model, True):
+            for first in range(start, stop, self.batch_size):
+                last = min(stop, first + self.batch_size)
+                rows = slice(first, last) if order is None else order[first:last]
+                losses.append(self._step(converted(self.x[rows], self.dtype, copy=True), self.t[rows], lr))
+                self.check_interrupt()
         return np.array(losses, dtype=float)
 
     def save(self) -> Any:

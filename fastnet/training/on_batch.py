@@ -14,10 +14,12 @@ import numpy.typing as npt
 
 from fastnet import _checks
 from fastnet._buffers import PLAIN, Buffered
+from fastnet._modes import in_mode
 from fastnet._state import FloatArray, settle, snapshot
 from fastnet.kernels import on_batch as kernel
 from fastnet.kernels._layout import make_ready
 from fastnet.kernels.threads import caller, start_workers
+from fastnet.layer import learned, trained
 from fastnet.program.runner import address
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.engine import Engine
@@ -47,9 +49,10 @@ def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
         settle(runner.parts)
     put_back = snapshot((*model.layers, model.loss), copy=True)
     try:
-        loss = model.forward(x, t)
-        model.backward()
-        model.update_param(lr)
+        with in_mode(model, True):
+            loss = model.forward(x, t)
+            model.backward()
+            model.update_param(lr)
     except BaseException:
         put_back()
         raise
@@ -61,7 +64,8 @@ def test_on_batch(model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
     x, t = _batch("Sequential.test_on_batch", model, x, t)
     put_back = snapshot((*model.layers, model.loss), copy=True)
     try:
-        return float(model.forward(x, t))
+        with in_mode(model, False):
+            return float(model.forward(x, t))
     finally:
         put_back()
 
@@ -135,8 +139,12 @@ class OnBatch(LazySource):
             for part, old in zip(self.parts, self.before, strict=True):
                 part.__dict__.update(old)
         else:
-            self.model.forward(*self.last)
-            self.model.backward()
+            for part in self.parts:
+                for name in trained(part).keys() - learned(part).keys():  # counters: as they were before the batch
+                    setattr(part, name, max(0, getattr(part, name) - 1))
+            with in_mode(self.model, True):
+                self.model.forward(*self.last)
+                self.model.backward()
         for part, kept in zip(self.parts, newer, strict=True):
             part.__dict__.update(kept)
 

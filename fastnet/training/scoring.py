@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from fastnet import _checks
+from fastnet._modes import in_mode
 from fastnet._state import snapshot
 from fastnet.layer import inherits, known_class
 from fastnet.training.eligibility import of_images, why_not_compiled, why_not_loss, why_not_model
@@ -19,7 +20,8 @@ _CHUNK = 4096  # rows that go through the layers at once when there is nothing t
 def evaluate(model: Any, x: np.ndarray, t: np.ndarray) -> Evaluation:
     """Loss and accuracy of a model, by its own loss and by its own ``predict``, if it is of a class that has its own."""
     y = outputs(model, x)
-    loss = loss_of(model.loss, y, t)
+    with in_mode(model, False):
+        loss = loss_of(model.loss, y, t)
     if not inherits(model, known_class(model), "predict") and is_classes(t):
         return Evaluation(loss, float(np.mean(np.asarray(model.predict(x)) == t.argmax(1))))
     return Evaluation(loss, accuracy(y, t))
@@ -56,8 +58,9 @@ def outputs(model: Any, x: np.ndarray) -> np.ndarray:
     restore = snapshot((*model.layers, model.loss), copy=True)
     own = why_not_model(model) is not None  # its forward may write into what it is given
     try:
-        return np.concatenate([model.forward(converted(x[i:i + _CHUNK], model.dtype, copy=own))
-                               for i in range(0, len(x), _CHUNK)])
+        with in_mode(model, False):
+            return np.concatenate([model.forward(converted(x[i:i + _CHUNK], model.dtype, copy=own))
+                                   for i in range(0, len(x), _CHUNK)])
     finally:
         restore()
 

@@ -145,6 +145,10 @@ class Turns:
             self._say(b"y")
 
     def end(self):
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # also where a process that a benchmark forked still holds it
+        except OSError:
+            pass
         self._socket.close()
 
     def _say(self, word):

@@ -13,10 +13,11 @@ from fastnet.sweep.choice.table import Candidate, Table
 from fastnet.sweep.spec import Setting
 
 _WHO = "choose"
+_RATES = ("lr", "learning_rate", "learning_rate_init")
 _LOST = ("diverged", "fail", "failed")  # in a column "status"
 
 
-def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str = "lr", seed: str = "seed",
+def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str | None = None, seed: str = "seed",
            fold: str = "fold", params: Sequence[str] = (), guess: float | None = None) -> Suggestion:
     """Which rate to take, by the trials of a finished study, and how sure that is.
 
@@ -30,7 +31,8 @@ def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str =
         ``"val_accuracy"``, ``"val_loss"`` or ``"loss"``; of a study of Optuna its value and direction. A cell may hold an
         array, a value for each held-out sample: errors then count the samples, too.
     lr, seed, fold : str
-        The columns of the rate, the seed and the fold. Without a column of seeds, the trials of a rate are numbered.
+        The columns of the rate, the seed and the fold. The rate's is ``lr``, ``learning_rate`` or ``learning_rate_init`` by
+        default. Without a column of seeds, the trials of a rate are numbered.
     params : sequence of str
         Columns of other hyperparameters; of a study of Optuna, by default all its parameters.
     guess : float, optional
@@ -52,9 +54,11 @@ def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str =
     if hasattr(table, "suggestion") and hasattr(table, "spec"):
         return table.suggest(metric)  # type: ignore[no-any-return]
     if hasattr(table, "trials") and hasattr(table, "direction"):
-        table, metric, params = _of_optuna(table, metric, lr, seed, params)
+        table, metric, of_study = _of_optuna(table, metric)
+        params = params or [name for name in of_study if name not in ((lr,) if lr else _RATES) and name != seed]
     rows = _rows(table)
     columns = list(dict.fromkeys(name for row in rows for name in row))
+    lr = next((name for name in _RATES if name in columns), "lr") if lr is None else lr
     for name in (lr, *params):
         if name not in columns:
             raise ValueError(f"{_WHO}: there is no column {name!r}. There is: {', '.join(map(repr, columns))}. Give lr=, or "
@@ -66,15 +70,13 @@ def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str =
                                     tuple(params), guess))
 
 
-def _of_optuna(study: Any, metric: Any, lr: str, seed: str, params: Sequence[str]) -> tuple[list[dict[str, Any]], Any, Any]:
-    """The finished trials of a study."""
+def _of_optuna(study: Any, metric: Any) -> tuple[list[dict[str, Any]], Any, list[str]]:
+    """The finished trials of a study, what to judge by, and its parameters."""
     done = [trial for trial in study.trials if trial.state.name == "COMPLETE"]
     if metric is None:
         metric = ("value", "max" if study.direction.name == "MAXIMIZE" else "min")
     rows = [{"value": trial.value, **trial.user_attrs, **trial.params} for trial in done]
-    if not params:
-        params = [name for name in dict.fromkeys(name for trial in done for name in trial.params) if name not in (lr, seed)]
-    return rows, metric, params
+    return rows, metric, list(dict.fromkeys(name for trial in done for name in trial.params))
 
 
 def _rows(table: Any) -> list[dict[str, Any]]:
@@ -92,6 +94,9 @@ def _rows(table: Any) -> list[dict[str, Any]]:
     if not all(isinstance(row, Mapping) for row in rows):
         raise TypeError(f"{_WHO}: table must be a DataFrame, a list of dicts or a dict of columns, got "
                         f"{type(table).__name__}.")
+    if any(str(name).startswith("params_") for row in rows[:1] for name in row):  # a table that Optuna made
+        rows = [{str(name).removeprefix("params_").removeprefix("user_attrs_"): value for name, value in row.items()}
+                for row in rows if row.get("state", "COMPLETE") == "COMPLETE"]
     if not rows:
         raise ValueError(f"{_WHO}: the table has no finished trial.")
     return [dict(row) for row in rows]

@@ -59,6 +59,12 @@ def _close(table: Table, columns: np.ndarray, found: Errors) -> np.ndarray:
     return close
 
 
+def error_of(table: Table, row: int) -> float:
+    """The standard error of a candidate's mean, over its repeats and the held-out samples."""
+    columns = np.flatnonzero(np.isfinite(table.values[row]))
+    return math.sqrt(errors(table.cells(np.array([row]), columns)).of_mean[0])
+
+
 def equal_to_best(table: Table) -> set[Candidate]:
     """Which candidates can't be told from the best."""
     equal, _ = tied(table, np.flatnonzero(table.common))

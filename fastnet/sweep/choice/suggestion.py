@@ -10,7 +10,7 @@ import numpy as np
 from fastnet._student import quantile
 from fastnet.sweep.choice.errors import Errors, as_normal, normal_quantile
 from fastnet.sweep.choice.metrics import Metric, rounded_error, tolerance
-from fastnet.sweep.choice.ranking import CONFIDENCE, best_of, instability, tied
+from fastnet.sweep.choice.ranking import CONFIDENCE, best_of, error_of, instability, tied
 from fastnet.sweep.choice.table import Candidate, Table
 from fastnet.sweep.spec import Setting
 
@@ -83,6 +83,12 @@ class Suggestion(float):
     def rates(self) -> tuple[float, ...]:
         """The rates of `equals` with the same other hyperparameters."""
         return tuple(sorted(candidate.lr for candidate in self.equals if candidate.setting == self.setting))
+
+    def error_at(self, setting: Setting, lr: float) -> float | None:
+        """The standard error of the mean of another candidate; None for one that cannot be chosen."""
+        candidate = Candidate(setting, lr)
+        known = candidate in self._table.candidates
+        return error_of(self._table, self._table.candidates.index(candidate)) if known else None
 
     @property
     def ahead(self) -> bool:
@@ -165,6 +171,9 @@ def _learned(table: Table, chosen: Suggestion, shape: tuple[int, ...]) -> bool:
 
 
 def _why_nothing(table: Table, chosen: Suggestion) -> str:
+    if chosen.ahead:
+        return ("Give more held-out samples, or folds, to tell. If they do not help, check that each label stands with its "
+                "own sample (that y was not shuffled).")
     row = table.candidates.index(Candidate(chosen.setting, chosen.lr))
     fitted = math.nan if table.fitted is None else table.fitted[row]
     if table.guessed_loss is not None and fitted < _MEMORISED * table.guessed_loss:

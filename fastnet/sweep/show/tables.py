@@ -145,7 +145,8 @@ def grid(result: SweepResult) -> list[list[str]]:
             done, lost = [record for record in of if record.status == "done"], sum(r.status == "diverged" for r in of)
             shown = [_text([value(record, name) for record in done]) for name in names]
             if judge is not None:
-                shown.insert(of_training, _text([settled(record, judge) for record in done]))
+                error = None if suggested is None else suggested.error_at(setting, lr)
+                shown.insert(of_training, _text([settled(record, judge) for record in done], error))
             chosen = suggested is not None and suggested.ahead and (suggested.setting, suggested.lr) == (setting, lr)
             lines.append([*(str(getattr(setting, field)) for field in fields), f"{lr:.4g}" if lr < 1e4 else f"{lr:g}",
                           *shown, str(len(done)), f"{lost} of {repeats}" if lost else "",
@@ -204,11 +205,12 @@ def _row(record: Record, names: list[str]) -> dict[str, Any]:
             **{name: value(record, name) for name in names}, "engine": record.engine, "seconds": record.seconds}
 
 
-def _text(values: list[float]) -> str:
-    """The mean, and its standard error over seeds and folds."""
+def _text(values: list[float], error: float | None = None) -> str:
+    """The mean, and its standard error: over seeds and folds, if none is given."""
     if not values or math.isnan(np.mean(values)):
         return "-"
     mean = float(np.mean(values))
-    if len(values) < 2:
-        return f"{mean:.4g}"
-    return f"{mean:.4g} +- {rounded_error(mean, float(np.std(values, ddof=1)) / math.sqrt(len(values))):.2g}"
+    if error is None and len(values) > 1:
+        error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return f"{mean:.4g}" + (f" +- {rounded_error(mean, error):.2g}" if error is not None and (
+        error or len(values) > 1) else "")

@@ -1,8 +1,8 @@
-"""Rooms: folders that hold the checkouts and environments of one comparison.
+"""Workspaces: folders that hold the checkouts and environments of one comparison.
 
-A room belongs to one process, which holds a lock on a file in it. The operating system releases the lock however that
-process ends, so a room whose lock is free can be used again. Where the file system knows no locks, every comparison gets a
-temporary room.
+A workspace belongs to one process, which holds a lock on a file in it. The operating system releases the lock however that
+process ends, so a workspace whose lock is free can be used again. Where the file system knows no locks, every comparison
+gets a temporary workspace.
 """
 from __future__ import annotations
 
@@ -30,21 +30,23 @@ def home() -> Path:
 
     given = os.environ.get("FASTNET_GATE_CACHE")
     try:
-        place = (Path(given) if given else platformdirs.user_cache_path("fastnet-gate")).expanduser().absolute()
+        place = Path(given or platformdirs.user_cache_path("fastnet-gate")).absolute()
         place.mkdir(parents=True, exist_ok=True)
         if given or os.access(place, os.W_OK):
             return place
-    except (OSError, RuntimeError, KeyError) as error:  # no home directory, or a file stands there
+    except (OSError, RuntimeError, KeyError) as error:  # no home directory, or a file has that name
         if given:
             raise GateError(f"{given} cannot be made ({error}): set FASTNET_GATE_CACHE to a folder of yours.") from error
     owner = os.getuid() if hasattr(os, "getuid") else "user"
     place = Path(tempfile.gettempdir()) / f"fastnet-gate-of-{owner}"
     place.mkdir(mode=0o700, exist_ok=True)
+    if hasattr(os, "getuid") and place.stat().st_uid != owner:
+        raise GateError(f"{place} belongs to somebody else: set FASTNET_GATE_CACHE to a folder of yours.")
     return place
 
 
 @contextlib.contextmanager
-def room(repository: Path, place: Path | None, recipe: str = "") -> Iterator[Path]:
+def workspace(repository: Path, place: Path | None, recipe: str = "") -> Iterator[Path]:
     """A folder that no other process uses: a temporary one, or, in `place`, the one kept for this repository and recipe."""
     with contextlib.ExitStack() as stack:
         folder = None if place is None else _kept(stack, place, hashlib.sha256(
@@ -63,8 +65,8 @@ def room(repository: Path, place: Path | None, recipe: str = "") -> Iterator[Pat
 
 
 def _kept(stack: contextlib.ExitStack, place: Path, key: str) -> Path | None:
-    for number in range(1, 100):  # a second comparison at the same time gets a room of its own
-        folder = place / "rooms" / f"{key}-{number}"
+    for number in range(1, 100):  # a second comparison at the same time gets a workspace of its own
+        folder = place / "workspaces" / f"{key}-{number}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(folder))
@@ -79,7 +81,7 @@ def _kept(stack: contextlib.ExitStack, place: Path, key: str) -> Path | None:
 
 
 def clear_abandoned(place: Path) -> None:
-    """Remove the temporary rooms that killed runs left."""
+    """Remove the temporary workspaces that killed runs left."""
     for folder in place.glob(f"{_PREFIX}*"):
         if (folder / _LOCK).exists():
             with contextlib.suppress(OSError), _locked(folder):  # if it is held, that run is alive

@@ -1,0 +1,249 @@
+"""The batch normalisation layer."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet import _checks, _dtypes
+from fastnet._buffers import Buffered, take
+from fastnet._state import FloatArray, Remembered
+from fastnet.kernels import batch_norm as kernels
+from fastnet.kernels.sgd import sgd_update
+from fastnet.kernels.structs import CALL, TEAM
+from fastnet.layer import known
+from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
+from fastnet.program.memory import WORK, Matrix, Ref
+
+
+def _of_channels(layer: Any) -> tuple[int, int]:
+    return (1, layer.n)
+
+
+@known
+class BatchNormLayer(Buffered):
+    """Batch normalisation: each column of rows, or each channel of images, gets a mean and a spread that are learned.
+
+    y = gamma (x - mean) / sqrt(var + eps) + beta (Ioffe & Szegedy 2015, algorithm 1). In training mean and var are those of
+    the mini-batch, and the running statistics follow them; in prediction they are the running statistics.
+
+    Parameters
+    ----------
+    n : int
+        Number of columns, or of channels.
+    eps : float
+        Keeps the divisor above 0.
+    momentum : float
+        How far the running statistics go towards those of a mini-batch: running = (1 - momentum) running + momentum found.
+    dtype : float32 or float64, optional
+        Type of the parameters, and so of the computation. By default float64, see :func:`fastnet.set_default_dtype`.
+
+    Attributes
+    ----------
+    gamma, beta : ndarray, shape (1, n)
+        Scale and shift, at first 1 and 0. Weight decay leaves them alone.
+    gamma_grad, beta_grad : ndarray or None
+        Gradients that ``backward`` left behind.
+    running_mean, running_var : ndarray, shape (1, n)
+        At first 0 and 1. They are changed by every ``forward`` in training.
+    x : ndarray or None
+        The last input.
+    training : bool
+        Whether the mini-batch's own statistics are used, see :meth:`fastnet.Sequential.train`.
+
+    Notes
+    -----
+    As in PyTorch, the variance that normalises is the biased one, the mean of the N squared deviations of a channel, and the
+    running variance follows the unbiased one, N / (N - 1) times that. A mini-batch of one value per channel, which PyTorch
+    refuses, gives beta, and leaves the running statistics as they are.
+
+    The statistics are sums over the whole mini-batch. A compiled engine keeps images for a block of samples at a time, so
+    networks with a convolution or a pool before this layer are trained layer by layer.
+
+    Examples
+    --------
+    >>> layer = BatchNormLayer(1, eps=0.0)
+    >>> layer.forward([[1.0], [3.0]])
+    array([[-1.],
+           [ 1.]])
+    >>> layer.running_mean, layer.running_var
+    (array([[0.2]]), array([[1.1]]))
+    """
+
+    gamma = FloatArray(shape=_of_channels, optional=False, sizes="n")
+    beta = FloatArray(shape=_of_channels, optional=False, sizes="n")
+    running_mean = FloatArray(shape=_of_channels, optional=False, sizes="n")
+    running_var = FloatArray(shape=_of_channels, optional=False, sizes="n")
+    gamma_grad = FloatArray(shape=_of_channels, sizes="n")
+    beta_grad = FloatArray(shape=_of_channels, sizes="n")
+    x = FloatArray()
+    statistics = Remembered()  # mean and 1 / sqrt(var + eps) of the last forward pass, and whether they are the mini-batch's
+
+    settings = ("n", "eps", "momentum")
+    keeps_layout = True
+    decays = ()
+
+    def __init__(self, n: int, eps: float = 1e-5, momentum: float = 0.1, dtype: npt.DTypeLike | None = None) -> None:
+        self.n = _checks.whole_number("BatchNormLayer", "n", n, "It is the number of columns, or of channels of images.")
+        self.eps = _checks.rate("BatchNormLayer", eps, "eps")
+        self.momentum = _checks.rate("BatchNormLayer", momentum, "momentum")
+        type_ = _checks.dtype("BatchNormLayer", dtype)
+        self.gamma, self.beta = np.ones((1, self.n), type_), np.zeros((1, self.n), type_)
+        self.running_mean, self.running_var = np.zeros((1, self.n), type_), np.ones((1, self.n), type_)
+        self.x = self.gamma_grad = self.beta_grad = self.statistics = None
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What the layer computes in: the wider of the types of its arrays, as float32 or float64."""
+        arrays = (self.gamma, self.beta, self.running_mean, self.running_var)
+        return _dtypes.result_dtype(*(a for a in arrays if a is not None))
+
+    def torch_module(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same."""
+        return nn.BatchNorm1d(self.n, self.eps, self.momentum)
+
+    def torch_module_of_images(self, nn: Any) -> Any:
+        """The module of ``torch.nn`` that computes the same of images."""
+        return nn.BatchNorm2d(self.n, self.eps, self.momentum)
+
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
+        """Shape of a sample's output: that of its input."""
+        if shape is not None:
+            _checks.channels(self, f"samples of shape {shape}", shape, self.n)
+        return shape
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Normalise each channel, and remember x.
+
+        Parameters
+        ----------
+        x : array_like, shape (n_samples, n) or (n_samples, n, r, k)
+            Never written to.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of x.
+        """
+        gamma, beta, running_mean, running_var = self._state()
+        x = _checks.floats(self, "x", x, gamma.dtype)
+        _checks.nonempty(self, "x", x)
+        _checks.channels(self, f"x of shape {x.shape}", x.shape[1:], self.n)
+        y = take(self._buffers, "y", x.shape, x.dtype, x.size)
+        if not self.training:
+            inv = (1 / np.sqrt(running_var.astype(float) + self.eps)).astype(x.dtype)
+            kernels.batch_norm_predict(y, x, gamma, beta, running_mean, inv)
+            self.x, self.statistics = x, (running_mean, inv, False)
+            return y
+        mean, var, inv = (np.empty((1, self.n), x.dtype) for _ in range(3))
+        kernels.batch_norm_forward(y, mean, var, inv, x, gamma, beta, self.eps)
+        count = x.size // self.n
+        if count > 1:
+            self.running_mean = running_mean + self.momentum * (mean - running_mean)
+            self.running_var = running_var + self.momentum * (count / (count - 1) * var - running_var)
+        self.x, self.statistics = x, (mean, inv, True)
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Compute the gradients from that of the output; keep ``gamma_grad`` and ``beta_grad``.
+
+        With z = (x - mean) / sqrt(var + eps): the gradient of beta is the sum of y_grad, that of gamma the sum of y_grad z,
+        that of x is gamma / sqrt(var + eps) (y_grad - (beta_grad + z gamma_grad) / N). In prediction, where mean and var are
+        constants, that of x is gamma / sqrt(var + eps) y_grad.
+
+        Parameters
+        ----------
+        y_grad : array_like
+            Gradient of the loss with respect to the output of the last ``forward``, of its shape.
+
+        Returns
+        -------
+        ndarray
+            Gradient of the loss with respect to the input.
+        """
+        gamma = self._state()[0]
+        mean, inv, of_batch = _checks.computed(self, "statistics", self.statistics, "forward")
+        x = _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward"), gamma.dtype)
+        _checks.channels(self, f"x of shape {x.shape}", x.shape[1:], self.n)
+        dy = _checks.floats(self, "y_grad", y_grad, gamma.dtype)
+        dy = _checks.same_shape(self, "y_grad", dy, "the output", x.shape)
+        dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
+        dgamma, dbeta = np.empty((1, self.n), x.dtype), np.empty((1, self.n), x.dtype)
+        kernels.batch_norm_backward(dx, dgamma, dbeta, dy, x, gamma, mean, inv)
+        if not of_batch:
+            kernels.batch_norm_predict(dx, dy, gamma, np.zeros_like(gamma), np.zeros_like(gamma), inv)
+        self.gamma_grad, self.beta_grad = dgamma, dbeta
+        return dx
+
+    def update_param(self, lr: float) -> None:
+        """Step against the gradients: gamma - lr gamma_grad and beta - lr beta_grad become the new gamma and beta.
+
+        Parameters
+        ----------
+        lr : float
+            The learning rate.
+        """
+        lr = _checks.rate(self, lr)
+        gamma, beta, *_ = self._state()
+        for name, value in (("gamma", gamma), ("beta", beta)):
+            gradient = _checks.computed(self, f"{name}_grad", getattr(self, f"{name}_grad"), "forward() and backward")
+            gradient = _checks.own_shape(self, f"{name}_grad", gradient, value.shape, value.dtype, "n")
+            new = np.empty(value.shape, value.dtype)
+            sgd_update(new, value, gradient, lr)
+            setattr(self, name, new)
+
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
+        if x.shape[0] != self.n or len(x.shape) not in (1, 3):
+            raise Unsupported(f"BatchNormLayer takes rows of {self.n} columns or images of {self.n} channels, and is given "
+                              f"samples of shape {x.shape}")
+        gamma, beta = (net.parameter(name, (1, self.n), vector=True) for name in ("gamma", "beta"))
+        mean, var = (net.state(name, (1, self.n)) for name in ("running_mean", "running_var"))
+        values = x.columns // self.n
+        y = net.like(x)
+        if net.forward_only:
+            net.forward(CALL, reads={x: ROWS, **dict.fromkeys((gamma.now, beta.now, mean.now, var.now), ALL)},
+                        writes={y: ROWS}, kernel=kernels.batch_norm_predict_op, c=y.mat, a=x.mat, b=Matrix(gamma.now, 0),
+                        bias=beta.now, aux=mean.now, packed=var.now, n=self.n, number=self.eps,
+                        dims=(values, 0, 0, 0, 0, 0, 0, 0))
+            return y
+        if net.threads is not None:
+            raise Unsupported("BatchNormLayer needs the whole mini-batch, and a convolution or pool before it has images of "
+                              "a block of samples at a time")
+        part = COLUMNS if values == 1 else ALL  # whose a channel is: neighbouring columns, or whatever the kernel says
+        stride = -(-self.n // net.lanes) * net.lanes
+        found, gradients = net.reserve(WORK, 3 * stride), net.reserve(WORK, 2 * stride)
+        op: dict[str, Any] = {"split": TEAM, "n": self.n, "dims": (values, stride, 0, 0, 0, 0, 0, 0)}
+        net.cost.add(parameter_traffic=6 * self.n, operations=20.0 * x.columns)
+        net.forward(CALL, reads={x: part, gamma.now: part, beta.now: part}, writes={y: part, found: part},
+                    kernel=kernels.batch_norm_op, c=y.mat, a=x.mat, b=Matrix(gamma.now, 0), bias=beta.now, aux=found,
+                    number=self.eps, **op)
+        net.update(CALL, reads={found: part}, writes={mean.next: part, var.next: part}, kernel=kernels.batch_norm_running_op,
+                   c=Matrix(mean.next, 0), a=Matrix(found, 0), bias=var.next, number=self.momentum, **op)
+
+        def backward(dy: Value) -> Value:
+            dx = dy.overwritten()
+            net.backward(CALL, reads={dy: part, x: part, gamma.now: part, found: part},
+                         writes={dx: part, gradients: part}, kernel=kernels.batch_norm_grad_op, c=dx.mat, a=x.mat,
+                         b=Matrix(gamma.now, 0), aux=found, packed=gradients, **op)
+            of_gamma: dict[str, Ref] = net.moments_of(gamma)
+            of_beta = net.moments_of(beta)
+            net.update(CALL, reads={gradients: part},
+                       writes=dict.fromkeys((gamma.next, beta.next, *of_gamma.values(), *of_beta.values()), part),
+                       kernel=kernels.batch_norm_update_op, c=Matrix(gamma.next, 0), a=Matrix(gradients, 0), bias=beta.next,
+                       **of_gamma, **op)
+            return dx
+
+        net.on_backward(backward)
+        return y
+
+    def _state(self) -> list[np.ndarray]:
+        """gamma, beta, running_mean and running_var, in one dtype."""
+        dtype = self.dtype
+        return [_checks.own_shape(self, name, getattr(self, name), (1, self.n), dtype, "n")
+                for name in ("gamma", "beta", "running_mean", "running_var")]
+
+    def __repr__(self) -> str:
+        dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
+        return f"{type(self).__name__}({self.n}{dtype})"

@@ -1,0 +1,129 @@
+"""Average pooling over windows that do not overlap, and its gradient."""
+import numpy as np
+from fastnet.kernels._jit import jit
+from fastnet.kernels._layout import plain, to_read, to_write, written
+from fastnet.kernels.blocking import partition
+from fastnet.kernels.conv_ops import clear, frame_size, image_at
+from fastnet.kernels.linking import op_kernel
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.structs import context_at, op_at, vector_at
+from fastnet.kernels.threads import run
+from numba.extending import overload
+
+_SHARE = 1 << 16  # elements below which waking a second thread costs more than it gains
+
+
+def average_pool_forward(y: np.ndarray, x: np.ndarray, size: int) -> None:
+    """y[n, c, i, j] = mean over p, q < size of x[n, c, size i + p, size j + q].
+
+    y (n, c, r // size, k // size), x (n, c, r, k): one dtype (float32 or float64); y C-contiguous, x of any layout.
+    Overwrites y. Rows and columns behind the last whole window are ignored. A window with NaN gives NaN.
+    """
+    n, c, r, k = x.shape
+    run(_forward, y.reshape(n * c, r // size, k // size), plain(x).reshape(n * c, r, k), size,
+        threads=1 if x.size < _SHARE else None)
+
+
+def average_pool_backward(dx: np.ndarray, dy: np.ndarray, size: int) -> None:
+    """dx = dy / size^2 of the window, and 0 behind the last whole window.
+
+    dx (n, c, r, k), dy (n, c, r // size, k // size): one dtype (float32 or float64); dx C-contiguous, dy of any layout.
+    Overwrites dx.
+    """
+    n, c, r, k = dx.shape
+    run(_backward, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, r // size, k // size), size,
+        threads=1 if dx.size < _SHARE else None)
+
+
+@jit
+def _forward(thread, threads, sync, scratch, y, x, size):
+    images, rows, columns = y.shape
+    scale = 1.0 / (size * size)
+    for image in range(partition(images, 1, thread, threads), partition(images, 1, thread + 1, threads)):
+        for i in range(rows):
+            for j in range(columns):
+                total = 0.0
+                for p in range(size):
+                    for q in range(size):
+                        total += np.float64(x[image, i * size + p, j * size + q])
+                y[image, i, j] = total * scale
+
+
+@jit
+def _backward(thread, threads, sync, scratch, dx, dy, size):
+    images, r, k = dx.shape
+    rows, columns = dy.shape[1], dy.shape[2]
+    scale = 1.0 / (size * size)
+    for image in range(partition(images, 1, thread, threads), partition(images, 1, thread + 1, threads)):
+        for i in range(r):
+            for j in range(k):
+                inside = i < rows * size and j < columns * size
+                dx[image, i, j] = dy[image, i // size, j // size] * scale if inside else 0.0
+
+
+@overload(average_pool_forward)
+def _compiled_forward(y, x, size):
+    def in_compiled_code(y, x, size):
+        n, c, r, k = x.shape
+        result = to_write(y)
+        _forward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r // size, k // size),
+                 to_read(x).reshape(n * c, r, k), size)
+        written(y, result)
+
+    return in_compiled_code
+
+
+@overload(average_pool_backward)
+def _compiled_backward(dx, dy, size):
+    def in_compiled_code(dx, dy, size):
+        n, c, r, k = dx.shape
+        result = to_write(dx)
+        _backward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r, k),
+                  to_read(dy).reshape(n * c, r // size, k // size), size)
+        written(dx, result)
+
+    return in_compiled_code
+
+
+@op_kernel
+def average_pool_op(op, context, start, stop, one):
+    """C = the means of windows of images A, channels innermost; `dims` as of `conv_ops.maxpool_op`."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
+    scale = cast_like(1.0 / (pool * pool), one)
+    for number in range(stop - start):
+        x = image_at(o.a, now.thread, number, one) + of_x * (o.a.col + c) * size
+        y = image_at(o.c, now.thread, number, one) + of_y * (o.c.col + c) * size
+        for i in range(r // pool):
+            for j in range(k // pool):
+                mean = vector_at(y + (i * o.c.col + j * c) * size, c, one)
+                for channel in range(c):
+                    mean[channel] = one - one
+                for p in range(pool):
+                    for q in range(pool):
+                        pixel = vector_at(x + ((i * pool + p) * o.a.col + (j * pool + q) * c) * size, c, one)
+                        for channel in range(c):
+                            mean[channel] += pixel[channel]
+                for channel in range(c):
+                    mean[channel] *= scale
+
+
+@op_kernel
+def average_pool_back_op(op, context, start, stop, one):
+    """C = the gradient of the images that `average_pool_op` was given, from B, that of its output."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
+    scale = cast_like(1.0 / (pool * pool), one)
+    for number in range(stop - start):
+        frame = image_at(o.c, now.thread, number, one)
+        clear(frame, frame_size(r, k, of_x, c), one - one)
+        dx = frame + of_x * (o.c.col + c) * size
+        dy = image_at(o.b, now.thread, number, one) + of_y * (o.b.col + c) * size
+        for i in range(r // pool * pool):
+            for j in range(k // pool * pool):
+                to = vector_at(dx + (i * o.c.col + j * c) * size, c, one)
+                of_window = vector_at(dy + (i // pool * o.b.col + j // pool * c) * size, c, one)
+                for channel in range(c):
+                    to[channel] = of_window[channel] * scale

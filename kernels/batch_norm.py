@@ -1,0 +1,336 @@
+"""Batch normalisation of rows and of images (Ioffe & Szegedy 2015, algorithm 1), and its gradient.
+
+A channel is a column of rows (n, c), or a channel of images (n, c, r, k); each is normalised over its N values, which are n
+or n r k. One thread does all of a channel, in a fixed order, so that the bits do not depend on the number of threads.
+"""
+import math
+
+import numpy as np
+from fastnet.kernels._jit import jit
+from fastnet.kernels._layout import plain, to_read, to_write, written
+from fastnet.kernels.blocking import partition
+from fastnet.kernels.conv_ops import step
+from fastnet.kernels.linking import op_kernel
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.structs import context_at, hyperparameters, op_at, vector_at
+from fastnet.kernels.threads import run
+from numba.extending import overload
+
+_SHARE = 1 << 15  # elements below which waking a second thread costs more than it gains
+
+
+def batch_norm_forward(y: np.ndarray, mean: np.ndarray, var: np.ndarray, inv: np.ndarray, x: np.ndarray, gamma: np.ndarray,
+                       beta: np.ndarray, eps: float) -> None:
+    """y = gamma (x - mean) inv + beta, mean and var of each channel's N values, inv = 1 / sqrt(var + eps).
+
+    y, x: (n, c) or (n, c, r, k); the others (1, c); one dtype (float32 or float64). y, mean, var and inv C-contiguous, the
+    others of any layout. Overwrites y, which may be x, mean, var and inv. The variance is the biased one, the mean of
+    (x - mean)^2. A channel with NaN or infinity becomes NaN. Without samples mean and var are NaN.
+    """
+    run(_forward, channels(y), mean, var, inv, channels(plain(x)), plain(gamma), plain(beta), float(eps),
+        threads=1 if x.size < _SHARE else None)
+
+
+def batch_norm_predict(y: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
+                       inv: np.ndarray) -> None:
+    """y = gamma (x - mean) inv + beta for a mean and an inv that are given.
+
+    Shapes and layouts as of `batch_norm_forward`. Overwrites y, which may be x.
+    """
+    run(_predict, channels(y), channels(plain(x)), plain(gamma), plain(beta), plain(mean), plain(inv),
+        threads=1 if x.size < _SHARE else None)
+
+
+def batch_norm_backward(dx: np.ndarray, dgamma: np.ndarray, dbeta: np.ndarray, dy: np.ndarray, x: np.ndarray,
+                        gamma: np.ndarray, mean: np.ndarray, inv: np.ndarray) -> None:
+    """dbeta = sum of dy, dgamma = sum of dy z, dx = gamma inv (dy - (dbeta + z dgamma) / N) with z = (x - mean) inv.
+
+    Shapes and layouts as of `batch_norm_forward`, whose mean and inv these are. Overwrites dx, which may be dy, dgamma and
+    dbeta.
+    """
+    run(_backward, channels(dx), dgamma, dbeta, channels(plain(dy)), channels(plain(x)), plain(gamma), plain(mean),
+        plain(inv), threads=1 if x.size < _SHARE else None)
+
+
+def channels(a: np.ndarray) -> np.ndarray:
+    """A C-contiguous array (n, c) or (n, c, r, k) as (n, c, values of a channel) that shares its memory."""
+    return a.reshape(*a.shape[:2], math.prod(a.shape[2:]))
+
+
+@jit
+def channel_range(c, values, part, parts, one):
+    """The channels of a part: whole vectors where neighbouring elements are of different channels."""
+    unit = lanes(one) if values == 1 else 1
+    return partition(c, unit, part, parts), partition(c, unit, part + 1, parts)
+
+
+@jit
+def statistics(mean, var, inv, x, row, n, values, eps):
+    """Mean, variance and inv of the channels that start at address x; samples lie `row` elements apart."""
+    zero = cast_like(0, mean[:0].sum())
+    size, count = VECTOR_BYTES // lanes(zero), float(n * values)
+    if values == 1:
+        for j in range(mean.size):
+            mean[j], var[j] = zero, zero
+        for i in range(n):
+            a = vector_at(x + i * row * size, mean.size, zero)
+            for j in range(mean.size):
+                mean[j] += a[j]
+        for j in range(mean.size):
+            mean[j] = cast_like(mean[j] / count, zero)
+        for i in range(n):
+            a = vector_at(x + i * row * size, mean.size, zero)
+            for j in range(mean.size):
+                var[j] += (a[j] - mean[j]) * (a[j] - mean[j])
+        for j in range(mean.size):
+            var[j] = cast_like(var[j] / count, zero)
+    else:
+        for j in range(mean.size):
+            total = 0.0
+            for i in range(n):
+                a = vector_at(x + (i * row + j * values) * size, values, zero)
+                for v in range(values):
+                    total += np.float64(a[v])
+            middle = total / count
+            total = 0.0
+            for i in range(n):
+                a = vector_at(x + (i * row + j * values) * size, values, zero)
+                for v in range(values):
+                    total += (np.float64(a[v]) - middle) * (np.float64(a[v]) - middle)
+            mean[j], var[j] = cast_like(middle, zero), cast_like(total / count, zero)
+    for j in range(mean.size):
+        inv[j] = cast_like(1.0 / math.sqrt(np.float64(var[j]) + eps), zero)
+
+
+@jit
+def normalise(y, x, gamma, beta, mean, inv, values):
+    """y = gamma (x - mean) inv + beta for the channels of one sample, of which x and y hold all values."""
+    if values == 1:
+        for j in range(mean.size):
+            y[j] = (x[j] - mean[j]) * (inv[j] * gamma[j]) + beta[j]
+        return
+    for j in range(mean.size):
+        factor = inv[j] * gamma[j]
+        for v in range(j * values, (j + 1) * values):
+            y[v] = (x[v] - mean[j]) * factor + beta[j]
+
+
+@jit
+def gradients(dx, dx_row, dgamma, dbeta, dy, dy_row, x, x_row, gamma, mean, inv, n, values):
+    """`batch_norm_backward` for the channels that start at the addresses dx, dy and x."""
+    zero = cast_like(0, mean[:0].sum())
+    size, count = VECTOR_BYTES // lanes(zero), mean.size
+    share = cast_like(1.0 / max(1, n * values), zero)
+    if values == 1:
+        for j in range(count):
+            dgamma[j], dbeta[j] = zero, zero
+        for i in range(n):
+            g, a = vector_at(dy + i * dy_row * size, count, zero), vector_at(x + i * x_row * size, count, zero)
+            for j in range(count):
+                dbeta[j] += g[j]
+                dgamma[j] += g[j] * ((a[j] - mean[j]) * inv[j])
+        for i in range(n):
+            g, a = vector_at(dy + i * dy_row * size, count, zero), vector_at(x + i * x_row * size, count, zero)
+            to = vector_at(dx + i * dx_row * size, count, zero)
+            for j in range(count):
+                z = (a[j] - mean[j]) * inv[j]
+                to[j] = (gamma[j] * inv[j]) * (g[j] - (dbeta[j] + z * dgamma[j]) * share)
+        return
+    for j in range(count):
+        of_beta, of_gamma, middle, factor = 0.0, 0.0, mean[j], inv[j]
+        for i in range(n):
+            g = vector_at(dy + (i * dy_row + j * values) * size, values, zero)
+            a = vector_at(x + (i * x_row + j * values) * size, values, zero)
+            for v in range(values):
+                of_beta += np.float64(g[v])
+                of_gamma += np.float64(g[v]) * np.float64((a[v] - middle) * factor)
+        dbeta[j], dgamma[j] = cast_like(of_beta, zero), cast_like(of_gamma, zero)
+        for i in range(n):
+            g = vector_at(dy + (i * dy_row + j * values) * size, values, zero)
+            a = vector_at(x + (i * x_row + j * values) * size, values, zero)
+            to = vector_at(dx + (i * dx_row + j * values) * size, values, zero)
+            for v in range(values):
+                z = (a[v] - middle) * factor
+                to[v] = (gamma[j] * factor) * (g[v] - (dbeta[j] + z * dgamma[j]) * share)
+
+
+@jit
+def _forward(thread, threads, sync, scratch, y, mean, var, inv, x, gamma, beta, eps):
+    n, c, values = x.shape
+    c0, c1 = channel_range(c, values, thread, threads, cast_like(0, mean[0, :0].sum()))
+    statistics(mean[0, c0:c1], var[0, c0:c1], inv[0, c0:c1], x.ctypes.data + c0 * values * x.itemsize, c * values, n, values,
+               eps)
+    for i in range(n):
+        normalise(y[i, c0:c1].reshape(-1), x[i, c0:c1].reshape(-1), gamma[0, c0:c1], beta[0, c0:c1], mean[0, c0:c1],
+                  inv[0, c0:c1], values)
+
+
+@jit
+def _predict(thread, threads, sync, scratch, y, x, gamma, beta, mean, inv):
+    n, _, values = x.shape
+    for i in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
+        normalise(y[i].reshape(-1), x[i].reshape(-1), gamma[0], beta[0], mean[0], inv[0], values)
+
+
+@jit
+def _backward(thread, threads, sync, scratch, dx, dgamma, dbeta, dy, x, gamma, mean, inv):
+    n, c, values = x.shape
+    c0, c1 = channel_range(c, values, thread, threads, cast_like(0, mean[0, :0].sum()))
+    first, row = c0 * values * x.itemsize, c * values
+    gradients(dx.ctypes.data + first, row, dgamma[0, c0:c1], dbeta[0, c0:c1], dy.ctypes.data + first, row,
+              x.ctypes.data + first, row, gamma[0, c0:c1], mean[0, c0:c1], inv[0, c0:c1], n, values)
+
+
+def _alone(a):
+    raise NotImplementedError("for compiled code only")
+
+
+@overload(_alone)
+def _channels_in_compiled_code(a):  # `channels` for a number of axes that the type says
+    if a.ndim == 2:
+        return lambda a: a.reshape(a.shape[0], a.shape[1], 1)
+    return lambda a: a.reshape(a.shape[0], a.shape[1], a.shape[2] * a.shape[3])
+
+
+@overload(batch_norm_forward)
+def _compiled_forward(y, mean, var, inv, x, gamma, beta, eps):
+    def in_compiled_code(y, mean, var, inv, x, gamma, beta, eps):
+        result, m, v, w = to_write(y), to_write(mean), to_write(var), to_write(inv)
+        _forward(0, 1, np.zeros(0, np.int64), 0, _alone(result), m, v, w, _alone(to_read(x)), to_read(gamma), to_read(beta),
+                 float(eps))
+        written(y, result)
+        written(mean, m)
+        written(var, v)
+        written(inv, w)
+
+    return in_compiled_code
+
+
+@overload(batch_norm_predict)
+def _compiled_predict(y, x, gamma, beta, mean, inv):
+    def in_compiled_code(y, x, gamma, beta, mean, inv):
+        result = to_write(y)
+        _predict(0, 1, np.zeros(0, np.int64), 0, _alone(result), _alone(to_read(x)), to_read(gamma), to_read(beta),
+                 to_read(mean), to_read(inv))
+        written(y, result)
+
+    return in_compiled_code
+
+
+@overload(batch_norm_backward)
+def _compiled_backward(dx, dgamma, dbeta, dy, x, gamma, mean, inv):
+    def in_compiled_code(dx, dgamma, dbeta, dy, x, gamma, mean, inv):
+        result, of_gamma, of_beta = to_write(dx), to_write(dgamma), to_write(dbeta)
+        _backward(0, 1, np.zeros(0, np.int64), 0, _alone(result), of_gamma, of_beta, _alone(to_read(dy)), _alone(to_read(x)),
+                  to_read(gamma), to_read(mean), to_read(inv))
+        written(dx, result)
+        written(dgamma, of_gamma)
+        written(dbeta, of_beta)
+
+    return in_compiled_code
+
+
+@jit
+def kept_row(at, number, c0, c1, stride, one):
+    """Channels c0:c1 of one of the rows at an address, `stride` elements apart: mean, var, inv, or dgamma, dbeta."""
+    return vector_at(at + (number * stride + c0) * (VECTOR_BYTES // lanes(one)), c1 - c0, one)
+
+
+@op_kernel
+def batch_norm_op(op, context, start, stop, one):
+    """C = A, normalised over the mini-batch, times gamma (B) plus beta (`bias`); a range of the channels of a compiled step.
+
+    `number` is eps; `dims` are the values of a channel and the distance of the rows at `aux`, where mean, var and inv are
+    left.
+    """
+    o, now = op_at(op), context_at(context)
+    size, values, stride = VECTOR_BYTES // lanes(one), o.dims[0], o.dims[1]
+    c0, c1 = channel_range(o.n, values, now.part, now.parts, one)
+    at, row = (now.batch, now.batch_row) if o.from_data else (o.a.at, o.a.row)
+    mean, var, inv = (kept_row(o.aux, 0, c0, c1, stride, one), kept_row(o.aux, 1, c0, c1, stride, one),
+                      kept_row(o.aux, 2, c0, c1, stride, one))
+    first = c0 * values * size
+    statistics(mean, var, inv, at + first, row, now.n, values, o.number)
+    gamma, beta, count = kept_row(o.b.at, 0, c0, c1, 0, one), kept_row(o.bias, 0, c0, c1, 0, one), (c1 - c0) * values
+    for i in range(now.n):
+        x, y = at + i * row * size + first, o.c.at + i * o.c.row * size + first
+        normalise(vector_at(y, count, one), vector_at(x, count, one), gamma, beta, mean, inv, values)
+
+
+@op_kernel
+def batch_norm_grad_op(op, context, start, stop, one):
+    """C = the gradient of the input A, from that of the output, C; dgamma and dbeta are left at `packed`. B is gamma.
+
+    The others as of `batch_norm_op`.
+    """
+    o, now = op_at(op), context_at(context)
+    size, values, stride = VECTOR_BYTES // lanes(one), o.dims[0], o.dims[1]
+    c0, c1 = channel_range(o.n, values, now.part, now.parts, one)
+    at, row = (now.batch, now.batch_row) if o.from_data else (o.a.at, o.a.row)
+    first = c0 * values * size
+    dgamma, dbeta = kept_row(o.packed, 0, c0, c1, stride, one), kept_row(o.packed, 1, c0, c1, stride, one)
+    gradients(o.c.at + first, o.c.row, dgamma, dbeta, o.c.at + first, o.c.row, at + first, row,
+              kept_row(o.b.at, 0, c0, c1, 0, one), kept_row(o.aux, 0, c0, c1, stride, one),
+              kept_row(o.aux, 2, c0, c1, stride, one), now.n, values)
+
+
+@op_kernel
+def batch_norm_update_op(op, context, start, stop, one):
+    """A step for gamma (C) and beta (`bias`) from dgamma and dbeta (A); `aux` is what the optimiser keeps of gamma."""
+    o, now = op_at(op), context_at(context)
+    size, stride, zero = VECTOR_BYTES // lanes(one), o.dims[1], one - one
+    c0, c1 = channel_range(o.n, o.dims[0], now.part, now.parts, one)
+    hyper, to_beta = hyperparameters(now, one), o.bias - o.c.at
+    kept = o.aux + c0 * size if o.aux != 0 else 0
+    step(o.c.at + c0 * size, o.a.at + c0 * size, kept, c1 - c0, zero, hyper)
+    step(o.bias + c0 * size, o.a.at + (stride + c0) * size, kept + to_beta if kept != 0 else 0, c1 - c0, zero, hyper)
+
+
+@jit
+def run_on(running, found, momentum, factor):
+    """running += momentum (factor found - running)."""
+    for j in range(running.size):
+        running[j] += momentum * (factor * found[j] - running[j])
+
+
+@op_kernel
+def batch_norm_running_op(op, context, start, stop, one):
+    """The running mean (C) and variance (`bias`) come nearer to those of the mini-batch (A); `number` is the momentum.
+
+    With the unbiased variance, N / (N - 1) times the biased one. A mini-batch of one value per channel changes nothing.
+    """
+    o, now = op_at(op), context_at(context)
+    c0, c1 = channel_range(o.n, o.dims[0], now.part, now.parts, one)
+    count = now.n * o.dims[0]
+    if count > 1:
+        momentum, stride = cast_like(o.number, one), o.dims[1]
+        run_on(kept_row(o.c.at, 0, c0, c1, 0, one), kept_row(o.a.at, 0, c0, c1, stride, one), momentum, one)
+        run_on(kept_row(o.bias, 0, c0, c1, 0, one), kept_row(o.a.at, 1, c0, c1, stride, one), momentum,
+               cast_like(count / (count - 1), one))
+
+
+@op_kernel
+def batch_norm_predict_op(op, context, start, stop, one):
+    """C = A, normalised by the running mean (`aux`) and variance (`packed`), for samples start:stop.
+
+    Gamma, beta and eps as of `batch_norm_op`.
+    """
+    o, now = op_at(op), context_at(context)
+    values, eps = o.dims[0], cast_like(o.number, one)
+    mean, var = kept_row(o.aux, 0, 0, o.n, 0, one), kept_row(o.packed, 0, 0, o.n, 0, one)
+    gamma, beta = kept_row(o.b.at, 0, 0, o.n, 0, one), kept_row(o.bias, 0, 0, o.n, 0, one)
+    for i in range(start, stop):
+        x, y = _input_of_all(o, now, i, values, one), vector_at(
+            o.c.at + i * o.c.row * (VECTOR_BYTES // lanes(one)), o.n * values, one)
+        for j in range(o.n):
+            factor = cast_like(one / math.sqrt(var[j] + eps), one) * gamma[j]
+            for v in range(j * values, (j + 1) * values):
+                y[v] = (x[v] - mean[j]) * factor + beta[j]
+
+
+@jit
+def _input_of_all(o, now, i, values, one):
+    """All values of sample i of matrix a."""
+    size = VECTOR_BYTES // lanes(one)
+    at = now.batch + i * now.batch_row * size if o.from_data else o.a.at + i * o.a.row * size
+    return vector_at(at, o.n * values, one)

@@ -1,0 +1,171 @@
+"""Dropout with masks from a counter-based generator: which elements stay is a function of a seed and of places, not of time.
+
+The bits are those of Philox4x64-10 (Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3"), which
+``numpy.random.Philox`` computes, too. Its key is the seed; its counter holds the block of eight elements of a sample, the
+number of the sample in its mini-batch, and the number of the mini-batch. So any thread can make the mask of any sample.
+"""
+import math
+
+import llvmlite.ir as ir
+import numpy as np
+from fastnet.kernels._jit import jit
+from fastnet.kernels._layout import plain, to_read, to_write, written
+from fastnet.kernels.blocking import partition
+from fastnet.kernels.linking import op_kernel
+from fastnet.kernels.simd import cast_like, load_int, store_int
+from fastnet.kernels.structs import context_at, input_row, op_at, row_of
+from fastnet.kernels.threads import run
+from numba import types
+from numba.extending import intrinsic, overload
+
+_SHARE = 1 << 15  # elements below which waking a second thread costs more than it gains
+_OF_COUNTER_0, _OF_COUNTER_2 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)  # the multipliers of a round
+_OF_KEY_0, _OF_KEY_1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)  # what a round adds to the key
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+def dropout_forward(y: np.ndarray, mask: np.ndarray, x: np.ndarray, rate: float, seed: int, call: int) -> None:
+    """mask = 0 where an element is dropped, else 1 / (1 - rate); y = x mask.
+
+    y, mask, x: one shape (n, ...), one dtype (float32 or float64); y and mask C-contiguous, x of any layout. Overwrites
+    mask, and y, which may be x. Element j of sample i (in C order) is dropped if half j % 2 (the low one is 0) of word
+    j // 2 % 4 of Philox4x64-10 is below rate 2^32, for the counter (j // 8, i, call, 0) and the key (seed, 0).
+    0 <= rate < 1; seed and call are whole numbers from 0 to 2^63 - 1. NaN and inf give NaN where they are dropped.
+    """
+    run(_forward, by_samples(y), by_samples(mask), by_samples(plain(x)), float(rate), seed, call,
+        threads=1 if x.size < _SHARE else None)
+
+
+def dropout_backward(dx: np.ndarray, dy: np.ndarray, mask: np.ndarray) -> None:
+    """dx = dy mask.
+
+    dx, dy, mask: one shape (n, ...), one dtype (float32 or float64); dx C-contiguous, dy and mask of any layout. Overwrites
+    dx, which may be dy.
+    """
+    run(_backward, by_samples(dx), by_samples(plain(dy)), by_samples(plain(mask)), threads=1 if dx.size < _SHARE else None)
+
+
+def by_samples(a: np.ndarray) -> np.ndarray:
+    """A C-contiguous array (n, ...) as rows, one a sample, that share its memory."""
+    return a.reshape(len(a), math.prod(a.shape[1:])) if a.ndim else a.reshape(1, 1)
+
+
+@intrinsic
+def mul_high(typingctx, a, b):
+    """The upper 64 bits of the product of two uint64."""
+    def codegen(context, builder, signature, arguments):
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), codegen
+
+
+@jit
+def philox(c0, c1, c2, c3, k0, k1):
+    """The four words of Philox4x64-10 for a counter and a key, all uint64."""
+    for _ in range(10):
+        high0, low0 = mul_high(_OF_COUNTER_0, c0), _OF_COUNTER_0 * c0
+        high2, low2 = mul_high(_OF_COUNTER_2, c2), _OF_COUNTER_2 * c2
+        c0, c1, c2, c3 = high2 ^ c1 ^ k0, low2, high0 ^ c3 ^ k1, low0
+        k0, k1 = k0 + _OF_KEY_0, k1 + _OF_KEY_1
+    return c0, c1, c2, c3
+
+
+@jit
+def _of_sample(y, mask, x, rate, seed, call, i):
+    """`dropout_forward` for the elements of sample i."""
+    m, zero = x.size, cast_like(0, x[:1].sum())
+    threshold, scale = np.uint64(rate * 4294967296.0), cast_like(1.0 / (1.0 - rate), zero)
+    none, key, sample, number = np.uint64(0), np.uint64(seed), np.uint64(i), np.uint64(call)
+    whole = m // 8 * 8
+    for j in range(0, whole, 8):
+        w0, w1, w2, w3 = philox(np.uint64(j // 8), sample, number, none, key, none)
+        mask[j], mask[j + 1] = _factors(w0, threshold, scale)
+        mask[j + 2], mask[j + 3] = _factors(w1, threshold, scale)
+        mask[j + 4], mask[j + 5] = _factors(w2, threshold, scale)
+        mask[j + 6], mask[j + 7] = _factors(w3, threshold, scale)
+    if whole < m:
+        words = philox(np.uint64(whole // 8), sample, number, none, key, none)
+        for j in range(whole, m):
+            mask[j] = _factors(words[(j - whole) // 2], threshold, scale)[j % 2]
+    for j in range(m):
+        y[j] = x[j] * mask[j]
+
+
+@jit
+def _factors(word, threshold, scale):
+    """What two elements are multiplied by; products, as half of the branches would be guessed wrong."""
+    low, high = (word & _LOW) >= threshold, (word >> _HALF) >= threshold
+    return scale * cast_like(np.int64(low), scale), scale * cast_like(np.int64(high), scale)
+
+
+@jit
+def _multiply(dx, dy, mask):
+    for j in range(dx.size):
+        dx[j] = dy[j] * mask[j]
+
+
+@jit
+def _forward(thread, threads, sync, scratch, y, mask, x, rate, seed, call):
+    for i in range(partition(len(x), 1, thread, threads), partition(len(x), 1, thread + 1, threads)):
+        _of_sample(y[i], mask[i], x[i], rate, seed, call, i)
+
+
+@jit
+def _backward(thread, threads, sync, scratch, dx, dy, mask):
+    for i in range(partition(len(dx), 1, thread, threads), partition(len(dx), 1, thread + 1, threads)):
+        _multiply(dx[i], dy[i], mask[i])
+
+
+@overload(dropout_forward)
+def _compiled_forward(y, mask, x, rate, seed, call):
+    def in_compiled_code(y, mask, x, rate, seed, call):
+        result, places, source = to_write(y), to_write(mask), to_read(x)
+        n = len(x)
+        m = x.size // max(1, n)
+        _forward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n, m), places.reshape(n, m), source.reshape(n, m),
+                 float(rate), seed, call)
+        written(y, result)
+        written(mask, places)
+
+    return in_compiled_code
+
+
+@overload(dropout_backward)
+def _compiled_backward(dx, dy, mask):
+    def in_compiled_code(dx, dy, mask):
+        result = to_write(dx)
+        _multiply(result.reshape(-1), to_read(dy).reshape(-1), to_read(mask).reshape(-1))
+        written(dx, result)
+
+    return in_compiled_code
+
+
+@op_kernel
+def dropout_op(op, context, start, stop, one):
+    """B = the mask of the mini-batch whose number stands at `aux`, C = A B, for samples start:stop of a compiled step.
+
+    `number` is the rate, the first of `dims` the seed. C may be A.
+    """
+    o, c = op_at(op), context_at(context)
+    for i in range(start, stop):
+        _of_sample(row_of(o.c, i, o.n, one), row_of(o.b, i, o.n, one), input_row(o, c, i, one), o.number, o.dims[0],
+                   load_int(o.aux), i)
+
+
+@op_kernel
+def dropout_grad_op(op, context, start, stop, one):
+    """C = C A: the backward pass, from the mask A."""
+    o = op_at(op)
+    for i in range(start, stop):
+        dx = row_of(o.c, i, o.n, one)
+        _multiply(dx, dx, row_of(o.a, i, o.n, one))
+
+
+@op_kernel
+def count_op(op, context, start, stop, one):
+    """The whole number at `aux` grows by 1, once a mini-batch."""
+    o = op_at(op)
+    if context_at(context).part == 0:
+        store_int(o.aux, load_int(o.aux) + 1)
