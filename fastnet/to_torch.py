@@ -18,7 +18,7 @@ def to_torch(model: Any) -> Any:
         raise ImportError("Sequential.to_torch needs PyTorch, which is not installed: pip install torch.") from None
 
     _architecture.describe("Sequential.to_torch", model)  # refuses classes that nothing is known of
-    modules = []
+    modules: list[Any] = []
     for i, layer in enumerate(model.layers):
         if not hasattr(layer, "torch_module"):
             raise TypeError(f"Sequential.to_torch: layers[{i}] is a {type(layer).__name__}, which has no PyTorch form. Give "

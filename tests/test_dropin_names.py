@@ -217,3 +217,11 @@ def test_the_names_that_unittest_no_longer_has(course):
     path = os.pathsep.join([".", str(ROOT)])
     assert "AttributeError" in run("-m", "unittest", "discover", "test", ok=False, PYTHONPATH=path).stderr
     assert "OK" in run("-m", "fastnet.dropin", "-m", "unittest", "discover", "test", PYTHONPATH=path).stderr
+
+
+def test_a_source_nested_too_deeply_does_not_stop_the_script(course):
+    """What Python's own parser gives up on is left to whoever runs that file."""
+    write, run = course
+    deep = "x = " + "1+" * 30_000 + "1\n"
+    write({"layers/full.py": deep, "script.py": "from layers.full import FullLayer\nprint(FullLayer.__module__)\n"})
+    assert run("-m", "fastnet.dropin", "script.py").stdout.strip() == "fastnet.full"

@@ -93,10 +93,9 @@ def run_source(path: str, module: ModuleType) -> None:
     SyntaxError
         If it is neither.
     """
-    tree = parsed(Path(path))
-    if tree is None:
-        compile(Path(path).read_text(encoding="utf-8", errors="replace"), path, "exec")
-        return
+    tree: Any = parsed(Path(path))
+    if tree is None:  # too deep for a tree, but not for the compiler, or an error that the compiler states
+        tree = Path(path).read_text(encoding="utf-8", errors="replace")
     exec(compile(tree, path, "exec"), module.__dict__)
 
 
@@ -109,7 +108,7 @@ def parsed(path: Path) -> ast.Module | None:
     for source in (text, re.sub(r"(?m)^([ \t]*)print\b(?![ \t]*\().*$", r"\1pass", text)):
         try:
             return ast.parse(source)
-        except (SyntaxError, ValueError):
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two of sources that are nested too deeply
             continue
     return None
 

@@ -165,7 +165,8 @@ class Layerwise:
         return loss
 
     def leave(self, order: np.ndarray | None, start: int) -> None:
-        state = [(layer, {name: getattr(layer, name) for name in trained(layer)}) for layer in self.model.layers]
+        state = [(layer, {name: getattr(layer, name) for name in trained(layer).keys() - parameters(layer).keys()})
+                 for layer in self.model.layers]
         with np.errstate(all="ignore"), in_mode(self.model, True):
             forward_backward(self.model, self.x, self.t, slice(start, None) if order is None else order[start:])
         for layer, held in state:  # running statistics, and counters
