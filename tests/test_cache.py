@@ -15,6 +15,7 @@ from fastnet.kernels import _cache, _system
 from numba import njit
 
 import fastnet
+from fastnet.gate import workspace
 
 ROOT = Path(__file__).parents[1]
 USE = """
@@ -514,3 +515,14 @@ for number, (name, attack) in enumerate(attacks.items()):
         name, found, warned, text = line.split("|")
         assert (found, warned) == ("False", "1"), line
         assert ("others may write" if "open" in name or "sticky" in name else "belongs to another user") in text
+
+
+@POSIX
+def test_the_gate_makes_no_folder_called_tilde_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no home is known
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "FASTNET_GATE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    assert workspace.home().parent == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == [workspace.home().name]
