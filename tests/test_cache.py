@@ -15,17 +15,18 @@ from fastnet.kernels import _cache, _system
 from numba import njit
 
 import fastnet
+from fastnet.gate import workspace
 
 ROOT = Path(__file__).parents[1]
 USE = """
 import numpy as np
-from fastnet.kernels.relu import relu_forward
+from fastnet.kernels.sgd import sgd_update  # what compiles soonest
 from fastnet.kernels import _cache
 y = np.empty(5, {dtype})
-relu_forward(y, np.array([-2, -1, 0, 1, 2], {dtype}))
+sgd_update(y, np.array([1, 1, 2, 3, 4], {dtype}), np.array([2, 2, 4, 4, 4], {dtype}), 0.5)
 assert (y == [0, 0, 0, 1, 2]).all()
-from fastnet.kernels import relu
-misses = sum(sum(d.stats.cache_misses.values()) for d in vars(relu).values() if hasattr(d, "stats"))
+from fastnet.kernels import sgd
+misses = sum(sum(d.stats.cache_misses.values()) for d in vars(sgd).values() if hasattr(d, "stats"))
 print(misses, _cache.CACHE)
 """
 
@@ -55,7 +56,7 @@ def test_an_edit_of_any_kernel_file_is_noticed(tmp_path):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     _, before, _ = outcome(start(tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))
-    with open(tmp_path / "kernels" / "sgd.py", "a") as file:
+    with open(tmp_path / "kernels" / "relu.py", "a") as file:
         file.write("\n# an edit in another file\n")
     misses, after, _ = outcome(start(tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))
     assert misses > 0 and after != before
@@ -120,7 +121,7 @@ def test_an_update_is_noticed_however_the_package_is_installed(form, before, tmp
     place = form(folder)
     first = digest_of(place, before)
     assert first == digest_of(place, before)
-    with open(folder / "fastnet" / "kernels" / "sgd.py", "a") as file:
+    with open(folder / "fastnet" / "kernels" / "relu.py", "a") as file:
         file.write("\nEDITED = 1\n")
     shutil.rmtree(tmp_path / "lib-bare", ignore_errors=True)
     second = digest_of(form(folder), before)
@@ -141,7 +142,7 @@ def test_kernels_run_from_a_zip_and_not_those_of_the_version_before(tmp_path):
     folder = copied(tmp_path / "lib")
     assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] > 0
     assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] == 0
-    with open(folder / "fastnet" / "kernels" / "sgd.py", "a") as file:
+    with open(folder / "fastnet" / "kernels" / "relu.py", "a") as file:
         file.write("\n# an edit in another file\n")
     assert outcome(start(zipped(folder), cwd=tmp_path, FASTNET_CACHE_DIR=str(tmp_path / "cache")))[0] > 0
 
@@ -514,3 +515,14 @@ for number, (name, attack) in enumerate(attacks.items()):
         name, found, warned, text = line.split("|")
         assert (found, warned) == ("False", "1"), line
         assert ("others may write" if "open" in name or "sticky" in name else "belongs to another user") in text
+
+
+@POSIX
+def test_the_gate_makes_no_folder_called_tilde_either(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)  # as where no home is known
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for name in ("XDG_CACHE_HOME", "FASTNET_GATE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    assert workspace.home().parent == tmp_path
+    assert [path.name for path in tmp_path.iterdir()] == [workspace.home().name]

@@ -228,3 +228,19 @@ def test_every_changed_archive_is_refused_or_whole(tmp_path, monkeypatch):
         except _download.DownloadError:
             continue
         assert all((tmp_path / name).read_bytes() == body for name, body in members.items())
+
+
+@pytest.mark.parametrize("depth", [2_000, 500_000])
+def test_a_key_of_tuples_in_tuples_does_not_overflow_the_stack(depth, tmp_path):
+    (tmp_path / "train").write_bytes(b"\x80\x02})" + b"\x85" * depth + b"Ns.")
+    program = f"from pathlib import Path; from fastnet.dataset import _pickles; _pickles.load(Path({str(tmp_path / 'train')!r}))"
+    result = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=120,
+                            env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert result.stderr.strip().endswith("it holds more than 1000 tuples.")
+
+
+def test_why_an_archive_cannot_be_unpacked_is_one_line(tmp_path):
+    (tmp_path / "archive").write_bytes(b"no archive")
+    with pytest.raises(_download.DownloadError, match="could not be unpacked: file could not be opened successfully") as info:
+        _download._extract(tmp_path / "archive", tmp_path)
+    assert "\n" not in str(info.value)

@@ -149,7 +149,7 @@ def _extract(archive: Path, folder: Path) -> None:
     except DownloadError:
         raise
     except Exception as error:  # a damaged archive can fail with nearly every kind of error
-        reason = f"{error}" or type(error).__name__
+        reason = " ".join(str(error).split()) or type(error).__name__  # tarfile's own has a line for each compression
         raise DownloadError(f"{archive} could not be unpacked: {reason}.") from error
 
 

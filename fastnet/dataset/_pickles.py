@@ -90,12 +90,19 @@ def load(path: Path, is_published: bool = False) -> dict[str, Any]:
     return {_text(key): entry.array if isinstance(entry, _Array) else entry for key, entry in value.items()}
 
 
+_MOST_TUPLES = 1000  # CIFAR-100's files hold a few; the hash of a tuple in a tuple in a tuple ... overflows the stack
+
+
 def _check(content: bytes) -> None:
     """Compare all lengths with the bytes that follow, and all places in the reader's memory with how many there are."""
     argument: Any
+    tuples = 0
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > number:
             raise pickle.UnpicklingError(f"it remembers its object {number} at place {argument}")
+        tuples += opcode.name.startswith(("TUPLE", "FROZENSET"))
+        if tuples > _MOST_TUPLES:
+            raise pickle.UnpicklingError(f"it holds more than {_MOST_TUPLES} tuples")
         if opcode.name == "FRAME" and argument > len(content):
             raise pickle.UnpicklingError(f"it has a frame of {argument} bytes")
 

@@ -30,7 +30,7 @@ def home() -> Path:
 
     given = os.environ.get("FASTNET_GATE_CACHE")
     try:
-        place = Path(given or platformdirs.user_cache_path("fastnet-gate")).absolute()
+        place = Path(given or platformdirs.user_cache_path("fastnet-gate")).expanduser().absolute()
         place.mkdir(parents=True, exist_ok=True)
         if given or os.access(place, os.W_OK):
             return place
