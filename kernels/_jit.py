@@ -147,6 +147,9 @@ class Machine(JITCodeLibrary):
         for function in self._final_module.functions:
             if not function.is_declaration and not function.name.startswith(("cfunc.", "_ZN7cpython")):
                 function.linkage = "internal"
+                # LLVM may now change its arguments, and MCJIT finds internal functions by name as well: code of a user's
+                # that has the same helper linked in must not be given this one
+                function.name = f"{function.name}.internal"
         manager, builder = self._codegen._module_pass_manager()
         manager.run(self._final_module, builder)
 

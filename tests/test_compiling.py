@@ -196,3 +196,24 @@ def test_compiled_code_of_a_user_is_kept_by_numba(tmp_path):
 def test_what_code_of_another_version_needs_counts_as_missing():
     with pytest.raises(FileNotFoundError):
         linking._need(work_off.name, "float64", "another digest")
+
+
+def test_helpers_of_a_kernel_have_names_that_no_other_code_asks_for():
+    """MCJIT finds internal functions by name, too, and LLVM may have changed their arguments."""
+    from fastnet.kernels._jit import jit
+    from fastnet.kernels.simd import noinline
+
+    @jit
+    def helper(x, unused):
+        noinline()
+        return 3 * x
+
+    @jit
+    def kernel(x):
+        return helper(x, 1) + 1
+
+    assert kernel(2.0) == 7
+    library = next(iter(kernel.overloads.values())).library
+    defined = [f.name for f in library._final_module.functions if not f.is_declaration]
+    assert any("helper" in name for name in defined)
+    assert all(name.endswith(".internal") or name.startswith(("cfunc.", "_ZN7cpython")) for name in defined)
