@@ -62,7 +62,8 @@ def read(folder: Path) -> Cifar100:
         ``modified``.
     """
     modified = [member for member, md5 in MD5.items() if digest(folder / member, "md5") != md5]
-    contents = {member: _pickles.load(folder / member, is_published=member not in modified) for member in (*N_IMAGES, "meta")}
+    contents = {member: _pickles.load(folder / member, is_published=member not in modified)
+                for member in (*N_IMAGES, "meta")}
     images = {part: _sorted(*_checked_images(folder / part, contents[part], n)) for part, n in N_IMAGES.items()}
     return Cifar100(images, _checked_names(folder / "meta", contents["meta"]), modified)
 
