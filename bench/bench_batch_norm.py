@@ -31,7 +31,7 @@ def test_batch_norm(race, rng, dtype, shape, way):
         m, w, g, b = (a.reshape(1, -1, *[1] * (len(shape) - 2)) for a in (mean, inv, gamma, beta))
         if way == "forward":
             m = x.mean(axis=axes, keepdims=True)
-            return (x - m) / np.sqrt(x.var(axis=axes, keepdims=True) + dtype(1e-5)) * g + b
+            return (x - m) / np.sqrt(x.var(axis=axes, keepdims=True) + dtype.type(1e-5)) * g + b
         z = (x - m) * w
         return g * w * (dy - dy.mean(axis=axes, keepdims=True) - z * (dy * z).mean(axis=axes, keepdims=True))
 

@@ -233,8 +233,8 @@ EQUATIONS: dict[str, dict[str, Equation]] = {
     "full": {
         "initial W": Equation("__init__", "3.12", "W ~ N(0, sqrt(2 / (n_i + n_o))), of shape (n_o, n_i)"),
         "initial b": Equation("__init__", "3.13", "b = 0, of shape (1, n_o)"),
-        "the output": Equation("forward", "3.7", "y = x Wᵀ + b"),
-        "W_grad": Equation("backward", "3.9", "dL/dW = sum over i of y_grad[i]ᵀ x[i]"),
+        "the output": Equation("forward", "3.7", "y = x W.T + b"),
+        "W_grad": Equation("backward", "3.9", "dL/dW = sum over i of y_grad[i].T x[i]"),
         "b_grad": Equation("backward", "3.9", "dL/db = sum over i of y_grad[i]"),
         "the gradient of x": Equation("backward", "3.9", "dL/dx = y_grad W"),
         "W": _UPDATE_W, "b": _UPDATE_B},
@@ -243,7 +243,7 @@ EQUATIONS: dict[str, dict[str, Equation]] = {
         "the gradient of x": Equation("backward", "3.14", "dL/dx = y_grad where x > 0, and 0 elsewhere")},
     "softmax": {
         "the output": Equation("forward", "3.16", "z[i,j] = exp(y[i,j] - max) / sum over k of exp(y[i,k] - max)"),
-        "the gradient of x": Equation("backward", "3.17", "dL/dy[i] = y_grad[i] (diag(z[i]) - z[i]ᵀ z[i])")},
+        "the gradient of x": Equation("backward", "3.17", "dL/dy[i] = y_grad[i] (diag(z[i]) - z[i].T z[i])")},
     "cross_entropy": {
         "the loss": Equation("forward", "3.18", "L = -1/n sum over i, j of t[i,j] log z[i,j]"),
         "the gradient of x": Equation("backward", "3.19", "dL/dz[i,j] = -1/n t[i,j] / z[i,j]")},
