@@ -17,4 +17,5 @@ def test_forward(race, rng, dtype, case):
 def test_backward(race, rng, dtype, case):
     shape, layout = case
     dy, y = (laid_out(rng.standard_normal(shape).astype(dtype), layout) for _ in range(2))
-    compete(race, sigmoid_backward, (dy, y), lambda dx: np.multiply(dy, y * (1 - y), out=dx), flops=3 * dy.size, layout=layout)
+    compete(race, sigmoid_backward, (dy, y), lambda dx: np.multiply(dy, y * (1 - y), out=dx), flops=3 * dy.size,
+            layout=layout)
