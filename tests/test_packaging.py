@@ -318,7 +318,7 @@ bench = ["torch>=9"]
 
 
 def test_workflows_and_forms_can_be_read():
-    files = [*(ROOT / ".github").rglob("*.yml"), ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml"]
+    files = [*(ROOT / ".github").rglob("*.yml"), ROOT / "CITATION.cff", ROOT / ".pre-commit-config.yaml", ROOT / ".readthedocs.yaml"]
     read = {file.name: yaml.safe_load(file.read_text(encoding="utf-8")) for file in files}
     jobs = [job for content in read.values() for job in content.get("jobs", {}).values()]
     assert len(jobs) >= 6 and all(job["steps"] and job["timeout-minutes"] for job in jobs)
@@ -326,3 +326,22 @@ def test_workflows_and_forms_can_be_read():
     classifiers = re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert matrix["python"] == classifiers
     assert {"macos-latest", "windows-latest", "ubuntu-24.04-arm"} <= {entry["os"] for entry in matrix["include"]}
+    assert {"3.14t", "3.15t"} <= {entry["python"] for entry in matrix["include"]}, "free-threaded builds"
+
+
+def test_actions_are_pinned_to_a_commit():
+    files = [*(ROOT / ".github" / "workflows").glob("*.yml"), ROOT / "fastnet" / "gate" / "action" / "action.yml"]
+    used = [use for file in files for use in re.findall(r"uses: (\S+)", file.read_text(encoding="utf-8"))]
+    assert len(used) > 10
+    for use in used:
+        assert use.startswith("./") or re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", use), use
+
+
+def test_extras_are_for_users_and_groups_for_developers():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    extras, groups = (re.search(rf"^\[{name}\].*?(?=^\[(?!\s))", text, re.MULTILINE | re.DOTALL).group()
+                      for name in ("project.optional-dependencies", "dependency-groups"))
+    assert set(re.findall(r"^(\w+) = \[", extras, re.MULTILINE)) == {"dask", "pandas", "safetensors", "sklearn"}
+    assert {"dev", "test", "docs", "bench", "peers", "release"} == set(re.findall(r"^(\w+) = \[", groups, re.MULTILINE))
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert makefile.index('"pip>=25.1"') < makefile.index("--group"), "pip reads groups from 25.1 on"
