@@ -270,7 +270,7 @@ def test_the_sdist_has_what_its_tests_need(tmp_path):
     needed = {path.relative_to(ROOT).as_posix() for folder in ("fastnet", "kernels", "tests", "bench", "docs", "examples",
                                                                ".github")
               for path in (ROOT / folder).rglob("*")
-              if path.is_file() and not set(path.parts) & {"__pycache__", "results", "_build", ".mypy_cache"}}
+              if path.is_file() and not set(path.parts) & {"__pycache__", "results", "_build", "notebooks", ".mypy_cache"}}
     needed |= {path.name for path in ROOT.glob("*") if path.suffix in (".py", ".md", ".toml", ".cff")} | {"LICENSE", "Makefile"}
     assert {name for name in needed if not name.endswith((".pyc", "report.html"))} <= packed
 
