@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ["chapter", "sweep", "guard"]
 EXAMPLES = sorted(".".join(path.relative_to(ROOT).with_suffix("").parts) for path in (ROOT / "fastnet").rglob("*.py")
                   if ">>> " in path.read_text(encoding="utf-8"))
+GIVEN = {"requirements.txt", "setup.py", "conftest.py", "limits.toml", "statistics.py"}  # of a reader's own project
 NEEDS = ("sklearn", "safetensors", "pandas", "dask", "scipy")
 
 
@@ -50,6 +51,22 @@ def test_the_code_of_a_page_runs_as_written(page, tmp_path, monkeypatch):
     for block in found:
         if not (needs(block, "torch") and not importlib.util.find_spec("torch")):  # the page's other blocks do without
             runner.run(block)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_block_runs_or_says_why_not(page):
+    for block in blocks(text_of(page)):
+        commands = re.search(r"^\s*(\$|make|pip|python3?|fastnet|git|pytest)\b", block.text, re.MULTILINE)
+        runs = block.language in ("python", "sh", "console", "new") or block.language.startswith("{")
+        assert runs or block.mark or (block.language == "" and not commands), f"{page}:{block.line}"
+
+
+@pytest.mark.parametrize("page", ["kernels/README.md", "bench/README.md", "fastnet/gate/README.md", "CONTRIBUTING.md"])
+def test_files_that_a_readme_names_exist(page):
+    for span in set(code_spans(text_of(page))):
+        if re.fullmatch(r"[\w./-]+\.(py|toml|md|json)", span) and not span.startswith(("layers", "DATE")):
+            near = [ROOT / span, (ROOT / page).parent / span, ROOT / "kernels" / span]
+            assert any(path.exists() for path in near) or span in GIVEN, f"{page}: {span}"
 
 
 @pytest.mark.parametrize("page", PAGES)
