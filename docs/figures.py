@@ -1,7 +1,7 @@
 """Draw the figures of the documentation: ``python docs/figures.py`` writes them to docs/img/.
 
-``steps.png`` and ``cost.png`` need only sizes. ``error.png`` and ``sweep.png`` train networks. At the end the program prints how
-far training moves the weights. It takes about twenty seconds.
+``steps.png`` and ``cost.png`` need only sizes. ``error.png`` and ``sweep.png`` train networks. At the end the program
+prints how far training moves the weights. It takes about twenty seconds.
 """
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The assignment of the course's next chapter, as a course script: a small convolutional network on three classes.
 
-The script imports the course's modules. Next to a folder ``layers`` of the course, it trains for over an hour. The drop-in runs
-it unchanged on fastnet::
+The script imports the course's modules. Next to a folder ``layers`` of the course, it trains for over an hour. The
+drop-in runs it unchanged on fastnet::
 
     python -m fastnet.dropin examples/next_chapter.py
     python -m fastnet.dropin examples/next_chapter.py --data synthetic      # without CIFAR-100

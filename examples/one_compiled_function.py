@@ -2,9 +2,9 @@
 
     python examples/one_compiled_function.py
 
-Compiled code calls every public kernel of :mod:`fastnet.kernels` by the same name and with the same arguments as Python does. The
-kernel runs on the calling thread, and nothing returns to Python between two calls. This function is a whole training, with a
-learning rate that falls from epoch to epoch.
+Compiled code calls every public kernel of :mod:`fastnet.kernels` by the same name and with the same arguments as Python
+does. The kernel runs on the calling thread, and nothing returns to Python between two calls. This function is a whole
+training, with a learning rate that falls from epoch to epoch.
 """
 import numpy as np
 from fastnet.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
