@@ -12,9 +12,9 @@ anew in every process.
 One file for each compiled version of a function, a digest of the rest in its first bytes. The file's name depends on the
 CPU and on all settings of Numba that may change what is compiled (`digest.settings`). What is in it is a pickle and
 machine code: it would run any program that somebody else put there, and a damaged one would end the process. So the folder
-is checked each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has neither check, and
-keeps an index file beside, which processes that start at once must take turns to write; here each file is complete when it
-gets its name, so that nobody waits.
+is checked each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has neither
+check, and keeps an index file beside, which processes that start at once must take turns to write; here each file is
+complete when it gets its name, so that nobody waits.
 """
 import contextlib
 import functools
