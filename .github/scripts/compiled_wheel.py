@@ -22,16 +22,24 @@ from pathlib import Path
 
 MOST_BYTES = 20_000_000  # of the wheel
 
-# Prints what the wheel shall carry, as a pickle in hexadecimal digits: a kernel's module, its name, and types of arguments
-# or of elements. Most kernels say which these are; the others are called.
-CALL_ALL = """
-import importlib, pickle, pkgutil
+# All kernels by name: those that compiled code calls by address, and those that Python calls
+KNOWN = """
+import gc, importlib, pickle, pkgutil, sys
+from fastnet import kernels
+from fastnet.kernels.codegen.jit import Kernel
+from fastnet.kernels.codegen.linking import separate_kernels
+for found in pkgutil.walk_packages(kernels.__path__, "fastnet.kernels."):
+    importlib.import_module(found.name)
+
+def called_from_python():
+    return {f"{k.py_func.__module__}:{k.py_func.__qualname__}": k for k in gc.get_objects() if type(k) is Kernel}
+"""
+# Prints what the wheel shall carry, as a pickle in hexadecimal digits: a kernel's name, and types of arguments or of
+# elements. Most kernels say which these are; the others are called.
+CALL_ALL = KNOWN + """
 import numpy as np
 import fastnet as f
-from fastnet import kernels
 from fastnet.cli.warm_up import compile_for
-from fastnet.kernels.codegen.jit import Kernel
-from fastnet.kernels.codegen.linking import AddressedKernel
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.sgd import sgd_update
 from numba import from_dtype
@@ -64,23 +72,17 @@ for name in ("float32", "float64"):
     matmul(c, rows, pack(rows.T))
     syrk(c, rows)
     sgd_update(c, c, c, 0.01)
-made = []
-for found in pkgutil.walk_packages(kernels.__path__, "fastnet.kernels."):
-    for name, value in vars(importlib.import_module(found.name)).items():
-        if isinstance(value, AddressedKernel) and value.name.startswith(f"{found.name}:"):
-            made += [(found.name, name, element) for element in value.elements()]
-        elif isinstance(value, Kernel) and value.__module__ == found.name:
-            own = getattr(value, "signature_for", None)
-            made += [(found.name, name, types) for types in
-                     (value.overloads if own is None else [own(from_dtype(np.dtype(d))) for d in "fd"])]
-print(pickle.dumps(made).hex())
+made = [(name, element) for name, kernel in separate_kernels().items() for element in kernel.elements()]
+for name, kernel in called_from_python().items():
+    own = getattr(kernel, "signature_for", None)
+    made += [(name, types) for types in (kernel.overloads if own is None else [own(from_dtype(np.dtype(d))) for d in "fd"])]
+print(pickle.dumps([(name, types) for name, types in made if name.startswith("fastnet.kernels.")]).hex())
 """
-COMPILE = """
-import importlib, pickle, sys
-for module, name, types in pickle.loads(bytes.fromhex(sys.stdin.read())):
-    if getattr(importlib.import_module(module), "AVAILABLE", True):  # not every level has the instructions for it
-        kernel = getattr(importlib.import_module(module), name)
-        kernel.prepare(types) if isinstance(types, tuple) else kernel.ensure(types)
+COMPILE = KNOWN + """
+python, separate = called_from_python(), separate_kernels()
+for name, types in pickle.loads(bytes.fromhex(sys.stdin.read())):
+    if getattr(sys.modules[name.partition(":")[0]], "AVAILABLE", True):  # not every level has the instructions for it
+        python[name].prepare(types) if isinstance(types, tuple) else separate[name].ensure(types)
 """
 PACK = """
 import json, pathlib, sys

@@ -115,6 +115,11 @@ class AddressedKernel:
         return cgutils.get_or_insert_function(builder.module, kind, self.symbol(element))
 
 
+def separate_kernels() -> dict[str, AddressedKernel]:
+    """Those of all modules that are imported, by name."""
+    return dict(_separate)
+
+
 class _SeparateFunction(types.Callable, types.Opaque):
     """Numba's type of an `AddressedKernel`."""
 
