@@ -182,8 +182,8 @@ def gram_kernel(thread, threads, sync, scratch, g, g_row, codes, row, n, k, of_r
             _block(scratch, sums, codes, row, i, rows, j, cols, k)
             for r in range(rows):
                 to, found = g + ((i + r) * g_row + j) * size, sums + r * _WIDTH
-                _scaled(vector_at(to, cols, one), vector_at(found, cols, np.int32(0)), of_rows[i + r], of_columns[j:j + cols],
-                        square, divisor)
+                _scaled(vector_at(to, cols, one), vector_at(found, cols, np.int32(0)), of_rows[i + r],
+                        of_columns[j:j + cols], square, divisor)
         job = next_job(sync)
     mirror(sync, threads, g, g_row, n, job - strips, strips, one)
 
