@@ -46,6 +46,8 @@ from fastnet._version import __version__
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
+KERNELS = __package__.rpartition(".")[0]  # fastnet.kernels
+
 # --- where compiled code is kept ------------------------------------------------------------------------------------
 
 
@@ -82,7 +84,7 @@ def _digest() -> str | None:
 
     None where a module cannot be read, or none is found.
     """
-    package = sys.modules[__package__.rpartition(".")[0]]  # fastnet.kernels
+    package = sys.modules[KERNELS]
     versions = (__version__, numba.__version__, llvmlite.__version__, np.__version__, platform.python_version())
     total = hashlib.sha256(" ".join(versions).encode())
     modules = list(_modules(package.__path__, f"{package.__name__}."))
@@ -214,9 +216,10 @@ class KernelCache(caching.FunctionCache):
         self._py_func = function
         self._name = repr(function)
         self._cache_path = str(folder)
-        self._stem = re.sub(r"[^\w.]", "", f"{function.__module__.rpartition('.')[2]}.{function.__qualname__}")
-        ours = function.__module__.startswith(f"{__package__}.")  # which `DIGEST` knows
-        self._source = "" if ours else _source_digest(function.__code__.co_filename)
+        self._ours = function.__module__.startswith(f"{KERNELS}.")  # which `DIGEST` knows
+        module = function.__module__.removeprefix(f"{KERNELS}.")
+        self._stem = re.sub(r"[^\w.]", "", f"{module}.{function.__qualname__}")
+        self._source = "" if self._ours else _source_digest(function.__code__.co_filename)
         if self._source is None:
             self.disable()
         else:
@@ -229,6 +232,8 @@ class KernelCache(caching.FunctionCache):
                 file.unlink()
 
     def _key(self, signature: Any, codegen: Any) -> tuple:
+        if self._ours:  # `DIGEST` knows its code; Numba's key of a closure holds for one process
+            return (signature, codegen.magic_tuple(), self._stem, _settings())
         return (*self._index_key(signature, codegen), _settings(), self._source)
 
     def _name_of(self, key: tuple) -> str:
