@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
-from fastnet._student import interval
+from fastnet.base.student import interval
 from fastnet.dataset import SOURCES, load
 from fastnet.plots import image_shape
 from run_cifar100 import hidden_layers

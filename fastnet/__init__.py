@@ -21,9 +21,9 @@ from fastnet._version import __version__
 if TYPE_CHECKING:
     from fastnet import dataset as dataset
     from fastnet import sweep as sweep
-    from fastnet._dtypes import get_default_dtype, set_default_dtype
-    from fastnet._gradcheck import GradientReport, gradcheck
     from fastnet.average_pool import AveragePoolLayer
+    from fastnet.base.dtypes import get_default_dtype, set_default_dtype
+    from fastnet.base.gradcheck import GradientReport, gradcheck
     from fastnet.batch_norm import BatchNormLayer
     from fastnet.callbacks import CSVLogger
     from fastnet.conv import ConvLayer
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fastnet.dropout import DropoutLayer
     from fastnet.flatten import FlattenLayer
     from fastnet.full import FullLayer
-    from fastnet.kernels.threads import get_num_threads, set_num_threads
+    from fastnet.kernels.runtime.pool import get_num_threads, set_num_threads
     from fastnet.leaky_relu import LeakyReluLayer
     from fastnet.maxpool import MaxPoolLayer
     from fastnet.mean_squared_error import MeanSquaredErrorLayer
@@ -86,7 +86,7 @@ _MODULE_OF = {
     "Evaluation": "fastnet.training",
     "FlattenLayer": "fastnet.flatten",
     "FullLayer": "fastnet.full",
-    "GradientReport": "fastnet._gradcheck",
+    "GradientReport": "fastnet.base.gradcheck",
     "History": "fastnet.training",
     "MaxPoolLayer": "fastnet.maxpool",
     "Plan": "fastnet.training",
@@ -97,13 +97,13 @@ _MODULE_OF = {
     "SigmoidLayer": "fastnet.sigmoid",
     "SoftMaxLayer": "fastnet.softmax",
     "TanhLayer": "fastnet.tanh",
-    "get_default_dtype": "fastnet._dtypes",
-    "get_num_threads": "fastnet.kernels.threads",
-    "gradcheck": "fastnet._gradcheck",
+    "get_default_dtype": "fastnet.base.dtypes",
+    "get_num_threads": "fastnet.kernels.runtime.pool",
+    "gradcheck": "fastnet.base.gradcheck",
     "load": "fastnet.saving",
     "one_hot": "fastnet.cross_entropy",
-    "set_default_dtype": "fastnet._dtypes",
-    "set_num_threads": "fastnet.kernels.threads",
+    "set_default_dtype": "fastnet.base.dtypes",
+    "set_num_threads": "fastnet.kernels.runtime.pool",
 }
 
 

@@ -7,16 +7,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._buffers import Buffered, take
-from fastnet._state import Remembered
+from fastnet.base import checks
+from fastnet.base.attributes import Remembered
+from fastnet.base.buffers import Buffered, take
 from fastnet.kernels.average_pool import (
     average_pool_back_op,
     average_pool_backward,
     average_pool_forward,
     average_pool_op,
 )
-from fastnet.kernels.structs import CALL
+from fastnet.kernels.records import CALL
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value
 from fastnet.program.images import Image, image, image_like, images_of, padding_behind
@@ -58,7 +58,7 @@ class AveragePoolLayer(Buffered):
     settings = ("size",)
 
     def __init__(self, size: int = 2) -> None:
-        self.size = _checks.whole_number("AveragePoolLayer", "size", size, "It is the side of a window: 2 is usual.")
+        self.size = checks.whole_number("AveragePoolLayer", "size", size, "It is the side of a window: 2 is usual.")
         self.x_shape = None
 
     def torch_module(self, nn: Any) -> Any:
@@ -67,7 +67,7 @@ class AveragePoolLayer(Buffered):
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
-        c, r, k = _checks.image_shape(self, shape, least=self.size)
+        c, r, k = checks.image_shape(self, shape, least=self.size)
         return c, None if r is None else r // self.size, None if k is None else k // self.size
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -82,7 +82,7 @@ class AveragePoolLayer(Buffered):
         -------
         ndarray, shape (n, c, r // size, k // size)
         """
-        x = _checks.images(self, "x", _checks.floats(self, "x", x), least=self.size)
+        x = checks.images(self, "x", checks.floats(self, "x", x), least=self.size)
         y = self._taken("y", self._pooled(x.shape), x.dtype)
         average_pool_forward(y, x, self.size)
         self.x_shape = x.shape
@@ -101,9 +101,9 @@ class AveragePoolLayer(Buffered):
         ndarray, shape (n, c, r, k)
             Gradient of the loss with respect to the input, in the dtype of `y_grad`.
         """
-        shape = _checks.computed(self, "x_shape", self.x_shape, "forward")
-        dy = _checks.floats(self, "y_grad", y_grad)
-        dy = _checks.same_shape(self, "y_grad", dy, "the output", self._pooled(shape))
+        shape = checks.computed(self, "x_shape", self.x_shape, "forward")
+        dy = checks.floats(self, "y_grad", y_grad)
+        dy = checks.same_shape(self, "y_grad", dy, "the output", self._pooled(shape))
         dx = self._taken("dx", shape, dy.dtype)
         average_pool_backward(dx, dy, self.size)
         return dx

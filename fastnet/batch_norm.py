@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks, _dtypes
-from fastnet._buffers import Buffered, take
-from fastnet._state import FloatArray, Remembered
+from fastnet.base import checks, dtypes
+from fastnet.base.attributes import FloatArray, Remembered
+from fastnet.base.buffers import Buffered, take
 from fastnet.kernels import batch_norm as kernels
+from fastnet.kernels.records import CALL, TEAM
 from fastnet.kernels.sgd import sgd_update
-from fastnet.kernels.structs import CALL, TEAM
 from fastnet.layer import known
 from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
 from fastnet.program.memory import WORK, Matrix, Ref
@@ -85,10 +85,10 @@ class BatchNormLayer(Buffered):
     decays = ()
 
     def __init__(self, n: int, eps: float = 1e-5, momentum: float = 0.1, dtype: npt.DTypeLike | None = None) -> None:
-        self.n = _checks.whole_number("BatchNormLayer", "n", n, "It is the number of columns, or of channels of images.")
-        self.eps = _checks.rate("BatchNormLayer", eps, "eps")
-        self.momentum = _checks.rate("BatchNormLayer", momentum, "momentum")
-        type_ = _checks.dtype("BatchNormLayer", dtype)
+        self.n = checks.whole_number("BatchNormLayer", "n", n, "It is the number of columns, or of channels of images.")
+        self.eps = checks.rate("BatchNormLayer", eps, "eps")
+        self.momentum = checks.rate("BatchNormLayer", momentum, "momentum")
+        type_ = dtypes.supported("BatchNormLayer", dtype)
         self.gamma, self.beta = np.ones((1, self.n), type_), np.zeros((1, self.n), type_)
         self.running_mean, self.running_var = np.zeros((1, self.n), type_), np.ones((1, self.n), type_)
         self.x = self.gamma_grad = self.beta_grad = self.statistics = None
@@ -97,7 +97,7 @@ class BatchNormLayer(Buffered):
     def dtype(self) -> np.dtype:
         """What the layer computes in: the wider of the types of its arrays, as float32 or float64."""
         arrays = (self.gamma, self.beta, self.running_mean, self.running_var)
-        return _dtypes.result_dtype(*(a for a in arrays if a is not None))
+        return dtypes.result_dtype(*(a for a in arrays if a is not None))
 
     def torch_module(self, nn: Any) -> Any:
         """The module of ``torch.nn`` that computes the same."""
@@ -110,7 +110,7 @@ class BatchNormLayer(Buffered):
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
         """Shape of a sample's output: that of its input."""
         if shape is not None:
-            _checks.channels(self, f"samples of shape {shape}", shape, self.n)
+            checks.channels(self, f"samples of shape {shape}", shape, self.n)
         return shape
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -127,9 +127,9 @@ class BatchNormLayer(Buffered):
             Of the shape of x.
         """
         gamma, beta, running_mean, running_var = self._state()
-        x = _checks.floats(self, "x", x, gamma.dtype)
-        _checks.nonempty(self, "x", x)
-        _checks.channels(self, f"x of shape {x.shape}", x.shape[1:], self.n)
+        x = checks.floats(self, "x", x, gamma.dtype)
+        checks.nonempty(self, "x", x)
+        checks.channels(self, f"x of shape {x.shape}", x.shape[1:], self.n)
         y = take(self._buffers, "y", x.shape, x.dtype, x.size)
         if not self.training:
             inv = (1 / np.sqrt(running_var.astype(float) + self.eps)).astype(x.dtype)
@@ -163,11 +163,11 @@ class BatchNormLayer(Buffered):
             Gradient of the loss with respect to the input.
         """
         gamma = self._state()[0]
-        mean, inv, of_batch = _checks.computed(self, "statistics", self.statistics, "forward")
-        x = _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward"), gamma.dtype)
-        _checks.channels(self, f"x of shape {x.shape}", x.shape[1:], self.n)
-        dy = _checks.floats(self, "y_grad", y_grad, gamma.dtype)
-        dy = _checks.same_shape(self, "y_grad", dy, "the output", x.shape)
+        mean, inv, of_batch = checks.computed(self, "statistics", self.statistics, "forward")
+        x = checks.floats(self, "x", checks.computed(self, "x", self.x, "forward"), gamma.dtype)
+        checks.channels(self, f"x of shape {x.shape}", x.shape[1:], self.n)
+        dy = checks.floats(self, "y_grad", y_grad, gamma.dtype)
+        dy = checks.same_shape(self, "y_grad", dy, "the output", x.shape)
         dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
         dgamma, dbeta = np.empty((1, self.n), x.dtype), np.empty((1, self.n), x.dtype)
         kernels.batch_norm_backward(dx, dgamma, dbeta, dy, x, gamma, mean, inv)
@@ -184,11 +184,11 @@ class BatchNormLayer(Buffered):
         lr : float
             The learning rate.
         """
-        lr = _checks.rate(self, lr)
+        lr = checks.rate(self, lr)
         gamma, beta, *_ = self._state()
         for name, value in (("gamma", gamma), ("beta", beta)):
-            gradient = _checks.computed(self, f"{name}_grad", getattr(self, f"{name}_grad"), "forward() and backward")
-            gradient = _checks.own_shape(self, f"{name}_grad", gradient, value.shape, value.dtype, "n")
+            gradient = checks.computed(self, f"{name}_grad", getattr(self, f"{name}_grad"), "forward() and backward")
+            gradient = checks.own_shape(self, f"{name}_grad", gradient, value.shape, value.dtype, "n")
             new = np.empty(value.shape, value.dtype)
             sgd_update(new, value, gradient, lr)
             setattr(self, name, new)
@@ -241,7 +241,7 @@ class BatchNormLayer(Buffered):
     def _state(self) -> list[np.ndarray]:
         """gamma, beta, running_mean and running_var, in one dtype."""
         dtype = self.dtype
-        return [_checks.own_shape(self, name, getattr(self, name), (1, self.n), dtype, "n")
+        return [checks.own_shape(self, name, getattr(self, name), (1, self.n), dtype, "n")
                 for name in ("gamma", "beta", "running_mean", "running_var")]
 
     def __repr__(self) -> str:

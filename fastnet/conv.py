@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks, _dtypes
-from fastnet._buffers import Buffered, take
-from fastnet._state import FloatArray
+from fastnet.base import checks, dtypes
+from fastnet.base.attributes import FloatArray
+from fastnet.base.buffers import Buffered, take
 from fastnet.kernels import conv as kernels
 from fastnet.kernels.sgd import sgd_update
 from fastnet.layer import known
@@ -80,12 +80,12 @@ class ConvLayer(Buffered):
 
     def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None, *,
                  initializer: str = "glorot") -> None:
-        self.n_i = _checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
-        self.n_o = _checks.whole_number("ConvLayer", "n_o", n_o, "It is the number of filters.")
-        self.h = _checks.odd_number("ConvLayer", "h", h, "It is the side of a filter, which has a middle: 3 is usual.")
-        type_ = _checks.dtype("ConvLayer", dtype)
-        normal = _checks.generator("ConvLayer", rng).normal
-        spread = _checks.spread("ConvLayer", initializer, self.n_i * self.h * self.h, self.n_o * self.h * self.h)
+        self.n_i = checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
+        self.n_o = checks.whole_number("ConvLayer", "n_o", n_o, "It is the number of filters.")
+        self.h = checks.odd_number("ConvLayer", "h", h, "It is the side of a filter, which has a middle: 3 is usual.")
+        type_ = dtypes.supported("ConvLayer", dtype)
+        normal = checks.generator("ConvLayer", rng).normal
+        spread = checks.spread("ConvLayer", initializer, self.n_i * self.h * self.h, self.n_o * self.h * self.h)
         self.W = normal(0, spread, size=(self.n_o, self.n_i, self.h, self.h)).astype(type_, copy=False)
         self.b = np.zeros((1, self.n_o), type_)
         self.x = self.W_grad = self.b_grad = None
@@ -98,7 +98,7 @@ class ConvLayer(Buffered):
     @property
     def dtype(self) -> np.dtype:
         """What the layer computes in: the wider of the types of W and b, as float32 or float64."""
-        return _dtypes.result_dtype(*(a for a in (self.W, self.b) if a is not None))
+        return dtypes.result_dtype(*(a for a in (self.W, self.b) if a is not None))
 
     @property
     def w_grad(self) -> Any:
@@ -119,7 +119,7 @@ class ConvLayer(Buffered):
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
-        _, r, k = _checks.image_shape(self, shape, self.n_i)
+        _, r, k = checks.image_shape(self, shape, self.n_i)
         return self.n_o, r, k
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -135,7 +135,7 @@ class ConvLayer(Buffered):
         ndarray, shape (n, n_o, r, k)
         """
         W, b = self._parameters()
-        x = _checks.images(self, "x", _checks.floats(self, "x", x, W.dtype), self.n_i)
+        x = checks.images(self, "x", checks.floats(self, "x", x, W.dtype), self.n_i)
         shape = len(x), self.n_o, *x.shape[2:]
         y = take(self._buffers, "y", shape, W.dtype, math.prod(shape))
         kernels.conv_forward(y, x, W, b)
@@ -156,10 +156,10 @@ class ConvLayer(Buffered):
             Gradient of the loss with respect to the input.
         """
         W, _ = self._parameters()
-        x = _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward"), W.dtype)
-        x = _checks.images(self, "x", x, self.n_i)
-        dy = _checks.floats(self, "y_grad", y_grad, W.dtype)
-        dy = _checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o, *x.shape[2:]))
+        x = checks.floats(self, "x", checks.computed(self, "x", self.x, "forward"), W.dtype)
+        x = checks.images(self, "x", x, self.n_i)
+        dy = checks.floats(self, "y_grad", y_grad, W.dtype)
+        dy = checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o, *x.shape[2:]))
         dx = take(self._buffers, "dx", x.shape, W.dtype, x.size)
         dW, db = np.empty(W.shape, W.dtype), np.empty((1, self.n_o), W.dtype)
         kernels.conv_backward(dx, dW, db, dy, x, W)
@@ -174,12 +174,12 @@ class ConvLayer(Buffered):
         lr : float
             The learning rate.
         """
-        lr = _checks.rate(self, lr)
+        lr = checks.rate(self, lr)
         W, b = self._parameters()
-        dW = _checks.computed(self, "W_grad", self.W_grad, "forward() and backward")
-        db = _checks.computed(self, "b_grad", self.b_grad, "forward() and backward")
-        dW = _checks.own_shape(self, "W_grad", dW, W.shape, W.dtype, "n_o, n_i and h")
-        db = _checks.own_shape(self, "b_grad", db, b.shape, b.dtype, "n_o, n_i and h")
+        dW = checks.computed(self, "W_grad", self.W_grad, "forward() and backward")
+        db = checks.computed(self, "b_grad", self.b_grad, "forward() and backward")
+        dW = checks.own_shape(self, "W_grad", dW, W.shape, W.dtype, "n_o, n_i and h")
+        db = checks.own_shape(self, "b_grad", db, b.shape, b.dtype, "n_o, n_i and h")
         new_W, new_b = np.empty(W.shape, W.dtype), np.empty(b.shape, b.dtype)
         sgd_update(new_W, W, dW, lr)
         sgd_update(new_b, b, db, lr)
@@ -188,8 +188,8 @@ class ConvLayer(Buffered):
     def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
         dtype = self.dtype
         return (
-            _checks.own_shape(self, "W", self.W, (self.n_o, self.n_i, self.h, self.h), dtype, "n_o, n_i and h"),
-            _checks.own_shape(self, "b", self.b, (1, self.n_o), dtype, "n_o, n_i and h"),
+            checks.own_shape(self, "W", self.W, (self.n_o, self.n_i, self.h, self.h), dtype, "n_o, n_i and h"),
+            checks.own_shape(self, "b", self.b, (1, self.n_o), dtype, "n_o, n_i and h"),
         )
 
     def lower(self, net: Builder, x: Value) -> Value:

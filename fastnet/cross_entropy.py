@@ -4,9 +4,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take, take_like
-from fastnet._state import FloatArray
+from fastnet.base import checks, dtypes
+from fastnet.base.attributes import FloatArray
+from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take, take_like
 from fastnet.kernels.cross_entropy import (
     backward_entry,
     columns_entry,
@@ -14,7 +14,7 @@ from fastnet.kernels.cross_entropy import (
     cross_entropy_forward,
     forward_entry,
 )
-from fastnet.kernels.structs import SOFTMAX_CROSS_ENTROPY
+from fastnet.kernels.records import SOFTMAX_CROSS_ENTROPY
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 
@@ -77,8 +77,8 @@ class CrossEntropyLayer(Buffered):
                     return loss
             except UNUSUAL:
                 pass
-        x = _checks.rows(self, "x", _checks.floats(self, "x", x))
-        t = _checks.targets(self, "t", t, x.shape, x.dtype)
+        x = checks.rows(self, "x", checks.floats(self, "x", x))
+        t = checks.targets(self, "t", t, x.shape, x.dtype)
         loss = cross_entropy_forward(x, t)
         self.x, self.t = x, t
         return loss
@@ -105,9 +105,9 @@ class CrossEntropyLayer(Buffered):
                         return dx
             except UNUSUAL:
                 pass
-        scale = _checks.gradient_scale(self, y_grad)
-        x = _checks.rows(self, "x", _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward")))
-        t = _checks.targets(self, "t", _checks.computed(self, "t", self.t, "forward"), x.shape, x.dtype)
+        scale = checks.gradient_scale(self, y_grad)
+        x = checks.rows(self, "x", checks.floats(self, "x", checks.computed(self, "x", self.x, "forward")))
+        t = checks.targets(self, "t", checks.computed(self, "t", self.t, "forward"), x.shape, x.dtype)
         dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
         cross_entropy_backward(dx, x, t)
         return dx if y_grad is None else dx * x.dtype.type(scale)
@@ -147,7 +147,7 @@ def one_hot(labels: npt.ArrayLike, n_classes: int | None = None, dtype: npt.DTyp
     array([[1., 0., 0., 0., 0.],
            [0., 0., 0., 1., 0.]])
     """
-    classes, n_classes = _checks.labels("one_hot", labels, n_classes)
-    targets = np.zeros((len(classes), n_classes), _checks.dtype("one_hot", dtype))
+    classes, n_classes = checks.labels("one_hot", labels, n_classes)
+    targets = np.zeros((len(classes), n_classes), dtypes.supported("one_hot", dtype))
     targets[np.arange(len(classes)), classes] = 1
     return targets

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._buffers import Buffered, take
-from fastnet._state import Counter, FloatArray
+from fastnet.base import checks
+from fastnet.base.attributes import Counter, FloatArray
+from fastnet.base.buffers import Buffered, take
 from fastnet.kernels.dropout import count_op, dropout_backward, dropout_forward, dropout_grad_op, dropout_op
-from fastnet.kernels.structs import CALL, TEAM
+from fastnet.kernels.records import CALL, TEAM
 from fastnet.layer import known
 from fastnet.program.builder import ALL, ONE, ROWS, Builder, Value
 
@@ -64,8 +64,8 @@ class DropoutLayer(Buffered):
     keeps_layout = True
 
     def __init__(self, rate: float = 0.5, rng: Any = None) -> None:
-        self.rate = _checks.fraction("DropoutLayer", "rate", rate)
-        generator = _checks.generator("DropoutLayer", rng)
+        self.rate = checks.fraction("DropoutLayer", "rate", rate)
+        generator = checks.generator("DropoutLayer", rng)
         if isinstance(rng, (int, np.integer)):
             self.seed = int(rng) % _SEEDS
         elif isinstance(generator, np.random.Generator):
@@ -103,8 +103,8 @@ class DropoutLayer(Buffered):
         ndarray
             Of the shape of x; in prediction x itself, if it is an array of floats.
         """
-        x = _checks.floats(self, "x", x)
-        _checks.nonempty(self, "x", x)
+        x = checks.floats(self, "x", x)
+        checks.nonempty(self, "x", x)
         if not self.training:
             self.mask = np.broadcast_to(np.ones((), x.dtype), x.shape)
             return x
@@ -127,9 +127,9 @@ class DropoutLayer(Buffered):
         ndarray
             Gradient of the loss with respect to the input.
         """
-        mask = _checks.floats(self, "mask", _checks.computed(self, "mask", self.mask, "forward"))
-        dy = _checks.floats(self, "y_grad", y_grad, mask.dtype)
-        dy = _checks.same_shape(self, "y_grad", dy, "the output", mask.shape)
+        mask = checks.floats(self, "mask", checks.computed(self, "mask", self.mask, "forward"))
+        dy = checks.floats(self, "y_grad", y_grad, mask.dtype)
+        dy = checks.same_shape(self, "y_grad", dy, "the output", mask.shape)
         dx = take(self._buffers, "dx", dy.shape, dy.dtype, dy.size)
         dropout_backward(dx, dy, mask)
         return dx

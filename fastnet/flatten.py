@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._buffers import Buffered, take
-from fastnet._state import Remembered
+from fastnet.base import checks
+from fastnet.base.attributes import Remembered
+from fastnet.base.buffers import Buffered, take
 from fastnet.kernels.flatten import flatten_backward, flatten_forward
 from fastnet.layer import known
 from fastnet.program.builder import Builder, Unsupported, Value
@@ -43,7 +43,7 @@ class FlattenLayer(Buffered):
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; None for a number of values that is not known yet."""
-        c, r, k = _checks.image_shape(self, shape)
+        c, r, k = checks.image_shape(self, shape)
         return (None if c is None or r is None or k is None else c * r * k,)
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -59,7 +59,7 @@ class FlattenLayer(Buffered):
         ndarray, shape (n, c r k)
             A copy, never a view of x.
         """
-        x = _checks.images(self, "x", _checks.floats(self, "x", x))
+        x = checks.images(self, "x", checks.floats(self, "x", x))
         y = take(self._buffers, "y", (len(x), x[0].size), x.dtype, x.size)
         flatten_forward(y, x)
         self.orig_shape = x.shape
@@ -78,8 +78,8 @@ class FlattenLayer(Buffered):
         ndarray, shape (n, c, r, k)
             Gradient of the loss with respect to the input, in the dtype of `y_grad`.
         """
-        n, c, r, k = _checks.computed(self, "orig_shape", self.orig_shape, "forward")
-        dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad), "the output", (n, c * r * k))
+        n, c, r, k = checks.computed(self, "orig_shape", self.orig_shape, "forward")
+        dy = checks.same_shape(self, "y_grad", checks.floats(self, "y_grad", y_grad), "the output", (n, c * r * k))
         dx = take(self._buffers, "dx", (n, c, r, k), dy.dtype, dy.size)
         flatten_backward(dx, dy)
         return dx

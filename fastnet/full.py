@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks, _dtypes
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, take
-from fastnet._state import FloatArray
+from fastnet.base import checks, dtypes
+from fastnet.base.attributes import FloatArray
+from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, take
 from fastnet.kernels.full import full_backward, full_forward
-from fastnet.kernels.jobs import attempt, backward_job, forward_job, sgd_job
+from fastnet.kernels.gemm.commands import attempt, backward_job, forward_job, sgd_job
+from fastnet.kernels.records import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
+from fastnet.kernels.runtime.pool import caller
 from fastnet.kernels.sgd import sgd_update
-from fastnet.kernels.structs import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
-from fastnet.kernels.threads import caller
 from fastnet.layer import known
 from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
 from fastnet.program.builder import INPUTS as OF_INPUTS
@@ -55,7 +55,7 @@ class FullLayer(Buffered):
     Notes
     -----
     All may be assigned, and changed in place. No method writes into an array that was assigned, or that anybody but the
-    layer still holds: outputs, gradients and new weights are other arrays then, see :mod:`fastnet._buffers`.
+    layer still holds: outputs, gradients and new weights are other arrays then, see :mod:`fastnet.base.buffers`.
 
     The same input gives the same bits on any number of threads. Those of one sample's output may differ in the last place
     between a batch of fewer than four samples and a larger one, or between memory layouts, as they do with a BLAS: few
@@ -86,11 +86,11 @@ class FullLayer(Buffered):
 
     def __init__(self, n_i: int, n_o: int, dtype: npt.DTypeLike | None = None, rng: Any = None, *,
                  initializer: str = "glorot") -> None:
-        self.n_i = _checks.whole_number("FullLayer", "n_i", n_i, "It is the number of values per sample.")
-        self.n_o = _checks.whole_number("FullLayer", "n_o", n_o, "It is the number of outputs.")
-        type_ = _checks.dtype("FullLayer", dtype)
-        normal = _checks.generator("FullLayer", rng).normal
-        spread = _checks.spread("FullLayer", initializer, self.n_i, self.n_o)
+        self.n_i = checks.whole_number("FullLayer", "n_i", n_i, "It is the number of values per sample.")
+        self.n_o = checks.whole_number("FullLayer", "n_o", n_o, "It is the number of outputs.")
+        type_ = dtypes.supported("FullLayer", dtype)
+        normal = checks.generator("FullLayer", rng).normal
+        spread = checks.spread("FullLayer", initializer, self.n_i, self.n_o)
         self.W = normal(0, spread, size=(self.n_o, self.n_i)).astype(type_, copy=False)
         self.b = np.zeros((1, self.n_o), type_)
         self.x = self.W_grad = self.b_grad = None
@@ -98,7 +98,7 @@ class FullLayer(Buffered):
     @property
     def dtype(self) -> np.dtype:
         """What the layer computes in: the wider of the types of W and b, as float32 or float64."""
-        return _dtypes.result_dtype(*(a for a in (self.W, self.b) if a is not None))
+        return dtypes.result_dtype(*(a for a in (self.W, self.b) if a is not None))
 
     @property
     def w_grad(self) -> Any:
@@ -119,7 +119,7 @@ class FullLayer(Buffered):
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, (n_o,), for one of its input, (n_i,) or not known yet."""
-        _checks.width_given(self, shape, self.n_i)
+        checks.width_given(self, shape, self.n_i)
         return (self.n_o,)
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -147,7 +147,7 @@ class FullLayer(Buffered):
             except UNUSUAL:
                 pass
         W, b = self._parameters()
-        x = _checks.rows(self, "x", _checks.floats(self, "x", x, W.dtype), self.n_i)
+        x = checks.rows(self, "x", checks.floats(self, "x", x, W.dtype), self.n_i)
         y = take(self._buffers, "y", (len(x), self.n_o), W.dtype, len(x) * self.n_o)
         full_forward(y, x, W, b)
         self.x = x
@@ -181,10 +181,10 @@ class FullLayer(Buffered):
             except UNUSUAL:
                 pass
         W, _ = self._parameters()
-        x = _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward"), W.dtype)
-        x = _checks.rows(self, "x", x, self.n_i)
-        dy = _checks.floats(self, "y_grad", y_grad, W.dtype)
-        dy = _checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o))
+        x = checks.floats(self, "x", checks.computed(self, "x", self.x, "forward"), W.dtype)
+        x = checks.rows(self, "x", x, self.n_i)
+        dy = checks.floats(self, "y_grad", y_grad, W.dtype)
+        dy = checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o))
         dx = take(self._buffers, "dx", x.shape, W.dtype, x.size)
         dW = take(self._buffers, "dW", W.shape, W.dtype, W.size)
         db = take(self._buffers, "db", (1, self.n_o), W.dtype, self.n_o)
@@ -214,12 +214,12 @@ class FullLayer(Buffered):
                         return
             except UNUSUAL:
                 pass
-        lr = _checks.rate(self, lr)
+        lr = checks.rate(self, lr)
         W, b = self._parameters()
-        dW = _checks.computed(self, "W_grad", self.W_grad, "forward() and backward")
-        db = _checks.computed(self, "b_grad", self.b_grad, "forward() and backward")
-        dW = _checks.own_shape(self, "W_grad", dW, W.shape, W.dtype)
-        db = _checks.own_shape(self, "b_grad", db, b.shape, b.dtype)
+        dW = checks.computed(self, "W_grad", self.W_grad, "forward() and backward")
+        db = checks.computed(self, "b_grad", self.b_grad, "forward() and backward")
+        dW = checks.own_shape(self, "W_grad", dW, W.shape, W.dtype)
+        db = checks.own_shape(self, "b_grad", db, b.shape, b.dtype)
         new_W = take(self._buffers, "W", W.shape, W.dtype, W.size)
         new_b = take(self._buffers, "b", b.shape, b.dtype, b.size)
         if not attempt(sgd_job, W.dtype, new_W, W, dW, new_b, b, db, lr, self.n_i, self.n_o):
@@ -269,8 +269,8 @@ class FullLayer(Buffered):
     def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
         dtype = self.dtype
         return (
-            _checks.own_shape(self, "W", self.W, (self.n_o, self.n_i), dtype),
-            _checks.own_shape(self, "b", self.b, (1, self.n_o), dtype),
+            checks.own_shape(self, "W", self.W, (self.n_o, self.n_i), dtype),
+            checks.own_shape(self, "b", self.b, (1, self.n_o), dtype),
         )
 
     def torch_module(self, nn: Any) -> Any:

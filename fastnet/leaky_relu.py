@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnet import _checks
-from fastnet._activation import Activation
+from fastnet.base import checks
+from fastnet.base.activation import Activation
 from fastnet.kernels.leaky_relu import (
     backward_entry,
     forward_entry,
@@ -13,7 +13,7 @@ from fastnet.kernels.leaky_relu import (
     leaky_relu_grad_op,
     leaky_relu_op,
 )
-from fastnet.kernels.structs import CALL
+from fastnet.kernels.records import CALL
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value
 
@@ -48,7 +48,7 @@ class LeakyReluLayer(Activation):
 
     def __init__(self, slope: float = 0.01) -> None:
         super().__init__()
-        self.slope = _checks.rate("LeakyReluLayer", slope, "slope")
+        self.slope = checks.rate("LeakyReluLayer", slope, "slope")
 
     @property
     def _constants(self) -> tuple[float]:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._buffers import Buffered, take
-from fastnet._state import Remembered
+from fastnet.base import checks
+from fastnet.base.attributes import Remembered
+from fastnet.base.buffers import Buffered, take
 from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward
 from fastnet.layer import known
 from fastnet.program.builder import Builder, Value
@@ -53,7 +53,7 @@ class MaxPoolLayer(Buffered):
     needs_images = True
 
     def __init__(self, size: int = 2) -> None:
-        self.size = _checks.whole_number("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
+        self.size = checks.whole_number("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
         self.locs = None
 
     @property
@@ -63,7 +63,7 @@ class MaxPoolLayer(Buffered):
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
-        c, r, k = _checks.image_shape(self, shape, least=self.size)
+        c, r, k = checks.image_shape(self, shape, least=self.size)
         return c, None if r is None else r // self.size, None if k is None else k // self.size
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -78,7 +78,7 @@ class MaxPoolLayer(Buffered):
         -------
         ndarray, shape (n, c, r // size, k // size)
         """
-        x = _checks.images(self, "x", _checks.floats(self, "x", x), least=self.size)
+        x = checks.images(self, "x", checks.floats(self, "x", x), least=self.size)
         n, c, r, k = x.shape
         shape = n, c, r // self.size, k // self.size
         y = take(self._buffers, "y", shape, x.dtype, math.prod(shape))
@@ -100,11 +100,11 @@ class MaxPoolLayer(Buffered):
         ndarray, shape (n, c, r, k)
             Gradient of the loss with respect to the input, in the dtype of `y_grad`.
         """
-        locs = _checks.images(self, "locs", _checks.numbers(self, "locs", _checks.computed(
+        locs = checks.images(self, "locs", checks.numbers(self, "locs", checks.computed(
             self, "locs", self.locs, "forward")), least=self.size)
         n, c, r, k = locs.shape
-        dy = _checks.floats(self, "y_grad", y_grad)
-        dy = _checks.same_shape(self, "y_grad", dy, "the output", (n, c, r // self.size, k // self.size))
+        dy = checks.floats(self, "y_grad", y_grad)
+        dy = checks.same_shape(self, "y_grad", dy, "the output", (n, c, r // self.size, k // self.size))
         dx = take(self._buffers, "dx", locs.shape, dy.dtype, locs.size)
         maxpool_backward(dx, dy, np.asarray(locs, bool), self.size)
         return dx

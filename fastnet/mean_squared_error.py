@@ -4,9 +4,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
-from fastnet._state import FloatArray
+from fastnet.base import checks
+from fastnet.base.attributes import FloatArray
+from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take
 from fastnet.kernels.mean_squared_error import (
     backward_entry,
     forward_entry,
@@ -14,7 +14,7 @@ from fastnet.kernels.mean_squared_error import (
     mean_squared_error_forward,
     mean_squared_error_op,
 )
-from fastnet.kernels.structs import CALL
+from fastnet.kernels.records import CALL
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 
@@ -68,7 +68,7 @@ class MeanSquaredErrorLayer(Buffered):
                     return loss
             except UNUSUAL:
                 pass
-        x = _checks.rows(self, "x", _checks.floats(self, "x", x))
+        x = checks.rows(self, "x", checks.floats(self, "x", x))
         t = self._targets(t, x)
         loss = mean_squared_error_forward(x, t)
         self.x, self.t = x, t
@@ -95,15 +95,15 @@ class MeanSquaredErrorLayer(Buffered):
                     return dx
             except UNUSUAL:
                 pass
-        scale = _checks.gradient_scale(self, y_grad)
-        x = _checks.rows(self, "x", _checks.floats(self, "x", _checks.computed(self, "x", self.x, "forward")))
-        t = self._targets(_checks.computed(self, "t", self.t, "forward"), x)
+        scale = checks.gradient_scale(self, y_grad)
+        x = checks.rows(self, "x", checks.floats(self, "x", checks.computed(self, "x", self.x, "forward")))
+        t = self._targets(checks.computed(self, "t", self.t, "forward"), x)
         dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
         mean_squared_error_backward(dx, x, t)
         return dx if y_grad is None else dx * x.dtype.type(scale)
 
     def _targets(self, t: npt.ArrayLike, x: np.ndarray) -> np.ndarray:
-        return _checks.same_shape(self, "t", _checks.floats(self, "t", t, x.dtype), "x", x.shape)
+        return checks.same_shape(self, "t", checks.floats(self, "t", t, x.dtype), "x", x.shape)
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add the loss and the gradient of the outputs to a compiled step, see :mod:`fastnet.program.builder`."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet.base import checks
 
 _BLUE, _ORANGE, _RED, _GREY = "#0072b2", "#e69f00", "#d55e00", "0.5"  # told apart with any kind of colour blindness
 _WRITTEN = 20  # classes up to which a confusion matrix has its counts written in
@@ -160,7 +160,7 @@ def images(
     matplotlib.figure.Figure
     """
     pixels = _pixels("plots.images", x, shape)
-    n = _checks.whole_number("plots.images", "n", n, "It is the number of images.")
+    n = checks.whole_number("plots.images", "n", n, "It is the number of images.")
     if labels is None:
         return _grid(pixels[:n], [""] * n, columns=10)
     numbers, _, names = _classes("plots.images", labels, labels, class_names)
@@ -198,7 +198,7 @@ def mistakes(
         Above each image the true class, then the predicted one and its probability.
     """
     pixels = _pixels("plots.mistakes", x, shape)
-    p = _checks.numbers("plots.mistakes", "probabilities", probabilities)
+    p = checks.numbers("plots.mistakes", "probabilities", probabilities)
     truth, predicted, names = _classes("plots.mistakes", labels, p, class_names)
     wrong = np.flatnonzero(predicted != truth)
     wrong = wrong[np.argsort(-p[wrong, predicted[wrong]], kind="stable")][:n]
@@ -272,7 +272,7 @@ def looks_like_images(width: int) -> bool:
 
 
 def _picture(size: tuple[float, float], layout: Any = "constrained") -> Any:
-    from fastnet._figure import Picture
+    from fastnet.base.figure import Picture
 
     return Picture(figsize=size, layout=layout)
 
@@ -280,11 +280,11 @@ def _picture(size: tuple[float, float], layout: Any = "constrained") -> Any:
 def _classes(who: str, labels: Any, predicted: Any, names: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Both as class numbers, and a name for each class."""
     wide = [np.shape(a)[1] for a in (labels, predicted) if np.ndim(a) == 2]
-    labels, predicted = (_checks.numbers(who, "labels", a) for a in (labels, predicted))
+    labels, predicted = (checks.numbers(who, "labels", a) for a in (labels, predicted))
     labels, predicted = (a.argmax(axis=1) if a.ndim == 2 else a for a in (labels, predicted))
     if labels.shape != predicted.shape:
         raise ValueError(f"{who}: there are {len(labels)} labels but {len(predicted)} predictions. Give one for each.")
-    labels, predicted = (_checks.labels(who, a, None)[0] for a in (labels, predicted))
+    labels, predicted = (checks.labels(who, a, None)[0] for a in (labels, predicted))
     k = max(int(labels.max()), int(predicted.max())) + 1
     if names is None:
         names = [str(c) for c in range(max([k, *wide]))]
@@ -295,13 +295,13 @@ def _classes(who: str, labels: Any, predicted: Any, names: Any) -> tuple[np.ndar
 
 def _pixels(who: str, x: npt.ArrayLike, shape: tuple[int, int, int] | None) -> np.ndarray:
     """Images as Matplotlib wants them: (n, rows, columns, channels) within 0 .. 1."""
-    array = _checks.numbers(who, "x", x)
+    array = checks.numbers(who, "x", x)
     if array.ndim == 2:
         array = array.reshape(len(array), *image_shape(who, array.shape[1], shape))
     if array.ndim != 4 or array.shape[1] not in (1, 3):
         raise ValueError(f"{who}: x must have shape (n, d) or (n, channels, rows, columns) with 1 or 3 channels, got "
                          f"{np.shape(x)}.")
-    _checks.nonempty(who, "x", array)
+    checks.nonempty(who, "x", array)
     low, high = float(array.min()), float(array.max())
     if array.dtype == np.uint8:
         low, high = 0.0, 255.0

@@ -7,10 +7,10 @@ import numpy as np
 import numpy.typing as npt
 from numpy import empty_like, maximum, ndarray
 
-from fastnet._activation import Activation
-from fastnet._buffers import PLAIN, SMALL
+from fastnet.base.activation import Activation
+from fastnet.base.buffers import PLAIN, SMALL
+from fastnet.kernels.records import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.kernels.relu import backward_entry, forward_entry, relu_backward, relu_forward, relu_op
-from fastnet.kernels.structs import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value
 from fastnet.program.images import Image, lower_relu

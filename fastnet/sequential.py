@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks, _dtypes, _editions, _modes, training
-from fastnet._one_thread import OneThread, one_thread
-from fastnet._state import checkpoint, roll_back
+from fastnet import training
+from fastnet.base import checks, dtypes, editions, modes
+from fastnet.base.attributes import checkpoint, roll_back
+from fastnet.base.one_thread import OneThread, one_thread
 from fastnet.layer import (
     Shape,
     foreign,
@@ -62,8 +63,8 @@ class Sequential:
     """
 
     def __init__(self, layers: Iterable[Any], loss: Any) -> None:
-        self.layers = _checks.layers("Sequential", layers)
-        self.loss = _checks.loss("Sequential", loss)
+        self.layers = checks.layers("Sequential", layers)
+        self.loss = checks.loss("Sequential", loss)
         self.history: History | None = None
         self.optimizer_state: OptimizerState | None = None
         self._in_use = OneThread()
@@ -73,7 +74,7 @@ class Sequential:
     def dtype(self) -> np.dtype | None:
         """What the model computes in: the widest dtype of its fully connected and convolutional layers; None without any."""
         found = [getattr(layer, name) for layer in self.layers for name in learned(layer)]
-        return _dtypes.result_dtype(*found) if found else None
+        return dtypes.result_dtype(*found) if found else None
 
     def input_width(self) -> int | None:
         """Number of values per sample that the model takes, None if code that is not fastnet's decides that."""
@@ -115,7 +116,7 @@ class Sequential:
             taken = input_shape(layer)
             if taken is not None and len(taken) == 1:
                 before = taken
-                _checks.width_before(who, i, self.layers, shape[0] if shape and len(shape) == 1 else None, source)
+                checks.width_before(who, i, self.layers, shape[0] if shape and len(shape) == 1 else None, source)
             elif taken is not None and shape is None:
                 before = taken
             try:
@@ -183,7 +184,7 @@ class Sequential:
         lr : float
             The learning rate.
         """
-        lr = _checks.rate("Sequential.update_param", lr)
+        lr = checks.rate("Sequential.update_param", lr)
         before = checkpoint(self.layers)
         try:
             for layer in self.layers:
@@ -214,7 +215,7 @@ class Sequential:
         Sequential
             The model itself.
         """
-        _modes.set_mode(self, _checks.truth("Sequential.train", "mode", mode))
+        modes.set_mode(self, checks.truth("Sequential.train", "mode", mode))
         return self
 
     def eval(self) -> Sequential:
@@ -263,7 +264,7 @@ class Sequential:
         return on_batch.test_on_batch(self, x, t)
 
     @one_thread(long=True)
-    @_editions.every_form
+    @editions.every_form
     def fit(
         self, x: npt.ArrayLike, y: npt.ArrayLike, epochs: int = 10, lr: Any = 0.1, batch_size: int = 128, *,
         engine: str = "auto", validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False,
@@ -485,7 +486,7 @@ class Sequential:
         RuntimeError
             If the model has not been fitted.
         """
-        return _checks.computed("Sequential.plot", "history", self.history, "fit").plot()
+        return checks.computed("Sequential.plot", "history", self.history, "fit").plot()
 
     def _repr_png_(self) -> bytes | None:
         """The picture of the last fit that a notebook shows; before a fit, None: it shows the layers."""
@@ -512,9 +513,9 @@ class Sequential:
         The tensors are named as in the state of :meth:`to_torch`'s module, so PyTorch reads them without fastnet:
         ``module.load_state_dict(safetensors.torch.load_file(path))``. Inputs, gradients and the history are not kept.
         """
-        from fastnet import saving
+        from fastnet.interop import safetensors
 
-        saving.save(self, path)
+        safetensors.save(self, path, Sequential)
 
     def to_torch(self) -> Any:
         """Make the PyTorch module that computes what this model computes, to rounding.
@@ -532,14 +533,14 @@ class Sequential:
         ImportError
             If PyTorch is not installed.
         """
-        from fastnet import to_torch
+        from fastnet.interop import torch
 
-        return to_torch.to_torch(self)
+        return torch.to_torch(self, Sequential)
 
     def _scores(self, who: str, x: npt.ArrayLike) -> np.ndarray:
         self.output_width()
-        x = _checks.batch(who, self, x)
-        return _checks.scores(who, scoring.outputs(self, x))
+        x = checks.batch(who, self, x)
+        return checks.scores(who, scoring.outputs(self, x))
 
     def summary(self) -> str:
         """Return a table of the layers: what goes in and out, and how many parameters are learned."""

@@ -3,7 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnet._activation import Activation
+from fastnet.base.activation import Activation
+from fastnet.kernels.records import CALL
 from fastnet.kernels.sigmoid import (
     backward_entry,
     forward_entry,
@@ -12,7 +13,6 @@ from fastnet.kernels.sigmoid import (
     sigmoid_grad_op,
     sigmoid_op,
 )
-from fastnet.kernels.structs import CALL
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value
 

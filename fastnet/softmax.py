@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._buffers import PLAIN, UNUSUAL, Buffered, in_order, take
-from fastnet._state import FloatArray
+from fastnet.base import checks
+from fastnet.base.attributes import FloatArray
+from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take
+from fastnet.kernels.records import CALL
 from fastnet.kernels.softmax import (
     backward_entry,
     forward_entry,
@@ -18,7 +19,6 @@ from fastnet.kernels.softmax import (
     softmax_grad_op,
     softmax_op,
 )
-from fastnet.kernels.structs import CALL
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 
@@ -97,7 +97,7 @@ class SoftMaxLayer(Buffered):
                     return y
             except UNUSUAL:
                 pass
-        x = _checks.rows(self, "x", _checks.floats(self, "x", x))
+        x = checks.rows(self, "x", checks.floats(self, "x", x))
         y = take(self._buffers, "y", x.shape, x.dtype, x.size)
         softmax_forward(y, x)
         self.y = y
@@ -124,8 +124,8 @@ class SoftMaxLayer(Buffered):
                     return dx
             except UNUSUAL:
                 pass
-        y = _checks.rows(self, "y", _checks.floats(self, "y", _checks.computed(self, "y", self.y, "forward")))
-        dy = _checks.same_shape(self, "y_grad", _checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
+        y = checks.rows(self, "y", checks.floats(self, "y", checks.computed(self, "y", self.y, "forward")))
+        dy = checks.same_shape(self, "y_grad", checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
         dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
         softmax_backward(dx, dy, y)
         return dx

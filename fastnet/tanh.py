@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastnet._activation import Activation
-from fastnet.kernels.structs import CALL
+from fastnet.base.activation import Activation
+from fastnet.kernels.records import CALL
 from fastnet.kernels.tanh import backward_entry, forward_entry, tanh_backward, tanh_forward, tanh_grad_op, tanh_op
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value

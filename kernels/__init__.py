@@ -15,5 +15,5 @@ if __name__ == "kernels":  # the folder of a checkout, imported from beside it: 
     import pkgutil
 
     sys.modules["kernels"] = importlib.import_module("fastnet.kernels")
-    for _module in pkgutil.iter_modules(__path__):
-        sys.modules[f"kernels.{_module.name}"] = importlib.import_module(f"fastnet.kernels.{_module.name}")
+    for _module in pkgutil.walk_packages(__path__, "fastnet.kernels."):
+        sys.modules[_module.name.removeprefix("fastnet.")] = importlib.import_module(_module.name)

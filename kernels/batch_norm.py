@@ -6,14 +6,14 @@ or n r k. One thread does all of a channel, in a fixed order, so that the bits d
 import math
 
 import numpy as np
-from fastnet.kernels._jit import jit
-from fastnet.kernels._layout import plain, to_read, to_write, written
-from fastnet.kernels.blocking import partition
-from fastnet.kernels.conv_ops import step
-from fastnet.kernels.linking import op_kernel
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
+from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.conv.ops import step
+from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.records import context_at, hyperparameters, op_at, vector_at
+from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
-from fastnet.kernels.structs import context_at, hyperparameters, op_at, vector_at
-from fastnet.kernels.threads import run
 from numba.extending import overload
 
 _SHARE = 1 << 15  # elements below which waking a second thread costs more than it gains

@@ -1,10 +1,10 @@
 """Maximum pooling over windows that do not overlap, and its gradient."""
 import numpy as np
-from fastnet.kernels._jit import jit
-from fastnet.kernels._layout import plain, to_read, to_write, written
-from fastnet.kernels.blocking import partition
-from fastnet.kernels.threads import run
-from fastnet.kernels.window_simd import pool_windows
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
+from fastnet.kernels.conv.windows import pool_windows
+from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.runtime.pool import run
 from numba.extending import overload
 
 _SHARE = 1 << 16  # elements below which waking a second thread costs more than it gains

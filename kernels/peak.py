@@ -2,7 +2,7 @@
 
 No twin in ``naive.py``: what these compute is of no use, and only their speed is looked at.
 """
-from fastnet.kernels._jit import jit
+from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.simd import MR, NV, VECTOR_BYTES, copy_vector, lanes, micro_kernel, store
 
 PANEL_K = 128  # panels of this length and one tile's size stay in the L1 cache

@@ -1,9 +1,20 @@
 """The rectified linear unit and its mask (3.14)."""
 import numpy as np
-from fastnet.kernels._jit import jit
-from fastnet.kernels._layout import by_rows, elements, flat, for_dtypes, line, make_ready, plain, to_read, to_write, written
-from fastnet.kernels.linking import op_kernel
-from fastnet.kernels.structs import context_at, input_row, op_at, row_of
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.layout import (
+    by_rows,
+    elements,
+    flat,
+    for_dtypes,
+    line,
+    make_ready,
+    plain,
+    to_read,
+    to_write,
+    written,
+)
+from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.records import context_at, input_row, op_at, row_of
 from numba.extending import overload
 
 

@@ -3,12 +3,23 @@
 1 / (1 + exp(-x)) is computed from t = exp(-|x|), which never overflows: t / (1 + t) where x is negative, else 1 / (1 + t).
 """
 import numpy as np
-from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels._layout import by_rows, elements, flat, for_dtypes, line, make_ready, plain, to_read, to_write, written
-from fastnet.kernels.linking import op_kernel
+from fastnet.kernels.codegen.jit import jit, jit_exact
+from fastnet.kernels.codegen.layout import (
+    by_rows,
+    elements,
+    flat,
+    for_dtypes,
+    line,
+    make_ready,
+    plain,
+    to_read,
+    to_write,
+    written,
+)
+from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.records import context_at, input_row, op_at, row_of
 from fastnet.kernels.simd import cast_like
 from fastnet.kernels.softmax import exp_f32, exp_f64
-from fastnet.kernels.structs import context_at, input_row, op_at, row_of
 from numba.extending import overload
 
 

@@ -4,11 +4,11 @@ The exponential is our own: the C library's is called for one number at a time (
 SVML is not in its wheels); the one below is plain arithmetic, which LLVM vectorises (1.0 ns, NumPy's 1.0 ns).
 """
 import numpy as np
-from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels._layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
-from fastnet.kernels.linking import INT, op_kernel, separate
+from fastnet.kernels.codegen.jit import jit, jit_exact
+from fastnet.kernels.codegen.layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
+from fastnet.kernels.codegen.linking import INT, op_kernel, separate
+from fastnet.kernels.records import context_at, op_at, rows_at
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
-from fastnet.kernels.structs import context_at, op_at, rows_at
 from numba import types
 from numba.extending import overload
 

@@ -4,12 +4,23 @@ tanh(x) = x (1 + x^2 P(x^2) / Q(x^2)) near 0 (Cephes, S. Moshier) and (1 - t) / 
 arithmetic and our own exponential, which LLVM vectorises; the C library's function is called for one number at a time.
 """
 import numpy as np
-from fastnet.kernels._jit import jit, jit_exact
-from fastnet.kernels._layout import by_rows, elements, flat, for_dtypes, line, make_ready, plain, to_read, to_write, written
-from fastnet.kernels.linking import op_kernel
+from fastnet.kernels.codegen.jit import jit, jit_exact
+from fastnet.kernels.codegen.layout import (
+    by_rows,
+    elements,
+    flat,
+    for_dtypes,
+    line,
+    make_ready,
+    plain,
+    to_read,
+    to_write,
+    written,
+)
+from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.records import context_at, input_row, op_at, row_of
 from fastnet.kernels.simd import cast_like
 from fastnet.kernels.softmax import exp_f32, exp_f64
-from fastnet.kernels.structs import context_at, input_row, op_at, row_of
 from numba.extending import overload
 
 

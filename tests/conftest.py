@@ -6,8 +6,8 @@ import signal
 import hypothesis
 import numpy as np
 import pytest
-from fastnet.kernels import threads
-from fastnet.kernels._cache import CACHE
+from fastnet.kernels.codegen.cache import CACHE
+from fastnet.kernels.runtime import pool
 from numba import types
 from numba.core.dispatcher import Dispatcher
 
@@ -39,11 +39,11 @@ def rng():
 
 @pytest.fixture
 def divided():
-    """Even the smallest products are divided among the threads."""
-    before = threads.least_work()
-    threads._board[threads.LEAST] = threads._board[threads.ALONE] = 0  # nor because another test's call was late
+    """Even the smallest products are divided among the pool."""
+    before = pool.least_work()
+    pool._board[pool.LEAST] = pool._board[pool.ALONE] = 0  # nor because another test's call was late
     yield
-    threads._board[threads.LEAST] = before
+    pool._board[pool.LEAST] = before
 
 
 @pytest.fixture(autouse=True)

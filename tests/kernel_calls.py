@@ -85,7 +85,7 @@ def sizes_of(name: str) -> list[str]:
 def public_kernels() -> dict[str, Callable]:
     """Functions of fastnet.kernels that can be called from Python and have a naive twin."""
     found = {}
-    for module in pkgutil.iter_modules(kernels.__path__, "fastnet.kernels."):
+    for module in pkgutil.walk_packages(kernels.__path__, "fastnet.kernels."):
         for name, function in vars(importlib.import_module(module.name)).items():
             if (inspect.isfunction(function) and function.__module__ == module.name != naive.__name__
                     and not name.startswith("_") and hasattr(naive, name)):

@@ -9,7 +9,7 @@ from pathlib import Path
 import fastnet.kernels
 import pytest
 
-KERNELS = sorted(path for path in Path(fastnet.kernels.__file__).parent.glob("*.py") if path.stem != "naive")
+KERNELS = sorted(path for path in Path(fastnet.kernels.__file__).parent.rglob("*.py") if path.stem != "naive")
 _MAKERS = {"empty", "zeros", "ones", "full", "empty_like", "zeros_like", "full_like", "copy"}
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from helpers import one_hot_rows
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer, _buffers
+from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet.base import buffers as _buffers
 
 counted = pytest.mark.skipif(not _buffers._COUNTED, reason="no exact counts of references here")
 

@@ -1,7 +1,9 @@
 """The cache of compiled kernels: found again, made anew after an edit, whole after a stampede, done without, and safe."""
 import compileall
+import importlib
 import os
 import pickle
+import pkgutil
 import shutil
 import stat
 import subprocess
@@ -9,25 +11,27 @@ import sys
 import tempfile
 from pathlib import Path
 
+import fastnet.kernels
 import numba
 import pytest
-from fastnet.kernels import _cache, _system
+from fastnet.kernels import system
+from fastnet.kernels.codegen import cache
+from fastnet.kernels.codegen.jit import Kernel
 from numba import njit
 
-import fastnet
 from fastnet.gate import workspace
 
 ROOT = Path(__file__).parents[1]
 USE = """
 import numpy as np
 from fastnet.kernels.sgd import sgd_update  # what compiles soonest
-from fastnet.kernels import _cache
+from fastnet.kernels.codegen import cache
 y = np.empty(5, {dtype})
 sgd_update(y, np.array([1, 1, 2, 3, 4], {dtype}), np.array([2, 2, 4, 4, 4], {dtype}), 0.5)
 assert (y == [0, 0, 0, 1, 2]).all()
 from fastnet.kernels import sgd
 misses = sum(sum(d.stats.cache_misses.values()) for d in vars(sgd).values() if hasattr(d, "stats"))
-print(misses, _cache.CACHE)
+print(misses, cache.CACHE)
 """
 
 
@@ -68,7 +72,7 @@ IGNORED = shutil.ignore_patterns("__pycache__")
 def copied(folder):
     """The installed form of the package: kernels within fastnet."""
     shutil.copytree(Path(fastnet.__file__).parent, folder / "fastnet", ignore=IGNORED)
-    shutil.copytree(Path(_cache.__file__).parent, folder / "fastnet" / "kernels", ignore=IGNORED, dirs_exist_ok=True)
+    shutil.copytree(Path(cache.__file__).parent, folder / "fastnet" / "kernels", ignore=IGNORED, dirs_exist_ok=True)
     return folder
 
 
@@ -105,7 +109,7 @@ GIVES_NOTHING = FROZEN.format(code="None")
 
 
 def digest_of(place, before=""):
-    program = before + "from fastnet.kernels import _cache; print(_cache.DIGEST, _cache.CACHE)"
+    program = before + "from fastnet.kernels import _cache; print(cache.DIGEST, cache.CACHE)"
     result = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=120, cwd=place.parent,
                             env={**os.environ, "PYTHONPATH": str(place), "FASTNET_CACHE_DIR": str(place.parent / "cache")})
     assert result.returncode == 0, result.stderr
@@ -240,7 +244,7 @@ def zeros_inside(content):
 def found_in(folder, function=lambda x: x + 1):
     """What one start does with a small function: whether it was found in the folder."""
     dispatcher = njit(function)
-    dispatcher._cache = _cache.KernelCache(function, folder)
+    dispatcher._cache = cache.KernelCache(function, folder)
     assert dispatcher(2) == function(2)
     return bool(sum(dispatcher.stats.cache_hits.values()))
 
@@ -281,7 +285,7 @@ def test_flush_forgets_one_function(tmp_path):
         return 2 * x
 
     found_in(tmp_path), found_in(tmp_path, double)
-    _cache.KernelCache(double, tmp_path).flush()
+    cache.KernelCache(double, tmp_path).flush()
     assert found_in(tmp_path) and not found_in(tmp_path, double)
 
 
@@ -289,8 +293,8 @@ def test_a_cache_that_cannot_be_written_says_so_once(tmp_path, monkeypatch):
     def full(**_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_cache, "_warned", set())
-    monkeypatch.setattr(_cache.tempfile, "mkstemp", full)
+    monkeypatch.setattr(cache, "_warned", set())
+    monkeypatch.setattr(cache.tempfile, "mkstemp", full)
     with pytest.warns(RuntimeWarning, match=r"cannot be kept \(\[Errno 28\] No space left on device\)") as warned:
         assert not found_in(tmp_path)
         assert not found_in(tmp_path)
@@ -314,7 +318,7 @@ def private(tmp_path):
 def test_a_new_folder_and_its_parents_are_private_whatever_the_umask(private):
     before = os.umask(0)
     try:
-        folder = _system.make_private_folder(private / "a" / "b" / "c")
+        folder = system.make_private_folder(private / "a" / "b" / "c")
     finally:
         os.umask(before)
     assert folder == private / "a" / "b" / "c"
@@ -337,10 +341,10 @@ def test_nobody_else_may_write_in_the_folder_or_its_parents(modes, refused, priv
         (private / name).mkdir()
         (private / name).chmod(mode)
     if refused is None:
-        assert _system.trusted_folder(private / "a" / "b") == private / "a" / "b"
+        assert system.trusted_folder(private / "a" / "b") == private / "a" / "b"
     else:
-        with pytest.raises(_system.UntrustedFolderError, match=refused):
-            _system.make_private_folder(private / "a" / "b")
+        with pytest.raises(system.UntrustedFolderError, match=refused):
+            system.make_private_folder(private / "a" / "b")
 
 
 @POSIX
@@ -353,29 +357,30 @@ def test_links_are_followed_only_through_folders_that_can_be_trusted(private):
     (private / "bad").symlink_to(private / "open")
     (private / "loop").symlink_to(private / "loop")
     for link in ("absolute", "relative"):
-        assert _system.trusted_folder(private / link / "inner") == private / "real" / "inner"
-    with pytest.raises(_system.UntrustedFolderError, match="others may write"):
-        _system.trusted_folder(private / "bad" / "inner")
-    with pytest.raises(_system.UntrustedFolderError, match="too many links"):
-        _system.trusted_folder(private / "loop")
+        assert system.trusted_folder(private / link / "inner") == private / "real" / "inner"
+    with pytest.raises(system.UntrustedFolderError, match="others may write"):
+        system.trusted_folder(private / "bad" / "inner")
+    with pytest.raises(system.UntrustedFolderError, match="too many links"):
+        system.trusted_folder(private / "loop")
     (private / "file").touch()
     for missing, error in (("nothing", FileNotFoundError), ("file", NotADirectoryError)):
         with pytest.raises(error):
-            _system.trusted_folder(private / missing)
+            system.trusted_folder(private / missing)
 
 
 AS_USER = """
 import os, sys, warnings
 import grp, pwd
 sys.path.insert(0, {root!r})
-from fastnet.kernels import _cache, _system
+from fastnet.kernels.codegen import cache
+from fastnet.kernels import system
 from numba import njit
 
 def load(folder):
     "What one start does with a function that is kept in a folder; tells whether it was found there."
-    _cache._warned.clear()
+    cache._warned.clear()
     dispatcher = njit(function)
-    dispatcher._cache = _cache.KernelCache(function, folder)
+    dispatcher._cache = cache.KernelCache(function, folder)
     assert dispatcher(2) == 3
     return bool(sum(dispatcher.stats.cache_hits.values()))
 
@@ -396,7 +401,7 @@ os.chdir("/")
 os.umask(0o022)
 # All that compiling and keeping need is imported while root can read it: a checkout or an environment may be private.
 for _ in range(2):
-    load(_system.make_private_folder(_cache.Path({folder!r}, "of-root")))
+    load(system.make_private_folder(cache.Path({folder!r}, "of-root")))
 """
 
 
@@ -434,9 +439,9 @@ def test_nothing_of_another_user_is_taken_from_the_folder_for_temporary_files(re
     temporary.mkdir()
     temporary.chmod(0o1777)
     result = as_user(f"""
-os.environ["TMPDIR"] = _cache.tempfile.tempdir = {str(temporary)!r}
+os.environ["TMPDIR"] = cache.tempfile.tempdir = {str(temporary)!r}
 become(USER)
-own = _cache._find_cache()
+own = cache._find_cache()
 assert str(own.parent) == {str(temporary)!r} + f"/fastnet-{{USER}}", own
 root()
 os.rename(own.parent, {str(reachable / "away")!r})
@@ -446,7 +451,7 @@ os.umask(0)
 os.makedirs({str(temporary)!r} + f"/fastnet-{{USER}}/{{own.name}}", 0o777)
 root()
 become(USER)
-print(_cache._find_cache())
+print(cache._find_cache())
 """, reachable)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "None\n"
@@ -488,7 +493,7 @@ for number, (name, attack) in enumerate(attacks.items()):
     base.mkdir()
     os.chown(base, USER, -1)
     become(USER)
-    folder = _system.make_private_folder(base / "kernels")
+    folder = system.make_private_folder(base / "kernels")
     assert not load(folder) and load(folder)
     kept, = folder.glob("*.nbc")
     kept.write_bytes(hashlib.sha256(evil).digest() + evil)
@@ -526,3 +531,12 @@ def test_the_gate_makes_no_folder_called_tilde_either(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert workspace.home().parent == tmp_path
     assert [path.name for path in tmp_path.iterdir()] == [workspace.home().name]
+
+
+def test_no_two_kernels_share_the_names_of_their_files():
+    stems = {}
+    for found in pkgutil.walk_packages(fastnet.kernels.__path__, "fastnet.kernels."):
+        for kernel in vars(importlib.import_module(found.name)).values():
+            if isinstance(kernel, Kernel) and kernel.py_func.__module__ == found.name:
+                stems.setdefault(kernel._cache._stem, set()).add(kernel.py_func)
+    assert len(stems) > 150 and all(len(functions) == 1 for functions in stems.values())

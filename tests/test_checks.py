@@ -153,7 +153,7 @@ def test_kernels_in_a_checkout_are_one_package(first):
 def test_another_package_called_kernels_is_left_alone(strange, tmp_path):
     (tmp_path / strange).parent.mkdir(exist_ok=True)
     (tmp_path / strange).touch()
-    result = run("import kernels, fastnet.kernels.threads, fastnet\n"
+    result = run("import kernels, fastnet.kernels.runtime.pool, fastnet\n"
                  "fastnet.FullLayer(2, 3).forward([[1, 2]])\n"
                  "print(kernels is fastnet.kernels, sorted(vars(kernels).keys() & {'gemm', 'threads'}))", tmp_path)
     assert result.stdout == "False []\n", result.stderr

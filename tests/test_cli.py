@@ -11,7 +11,7 @@ from threading import Thread
 
 import cifar_files
 import pytest
-from fastnet.kernels import _cache
+from fastnet.kernels.codegen import cache
 
 import fastnet
 from fastnet import cli
@@ -312,8 +312,8 @@ def test_a_home_that_nobody_has(monkeypatch, capsys):
 
 def test_a_cache_that_nothing_can_be_kept_in(monkeypatch, capsys):
     for digest, said in ((None, "as files or as a zip"), ("0123", "Set FASTNET_CACHE_DIR")):
-        monkeypatch.setattr(_cache, "DIGEST", digest)
-        monkeypatch.setattr(_cache, "CACHE", None)
+        monkeypatch.setattr(cache, "DIGEST", digest)
+        monkeypatch.setattr(cache, "CACHE", None)
         assert cli.main(["cache"]) == 1
         assert said in capsys.readouterr().out
 
@@ -329,10 +329,12 @@ os.close(read)
 os.dup2(write, 1)
 if {both}: os.dup2(write, 2)
 sys.argv[0] = "fastnet"
-from fastnet import cli, _machine, _peak
-from fastnet._peak import Rate
-_peak.fma_peak = lambda dtype: Rate(1e11, 2.0, 2, 1.0)
-_machine.products = lambda dtype: [_machine.Product("a product", Rate(9e10, 2.0, 2, 1.0))] * 5000
+from fastnet import cli
+from fastnet.cli import doctor
+from fastnet.cli import peak
+from fastnet.cli.peak import Rate
+peak.fma_peak = lambda dtype: Rate(1e11, 2.0, 2, 1.0)
+doctor.products = lambda dtype: [doctor.Product("a product", Rate(9e10, 2.0, 2, 1.0))] * 5000
 {before}
 sys.exit(cli.main({arguments!r}))
 """

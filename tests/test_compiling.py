@@ -9,8 +9,8 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from fastnet.kernels import linking
-from fastnet.kernels.jobs import work_off
+from fastnet.kernels.codegen import linking
+from fastnet.kernels.gemm.commands import work_off
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name == "nt", reason="there are no timers that send signals")
@@ -188,8 +188,8 @@ def test_compiled_code_of_a_user_is_kept_by_numba(tmp_path):
     assert run() == "0"
     assert run() == "1"
     assert run(cache="empty") == "1"  # the kernels are compiled while the user's function is loaded
-    other = ("import fastnet.kernels.linking; fastnet.kernels.linking.DIGEST = 'other'; "
-             "__import__('fastnet.kernels._cache').kernels._cache.DIGEST = 'other'")
+    other = ("import fastnet.kernels.codegen.linking; fastnet.kernels.codegen.linking.DIGEST = 'other'; "
+             "__import__('fastnet.kernels.codegen.cache').kernels._cache.DIGEST = 'other'")
     assert run(other, cache="other") == "0"
 
 
@@ -200,7 +200,7 @@ def test_what_code_of_another_version_needs_counts_as_missing():
 
 def test_helpers_of_a_kernel_have_names_that_no_other_code_asks_for():
     """MCJIT finds internal functions by name, too, and LLVM may have changed their arguments."""
-    from fastnet.kernels._jit import jit
+    from fastnet.kernels.codegen.jit import jit
     from fastnet.kernels.simd import noinline
 
     @jit

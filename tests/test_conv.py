@@ -4,7 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
-from fastnet.kernels import conv, naive, threads
+from fastnet.kernels import conv, naive
+from fastnet.kernels.runtime import pool
 from helpers import LAYOUTS, dtypes, eps, filled, laid_out, layouts, refuses, seeds
 from hypothesis import given
 from hypothesis import strategies as st
@@ -144,10 +145,10 @@ def test_nan_and_inf_reach_what_they_are_part_of(dtype, rng):
 
 def test_same_bits_for_any_number_of_threads(dtype, rng):
     x, W, b, dy = (rng.standard_normal(s).astype(dtype) for s in ((19, 3, 16, 16), (20, 3, 3, 3), (1, 20), (19, 20, 16, 16)))
-    before, results = threads.get_num_threads(), []
+    before, results = pool.get_num_threads(), []
     try:
         for count in (1, 2, 3, 5):
-            threads.set_num_threads(count)
+            pool.set_num_threads(count)
             y, dx, dW, db = (filled(a.shape, dtype) for a in (dy, x, W, b))
             conv.conv_forward(y, x, W, b)
             conv.conv_backward_input(dx, dy, W)
@@ -158,7 +159,7 @@ def test_same_bits_for_any_number_of_threads(dtype, rng):
                 conv.conv_backward(dx, dW, db, gradient, x, W)
                 results[-1] += [a.tobytes() for a in (dx, dW, db)]
     finally:
-        threads.set_num_threads(before)
+        pool.set_num_threads(before)
     assert all(result == results[0] for result in results)
 
 

@@ -1,8 +1,9 @@
 """One image through a convolution, its pool and back, by address: beside the naive twins, for every tile and in every corner."""
 import numpy as np
 import pytest
-from fastnet.kernels import conv_avx512, conv_image, conv_winograd, naive
-from fastnet.kernels.conv import pack_filters
+from fastnet.kernels import naive
+from fastnet.kernels.conv import avx512, image, pack_filters
+from fastnet.kernels.conv import winograd as conv_winograd
 from fastnet.kernels.gemm import vector_lanes
 from helpers import dtypes, eps, seeds
 from hypothesis import given
@@ -14,7 +15,7 @@ GUARD = 12345.0
 
 @njit
 def call_pooled(y, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
-    conv_image.pooled_conv(y.ctypes.data, k // 2 * n_o, bits.ctypes.data, bits_col, x.ctypes.data, x_row, filters.ctypes.data,
+    image.pooled_conv(y.ctypes.data, k // 2 * n_o, bits.ctypes.data, bits_col, x.ctypes.data, x_row, filters.ctypes.data,
                            bias.ctypes.data, r, k, c, n_o, h, relu, zero)
 
 
@@ -27,27 +28,27 @@ def call_winograd(y, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, r
 
 @njit
 def call_pooled_back(way, dx, scatter, dW, db, row_length, dy, bits, bits_col, x, x_row, W, r, k, c, n_o, h, zero):
-    memory = np.empty(conv_image.MEMORY // 8, np.int64)
-    conv_image.pooled_conv_back(way, dx.ctypes.data if scatter else 0, dW.ctypes.data, db.ctypes.data, row_length, dy.ctypes.data,
+    memory = np.empty(image.MEMORY // 8, np.int64)
+    image.pooled_conv_back(way, dx.ctypes.data if scatter else 0, dW.ctypes.data, db.ctypes.data, row_length, dy.ctypes.data,
                                 k // 2 * n_o, bits.ctypes.data, bits_col, x.ctypes.data, x_row, W.ctypes.data, r, k, c, n_o, h,
                                 memory.ctypes.data, zero)
 
 
 @njit
 def call_plain(y, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
-    conv_image.plain_conv(y.ctypes.data, k * n_o, x.ctypes.data, x_row, filters.ctypes.data, bias.ctypes.data, r, k, c, n_o, h,
+    image.plain_conv(y.ctypes.data, k * n_o, x.ctypes.data, x_row, filters.ctypes.data, bias.ctypes.data, r, k, c, n_o, h,
                           relu, zero)
 
 
 @njit
 def call_frames(to, x, back, c, r, k, f, zero):
-    conv_image.to_frame(to.ctypes.data, x.ctypes.data, c, r, k, f, zero)
-    conv_image.from_frame(back.ctypes.data, to.ctypes.data, c, r, k, f, zero)
+    image.to_frame(to.ctypes.data, x.ctypes.data, c, r, k, f, zero)
+    image.from_frame(back.ctypes.data, to.ctypes.data, c, r, k, f, zero)
 
 
 @njit
 def call_sums(db, dy, r, k, n_o, zero):
-    conv_image.add_channel_sums(db.ctypes.data, dy.ctypes.data, k * n_o, r, k, n_o, zero)
+    image.add_channel_sums(db.ctypes.data, dy.ctypes.data, k * n_o, r, k, n_o, zero)
 
 
 class Case:
@@ -89,9 +90,9 @@ class Case:
             call_pooled(*arguments)
         return y.transpose(2, 0, 1)[None], self.bits[:, :, :self.n_o].transpose(2, 0, 1)[None]
 
-    def pooled_back(self, dy, scatter=True, way=conv_avx512.LISTS):
+    def pooled_back(self, dy, scatter=True, way=avx512.LISTS):
         """dx, dW, db by the kernel, from places that `pooled` left."""
-        in_columns, lanes = way == conv_avx512.LANES, vector_lanes(self.x.dtype)
+        in_columns, lanes = way == avx512.LANES, vector_lanes(self.x.dtype)
         dx, db = np.zeros_like(self.frame), np.zeros_like(self.bias)
         dW = np.zeros_like(self.filters if in_columns else self.rows)
         dy = np.append(dy[0].transpose(1, 2, 0), np.full(2 * lanes, GUARD, dy.dtype))
@@ -132,7 +133,7 @@ def assert_pooled(case, relu):
     naive.conv_pool_backward(*sizes, np.abs(dy), bits, np.abs(case.x), np.abs(case.W))
     terms = [case.W[:, 0].size, 4 * dy[0, 0].size, 4 * dy[0, 0].size]
     for scatter in (True, False):
-        for way in {conv_avx512.LISTS, conv_avx512.way_back(case.h, case.c, vector_lanes(dtype), scatter)}:
+        for way in {avx512.LISTS, avx512.way_back(case.h, case.c, vector_lanes(dtype), scatter)}:
             found = list(zip(case.pooled_back(dy, scatter, way), results, sizes, terms, strict=True))
             for ours, theirs, size, count in found if scatter else found[1:]:
                 assert np.all(np.abs(ours - theirs) <= (count + 2) * eps(y) * size), way

@@ -1,11 +1,12 @@
 """The ops of compiled networks of images, each called by itself as a step calls it, beside its naive twin."""
 import numpy as np
 import pytest
-from fastnet.kernels import conv_avx512, conv_ops, conv_winograd, naive
-from fastnet.kernels.conv import pack_filters
+from fastnet.kernels import naive
+from fastnet.kernels.conv import avx512, ops, pack_filters
+from fastnet.kernels.conv import winograd as conv_winograd
 from fastnet.kernels.gemm import vector_lanes
-from fastnet.kernels.structs import CONTEXT, OP, call_op
-from fastnet.kernels.threads import SCRATCH_BYTES
+from fastnet.kernels.records import CONTEXT, OP, call_op
+from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from helpers import dtypes, eps, seeds
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,10 +97,10 @@ class Convolution:
         """dx, dW, db."""
         n, c, n_o, h, _, _ = self.sizes
         dx = Images(*self.x.shape, self.x.f, self.dtype, fill=GUARD)
-        columns = way == conv_avx512.LANES and copy == conv_ops.ROWS
+        columns = way == avx512.LANES and copy == ops.ROWS
         size = (self.filters.size - self.whole) if columns else n_o * h * self.length
         sums = np.full(size + self.whole + self.lanes, GUARD, self.dtype)
-        behind = conv_winograd.memory_size(n_o, c, self.lanes) if copy == conv_ops.TURNED else 0
+        behind = conv_winograd.memory_size(n_o, c, self.lanes) if copy == ops.TURNED else 0
         packed = np.append(Filters(self.lanes, copy).copy(self.W), np.zeros(behind + self.lanes, self.dtype))
         run(kernel, self.dtype, n, c=dx.mat if wanted else (0, 0, 0, 0), b=self.dy.mat, bias=sums.ctypes.data,
             aux=self.y.flat.ctypes.data, packed=packed.ctypes.data, relu=relu, **self.fields(way))
@@ -142,11 +143,11 @@ def test_convolution_and_its_way_back(case, relu):
     naive.conv_op(exact, case.x.images, case.W, case.b, relu)
     naive.conv_op(sizes, np.abs(case.x.images), np.abs(case.W), np.abs(case.b), False)
     memory = np.zeros(conv_winograd.memory_size(c, n_o, case.lanes) + case.lanes, case.dtype)
-    for kernel in (conv_ops.conv_winograd_op, conv_ops.conv_op)[h != 3:]:
+    for kernel in (ops.conv_winograd_op, ops.conv_op)[h != 3:]:
         case.y.flat[...] = 0
         case.forward(kernel, relu, memory.ctypes.data)
         y = np.ascontiguousarray(case.y.images)
-        bound = sizes if kernel is conv_ops.conv_op else sizes.max()  # Winograd's errors are of the window around
+        bound = sizes if kernel is ops.conv_op else sizes.max()  # Winograd's errors are of the window around
         assert np.all(np.abs(y - exact) <= (c * h * h + 2) * eps(y) * bound)
         assert np.count_nonzero(case.y.frames) == np.count_nonzero(y)  # the frame stays 0
     case.dy.flat[...] = GUARD  # around the images, too
@@ -156,7 +157,7 @@ def test_convolution_and_its_way_back(case, relu):
         naive.conv_back_op(*arrays[:4], y, *arrays[4:], relu)
 
     for winograd in range(1 + (h == 3)):
-        found = case.back(conv_ops.conv_back_op, relu, winograd, conv_ops.TURNED, True)
+        found = case.back(ops.conv_back_op, relu, winograd, ops.TURNED, True)
         if winograd:  # as above
             exact, sizes = np.empty(case.x.shape), np.empty(case.x.shape)
             naive.conv_backward_input(exact, np.where(y > 0, dy, 0) if relu else dy, case.W)
@@ -171,7 +172,7 @@ def test_pooled_convolution_and_its_way_back(case, relu, wanted):
     n, c, n_o, h, r, k = case.sizes
     windows = (r // 2) * (k // 2)
     memory = np.zeros(conv_winograd.memory_size(c, n_o, case.lanes) + case.lanes, case.dtype)
-    for kernel in (conv_ops.conv_pool_winograd_op, conv_ops.conv_pool_op)[h != 3:]:
+    for kernel in (ops.conv_pool_winograd_op, ops.conv_pool_op)[h != 3:]:
         case.forward(kernel, relu, memory.ctypes.data)
         y = np.ascontiguousarray(case.y.images)
         bits = case.y.behind(windows * case.whole).reshape(n, r // 2, k // 2, -1)[..., :n_o].transpose(0, 3, 1, 2)
@@ -187,8 +188,8 @@ def test_pooled_convolution_and_its_way_back(case, relu, wanted):
         arrays = arrays if wanted else (np.empty(case.x.shape), *arrays)
         naive.conv_pool_back_op(*arrays[:4], bits, *arrays[4:])
 
-    for way in {conv_avx512.LISTS, conv_avx512.way_back(h, c, case.lanes, wanted)}:
-        found = case.back(conv_ops.conv_pool_back_op, relu, way, conv_ops.ROWS, wanted)
+    for way in {avx512.LISTS, avx512.way_back(h, c, case.lanes, wanted)}:
+        found = case.back(ops.conv_pool_back_op, relu, way, ops.ROWS, wanted)
         assert_sums(found, twin, (dy, case.x.images, case.W), terms(case)[not wanted:])
 
 
@@ -201,19 +202,19 @@ def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, of_x, of_
     given_x = x.images.copy()
     y, dy = (Images(n, c, r // size, k // size, of_y, dtype, extra=c * r * k) for _ in range(2))
     dims = (r, k, size, 0, of_x, of_y, 0, 0)
-    run(conv_ops.maxpool_op, dtype, n, c=y.mat, a=x.mat, n=c, dims=dims)
+    run(ops.maxpool_op, dtype, n, c=y.mat, a=x.mat, n=c, dims=dims)
     exact, locs = np.empty(y.shape), np.empty(x.shape, bool)
     naive.maxpool_forward(exact, locs, given_x, size)
     assert np.array_equal(y.images, exact)
     dy.images[...] = rng.standard_normal(y.shape)
     dx, expected = Images(n, c, r, k, of_x, dtype, fill=GUARD), np.empty(x.shape)
-    run(conv_ops.maxpool_back_op, dtype, n, c=dx.mat, b=dy.mat, aux=y.flat.ctypes.data, n=c, dims=dims)
+    run(ops.maxpool_back_op, dtype, n, c=dx.mat, b=dy.mat, aux=y.flat.ctypes.data, n=c, dims=dims)
     naive.maxpool_backward(expected, dy.images, locs, size)
     assert np.array_equal(dx.images, expected)
     dims = (r, k, 0, 0, 0, of_x, 0, 0)
-    run(conv_ops.relu_images_op, dtype, n, c=x.mat, a=x.mat, n=c, dims=dims)
+    run(ops.relu_images_op, dtype, n, c=x.mat, a=x.mat, n=c, dims=dims)
     assert np.array_equal(x.images, np.maximum(given_x, 0))
-    run(conv_ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, dims=dims)
+    run(ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, dims=dims)
     assert np.array_equal(dx.images, np.where(given_x > 0, expected, 0))
 
 
@@ -224,16 +225,16 @@ def test_rows_to_images_and_back(n, c, r, k, f, dtype, seed):
     images = Images(n, c, r, k, f, dtype, fill=GUARD)
     expected = images.frames.copy()
     naive.rows_to_images_op(expected, rows, f)
-    run(conv_ops.rows_to_images_op, dtype, n, c=images.mat, a=(rows.ctypes.data, c * r * k, 1, 0), n=c, dims=(r, k, 0, 0, 0, f, 0, 0))
+    run(ops.rows_to_images_op, dtype, n, c=images.mat, a=(rows.ctypes.data, c * r * k, 1, 0), n=c, dims=(r, k, 0, 0, 0, f, 0, 0))
     assert np.array_equal(images.frames, expected)
-    run(conv_ops.images_to_rows_op, dtype, n, c=(back.ctypes.data, c * r * k, 1, 0), a=images.mat, n=c, dims=(r, k, 0, 0, f, 0, 0, 0))
+    run(ops.images_to_rows_op, dtype, n, c=(back.ctypes.data, c * r * k, 1, 0), a=images.mat, n=c, dims=(r, k, 0, 0, f, 0, 0, 0))
     naive.images_to_rows_op(expected := np.empty(rows.shape), images.frames, f)
     assert np.array_equal(back, expected)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize(("way", "copy"), [(conv_avx512.LISTS, conv_ops.ROWS), (conv_avx512.LISTS, conv_ops.TURNED),
-                                           (conv_avx512.LANES, conv_ops.NO_COPY)])
+@pytest.mark.parametrize(("way", "copy"), [(avx512.LISTS, ops.ROWS), (avx512.LISTS, ops.TURNED),
+                                           (avx512.LANES, ops.NO_COPY)])
 @pytest.mark.parametrize(("c", "n_o"), [(1, 16), (3, 19), (40, 33)])
 def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
     h, groups, lanes = 3, 3, vector_lanes(dtype)
@@ -247,7 +248,7 @@ def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
     state[size:size + n_o] = b
     sums = []
     for one, bias in zip(dW, db, strict=True):
-        if way == conv_avx512.LANES:
+        if way == avx512.LANES:
             packing.pack(one, of_group := np.empty(size, dtype))
         else:
             of_group = np.zeros((n_o, h, length), dtype)
@@ -256,7 +257,7 @@ def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
     sums = np.stack(sums)
     packed = np.zeros(packing.copy_size(W.shape) if copy else 1, dtype)
     at = state.ctypes.data
-    run(conv_ops.conv_update_op, dtype, 5, lr=0.5, momentum=momentum, c=(at, 0, 0, 0), a=(sums.ctypes.data, 0, 0, 0),
+    run(ops.conv_update_op, dtype, 5, lr=0.5, momentum=momentum, c=(at, 0, 0, 0), a=(sums.ctypes.data, 0, 0, 0),
         b=(room.ctypes.data, 0, 0, 0), bias=at + size * dtype.itemsize, aux=kept.ctypes.data if momentum else 0,
         packed=packed.ctypes.data, n=n_o, k=c, group=1, dims=(way, 0, h, length, 0, 0, 2, copy))  # 5 samples, blocks of 2
     expected = W.astype(float), b.astype(float)

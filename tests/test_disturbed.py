@@ -1,4 +1,4 @@
-"""The same bits on 1 to 8 threads, beside processes that take the cores, when stopped, interrupted, forked and moved about."""
+"""The same bits on 1 to 8 pool, beside processes that take the cores, when stopped, interrupted, forked and moved about."""
 import contextlib
 import os
 import signal
@@ -18,12 +18,12 @@ posix = pytest.mark.skipif(os.name == "nt", reason="there are no such signals, a
 WORK = """
     import os, sys, threading, time
     import numpy as np
-    from fastnet.kernels import threads
+    from fastnet.kernels.runtime import pool
     from workload import of_kernels, of_networks, results
 
-    threads.set_num_threads(1)
+    pool.set_num_threads(1)
     right = results()
-    threads.set_num_threads(3)
+    pool.set_num_threads(3)
 
     def check():
         found = results()
@@ -81,7 +81,7 @@ def test_the_same_bits_on_1_to_8_threads_beside_spinners():
     with spinners(2):
         finished(started(WORK, """
             for count in range(1, 9):
-                threads.set_num_threads(count)
+                pool.set_num_threads(count)
                 check()
         """))
 
@@ -100,7 +100,7 @@ def test_stopped_and_continued():
 
 @linux
 def test_threads_that_are_moved_from_core_to_core():
-    """All threads of the process to one core, to another, and back to all; each at its own time."""
+    """All pool of the process to one core, to another, and back to all; each at its own time."""
     finished(started(WORK, """
         cores = sorted(os.sched_getaffinity(0))
         stop = threading.Event()

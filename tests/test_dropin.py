@@ -120,7 +120,7 @@ def test_an_unchanged_script_gives_the_losses_of_a_numpy_twin(course, tmp_path_f
 
 SPELLINGS = """
 import importlib, pickle, sys
-import fastnet, fastnet.dataset, fastnet._gradcheck, fastnet.training.plan
+import fastnet, fastnet.dataset, fastnet.base.gradcheck, fastnet.training.plan
 
 import layers
 assert layers.full.FullLayer is fastnet.FullLayer and layers.dataset.synthetic is fastnet.dataset.synthetic

@@ -9,7 +9,7 @@ from pathlib import Path
 import cifar_files
 import numpy as np
 import pytest
-from fastnet.kernels._cache import CACHE
+from fastnet.kernels.codegen.cache import CACHE
 
 import fastnet
 

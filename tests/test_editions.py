@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from helpers import one_hot_rows, refuses
 
-from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer, _editions
+from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
+from fastnet.base import editions
 
 
 def network():
@@ -91,7 +92,7 @@ def test_more_targets_than_samples(data, monkeypatch, capsys):
         model.fit(x[:20], y)
     with refuses(ValueError, r"y must have shape \(30, 3\), got \(20, 3\). There must be a row for each sample.$", model):
         model.fit(x, y[:20])
-    monkeypatch.setattr(_editions, "cuts_targets", True)  # as fastnet.dropin does
+    monkeypatch.setattr(editions, "cuts_targets", True)  # as fastnet.dropin does
     np.testing.assert_array_equal(model.fit(x[:20], y, 3), network().fit(x[:20], y[:20], 3))
     assert "fit was given 30 targets for 20 samples; it uses the first 20, y[:20]" in capsys.readouterr().err
     with pytest.raises(ValueError, match="There must be a row for each sample"):

@@ -4,7 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
-from fastnet.kernels import full, naive, threads
+from fastnet.kernels import full, naive
+from fastnet.kernels.runtime import pool
 from helpers import LAYOUTS, dtypes, eps, filled, laid_out, layouts, refuses, seeds, sizes
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,13 +68,13 @@ def test_layer_gives_the_same_bits_for_any_number_of_threads(n, dtype, rng, divi
     results = []
     x, dy = rng.standard_normal((n, 67)).astype(dtype), rng.standard_normal((n, 45)).astype(dtype)
     for count in (1, 2, 3, 5):
-        threads.set_num_threads(count)
+        pool.set_num_threads(count)
         layer = FullLayer(67, 45, dtype=dtype, rng=0)
         y, dx = layer.forward(x), layer.backward(dy)
         layer.update_param(0.1)
         np.testing.assert_allclose(dx, dy @ FullLayer(67, 45, dtype=dtype, rng=0).W, rtol=1e-4, atol=1e-4)
         results.append([a.tobytes() for a in (y, dx, layer.W_grad, layer.b_grad, layer.W, layer.b)])
-    threads.set_num_threads(None)
+    pool.set_num_threads(None)
     assert all(other == results[0] for other in results)
 
 

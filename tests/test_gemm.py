@@ -4,9 +4,10 @@ import sys
 
 import numpy as np
 import pytest
-from fastnet.kernels import blocking, naive, simd, threads
-from fastnet.kernels.blocking import KC, MC
-from fastnet.kernels.gemm import Packed, matmul, pack, syrk, vector_lanes
+from fastnet.kernels import naive, simd
+from fastnet.kernels.gemm import Packed, blocking, matmul, pack, syrk, vector_lanes
+from fastnet.kernels.gemm.blocking import KC, MC
+from fastnet.kernels.runtime import pool
 from helpers import dtypes, eps, laid_out, seeds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ factors = st.sampled_from([1.0, 0.0, -0.5, 2.0])
 @pytest.fixture(autouse=True)
 def threads_put_back():
     yield
-    threads.set_num_threads(None)
+    pool.set_num_threads(None)
 
 
 def unaligned(a):
@@ -246,7 +247,7 @@ def test_same_bits_for_any_number_of_threads(shape, dtype, rng, divided):
     start = rng.standard_normal((m, n)).astype(dtype)
     results = []
     for count in (1, 2, 3, 5):
-        threads.set_num_threads(count)
+        pool.set_num_threads(count)
         rows, columns, packed = (np.array(start, order=order) for order in "CFC")
         matmul(rows, a, b, alpha=0.5, beta=1.0, bias=bias, relu=True)
         matmul(columns, a, b, alpha=0.5, beta=1.0, bias=bias, relu=True)

@@ -1,7 +1,7 @@
 """The engine whose first layer is trained in Gram space, beside the loop by hand."""
 import numpy as np
 import pytest
-from fastnet.kernels import threads
+from fastnet.kernels.runtime import pool
 from numpy_loop import assert_close, assert_same_training, clusters, network, numpy_fit, parameters
 
 from fastnet.training.engine import Engine
@@ -10,9 +10,9 @@ from fastnet.training.first import first_outputs, gram_matrix
 
 @pytest.fixture(autouse=True)
 def threads_put_back():
-    before = threads.get_num_threads()
+    before = pool.get_num_threads()
     yield
-    threads.set_num_threads(before)
+    pool.set_num_threads(before)
 
 
 def trained(engine, epochs=2, lr=0.3, order=None):
@@ -92,7 +92,7 @@ def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
         x, t = (a.astype(dtype) for a in clusters(n, widths[0], widths[-1]))
         results = []
         for count in (1, 2, 3, 5):
-            threads.set_num_threads(count)
+            pool.set_num_threads(count)
             for momentum in (0.0, 0.9):
                 model = network(widths, dtype)
                 losses = model.fit(x, t, 3, 0.2, batch_size, engine="gram", momentum=momentum, weight_decay=0.01,

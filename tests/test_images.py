@@ -1,7 +1,7 @@
-"""Networks of images: every engine beside the loop by hand, in any order of layers, whatever the blocks and the threads."""
+"""Networks of images: every engine beside the loop by hand, in any order of layers, whatever the blocks and the pool."""
 import numpy as np
 import pytest
-from fastnet.kernels import threads
+from fastnet.kernels.runtime import pool
 from numpy_images import network, numpy_fit, parameters, pictures
 
 from fastnet import (
@@ -37,9 +37,9 @@ LOSS, WEIGHT = {4: 2e-4, 8: 1e-10}, {4: 2e-4, 8: 1e-10}
 
 @pytest.fixture(autouse=True)
 def threads_put_back():
-    before = threads.get_num_threads()
+    before = pool.get_num_threads()
     yield
-    threads.set_num_threads(before)
+    pool.set_num_threads(before)
 
 
 def assert_same(model, losses, expected, dtype):
@@ -102,7 +102,7 @@ def test_same_bits_for_any_number_of_threads(dtype):
     x, t = (a.astype(dtype) for a in pictures(45, (3, 16, 16), 3))
     results = []
     for count in (1, 2, 3, 5):
-        threads.set_num_threads(count)
+        pool.set_num_threads(count)
         for options in ({}, {"momentum": 0.9, "shuffle": True, "rng": 1}):
             model = network([*COURSE[:4], *COURSE[4:], "full 40", "relu"], (3, 16, 16), 3, dtype)
             losses = model.fit(x, t, epochs=2, lr=0.1, batch_size=33, engine="fused", **options)

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet.kernels import _jit
-from fastnet.kernels._jit import Kernel
-from fastnet.kernels._layout import for_dtypes, make_ready, matrices
+from fastnet.kernels.codegen import jit
+from fastnet.kernels.codegen.jit import Kernel
+from fastnet.kernels.codegen.layout import for_dtypes, make_ready, matrices
 from numba.core.compiler_lock import global_compiler_lock
 
 ROOT = Path(__file__).parents[1]
@@ -57,7 +57,7 @@ def test_a_line_says_what_is_compiled_and_goes(monkeypatch):
     stream = io.StringIO()
     stream.isatty = lambda: True
     monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(_jit, "CACHE", None)
+    monkeypatch.setattr(jit, "CACHE", None)
     Kernel(lambda x: x + 1, targetoptions={"nopython": True})(3.5)
     shown, gone, end = stream.getvalue().split("\r")[1:]
     assert shown.startswith("fastnet: compiling kernels, once for this version: ") and shown.endswith(" ...")
@@ -66,7 +66,7 @@ def test_a_line_says_what_is_compiled_and_goes(monkeypatch):
 
 def test_no_line_is_written_into_a_file(monkeypatch):
     stream = io.StringIO()
-    monkeypatch.setattr(_jit, "CACHE", None)
+    monkeypatch.setattr(jit, "CACHE", None)
     for where in (stream, None):
         monkeypatch.setattr(sys, "stderr", where)
         Kernel(lambda x: x + 2, targetoptions={"nopython": True})(3.5)
@@ -74,7 +74,7 @@ def test_no_line_is_written_into_a_file(monkeypatch):
 
 
 def test_garbage_is_collected_again_after_compilations_of_several_threads(monkeypatch):
-    monkeypatch.setattr(_jit, "CACHE", None)
+    monkeypatch.setattr(jit, "CACHE", None)
     kernels = [Kernel(lambda x, n=n: x + n, targetoptions={"nopython": True}) for n in range(4)]
     assert gc.isenabled()
     with ThreadPoolExecutor(4) as pool:

@@ -4,7 +4,8 @@ import pickle
 
 import numpy as np
 import pytest
-from fastnet.kernels import maxpool, naive, threads
+from fastnet.kernels import maxpool, naive
+from fastnet.kernels.runtime import pool
 from helpers import LAYOUTS, dtypes, filled, laid_out, layouts, refuses, seeds
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,10 +41,10 @@ def test_kernels_are_naive(drawn):
 
 def test_large_batches_on_any_number_of_threads(dtype, rng):
     x = rng.standard_normal((9, 8, 32, 33)).astype(dtype)
-    before = threads.get_num_threads()
+    before = pool.get_num_threads()
     try:
         for count in (1, 2, 3):
-            threads.set_num_threads(count)
+            pool.set_num_threads(count)
             for size in (2, 3):
                 y, locs = filled((9, 8, 32 // size, 33 // size), dtype), np.ones(x.shape, bool)
                 maxpool.maxpool_forward(y, locs, x, size)
@@ -52,7 +53,7 @@ def test_large_batches_on_any_number_of_threads(dtype, rng):
                 assert np.array_equal(y, expected)
                 assert np.array_equal(locs, places)
     finally:
-        threads.set_num_threads(before)
+        pool.set_num_threads(before)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])

@@ -28,7 +28,7 @@ from fastnet import (
     SoftMaxLayer,
     TanhLayer,
 )
-from fastnet._state import settle
+from fastnet.base.attributes import settle
 from fastnet.layer import decaying, output_shape, parameters, updater
 from fastnet.sweep import lr_sweep
 from fastnet.training.reaching import reaches

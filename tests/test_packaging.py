@@ -58,7 +58,7 @@ def wheel(tmp_path_factory):
 def stranger(tmp_path_factory):
     """A wheel with another package called kernels."""
     info = "kernels-9.0.dist-info"
-    files = {"kernels/__init__.py": "WHO = 'stranger'\n", "kernels/gemm.py": "WHO = 'stranger'\n",
+    files = {"kernels/__init__.py": "WHO = 'stranger'\n", "kernels/gemm/arrays.py": "WHO = 'stranger'\n",
              f"{info}/METADATA": "Metadata-Version: 2.1\nName: kernels\nVersion: 9.0\n",
              f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
     record = "".join(f"{name},sha256={base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b'=').decode()},"
@@ -220,7 +220,7 @@ def test_a_users_mypy_sees_the_types(environment, wheel, tmp_path):
 def test_the_wheel_has_every_module_and_nothing_else(wheel):
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     ours = {f"fastnet/{path.relative_to(ROOT / 'fastnet').as_posix()}" for path in (ROOT / "fastnet").rglob("*.py")}
-    ours |= {f"fastnet/kernels/{path.name}" for path in (ROOT / "kernels").glob("*.py")}
+    ours |= {f"fastnet/kernels/{path.relative_to(ROOT / 'kernels').as_posix()}" for path in (ROOT / "kernels").rglob("*.py")}
     assert {name for name in packed if name.endswith(".py")} == ours
     assert {"fastnet/py.typed", "fastnet/kernels/README.md"} <= packed
     assert all(name.startswith("fastnet/") for name in packed)

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 import fastnet
-from fastnet import _machine, _peak, _warm_up, cli
-from fastnet._peak import Rate
+from fastnet import cli
+from fastnet.cli import doctor, warm_up
+from fastnet.cli import peak as _peak
+from fastnet.cli.peak import Rate
 
 ROOT = Path(__file__).parents[1]
 
@@ -64,7 +66,7 @@ QUIET, BUSY = Rate(2e11, 2.0, 2, 1.0), Rate(1e11, 1.0, 2, 1.0)
 
 
 def product(share, spread=1.0):
-    return _machine.Product("a product", Rate(share * QUIET.best, 1.5, 2, spread))
+    return doctor.Product("a product", Rate(share * QUIET.best, 1.5, 2, spread))
 
 
 @pytest.mark.parametrize(("peak", "measured", "said"), [
@@ -75,7 +77,7 @@ def product(share, spread=1.0):
 ])
 def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, monkeypatch, capsys):
     monkeypatch.setattr(_peak, "fma_peak", lambda dtype: peak)
-    monkeypatch.setattr(_machine, "products", lambda dtype: measured)
+    monkeypatch.setattr(doctor, "products", lambda dtype: measured)
     assert cli.main(["doctor"]) == 0
     printed = capsys.readouterr().out
     if said:
@@ -87,60 +89,60 @@ def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, mo
 
 def test_one_piece_of_advice_for_both_dtypes():
     """They are busy by different figures, and the advice is the same."""
-    lines = _machine.advice([(BUSY, [product(0.8)]), (QUIET._replace(cores=1.2), [product(0.4)])])
+    lines = doctor.advice([(BUSY, [product(0.8)]), (QUIET._replace(cores=1.2), [product(0.4)])])
     assert sum("try again when nothing else runs" in line for line in lines) == 1
-    lines = _machine.advice([(QUIET, [product(0.9)]), (QUIET, [product(0.4)])])
+    lines = doctor.advice([(QUIET, [product(0.9)]), (QUIET, [product(0.4)])])
     assert sum("less than half" in line for line in lines) == 1
 
 
 def test_half_of_the_peak_on_a_quiet_machine_is_odd():
-    assert any("less than half" in line for line in _machine.advice([(QUIET, [product(0.4)])]))
-    assert not any("less than half" in line for line in _machine.advice([(BUSY, [product(0.4)])]))
+    assert any("less than half" in line for line in doctor.advice([(QUIET, [product(0.4)])]))
+    assert not any("less than half" in line for line in doctor.advice([(BUSY, [product(0.4)])]))
 
 
 def test_products_are_measured(monkeypatch):
     monkeypatch.setattr(_peak, "_SECONDS", 1e-6)
     monkeypatch.setattr(_peak, "_REST", 0)
-    measured = _machine.products(np.float32)
+    measured = doctor.products(np.float32)
     assert len(measured) == 5 and all(1e7 < entry.rate.best < 1e14 for entry in measured)
 
 
 @pytest.mark.parametrize("cores", [1, 4])
 def test_the_bar_of_warmup_ends_where_it_says(cores, monkeypatch, capsys):
     """On several cores each dtype is compiled in a process of its own."""
-    monkeypatch.setattr(_warm_up, "available_cores", lambda: cores)
-    monkeypatch.setattr(_warm_up, "_CHILD", f"import sys; [print(sys.argv[1], e) for e in {_warm_up.ENGINES}]")
-    monkeypatch.setattr(_warm_up.Sequential, "fit", lambda *args, **options: None)
+    monkeypatch.setattr(warm_up, "available_cores", lambda: cores)
+    monkeypatch.setattr(warm_up, "_CHILD", f"import sys; [print(sys.argv[1], e) for e in {warm_up.ENGINES}]")
+    monkeypatch.setattr(warm_up.Sequential, "fit", lambda *args, **options: None)
     assert cli.main(["warmup"]) == 0
-    parts = list(_warm_up.warm_up())
-    assert len(parts) == 2 * (1 + len(_warm_up.COMPILED))
+    parts = list(warm_up.warm_up())
+    assert len(parts) == 2 * (1 + len(warm_up.COMPILED))
     assert {part.partition(" ")[0].strip(",") for part in parts} == {"float32", "float64"}
     assert f"{len(parts)}/{len(parts)}" in capsys.readouterr().err
 
 
 def test_a_warmup_that_fails_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(_warm_up, "available_cores", lambda: 2)
-    monkeypatch.setattr(_warm_up, "_CHILD", "raise SystemExit(3)")
+    monkeypatch.setattr(warm_up, "available_cores", lambda: 2)
+    monkeypatch.setattr(warm_up, "_CHILD", "raise SystemExit(3)")
     assert cli.main(["warmup"]) == 1
     assert "fastnet: the kernels could not be compiled." in capsys.readouterr().err
 
 
 def test_one_dtype_is_trained_in_every_engine(monkeypatch):
     engines = []
-    monkeypatch.setattr(_warm_up.Sequential, "fit", lambda *args, engine, **options: engines.append((args[1].dtype, engine)))
-    assert len(list(_warm_up.compile_for("float32"))) == len(_warm_up.ENGINES)
-    assert engines == [(np.dtype(np.float32), engine) for engine in _warm_up.ENGINES]
+    monkeypatch.setattr(warm_up.Sequential, "fit", lambda *args, engine, **options: engines.append((args[1].dtype, engine)))
+    assert len(list(warm_up.compile_for("float32"))) == len(warm_up.ENGINES)
+    assert engines == [(np.dtype(np.float32), engine) for engine in warm_up.ENGINES]
 
 
 # --- what Numba compiles for ------------------------------------------------------------------------------------------
 
-X86 = pytest.mark.skipif(_machine.platform.machine().lower() not in ("x86_64", "amd64"), reason="CPUs of x86-64")
+X86 = pytest.mark.skipif(doctor.platform.machine().lower() not in ("x86_64", "amd64"), reason="CPUs of x86-64")
 ASK = """
-from fastnet import _machine
+from fastnet.cli import doctor
 from fastnet.kernels import simd
 from numba.core.registry import cpu_target
 assert simd.TARGET == cpu_target.target_context.codegen().magic_tuple()
-print(simd.VECTOR_BITS, *simd.TARGET[1:2], _machine.facts()["cpu"], *_machine.settings_of_compiler(), sep="|")
+print(simd.VECTOR_BITS, *simd.TARGET[1:2], doctor.facts()["cpu"], *doctor.settings_of_compiler(), sep="|")
 """
 
 

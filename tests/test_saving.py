@@ -24,12 +24,12 @@ from fastnet import (
     Sequential,
     SoftMaxLayer,
     TanhLayer,
-    _architecture,
     one_hot,
-    saving,
 )
-from fastnet._buffers import Buffered
-from fastnet._state import FloatArray
+from fastnet.base.attributes import FloatArray
+from fastnet.base.buffers import Buffered
+from fastnet.interop import architecture
+from fastnet.interop import safetensors as safetensors_file
 from fastnet.layer import known
 
 numpy_format = pytest.importorskip("safetensors.numpy")
@@ -61,9 +61,9 @@ def rewritten(path, tensors=None, **metadata):
         tensors = {name: file.get_tensor(name) for name in file.keys()} if tensors is None else tensors
     new = {k: v for k, v in {**old, **metadata}.items() if v is not None and k != "sha256"}
     if new["version"] == "1":
-        path.write_bytes(numpy_format.save(tensors, {**new, "sha256": saving._digest(tensors)}))
+        path.write_bytes(numpy_format.save(tensors, {**new, "sha256": safetensors_file._digest(tensors)}))
     else:
-        path.write_bytes(saving._sealed(tensors, new))
+        path.write_bytes(safetensors_file._sealed(tensors, new))
     return path
 
 
@@ -122,7 +122,7 @@ def test_every_layer_and_loss_can_be_described():
     layers = [getattr(fastnet, name) for name in fastnet.__all__ if name.endswith("Layer")]
     assert len(layers) >= 10
     for kind in layers:
-        assert kind.settings is not None and _architecture._classes()[kind.__name__] is kind
+        assert kind.settings is not None and architecture._classes()[kind.__name__] is kind
         is_loss = "t" in inspect.signature(kind.forward).parameters
         assert is_loss or hasattr(kind, "torch_module")
 
@@ -306,7 +306,7 @@ def test_no_memory_is_taken_for_what_the_file_does_not_have(saved):
             network().save(saved)
     program = textwrap.dedent("""
         import resource, sys
-        import fastnet, fastnet.saving, safetensors.numpy
+        import fastnet, fastnet.interop.safetensors, safetensors.numpy
         used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 600_000_000,) * 2)
         for path in sys.argv[1:]:

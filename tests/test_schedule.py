@@ -3,7 +3,7 @@ import itertools
 
 import numpy as np
 import pytest
-from fastnet.kernels.structs import TEAM
+from fastnet.kernels.records import TEAM
 
 from fastnet import (
     ConvLayer,

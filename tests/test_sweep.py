@@ -6,7 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
-from fastnet.kernels.threads import get_num_threads, set_num_threads
+from fastnet.kernels.runtime.pool import get_num_threads, set_num_threads
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, lr_sweep

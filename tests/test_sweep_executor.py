@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from fastnet.kernels.threads import set_num_threads
+from fastnet.kernels.runtime.pool import set_num_threads
 
 from fastnet.sweep import SweepError, lr_sweep, sweep
 from fastnet.sweep.run import cluster as cluster_module
@@ -121,7 +121,7 @@ def test_workers_take_the_threads_that_dask_gives_them(cluster):
     lr_sweep(**small(executor=client.get_executor(), lrs="0.01:0.1:log6"))
 
     def threads():
-        from fastnet.kernels.threads import get_num_threads
+        from fastnet.kernels.runtime.pool import get_num_threads
         return get_num_threads()
 
     assert 1 in client.run(threads).values()

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from fastnet.kernels import _system as kernel_system
+from fastnet.kernels import system as kernel_system
 
-from fastnet import _system
+from fastnet.base import system
 
 ROOT = Path(__file__).parents[1]
 
@@ -146,7 +146,7 @@ MEMINFO = {"meminfo": "MemTotal:       16000 kB\nMemFree:         100 kB\nMemAva
 ])
 def test_free_memory_of_linux(files, expected, tmp_path):
     write(tmp_path, files)
-    assert _system._linux_memory(str(tmp_path / "meminfo"), str(tmp_path)) == expected
+    assert system._linux_memory(str(tmp_path / "meminfo"), str(tmp_path)) == expected
 
 
 VM_STAT = """Mach Virtual Memory Statistics: (page size of 16384 bytes)
@@ -160,22 +160,22 @@ Pages wired down:                        777.
 
 
 def test_free_memory_of_macos(monkeypatch):
-    assert _system._mac_pages(VM_STAT) == 3210 * 16384
-    monkeypatch.setattr(_system.subprocess, "run", refuse)
-    monkeypatch.setattr(_system, "mac_number", {"hw.memsize": 1000}.get)
-    assert _system._mac_memory() == [500]
+    assert system._mac_pages(VM_STAT) == 3210 * 16384
+    monkeypatch.setattr(system.subprocess, "run", refuse)
+    monkeypatch.setattr(system, "mac_number", {"hw.memsize": 1000}.get)
+    assert system._mac_memory() == [500]
 
 
 def test_windows_writes_into_records_of_this_size():
-    assert ctypes.sizeof(_system._MemoryStatus) == 64
-    assert _system._MemoryStatus.available.offset == 16
+    assert ctypes.sizeof(system._MemoryStatus) == 64
+    assert system._MemoryStatus.available.offset == 16
 
 
 def test_memory_of_this_machine(monkeypatch):
-    assert 1e6 < _system.available_memory() < 1e15
-    assert 1e6 < _system.peak_memory() < 1e13
+    assert 1e6 < system.available_memory() < 1e15
+    assert 1e6 < system.peak_memory() < 1e13
     monkeypatch.setattr(sys, "platform", "win32" if sys.platform != "win32" else "linux")
-    assert _system.available_memory() == 4e9  # nothing to ask
+    assert system.available_memory() == 4e9  # nothing to ask
 
 
 # --- files and terminals ----------------------------------------------------------------------------------------------
@@ -184,11 +184,11 @@ def test_memory_of_this_machine(monkeypatch):
 def test_a_file_is_locked_until_it_is_unlocked(tmp_path):
     first, second = (os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT) for _ in range(2))
     try:
-        _system.lock_file(first)
+        system.lock_file(first)
         with pytest.raises(OSError):
-            _system.lock_file(second)
-        _system.unlock_file(first)
-        _system.lock_file(second)
+            system.lock_file(second)
+        system.unlock_file(first)
+        system.lock_file(second)
     finally:
         os.close(first)
         os.close(second)
@@ -220,7 +220,7 @@ NOT_PRINTED = ("plots.py", "render.py")  # text of pictures, and of a page in UT
 
 
 def test_nothing_that_may_be_printed_needs_more_than_ascii():
-    folders = Path(_system.__file__).parent, Path(kernel_system.__file__).parent
+    folders = Path(system.__file__).parent, Path(kernel_system.__file__).parent
     files = [file for file in [*(file for folder in folders for file in folder.rglob("*.py")), *ROOT.glob("*.py")]
              if file.name not in NOT_PRINTED]
     assert len(files) > 40

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet.kernels import threads
+from fastnet.kernels.runtime import pool as threads
 from helpers import refuses, same
 from hypothesis import given, settings
 from hypothesis import strategies as st

@@ -1,7 +1,7 @@
 """The compiled engine in Gram space within windows of rows, beside the loop by hand."""
 import numpy as np
 import pytest
-from fastnet.kernels import threads
+from fastnet.kernels.runtime import pool
 from numpy_loop import assert_close, assert_same_training, clusters, network, numpy_fit, parameters
 
 from fastnet.training import first
@@ -12,10 +12,10 @@ from fastnet.training.first import window_rows
 @pytest.fixture(autouse=True)
 def small_windows(monkeypatch):
     """So that a few samples fill several of them, the last one only in part."""
-    before = threads.get_num_threads()
+    before = pool.get_num_threads()
     monkeypatch.setattr(first, "WINDOW", 12)
     yield
-    threads.set_num_threads(before)
+    pool.set_num_threads(before)
 
 
 def trained(engine, epochs=2, lr=0.3, order=None):
@@ -120,7 +120,7 @@ def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
     x, t = (a.astype(dtype) for a in clusters(50, 33, 5))
     results = []
     for count in (1, 2, 3):
-        threads.set_num_threads(count)
+        pool.set_num_threads(count)
         for momentum in (0.0, 0.9):
             model = network([33, 70, 40, 5], dtype)
             losses = model.fit(x, t, 3, 0.02, 4, engine="windows", momentum=momentum, weight_decay=0.01,

@@ -1,8 +1,8 @@
-"""Results of all public kernels and of some networks, as bytes: what disturbances and numbers of threads may not change."""
+"""Results of all public kernels and of some networks, as bytes: what disturbances and numbers of pool may not change."""
 import hashlib
 
 import numpy as np
-from fastnet.kernels import threads
+from fastnet.kernels.runtime import pool
 from kernel_calls import KERNELS, SIGNATURES, operands
 from numpy_loop import clusters, network
 
@@ -51,6 +51,6 @@ def digest(arrays):
 
 
 def results():
-    """All of them, every call divided among the threads."""
-    threads._board[threads.LEAST] = threads._board[threads.ALONE] = 0
+    """All of them, every call divided among the pool."""
+    pool._board[pool.LEAST] = pool._board[pool.ALONE] = 0
     return {**of_kernels(), **of_networks()}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from fastnet.kernels.conv_winograd import LEAST_CHANNELS
+from fastnet.kernels.conv.winograd import LEAST_CHANNELS
 
 from bench.harness.peers import batches, is_installed
 

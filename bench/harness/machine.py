@@ -14,19 +14,19 @@ import llvmlite
 import llvmlite.binding as llvm
 import numba
 import numpy as np
-from fastnet.kernels._system import available_cores
+from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.kernels.simd import VECTOR_BITS
-from fastnet.kernels.threads import get_num_threads
+from fastnet.kernels.system import available_cores
 
-from fastnet import _peak
+from fastnet.cli import peak
 
 PEERS = ("torch", "jax", "scikit-learn")
 _REFERENCE = (512, 512, 512)
 
 
 @functools.cache
-def _peak_rate(dtype: str) -> _peak.Rate:
-    return _peak.fma_peak(dtype)
+def _peak_rate(dtype: str) -> peak.Rate:
+    return peak.fma_peak(dtype)
 
 
 def fma_peak(dtype: str) -> float:
@@ -36,7 +36,7 @@ def fma_peak(dtype: str) -> float:
 
 @functools.cache
 def _copy_rate(size: int) -> float:
-    return _peak.copy_rate(size).best
+    return peak.copy_rate(size).best
 
 
 def copy_bandwidth(nbytes: float) -> float:
@@ -50,7 +50,7 @@ def reference_seconds() -> float:
     m, n, k = _REFERENCE
     rng = np.random.default_rng(0)
     a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((m, k), (k, n)))
-    return 1 / _peak.measure(1, lambda repeats: [a @ b for _ in range(repeats)], get_num_threads()).best
+    return 1 / peak.measure(1, lambda repeats: [a @ b for _ in range(repeats)], get_num_threads()).best
 
 
 def limits() -> dict[str, Any]:

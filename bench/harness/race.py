@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from fastnet.kernels.threads import get_num_threads
+from fastnet.kernels.runtime.pool import get_num_threads
 
 from bench.harness import machine
 

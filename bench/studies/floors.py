@@ -16,10 +16,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from fastnet.kernels._jit import jit
-from fastnet.kernels.blocking import gemm
+from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.gemm import matmul, vector_lanes
-from fastnet.kernels.threads import barrier, run
+from fastnet.kernels.gemm.blocking import gemm
+from fastnet.kernels.runtime.pool import barrier, run
 
 from bench.bench_fit import JOBS, RATE, Job
 from bench.harness import machine, peers

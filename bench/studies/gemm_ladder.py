@@ -10,12 +10,12 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
-from fastnet.kernels._jit import jit
-from fastnet.kernels.blocking import KC, tile_loop
+from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.gemm import matmul, pack
+from fastnet.kernels.gemm.blocking import KC, tile_loop
+from fastnet.kernels.records import Mat
+from fastnet.kernels.runtime.pool import get_num_threads, set_num_threads
 from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
-from fastnet.kernels.structs import Mat
-from fastnet.kernels.threads import get_num_threads, set_num_threads
 
 from bench.harness import machine
 from bench.harness.peers import is_installed

@@ -15,8 +15,8 @@ import time
 from typing import Any
 
 import numpy as np
-from fastnet.kernels import threads
-from fastnet.kernels.structs import CALL, CONTEXT, OP, SAMPLES, call_op
+from fastnet.kernels.records import CALL, CONTEXT, OP, SAMPLES, call_op
+from fastnet.kernels.runtime import pool
 from numba import njit
 
 from bench.bench_images import JOBS, RATE
@@ -54,7 +54,7 @@ def engine_of(job: Any, n: int) -> tuple[Engine, np.ndarray]:
 def of_ops(engine: Engine, x: np.ndarray) -> list[tuple[str, float]]:
     """Microseconds an image of each op that is called by address, on the images of one block, again and again."""
     program, ops = engine._program(False), engine.net.ops()
-    scratch = np.zeros(threads.SCRATCH_BYTES + 64, np.uint8)
+    scratch = np.zeros(pool.SCRATCH_BYTES + 64, np.uint8)
     context = np.zeros(1, CONTEXT)
     context["parts"], context["n"], context["lr"] = 1, engine.batch_size, RATE
     context["scratch"] = -(-scratch.ctypes.data // 64) * 64
@@ -71,7 +71,7 @@ def of_ops(engine: Engine, x: np.ndarray) -> list[tuple[str, float]]:
 
 
 def main(names: list[str]) -> None:
-    threads.set_num_threads(1)
+    pool.set_num_threads(1)
     for job in JOBS:
         if names and job.name not in names:
             continue

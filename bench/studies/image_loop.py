@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 import numpy as np
-from fastnet.kernels.conv_winograd import LEAST_CHANNELS
+from fastnet.kernels.conv.winograd import LEAST_CHANNELS
 
 from bench.bench_images import CIFAR, RATE
 from bench.harness import image_peers as peers

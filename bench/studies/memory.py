@@ -15,7 +15,7 @@ import numpy as np
 from bench import bench_fit, bench_images
 from bench.bench_fit import RATE
 from bench.harness import image_peers, peers
-from fastnet._system import peak_memory
+from fastnet.base.system import peak_memory
 
 CONTENDERS = {"fastnet": peers.fastnet_fit, "torch": peers.torch_fit}
 OF_IMAGES = {"fastnet": image_peers.fastnet_fit, "torch": image_peers.torch_fit,

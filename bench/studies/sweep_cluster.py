@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 from typing import Any
 
 import numpy as np
-from fastnet.kernels.threads import get_num_threads
+from fastnet.kernels.runtime.pool import get_num_threads
 
 from bench.harness import peers
 from fastnet.sweep import SweepResult, lr_sweep

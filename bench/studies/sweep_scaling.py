@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fastnet.kernels.threads import get_num_threads
+from fastnet.kernels.runtime.pool import get_num_threads
 
 from bench.harness import peers
-from fastnet import _system
+from fastnet.base import system
 from fastnet.sweep import lr_sweep
 from fastnet.training.first import gram_matrix
 
@@ -62,7 +62,7 @@ def peak_memory(count: int, epochs: int) -> float:
 
 def _sweep_alone(count: int, epochs: int) -> float:
     sweep(count, epochs, *peers.workload(N, WIDTHS, np.float32))
-    return _system.peak_memory()
+    return system.peak_memory()
 
 
 def draw(trials: dict[int, float], others: dict[str, float], epochs: int, path: Path) -> None:

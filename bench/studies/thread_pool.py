@@ -12,10 +12,10 @@ import statistics
 import time
 
 import numpy as np
-from fastnet.kernels._jit import FASTMATH, jit
-from fastnet.kernels.blocking import gemm
+from fastnet.kernels.codegen.jit import FASTMATH, jit
 from fastnet.kernels.gemm import vector_lanes
-from fastnet.kernels.threads import get_num_threads, run
+from fastnet.kernels.gemm.blocking import gemm
+from fastnet.kernels.runtime.pool import get_num_threads, run
 from numba import njit, prange
 
 ROUNDS = 41

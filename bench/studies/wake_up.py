@@ -2,32 +2,32 @@
 
     python -m bench.studies.wake_up
 
-Prints the time of a call of an empty kernel on all threads, minus that on one: while calls follow each other at once, and
-after pauses; and how much CPU time an idle process takes once its threads have worked.
+Prints the time of a call of an empty kernel on all pool, minus that on one: while calls follow each other at once, and
+after pauses; and how much CPU time an idle process takes once its pool have worked.
 """
 from __future__ import annotations
 
 import time
 
-from fastnet.kernels import threads
-from fastnet.kernels._jit import jit
-from fastnet.kernels.linking import thread_kernel
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.linking import thread_kernel
+from fastnet.kernels.runtime import pool
 
 CALLS = 300
 
 
 @thread_kernel
-def _nothing(thread, threads, sync, scratch, job):
+def _nothing(thread, pool, sync, scratch, job):
     pass
 
 
 @jit
 def _call(caller, function, most):
-    return threads.run_compiled(caller, function, 0, most)
+    return pool.run_compiled(caller, function, 0, most)
 
 
 def _best_and_median(function: int, most: int, gap: float) -> tuple[float, float]:
-    caller, times = threads.caller(), []
+    caller, times = pool.caller(), []
     for _ in range(CALLS if gap < 1e-3 else 60):
         end = time.perf_counter() + gap
         if gap >= 1e-3:
@@ -43,11 +43,11 @@ def _best_and_median(function: int, most: int, gap: float) -> tuple[float, float
 
 def main() -> None:
     function = _nothing.address()
-    threads.start_workers()
-    count = threads.get_num_threads()
+    pool.start_workers()
+    count = pool.get_num_threads()
     for most in (1, count):
-        _call(threads.caller(), function, most)
-    print(f"a call of an empty kernel on {count} threads, less one on a single thread, in microseconds: best, median")
+        _call(pool.caller(), function, most)
+    print(f"a call of an empty kernel on {count} pool, less one on a single thread, in microseconds: best, median")
     gaps = {"in a row": 0.0, "20 us apart": 20e-6, "asleep, 1 ms apart": 1e-3, "asleep, 20 ms apart": 20e-3}
     for name, gap in gaps.items():
         alone, together = (_best_and_median(function, most, gap) for most in (1, count))

@@ -12,8 +12,9 @@ import time
 from typing import Any
 
 import numpy as np
-from fastnet.kernels import conv_image, conv_winograd, naive
-from fastnet.kernels.conv import pack_filters
+from fastnet.kernels import naive
+from fastnet.kernels.conv import image as conv_image
+from fastnet.kernels.conv import pack_filters, winograd
 from fastnet.kernels.gemm import vector_lanes
 from numba import njit
 
@@ -35,14 +36,14 @@ def _plain(times: int, y: Any, bits: Any, x: Any, filters: Any, bias: Any, memor
 def _filters(times: int, y: Any, bits: Any, x: Any, filters: Any, bias: Any, memory: Any, side: int, c: int, n_o: int,
              zero: float) -> None:
     for _ in range(times):
-        conv_winograd.winograd_filters(memory.ctypes.data, filters.ctypes.data, c, n_o, zero)
+        winograd.winograd_filters(memory.ctypes.data, filters.ctypes.data, c, n_o, zero)
 
 
 @njit
 def _winograd(times: int, y: Any, bits: Any, x: Any, filters: Any, bias: Any, memory: Any, side: int, c: int, n_o: int,
               zero: float) -> None:
     for _ in range(times):
-        conv_winograd.winograd_conv(y.ctypes.data, side // 2 * n_o, bits.ctypes.data, bias.size, x.ctypes.data,
+        winograd.winograd_conv(y.ctypes.data, side // 2 * n_o, bits.ctypes.data, bias.size, x.ctypes.data,
                                            (side + 2) * c, memory.ctypes.data, bias.ctypes.data, side, side, c, n_o, 1, zero)
 
 
@@ -65,7 +66,7 @@ def study(c: int, side: int, n_o: int, mean: float, rng: np.random.Generator) ->
     filters = pack_filters(W.transpose(2, 3, 1, 0).reshape(-1, n_o))
     bias = np.zeros(filters.shape[0] * lanes, np.float32)
     bias[:n_o] = b
-    memory = aligned(np.zeros(conv_winograd.memory_size(c, n_o, lanes), np.float32))
+    memory = aligned(np.zeros(winograd.memory_size(c, n_o, lanes), np.float32))
     exact = np.empty((1, n_o, half, half))
     naive.conv_pool_forward(exact, np.empty(exact.shape, np.uint8), image, W, b, 1)
     seconds, found = [], []

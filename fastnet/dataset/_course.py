@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet.base import checks
 from fastnet.dataset._data import N_PIXELS
 
 
@@ -22,7 +22,7 @@ def onehot(y: npt.ArrayLike) -> np.ndarray:
     ndarray, shape (n, max(y) + 1)
         float64.
     """
-    labels, n_classes = _checks.labels("onehot", y, None)
+    labels, n_classes = checks.labels("onehot", y, None)
     return np.eye(n_classes)[labels]
 
 
@@ -39,7 +39,7 @@ def scale(x: npt.ArrayLike) -> np.ndarray:
     ndarray, shape (n, 3072)
         float64: ``x / 255 - 0.5``.
     """
-    pixels = _checks.numbers("scale", "x", x)
+    pixels = checks.numbers("scale", "x", x)
     if pixels.size == 0 or pixels.size % N_PIXELS:
         raise ValueError(f"scale: x must hold images of {N_PIXELS} values each, got shape {pixels.shape}.")
     return (pixels.astype(np.float64) / 255 - 0.5).reshape(-1, N_PIXELS)

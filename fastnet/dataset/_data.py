@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet.base import checks, dtypes
 
 SIDE = 32  # pixels, of an image's height and width
 N_PIXELS = 3 * SIDE * SIDE
@@ -106,7 +106,7 @@ def from_pixels(
 
 def dtype(who: str, value: npt.DTypeLike) -> np.dtype:
     """float32 or float64. None means float64, as leaving it out does, whatever the default dtype of layers."""
-    return _checks.dtype(who, np.float64 if value is None else value)
+    return dtypes.supported(who, np.float64 if value is None else value)
 
 
 def seed(who: str, value: Any) -> int:
@@ -123,7 +123,7 @@ def seed(who: str, value: Any) -> int:
 
 def n_classes(who: str, value: Any) -> int:
     """How many of at most 100 classes."""
-    number = _checks.whole_number(who, "n_classes", value, "The course takes 5.")
+    number = checks.whole_number(who, "n_classes", value, "The course takes 5.")
     if not 2 <= number <= 100:
         raise ValueError(f"{who}: n_classes must lie between 2 and 100, got {number}. The course takes 5.")
     return number

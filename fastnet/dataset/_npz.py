@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _hints, _system
+from fastnet.base import hints, system
 from fastnet.dataset import _data
 from fastnet.dataset._data import Data
 
@@ -95,7 +95,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     most = _MOST_COMPRESSED if info.compress_type == zipfile.ZIP_DEFLATED else math.inf
     if info.file_size > max(1, info.compress_size) * most:
         raise ValueError(f"{info.filename} is damaged: {info.compress_size} bytes are said to hold {info.file_size}")
-    if info.file_size > _system.available_memory():
+    if info.file_size > system.available_memory():
         raise ValueError(f"{info.filename} takes {info.file_size / 1e9:.1f} GB of memory, more than there is")
     with archive.open(info) as member:
         start = io.BytesIO(member.read(1 << 16))  # longer than any header that NumPy reads
@@ -115,7 +115,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
     if x.dtype != np.uint8 or x.ndim != 2 or x.size == 0:
         hint = " Pixels are kept as bytes, 0 .. 255; they are scaled on loading." if x.dtype.kind == "f" else ""
-        hint = f" Flatten each image: {_hints.flattened('x', x.shape)}." if x.ndim > 2 else hint
+        hint = f" Flatten each image: {hints.flattened('x', x.shape)}." if x.ndim > 2 else hint
         raise ValueError(
             f"{path}: x_{part} must be uint8 of shape (n, d), got {x.dtype} of shape {x.shape}.{hint}"
         )
@@ -149,7 +149,7 @@ def _class_names(path: Path, arrays: dict[str, np.ndarray]) -> list[str]:
             f"{path}: labels must be numbered from 0 and there must be two classes or more: {known} makes it "
             f"{len(names)}, but the labels go from {low} to {high}."
         )
-    if len(arrays["y_train"]) * len(names) * 8 > _system.available_memory():
+    if len(arrays["y_train"]) * len(names) * 8 > system.available_memory():
         raise ValueError(f"{path}: one-hot rows of {len(arrays['y_train'])} images and {len(names)} classes take more "
                          "memory than there is. Number the classes that are there: "
                          "names, y = np.unique(y, return_inverse=True).")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from fastnet.kernels._system import user_cache
+from fastnet.kernels.system import user_cache
 
 FOLDER = "cifar-100-python"
 MEMBERS = ("train", "test", "meta")

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet.base import checks
 from fastnet.dataset import _data
 from fastnet.dataset._data import Data
 
@@ -81,8 +81,8 @@ def synthetic(
     """
     seed = _data.seed("synthetic", seed)
     n_classes = _data.n_classes("synthetic", n_classes)
-    n_train = _checks.whole_number("synthetic", "n_train", n_train, "The course's subset has 2500 images.")
-    n_test = _checks.whole_number("synthetic", "n_test", n_test, "The course's subset has 500 images.")
+    n_train = checks.whole_number("synthetic", "n_train", n_train, "The course's subset has 2500 images.")
+    n_test = checks.whole_number("synthetic", "n_test", n_test, "The course's subset has 500 images.")
     type_ = _data.dtype("synthetic", dtype)
     # A stream for each part: asking for more training images changes neither the classes nor the test images.
     classes = _draw_classes(_generator(seed, 0), n_classes)

@@ -254,10 +254,10 @@ class _Chosen(importlib.abc.Loader):
 
 def _act_like_the_courses() -> None:
     """What differs from fastnet without the drop-in; done when first needed, since every process that starts is served."""
-    from fastnet import _editions
+    from fastnet.base import editions
     from fastnet.dropin import _unittest
 
-    _editions.cuts_targets = True
+    editions.cuts_targets = True
     _unittest.restore_names()
 
 

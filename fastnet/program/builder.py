@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 
 from fastnet.kernels.gemm import vector_lanes
+from fastnet.kernels.records import CALL, GATHER, MEAN_LOSS, TEAM, UPDATE_BIAS
+from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.kernels.simd import MR
-from fastnet.kernels.structs import CALL, GATHER, MEAN_LOSS, TEAM, UPDATE_BIAS
-from fastnet.kernels.threads import get_num_threads
 from fastnet.program.memory import DATA, LOSSES, MOMENTS, STATE, WORK, Matrix, Parameter, Ref, Region, Value
 from fastnet.program.schedule import (
     ALL,

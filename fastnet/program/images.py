@@ -2,7 +2,7 @@
 
 A block of samples, so few that all its images fit the L2 cache, goes from the data to the loss and back before the next one
 begins. Each thread has memory for the images of one block; only rows, which fully connected layers take, exist for the whole
-mini-batch. See ``fastnet/kernels/conv_ops.py`` for what the ops do.
+mini-batch. See ``fastnet/kernels/conv/ops.py`` for what the ops do.
 """
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels import conv_ops as ops
-from fastnet.kernels.conv_avx512 import LANES, LISTS, way_back
-from fastnet.kernels.conv_winograd import LEAST_CHANNELS, memory_size
+from fastnet.kernels.conv import ops as ops
+from fastnet.kernels.conv.avx512 import LANES, LISTS, way_back
+from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.gemm import pack
-from fastnet.kernels.structs import CALL, TEAM
-from fastnet.kernels.threads import get_num_threads
+from fastnet.kernels.records import CALL, TEAM
+from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
 from fastnet.program.memory import WORK, Matrix, Ref
 

@@ -74,7 +74,7 @@ class Ref:
 
 
 class Matrix(NamedTuple):
-    """An operand by rows, as `fastnet.kernels.structs.Mat`, as long as addresses are not known."""
+    """An operand by rows, as `fastnet.kernels.records.Mat`, as long as addresses are not known."""
 
     ref: Ref
     row: int

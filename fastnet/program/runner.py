@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels import step
-from fastnet.kernels.gram import Gram
-from fastnet.kernels.structs import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD, Data, Hyperparameters
-from fastnet.kernels.threads import run
+from fastnet.kernels.program import interpreter
+from fastnet.kernels.program.gram import Gram
+from fastnet.kernels.records import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD, Data, Hyperparameters
+from fastnet.kernels.runtime.pool import run
 from fastnet.program.builder import Builder, Value
 from fastnet.program.memory import DATA, LOSSES, MOMENTS, STATE, WORK
 from fastnet.program.schedule import assemble
 
-SMALL_STEP = 1 << 18  # multiply-adds a step below which a second thread costs more than it gains
+SMALL_STEP = 1 << 18  # multiply-adds a interpreter below which a second thread costs more than it gains
 # Arrays like the parameters that an optimiser has: the velocity, or the gradient and what it keeps
 MOMENTS_OF = {SGD: 0, MOMENTUM: 1, ADAM: 3, NESTEROV: 2, RMSPROP: 2}
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015)
@@ -49,11 +49,11 @@ class CompiledProgram:
 
     @property
     def threads(self) -> int | None:
-        """How many threads a step on a whole batch is worth; None for all."""
+        """How many threads a interpreter on a whole batch is worth; None for all."""
         return self.threads_for(self.rows_of_batch)
 
     def threads_for(self, rows: int) -> int | None:
-        """How many threads a step on so many rows is worth; None for all."""
+        """How many threads a interpreter on so many rows is worth; None for all."""
         return 1 if rows * self.net.cost.products < SMALL_STEP else self.net.threads
 
     def commands(self, **parts: Any) -> np.ndarray:
@@ -68,7 +68,7 @@ class CompiledProgram:
         """Run commands for rows first:last of the data, a batch at a time; `losses` gets a number for each batch."""
         last = len(data.order) if last is None else last
         gram = no_gram(self.dtype) if gram is None else gram
-        run(step.train, commands, data, gram, hyper, self.rows_of_batch, first, last, losses,
+        run(interpreter.train, commands, data, gram, hyper, self.rows_of_batch, first, last, losses,
             threads=self.threads_for(min(self.rows_of_batch, last - first)))
 
     def values(self, value: Value, n: int) -> np.ndarray:

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels.linking import AddressedKernel
-from fastnet.kernels.structs import OP, SAMPLES
+from fastnet.kernels.codegen.linking import AddressedKernel
+from fastnet.kernels.records import OP, SAMPLES
 from fastnet.program.memory import DATA, LOSSES, WORK, Matrix, Ref, Region
 
 ALL = "all"
@@ -36,7 +36,7 @@ class Op:
 
     `reads` and `writes` say which part of which version one thread touches: `ROWS` (its samples), `COLUMNS` (its outputs),
     `INPUTS` (its inputs), `ONE` (the first thread does it alone) or `ALL`. `overwrites` names, for a value that is written,
-    the one that is read whose memory it may take. `record` holds the other fields of `fastnet.kernels.structs.OP`.
+    the one that is read whose memory it may take. `record` holds the other fields of `fastnet.kernels.records.OP`.
     """
 
     kind: int

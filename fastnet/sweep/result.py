@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet import _checks
+from fastnet.base import checks
 from fastnet.sequential import Sequential
 from fastnet.sweep.choice.metrics import DEFAULTS, Metric, metric_of
 from fastnet.sweep.choice.suggestion import Suggestion, suggestion_of
@@ -96,7 +96,7 @@ class SweepResult(Arrays):
 
     def _setting(self, who: str, wanted: dict[str, Any]) -> Setting:
         for field, value in wanted.items():
-            _checks.choice(who, "hyperparameter", field, self._fields)
+            checks.choice(who, "hyperparameter", field, self._fields)
             there = [getattr(setting, field) for setting in self.spec.settings]
             if value not in there:
                 raise ValueError(f"{who}: there is no {in_words(field)} {value!r}. There is: {listed(there)}.")
@@ -113,7 +113,7 @@ class SweepResult(Arrays):
         return self._rate("SweepResult.rate", lr)
 
     def _rate(self, who: str, lr: float) -> float:
-        lr = _checks.rate(who, lr)
+        lr = checks.rate(who, lr)
         found = [rate for rate in self.lrs if f"{rate:.6g}" == f"{lr:.6g}"]
         if not found:
             raise ValueError(f"{who}: there is no rate {lr:g}. Rates: {listed(f'{rate:.6g}' for rate in self.lrs)}.")
@@ -145,7 +145,7 @@ class SweepResult(Arrays):
             If there is no such rate or setting, or several.
         """
         who = "SweepResult.score"
-        _checks.choice(who, "metric", metric, tables.metrics(self))
+        checks.choice(who, "metric", metric, tables.metrics(self))
         setting = self._setting(who, {**({} if name is None else {"name": name}), **wanted})
         return self._score(setting, self._rate(who, lr), metric)
 
@@ -231,7 +231,7 @@ class SweepResult(Arrays):
 
     def _suggestion(self, metric: str | None, wanted: dict[str, Any]) -> Suggestion:
         for field, value in wanted.items():
-            _checks.choice("SweepResult.suggest", "hyperparameter", field, self._fields)
+            checks.choice("SweepResult.suggest", "hyperparameter", field, self._fields)
             there = list(dict.fromkeys(getattr(setting, field) for setting in self.spec.settings))
             if value not in there:
                 raise ValueError(f"SweepResult.suggest: there is no {in_words(field)} {value!r}. There is: {listed(there)}.")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet.base import checks
 from fastnet.layer import learned
 from fastnet.training import scoring
 from fastnet.training.first import readable_rows
@@ -64,7 +64,7 @@ def _data(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.
     """The samples and targets of a fit; what lies on disk stays there."""
     _check_weights(model)
     on_disk = isinstance(x, np.memmap)  # and perhaps larger than memory
-    x, t = _checks.samples_and_targets(who, model, x, y, on_disk=True)
+    x, t = checks.samples_and_targets(who, model, x, y, on_disk=True)
     return np.ascontiguousarray(x) if x.ndim == 2 and not on_disk and not readable_rows(x) else x, t
 
 
@@ -78,4 +78,4 @@ def _check_weights(model: Any) -> None:
     for layer in model.layers:
         for name, kept in learned(layer).items():
             array = getattr(layer, name)
-            _checks.own_shape(layer, name, array, kept.shape(layer), array.dtype, kept.sizes)
+            checks.own_shape(layer, name, array, kept.shape(layer), array.dtype, kept.sizes)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels.structs import Data, Hyperparameters
+from fastnet.kernels.records import Data, Hyperparameters
 from fastnet.program.builder import Builder, spread
 from fastnet.program.memory import STATE, WORK
 from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of

@@ -8,8 +8,8 @@ gram     `Gram`       its weights are formed at the end alone; the source of the
 windows  `Windowed`   the same for some hundred rows at a time; the source of the data is their Gram matrix
 ======== ============ ================================================================================================
 
-The mathematics is in ``fastnet/kernels/gram.py``. A way says how the first layer lowers, what the source of the data is,
-call by call, and what the layer's weights are.
+The mathematics is in ``fastnet/kernels/program/gram.py``. A way says how the first layer lowers, what the source of the
+data is, call by call, and what the layer's weights are.
 """
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet.kernels import gram as kernel
 from fastnet.kernels.gemm import Packed, matmul, syrk, vector_lanes
-from fastnet.kernels.structs import GRAM_FIRST, GRAM_UPDATE, TEAM
+from fastnet.kernels.program import gram as kernel
+from fastnet.kernels.records import GRAM_FIRST, GRAM_UPDATE, TEAM
 from fastnet.program.builder import ALL, COLUMNS, Builder, Value
 from fastnet.program.memory import DATA, Ref, Region
 from fastnet.program.runner import no_gram

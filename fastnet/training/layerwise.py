@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastnet import _checks
-from fastnet._modes import in_mode
-from fastnet._state import arrays, snapshot
-from fastnet._warn import warn
+from fastnet.base import checks
+from fastnet.base.attributes import arrays, snapshot
+from fastnet.base.modes import in_mode
+from fastnet.base.warn import warn
 from fastnet.layer import decaying, declared_parameters, foreign, parameters, trained, updater
 from fastnet.program.runner import ALPHA, BETA_1, BETA_2, EPSILON
 from fastnet.training.eligibility import why_not_loss, why_not_model
@@ -64,7 +64,7 @@ class Descent:
             shrinking = decaying(layer) if self.decay else frozenset()
             own = foreign(layer)
             for name, grad in parameters(layer).items():
-                gradient = _checks.gradient_there(f"layers[{i}], {type(layer).__name__}", layer, name, grad)
+                gradient = checks.gradient_there(f"layers[{i}], {type(layer).__name__}", layer, name, grad)
                 if gradient is None:  # a parameter that took no part in this batch
                     continue
                 change = np.array(gradient) if own else gradient  # a user's may write its next one into the same array
@@ -214,6 +214,6 @@ def forward_backward(model: Any, x: np.ndarray, t: np.ndarray, rows: slice | np.
     """The loss of some rows, and all gradients. Code of the user's gets copies, which it may write into."""
     own = why_not_model(model) is not None
     targets = np.array(t[rows]) if own or why_not_loss(model.loss) else t[rows]
-    loss = _checks.loss_value(model.loss, model.forward(converted(x[rows], model.dtype, copy=own), targets))
+    loss = checks.loss_value(model.loss, model.forward(converted(x[rows], model.dtype, copy=own), targets))
     model.backward()
     return loss

@@ -2,8 +2,8 @@
 
 A compiled step keeps the parameters packed, and what a loop by hand leaves in the layers (inputs, outputs, gradients)
 elsewhere or not at all. Hardly anybody looks. So the arrays are taken out of the layers' dictionaries, and the layers get an
-owner, which their attributes (`fastnet._state.FloatArray`) ask: `LastBatch` after a fit, `Mirror` while a user's callback or
-schedule runs between two epochs, `training.on_batch.OnBatch` between two steps.
+owner, which their attributes (`fastnet.base.attributes.FloatArray`) ask: `LastBatch` after a fit, `Mirror` while a user's
+callback or schedule runs between two epochs, `training.on_batch.OnBatch` between two steps.
 """
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet._state import FloatArray, Owned
+from fastnet.base.attributes import FloatArray, Owned
 from fastnet.layer import trained
 from fastnet.training.eligibility import why_not_as_written
 

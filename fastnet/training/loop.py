@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet._system import deferred_interrupt
-from fastnet._warn import warn
-from fastnet.kernels.threads import region
+from fastnet.base.system import deferred_interrupt
+from fastnet.base.warn import warn
+from fastnet.kernels.runtime.pool import region
 from fastnet.training.divergence import advice, unsound
 from fastnet.training.engine import Engine
 from fastnet.training.history import EpochReport, History

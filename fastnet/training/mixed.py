@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet import _checks
-from fastnet._modes import in_mode
-from fastnet._state import snapshot
-from fastnet.kernels.structs import SGD, Data
+from fastnet.base import checks
+from fastnet.base.attributes import snapshot
+from fastnet.base.modes import in_mode
+from fastnet.kernels.records import SGD, Data
 from fastnet.layer import parameters, shielded, updater
 from fastnet.program.builder import ROWS_ONLY, Builder, Unsupported
 from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of
@@ -255,7 +255,7 @@ class Mixed:
         if isinstance(last, Segment):
             loss, gradient = last.step(np.asarray(value), t, rate)
         else:
-            loss = _checks.loss_value(last, last.forward(shielded(value, last), np.array(t)))
+            loss = checks.loss_value(last, last.forward(shielded(value, last), np.array(t)))
             gradient = last.backward()
         for part in reversed(parts[:-1]):
             gradient = part.backward(np.asarray(gradient), rate) if isinstance(part, Segment) else part.backward(gradient)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._buffers import PLAIN, Buffered
-from fastnet._modes import in_mode
-from fastnet._state import FloatArray, settle, snapshot
-from fastnet.kernels import on_batch as kernel
-from fastnet.kernels._layout import make_ready
-from fastnet.kernels.threads import caller, start_workers
+from fastnet.base import checks
+from fastnet.base.attributes import FloatArray, settle, snapshot
+from fastnet.base.buffers import PLAIN, Buffered
+from fastnet.base.modes import in_mode
+from fastnet.kernels.codegen.layout import make_ready
+from fastnet.kernels.program import on_batch as kernel
+from fastnet.kernels.runtime.pool import caller, start_workers
 from fastnet.layer import learned, trained
 from fastnet.program.runner import address
 from fastnet.training.eligibility import why_not_compiled
@@ -37,7 +37,7 @@ def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
     if runner is not None and isinstance(lr, (float, np.floating)) and 0 <= lr < np.inf and runner.takes(x, t):
         return runner.step(x, t, float(lr))
     who = "Sequential.train_on_batch"
-    lr = _checks.rate(who, lr)
+    lr = checks.rate(who, lr)
     x, t = _batch(who, model, x, t)
     if runner is not None and runner.resumes(x, t):
         return runner.step(x, t, lr)
@@ -149,7 +149,7 @@ class OnBatch(LazySource):
             part.__dict__.update(kept)
 
     def _record(self) -> None:
-        """Write down what the kernel wants to know, see `fastnet.kernels.on_batch`."""
+        """Write down what the kernel wants to know, see `fastnet.kernels.program.on_batch`."""
         engine, place = self.engine, kernel
         make_ready(kernel.step_entry, self.dtype)
         self.commands, self.order = engine.commands(), np.arange(self.most)
@@ -192,9 +192,9 @@ def _compiles(model: Any, x: np.ndarray) -> bool:
 
 
 def _batch(who: str, model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    x = _checks.samples(who, model, x)
+    x = checks.samples(who, model, x)
     dtype = np.dtype(model.dtype or np.float64)
-    t = _checks.targets(who, "t", t, (len(x), model.output_width()), dtype)
+    t = checks.targets(who, "t", t, (len(x), model.output_width()), dtype)
     if not _readable(x):
         x = np.array(x, order="C")
     return x, np.require(t, dtype, ("C", "W"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
+from fastnet.base import checks
 from fastnet.cross_entropy import one_hot
 from fastnet.training.history import EpochReport
 from fastnet.training.resuming import OptimizerState
@@ -56,30 +56,30 @@ class FitOptions:
         state: OptimizerState | None = None,
     ) -> FitOptions:
         """The record of what a user gave, or an error that says what is wrong with it; `who` is the method's name."""
-        epochs = _checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
-        batch_size = _checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
-        _checks.choice(who, "engine", engine, ("auto", *ENGINES))
-        _checks.choice(who, "optimizer", optimizer, OPTIMIZERS)
-        _checks.choice(who, "on_divergence", on_divergence, ("stop", "raise", "ignore"))
-        momentum = _checks.fraction(who, "momentum", momentum)
+        epochs = checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
+        batch_size = checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
+        checks.choice(who, "engine", engine, ("auto", *ENGINES))
+        checks.choice(who, "optimizer", optimizer, OPTIMIZERS)
+        checks.choice(who, "on_divergence", on_divergence, ("stop", "raise", "ignore"))
+        momentum = checks.fraction(who, "momentum", momentum)
         refuse_momentum(who, optimizer, momentum)
-        if _checks.truth(who, "nesterov", nesterov) and (optimizer != "sgd" or not momentum):
+        if checks.truth(who, "nesterov", nesterov) and (optimizer != "sgd" or not momentum):
             raise ValueError(f"{who}: nesterov=True is a kind of momentum, and there is none. Give momentum=0.9, with "
                              "optimizer='sgd', or leave nesterov out.")
-        shuffle, generator = _checks.truth(who, "shuffle", shuffle), _checks.generator(who, rng)
+        shuffle, generator = checks.truth(who, "shuffle", shuffle), checks.generator(who, rng)
         return cls(
-            epochs=epochs, lr=_checks.schedule(who, lr, epochs), batch_size=batch_size, engine=engine,
+            epochs=epochs, lr=checks.schedule(who, lr, epochs), batch_size=batch_size, engine=engine,
             optimizer=optimizer, momentum=momentum, nesterov=bool(nesterov),
-            weight_decay=_checks.rate(who, weight_decay, "weight_decay"),
+            weight_decay=checks.rate(who, weight_decay, "weight_decay"),
             shuffle=shuffle, rng=_of_orders(generator) if shuffle else None,
             validation=None if validation is None else labelled(
-                who, model, *_checks.pair(who, "validation", validation)),
-            early_stop=None if early_stop is None else _checks.whole_number(
+                who, model, *checks.pair(who, "validation", validation)),
+            early_stop=None if early_stop is None else checks.whole_number(
                 who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
-            callbacks=_checks.callbacks(who, callbacks), on_divergence=on_divergence, state=state,
-            user_code=callable(lr) or bool(_checks.callbacks(who, callbacks)),
+            callbacks=checks.callbacks(who, callbacks), on_divergence=on_divergence, state=state,
+            user_code=callable(lr) or bool(checks.callbacks(who, callbacks)),
             progress=sys.stderr is not None and sys.stderr.isatty() if progress is None
-            else _checks.truth(who, "progress", progress))
+            else checks.truth(who, "progress", progress))
 
     def resumes(self, model: Any) -> bool:
         """Whether the optimiser goes on from an earlier call."""
@@ -104,8 +104,8 @@ def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[
     """Samples with one-hot targets, or with labels, as the course's test data have them."""
     width = model.output_width()
     if np.ndim(y) == 1 and width is not None:
-        y = one_hot(_checks.labels(who, y, width)[0], width)
-    return _checks.samples_and_targets(who, model, x, y)
+        y = one_hot(checks.labels(who, y, width)[0], width)
+    return checks.samples_and_targets(who, model, x, y)
 
 
 def _of_orders(rng: Any) -> Any:

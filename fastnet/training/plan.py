@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnet._system import available_memory
+from fastnet.base.system import available_memory
+from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.kernels.simd import VECTOR_BITS
-from fastnet.kernels.threads import get_num_threads
 from fastnet.layer import learned, output_shape
 from fastnet.program.builder import Builder, Unsupported
 from fastnet.program.runner import MOMENTS_OF, optimizer_of

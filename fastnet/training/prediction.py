@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels.structs import Data
+from fastnet.kernels.records import Data
 from fastnet.program.builder import Builder, Value
 from fastnet.program.memory import STATE
 from fastnet.program.runner import CompiledProgram, address

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnet import _checks
-from fastnet._modes import in_mode
-from fastnet._state import snapshot
+from fastnet.base import checks
+from fastnet.base.attributes import snapshot
+from fastnet.base.modes import in_mode
 from fastnet.layer import inherits, known_class
 from fastnet.training.eligibility import of_images, why_not_compiled, why_not_loss, why_not_model
 from fastnet.training.history import Evaluation
@@ -37,7 +37,7 @@ def accuracy(y: np.ndarray, t: np.ndarray) -> float:
 def is_classes(t: np.ndarray) -> bool:
     """Whether targets are one-hot or soft labels: two classes at least, and rows of probabilities."""
     return (t.ndim == 2 and t.shape[1] > 1 and bool(np.all(t >= 0))
-            and bool(np.all(np.abs(t.sum(axis=1) - 1) <= _checks.SOFT_LABEL_ERROR)))
+            and bool(np.all(np.abs(t.sum(axis=1) - 1) <= checks.SOFT_LABEL_ERROR)))
 
 
 def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
@@ -46,7 +46,7 @@ def loss_of(loss: Any, y: np.ndarray, t: np.ndarray) -> float:
         return float(without_arrays(loss).forward(y, t))  # a copy, as the trials of a sweep may share the original
     restore = snapshot((loss,), copy=True)
     try:
-        return _checks.loss_value(loss, loss.forward(np.array(y), np.array(t)))
+        return checks.loss_value(loss, loss.forward(np.array(y), np.array(t)))
     finally:
         restore()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet._student import quantile
+from fastnet.base.student import quantile
 from fastnet.sweep.choice.errors import Errors, as_normal, normal_quantile
 from fastnet.sweep.choice.metrics import Metric, rounded_error, tolerance
 from fastnet.sweep.choice.ranking import CONFIDENCE, best_of, error_of, instability, tied

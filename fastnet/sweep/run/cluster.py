@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from fastnet.kernels.threads import get_num_threads, set_num_threads
+from fastnet.kernels.runtime.pool import get_num_threads, set_num_threads
 from fastnet.sweep.record import Record, State
 from fastnet.sweep.run.shared import Shared, Start
 from fastnet.sweep.spec import Spec, Trial

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnet import _checks
-from fastnet._system import deferred_interrupt
+from fastnet.base import checks
+from fastnet.base.system import deferred_interrupt
 from fastnet.sweep import grid
 from fastnet.sweep.choice.metrics import averaged_epochs, metric_of
 from fastnet.sweep.record import Record, State
@@ -119,14 +119,14 @@ def sweep(
     if not callable(train):
         raise TypeError(f"{_WHO}: train must be a function that trains a model, got {train!r}. Write: def train(trial): ... "
                         'yield {"loss": loss}.')
-    run_search = SEARCHES[_checks.choice(_WHO, "search", search, tuple(SEARCHES))]
+    run_search = SEARCHES[checks.choice(_WHO, "search", search, tuple(SEARCHES))]
     if grid.is_automatic(lrs):
         raise ValueError(f'{_WHO}: lrs="auto" needs networks of fastnet. Give a range, such as "1e-4:1:log9".')
     direction = direction_of(_WHO, metric)
     if guess is not None and direction is None:
         raise ValueError(f"{_WHO}: guess={guess!r} is of the metric. Give metric=(name, 'max' or 'min'), too.")
     spec = Spec(grid.checked_rates(lrs, _WHO), grid.seeds(seeds, _WHO),
-                _checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data."), _params(params),
+                checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data."), _params(params),
                 diverged_above=checked_multiple(_WHO, diverged_above), search=search, metric=direction,
                 guess=() if guess is None or direction is None else ((direction[0], float(guess)),),
                 budget=checked_budget(_WHO, budget))

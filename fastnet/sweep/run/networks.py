@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastnet import _checks
-from fastnet._system import available_memory, deferred_interrupt
-from fastnet.kernels.threads import get_num_threads
+from fastnet.base import checks
+from fastnet.base.system import available_memory, deferred_interrupt
+from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.sequential import Sequential
 from fastnet.sweep import grid
 from fastnet.sweep.choice.metrics import DEFAULTS, metric_of
@@ -143,7 +143,7 @@ def lr_sweep(
     (3, 2, 5)
     """
     builders = Builders(build)
-    run_search = SEARCHES[_checks.choice(_WHO, "search", search, tuple(SEARCHES))]
+    run_search = SEARCHES[checks.choice(_WHO, "search", search, tuple(SEARCHES))]
     spec = _spec(builders.names, lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule,
                  search, metric, diverged_above, optimizer, budget, nesterov)
     if grid.is_automatic(lrs):
@@ -216,7 +216,7 @@ def check(lrs: Any = "auto", epochs: Any = 20, batch_size: Any = 128, seeds: Any
           search: str = "grid", metric: Any = None, diverged_above: Any = 10.0, keep_states: bool = False,
           optimizer: Any = "sgd", budget: Any = None, nesterov: Any = False) -> None:
     """Refuse what `lr_sweep` would, as far as that can be seen without data and networks."""
-    _checks.choice(_WHO, "search", search, tuple(SEARCHES))
+    checks.choice(_WHO, "search", search, tuple(SEARCHES))
     _spec(("",), lrs, epochs, batch_size, seeds, engine, folds, shuffle, momentum, weight_decay, schedule, search, metric,
           diverged_above, optimizer, budget, nesterov)
 
@@ -224,21 +224,21 @@ def check(lrs: Any = "auto", epochs: Any = 20, batch_size: Any = 128, seeds: Any
 def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds: Any, engine: str, folds: Any, shuffle: Any,
           momentum: Any, weight_decay: Any, schedule: Any, search: str, metric: Any, diverged_above: Any,
           optimizer: Any, budget: Any, nesterov: Any) -> Spec:
-    epochs = _checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data.")
+    epochs = checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data.")
     schedules = multipliers(schedule, epochs, _WHO)
     metric_of(_WHO, metric, DEFAULTS)
     params = {
         "name": names,
         "batch_size": grid.values(_WHO, "batch_size", batch_size,
-                                  lambda value: _checks.whole_number(_WHO, "batch_size", value, "128 is usual.")),
-        "momentum": grid.values(_WHO, "momentum", momentum, lambda value: _checks.fraction(_WHO, "momentum", value)),
+                                  lambda value: checks.whole_number(_WHO, "batch_size", value, "128 is usual.")),
+        "momentum": grid.values(_WHO, "momentum", momentum, lambda value: checks.fraction(_WHO, "momentum", value)),
         "weight_decay": grid.values(_WHO, "weight_decay", weight_decay,
-                                    lambda value: _checks.rate(_WHO, value, "weight_decay")),
+                                    lambda value: checks.rate(_WHO, value, "weight_decay")),
         "schedule": tuple(name for name, _ in schedules), "optimizer": _optimizers(optimizer, momentum),
         **({"nesterov": (True,)} if _nesterov(nesterov, momentum) else {})}
     return Spec(
         lrs=() if grid.is_automatic(lrs) else grid.checked_rates(lrs, _WHO), seeds=grid.seeds(seeds, _WHO),
-        epochs=epochs, engine=_checks.choice(_WHO, "engine", engine, ("auto", *ENGINES)), shuffle=bool(shuffle),
+        epochs=epochs, engine=checks.choice(_WHO, "engine", engine, ("auto", *ENGINES)), shuffle=bool(shuffle),
         params=tuple(params.items()), schedules=schedules, folds=_folds(folds),
         diverged_above=checked_multiple(_WHO, diverged_above), search="auto" if grid.is_automatic(lrs) else search,
         metric=direction_of(_WHO, metric), budget=checked_budget(_WHO, budget))
@@ -246,21 +246,21 @@ def _spec(names: tuple[str, ...], lrs: Any, epochs: Any, batch_size: Any, seeds:
 
 def _optimizers(optimizer: Any, momentum: Any) -> tuple[str, ...]:
     several = (optimizer,) if isinstance(optimizer, str) else optimizer
-    found = grid.values(_WHO, "optimizer", several, lambda value: _checks.choice(_WHO, "optimizer", value, OPTIMIZERS))
+    found = grid.values(_WHO, "optimizer", several, lambda value: checks.choice(_WHO, "optimizer", value, OPTIMIZERS))
     for name in found:
         refuse_momentum(_WHO, name, momentum)
     return found
 
 
 def _nesterov(value: Any, momentum: Any) -> bool:
-    if _checks.truth(_WHO, "nesterov", value) and not np.any(momentum):
+    if checks.truth(_WHO, "nesterov", value) and not np.any(momentum):
         raise ValueError(f"{_WHO}: nesterov=True is a kind of momentum, and there is none. Give momentum=0.9, or leave "
                          "nesterov out.")
     return bool(value)
 
 
 def _folds(value: Any) -> int:
-    return 0 if isinstance(value, int) and value == 0 else _checks.whole_number(
+    return 0 if isinstance(value, int) and value == 0 else checks.whole_number(
         _WHO, "folds", value, "It is how many parts of the data are held out in turn; 0 for none.")
 
 
@@ -279,10 +279,10 @@ def _data(models: dict[str, Sequential], x: Any, y: Any, validation: Any, test: 
                         "Give all of them the same dtype: they share the data.")
     for name, model in models.items():
         who = f"{_WHO}: build[{name!r}]" if name else _WHO
-        x, t = _checks.samples_and_targets(who, model, x, y, on_disk=True)
+        x, t = checks.samples_and_targets(who, model, x, y, on_disk=True)
         others = []
         for what, pair in (("validation", validation), ("test", test)):
-            others.append(None if pair is None else labelled(f"{who}: {what}", model, *_checks.pair(who, what, pair)))
+            others.append(None if pair is None else labelled(f"{who}: {what}", model, *checks.pair(who, what, pair)))
         (y, validation, test) = t, *others
     if spec.folds and not 2 <= spec.folds <= len(x):
         raise ValueError(f"{_WHO}: folds must be 0, or from 2 to the number of samples, {len(x)}, got {spec.folds}.")

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels.threads import region
+from fastnet.kernels.runtime.pool import region
 from fastnet.sweep.choice.metrics import averaged_epochs, metric_of
 from fastnet.sweep.record import Record, State
 from fastnet.sweep.run.shared import Part, Shared, Start, fit_options

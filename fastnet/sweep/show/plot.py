@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnet import _checks
-from fastnet._figure import Picture
-from fastnet._student import quantile
+from fastnet.base import checks
+from fastnet.base.figure import Picture
+from fastnet.base.student import quantile
 from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
 from fastnet.sweep.show import tables
@@ -28,7 +28,7 @@ _LEAST = 0.1  # of the accuracy axis: a difference of one image in a hundred mus
 def draw(result: SweepResult, metric: str | None = None) -> Picture:
     """A row of panels for each setting: training loss, validation loss if there is one, and the metric against the rate."""
     known = tables.metrics(result)
-    shown = _metrics(result) if metric is None else [_checks.choice("SweepResult.plot", "metric", metric, known)]
+    shown = _metrics(result) if metric is None else [checks.choice("SweepResult.plot", "metric", metric, known)]
     records = [result.records[trial] for trial in result.spec.trials() if trial in result.records]
     if not records:
         figure = Picture(figsize=(6, 2))

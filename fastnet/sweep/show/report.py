@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnet._student import interval
 from fastnet._version import __version__
+from fastnet.base.student import interval
 from fastnet.sweep.choice.metrics import settled
 from fastnet.sweep.choice.suggestion import Suggestion
 from fastnet.sweep.record import Record

@@ -16,7 +16,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fastnet._system import lock_file, unlock_file
+from fastnet.base.system import lock_file, unlock_file
 from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Setting, Spec, Trial
 from fastnet.sweep.store.lines import (

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet._system import available_memory
+from fastnet.base.system import available_memory
 from fastnet.sweep.record import Record, State
 from fastnet.sweep.spec import Spec, Trial
 

@@ -1,0 +1,1 @@
+"""What every layer builds on: base class, attributes, buffers, checks, error texts and float types."""

@@ -1,0 +1,115 @@
+"""What layers share that compute each output from one input, and its gradient from that output."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fastnet.base import checks
+from fastnet.base.attributes import FloatArray
+from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take_like
+from fastnet.layer import known
+
+
+@known
+class Activation(Buffered):
+    """A function of each element, whose derivative is known from the function's value.
+
+    Attributes
+    ----------
+    y : ndarray or None
+        The last output. ``backward`` finds the derivative from it.
+    """
+
+    y = FloatArray()
+
+    keeps_layout = True
+
+    # kernel(y, x, *constants) and kernel(dx, dy, y, *constants), then the same as their fast entries
+    kernels: ClassVar[tuple[Callable[..., Any], ...]]
+    _constants: Any = ()  # a tuple
+
+    def __init__(self) -> None:
+        self.y = None
+
+    def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
+        """Shape of a sample's output: that of its input."""
+        return shape
+
+    def forward(self, x: npt.ArrayLike) -> np.ndarray:
+        """Compute the function of every element, and remember the result.
+
+        Parameters
+        ----------
+        x : array_like
+            Any number of dimensions. Never written to. NaN stays NaN.
+
+        Returns
+        -------
+        ndarray
+            Of the shape of x; a matrix in Fortran order gives another.
+        """
+        forward, _, entry, _ = self.kernels
+        if type(x) is np.ndarray and type(self) in PLAIN:
+            try:
+                y = take_like(self._buffers, "y", x)
+                if entry(y, x, *self._constants) if x.ndim == 2 else entry(_rows(y), _rows(in_order(x)), *self._constants):
+                    self.__dict__["y"] = y
+                    return y
+            except UNUSUAL:
+                pass
+        x = checks.floats(self, "x", x)
+        checks.nonempty(self, "x", x)
+        y = take_like(self._buffers, "y", x)
+        turned = not y.flags.c_contiguous
+        forward(y.T if turned else y, x.T if turned else x, *self._constants)
+        self.y = y
+        return y
+
+    def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
+        """Compute the gradient of the input from that of the output.
+
+        Parameters
+        ----------
+        y_grad : array_like
+            Gradient of the loss with respect to the output of the last ``forward``, of its shape.
+
+        Returns
+        -------
+        ndarray
+            Gradient of the loss with respect to the input.
+        """
+        _, backward, _, entry = self.kernels
+        if type(y_grad) is np.ndarray and type(self) in PLAIN:
+            try:
+                y = self.__dict__["y"]
+                if y_grad.dtype == y.dtype:
+                    dx = take_like(self._buffers, "dx", y)
+                    if y.ndim == 2:
+                        if entry(dx, y_grad, y, *self._constants):
+                            return dx
+                    elif y_grad.shape == y.shape and entry(
+                            _rows(dx), _rows(in_order(y_grad)), _rows(in_order(y)), *self._constants):
+                        return dx
+            except UNUSUAL:
+                pass
+        y = checks.floats(self, "y", checks.computed(self, "y", self.y, "forward"))
+        dy = checks.same_shape(self, "y_grad", checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
+        dx = take_like(self._buffers, "dx", y)
+        turned = not dx.flags.c_contiguous
+        backward(dx.T if turned else dx, dy.T if turned else dy, y.T if turned else y, *self._constants)
+        return dx
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self._constants))})"
+
+
+def _rows(a: np.ndarray) -> np.ndarray:
+    """A C-contiguous array of any number of dimensions as a matrix that shares its memory."""
+    if a.ndim == 2:
+        return a
+    if not a.flags.c_contiguous:  # its last holder changed the strides: what is written to a copy would be lost
+        raise ValueError("not contiguous")
+    return a.reshape(1, -1)

@@ -1,0 +1,211 @@
+"""The ``fastnet`` command.
+
+A subcommand is two functions: ``_<name>(arguments)``, which does the work, imports what it needs itself and returns the
+exit code, and one that declares its arguments, decorated with ``@subcommand`` and so found by ``main``. One that stands in
+a module of its own is listed in ``_ELSEWHERE``: that module is imported only when the command is the one that was given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+Subcommand = Callable[[Any], None]
+
+_SUBCOMMANDS: list[Subcommand] = []
+_ELSEWHERE = {
+    "sweep": ("fastnet.sweep.command", "train with many learning rates and show which one to take"),
+    "train": ("fastnet.cli.train", "train one network and write its pictures and a report"),
+}
+
+
+def subcommand(declare: Subcommand) -> Subcommand:
+    """Add a subcommand: ``declare(commands)`` calls ``commands.add_parser(...)`` and ``set_defaults(run=...)`` on it."""
+    _SUBCOMMANDS.append(declare)
+    return declare
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    from fastnet.base.system import print_what_can_be_shown, until_reader_leaves
+
+    print_what_can_be_shown()
+    return until_reader_leaves(lambda: _main(argv))
+
+
+def _main(argv: Sequence[str] | None) -> int:
+    parser = argparse.ArgumentParser(prog="fastnet", description="The course's neural network, on compiled kernels.")
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    given = list(sys.argv[1:] if argv is None else argv)
+    for name, (module, summary) in _ELSEWHERE.items():
+        if name in given[:1]:
+            importlib.import_module(module)
+        elif module not in sys.modules:
+            commands.add_parser(name, help=summary)
+    for declare in _SUBCOMMANDS:
+        declare(commands)
+    arguments = parser.parse_args(given)
+    try:
+        return arguments.run(arguments)
+    except KeyboardInterrupt:
+        print("fastnet: stopped.", file=sys.stderr)
+        return 130
+
+
+def failed(error: Exception) -> int:
+    """Say what an expected error means for the user; return the exit code."""
+    print(f"fastnet: {error}", file=sys.stderr)
+    return 1
+
+
+def _version() -> str:
+    from fastnet import __version__
+
+    return f"fastnet {__version__}"
+
+
+@subcommand
+def _declare_data(commands: Any) -> None:
+    data = commands.add_parser("data", help="find or download CIFAR-100").add_subparsers(
+        metavar="ACTION", required=True
+    )
+    download = data.add_parser(
+        "download",
+        help="download CIFAR-100 (169 MB)",
+        description="Download CIFAR-100, verify it, and unpack its three files. An interrupted download is resumed. "
+        "FASTNET_CIFAR100_URL names another address to fetch the archive from.",
+    )
+    download.add_argument(
+        "--to",
+        metavar="FOLDER",
+        type=Path,
+        help="put the files here (default: $FASTNET_DATA, or the user's cache folder)",
+    )
+    download.set_defaults(run=_data_download)
+    path = data.add_parser("path", help="print the folder that CIFAR-100 is read from")
+    path.set_defaults(run=_data_path)
+
+
+def _data_download(arguments: argparse.Namespace) -> int:
+    from fastnet.dataset import _places
+    from fastnet.dataset._download import DownloadError, download
+
+    try:
+        folder = arguments.to or _places.download_folder()
+        print(
+            f"CIFAR-100 goes to {folder}. Its authors' site may take most of an hour; what has come is kept if you stop.",
+            file=sys.stderr,
+        )
+        new = download(folder)
+    except (DownloadError, OSError) as error:
+        return failed(error)
+    print(f"CIFAR-100 {'is' if new else 'was already'} in {folder}, verified.")
+    if arguments.to and not any(place == folder.absolute() for place, _ in _places.places()):
+        print(f"So that it is found: export FASTNET_DATA={folder.absolute()}")
+    return 0
+
+
+def _data_path(_: argparse.Namespace) -> int:
+    from fastnet.dataset import _places
+
+    try:
+        print(_places.find())
+    except FileNotFoundError as error:
+        return failed(error)
+    return 0
+
+
+@subcommand
+def _declare_cache(commands: Any) -> None:
+    cache = commands.add_parser("cache", help="show or empty the cache of compiled kernels")
+    cache.add_argument("--clear", action="store_true", help="remove all compiled kernels; they are made again when needed")
+    cache.set_defaults(run=_cache)
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from fastnet.kernels.codegen.cache import DIGEST, UNREADABLE, cache_info, clear_cache
+
+    if arguments.clear:
+        print(f"Removed the compiled kernels of {clear_cache()} versions.")
+        return 0
+    info = cache_info()
+    if info.folder is None:
+        print("No folder for compiled kernels can be written. Set FASTNET_CACHE_DIR to a folder of yours." if DIGEST
+              else f"No kernels are kept: {UNREADABLE}")
+        return 1
+    print(f"{info.folder}\n{info.kernels} compiled functions, {info.size / 1e6:.1f} MB; {info.others} other versions "
+          "beside it. Empty it with: fastnet cache --clear")
+    return 0
+
+
+@subcommand
+def _declare_warmup(commands: Any) -> None:
+    warmup = commands.add_parser("warmup", help="compile what training needs, so that the first fit starts at once")
+    warmup.set_defaults(run=_warmup)
+
+
+def _warmup(_: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from fastnet.cli.warm_up import DTYPES, ENGINES, WarmUpError, warm_up
+
+    try:
+        with tqdm(warm_up(), total=len(DTYPES) * len(ENGINES), unit="part", desc="compiling") as bar:
+            for part in bar:
+                bar.set_postfix_str(part)
+    except WarmUpError as error:
+        return failed(error)
+    return _cache(argparse.Namespace(clear=False))
+
+
+@subcommand
+def _declare_doctor(commands: Any) -> None:
+    doctor = commands.add_parser("doctor", help="show CPU, threads, cache and speed, and what to do about anything odd")
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    import numpy as np
+
+    from fastnet.cli import doctor as _machine
+    from fastnet.cli.peak import fma_peak
+
+    for name, value in _machine.facts().items():
+        print(f"{name:8s} {value}")
+    measured = []
+    for dtype in (np.float32, np.float64):
+        peak, products = fma_peak(dtype), _machine.products(dtype)
+        busy = _machine.busy(peak, products)
+        print(f"\n{np.dtype(dtype).name}: multiply-adds at {peak.best / 1e9:.0f} GFLOP/s on all threads; products, now:")
+        for product in products:
+            share = "machine busy" if busy else f"{product.share(peak):4.0%} of peak"
+            print(f"  {product.what:36s} {product.rate.best / 1e9:6.0f} GFLOP/s  {share}")
+        measured.append((peak, products))
+    print("\n" + ("\n".join(f"! {line}" for line in _machine.advice(measured)) or "Nothing odd."))
+    return 0
+
+
+@subcommand
+def _declare_compare(commands: Any) -> None:
+    from fastnet.gate import command
+
+    compare = commands.add_parser("compare", help="did a change make benchmarks slower? for any project under git",
+                                  description=command.DESCRIPTION, epilog=command.EPILOG,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+    command.add_arguments(compare)
+    compare.set_defaults(run=command.execute)
+
+
+@subcommand
+def _declare_check(commands: Any) -> None:
+    from fastnet.check import _command as command
+
+    check = commands.add_parser("check", help="do your own layers compute what fastnet's do?",
+                                description=command.DESCRIPTION, epilog=command.EPILOG)
+    command.add_arguments(check)
+    check.set_defaults(run=command.execute)

@@ -1,0 +1,115 @@
+"""What the command `doctor` does: it looks at the machine."""
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from typing import NamedTuple
+
+import llvmlite
+import numba
+import numpy as np
+
+from fastnet.cli.peak import Rate, measure
+from fastnet.kernels.codegen.cache import DIGEST, UNREADABLE, cache_info
+from fastnet.kernels.gemm import matmul, pack, syrk
+from fastnet.kernels.runtime.pool import get_num_threads
+from fastnet.kernels.simd import MR, NV, TARGET, VECTOR_BITS
+from fastnet.kernels.system import available_cores
+
+
+class Product(NamedTuple):
+    """A measured product."""
+
+    what: str
+    rate: Rate  # in FLOP/s
+
+    def share(self, peak: Rate) -> float:
+        """Of the FMA peak measured in the same run."""
+        return self.rate.best / peak.best
+
+
+def products(dtype: np.dtype | type) -> list[Product]:
+    """The products of training the course network, measured now."""
+    rng = np.random.default_rng(0)
+    x, W, dy = (rng.normal(size=shape).astype(dtype) for shape in ((128, 3072), (500, 3072), (128, 500)))
+    y, dW, dx = np.empty_like(dy), np.empty_like(W), np.empty_like(x)
+    G, A = np.empty((1000, 1000), dtype), rng.normal(size=(1000, 3072)).astype(dtype)
+    packed = pack(W.T)
+    jobs: list[tuple[str, float, Callable[[], None]]] = [
+        ("forward            128 x 500 x 3072", 2 * x.size * 500, lambda: matmul(y, x, W.T)),
+        ("forward, packed    128 x 500 x 3072", 2 * x.size * 500, lambda: matmul(y, x, packed)),
+        ("weight gradient    500 x 3072 x 128", 2 * x.size * 500, lambda: matmul(dW, dy.T, x)),
+        ("input gradient     128 x 3072 x 500", 2 * x.size * 500, lambda: matmul(dx, dy, W)),
+        ("x x.T, half    1000 x 1000 x 3072", A.size * 1000, lambda: syrk(G, A)),
+    ]
+    return [Product(what, measure(flops, lambda repeats, job=job: [job() for _ in range(repeats)],  # type: ignore[misc]
+                                  get_num_threads())) for what, flops, job in jobs]
+
+
+def facts() -> dict[str, str]:
+    """Versions, CPU, threads, cache."""
+    cache = cache_info()
+    _, cpu, features = TARGET  # what Numba compiles for, which need not be what the CPU is
+    on = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
+    vectors = " ".join(name for name in ("sse4.2", "avx", "avx2", "fma", "avx512f", "neon", "sve") if name in on)
+    return {
+        "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "numpy": np.__version__,
+        "numba": f"{numba.__version__}, llvmlite {llvmlite.__version__}",
+        "cpu": f"{cpu} ({vectors or 'the features that LLVM knows of it'})",
+        "kernels": f"{VECTOR_BITS}-bit vectors, tile of {MR} rows x {NV} vectors",
+        "threads": f"{get_num_threads()} of {available_cores()} usable cores ({os.cpu_count()} logical CPUs)",
+        "cache": f"{cache.folder or 'none'}, {cache.kernels} compiled functions, {cache.size / 1e6:.1f} MB",
+    }
+
+
+def settings_of_compiler() -> list[str]:
+    """Environment variables that keep Numba from compiling for this very CPU."""
+    config = vars(numba.config)  # set there in a way that type checkers miss
+    found = {"NUMBA_CPU_NAME": config["CPU_NAME"], "NUMBA_CPU_FEATURES": config["CPU_FEATURES"]}
+    if config["CPU_NAME"] == "generic" and not config["CPU_FEATURES"]:
+        del found["NUMBA_CPU_FEATURES"]  # follows from the name
+    if "NUMBA_ENABLE_AVX" in os.environ and not config["ENABLE_AVX"]:
+        found["NUMBA_ENABLE_AVX"] = "0"
+    return [f"{name}={value}" for name, value in found.items() if value is not None]
+
+
+def advice(measured: list[tuple[Rate, list[Product]]]) -> list[str]:
+    """What is odd about this machine, and what to do about it; `measured` has a peak and products for each dtype."""
+    found = []
+    cache = cache_info()
+    if DIGEST is None:
+        found.append(f"Compiled kernels are not kept: {UNREADABLE}")
+    elif cache.folder is None:
+        found.append("Compiled kernels are not kept, so that every start takes many seconds: set FASTNET_CACHE_DIR to a "
+                     "folder that can be written.")
+    elif cache.kernels == 0:
+        found.append("Nothing is compiled yet: run `fastnet warmup` once.")
+    if get_num_threads() > available_cores():
+        found.append(f"More threads ({get_num_threads()}) than usable cores ({available_cores()}) wait for each other: "
+                     "lower FASTNET_NUM_THREADS.")
+    if get_num_threads() < available_cores():
+        found.append(f"{available_cores() - get_num_threads()} usable cores stand idle: raise FASTNET_NUM_THREADS, unless "
+                     "they are meant for something else.")
+    found += [f"{setting} may keep kernels from using all of this CPU: unset it." for setting in settings_of_compiler()]
+    if VECTOR_BITS == 128 and platform.machine().lower() in ("x86_64", "amd64"):
+        found.append("This CPU, or the virtual machine's picture of it, has no AVX2: products take several times as long.")
+    # One line for all dtypes, although each may be busy by another figure.
+    if why := next(filter(None, (busy(peak, products) for peak, products in measured)), ""):
+        found.append(f"{why[0].upper()}{why[1:]}. Rates are lower than what it can do, and shares of the peak would mean "
+                     "nothing: try again when nothing else runs.")
+    elif min(product.share(peak) for peak, products in measured for product in products) < 0.5:
+        found.append("A product runs at less than half of the measured peak, on a machine that seems quiet.")
+    return found
+
+
+def busy(peak: Rate, measured: list[Product]) -> str:
+    """Why shares of the peak mean nothing; empty where they do."""
+    # Cores that stand idle say nothing about products: while one thread packs, the others wait.
+    for why in (peak.busy, *[product.rate.unsteady for product in measured]):
+        if why:
+            return why
+    if max(product.share(peak) for product in measured) > 1.1:
+        return "the machine is busy: a product was faster than the peak measured before it"
+    return ""

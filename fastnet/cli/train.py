@@ -1,0 +1,166 @@
+"""``fastnet train``: one network from the command line, with pictures and a report."""
+from __future__ import annotations
+
+import argparse
+import platform
+import shlex
+import sys
+import time
+import warnings
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fastnet import CrossEntropyLayer, CSVLogger, FullLayer, ReluLayer, Sequential, SoftMaxLayer, __version__
+from fastnet.cli import failed, subcommand
+from fastnet.dataset import SOURCES, load
+
+_DESCRIPTION = """\
+Train one network, and show what it does: curves, confusion matrix, accuracy of every class, mistakes, weights."""
+
+_EPILOG = """\
+examples:
+  fastnet train                                              the course network on CIFAR-100, or synthetic images
+  fastnet train --data images.npz --hidden 256,64 --lr 0.05 --epochs 40 --out results/
+  fastnet train --classes 10 --shuffle --momentum 0.9 --lr 0.01
+
+files in the folder --out:
+  report.html            all pictures and numbers, in one file
+  train.csv              a line for each epoch, written as it ends
+  curves.png confusion_matrix.png class_accuracy.png images.png mistakes.png weights.png
+  model.safetensors      the trained network, for fastnet.load (if the package safetensors is installed)"""
+
+
+@subcommand
+def _declare_train(commands: Any) -> None:
+    train = commands.add_parser("train", help="train one network and write its pictures and a report",
+                                description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter)
+    option = train.add_argument
+    option("--data", default="auto", metavar="DATA", help=f"{SOURCES} (default: auto, CIFAR-100 if it is here)")
+    option("--data-seed", type=int, default=0, metavar="N", help="which classes of CIFAR-100 (default: 0)")
+    option("--classes", type=int, default=5, metavar="N", help="how many of them (default: 5)")
+    option("--hidden", type=widths, default=(500,), metavar="WIDTHS",
+           help="hidden units, of several layers 1024,512, or 0 for none (default: 500)")
+    option("--lr", type=float, default=0.1, metavar="RATE", help="learning rate (default: 0.1)")
+    option("--epochs", type=int, default=20, metavar="N", help="how often to go through the data (default: 20)")
+    option("--batch-size", type=int, default=128, metavar="N", help="samples in a step (default: 128)")
+    option("--validation", type=float, default=0.1, metavar="PART",
+           help="part of the training data to watch, not to train on (default: 0.1)")
+    option("--early-stop", type=int, metavar="N", help="stop after N epochs without a better validation loss")
+    option("--shuffle", action="store_true", help="take the samples in a new order each epoch")
+    option("--momentum", type=float, default=0.0, metavar="M", help="(default: 0)")
+    option("--weight-decay", type=float, default=0.0, metavar="D", help="(default: 0)")
+    option("--seed", type=int, default=0, metavar="N", help="draws the weights and the order (default: 0)")
+    option("--dtype", default="float32", metavar="TYPE", help="float32 or float64 (default: float32)")
+    option("--out", type=Path, default=Path("results"), metavar="FOLDER", help="where to write (default: results)")
+    train.set_defaults(run=_train)
+
+
+def widths(text: str) -> tuple[int, ...]:
+    """Numbers of hidden units, from "500" or "1024,512"; none from "0"."""
+    found = tuple(int(width) for width in text.split(",") if width.strip() not in ("", "0"))
+    if any(width < 1 for width in found):
+        raise ValueError(text)
+    return found
+
+
+widths.__name__ = "width or list of widths"  # what argparse calls it in an error
+
+
+def network(sizes: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Sequential:
+    """FullLayer and ReluLayer in turn, SoftMaxLayer at the end."""
+    layers: list[Any] = []
+    for n_i, n_o in pairwise(sizes):
+        layers += [FullLayer(n_i, n_o, dtype, rng), ReluLayer()]
+    return Sequential((*layers[:-1], SoftMaxLayer()), loss=CrossEntropyLayer())
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"fastnet: {message}", file=sys.stderr)
+        try:
+            return _trained(arguments)
+        except (ValueError, TypeError, OSError) as error:
+            return failed(error)
+
+
+def _trained(a: argparse.Namespace) -> int:
+    if not 0 <= a.validation < 1:
+        raise ValueError(f"--validation must be at least 0 and below 1, got {a.validation:g}.")
+    data = load(a.data, a.data_seed, a.dtype, a.classes)
+    (x, t), test = data
+    held_out = round(a.validation * len(x))
+    rng = np.random.default_rng(a.seed)
+    model = network((x.shape[1], *a.hidden, t.shape[1]), a.dtype, rng)
+    a.out.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    model.fit(x[held_out:], t[held_out:], a.epochs, a.lr, a.batch_size, shuffle=a.shuffle, rng=rng, momentum=a.momentum,
+              weight_decay=a.weight_decay, early_stop=a.early_stop, callbacks=CSVLogger(a.out / "train.csv"),
+              validation=(x[:held_out], t[:held_out]) if held_out else None)
+    seconds = time.perf_counter() - started
+    written = _write(a, model, data, test, seconds)
+    history = model.history
+    assert history is not None  # fit leaves one
+    print(f"{data.name}: {len(x) - held_out} training, {held_out} validation, {len(test[0])} test samples")
+    print(f"test accuracy {model.score(*test):.4f} after {history.epochs} epochs, {seconds:.1f} s "
+          f"({history.stopped})\n{', '.join(written)} in {a.out}")
+    return 0
+
+
+def _write(a: argparse.Namespace, model: Sequential, data: Any, test: Any, seconds: float) -> list[str]:
+    """Pictures, model and report; returns the files' names."""
+    from fastnet import plots
+    from fastnet.cli.report import page
+
+    x, labels = test
+    p = model.predict_proba(x)
+    names = data.class_names
+    drawn = [("curves", "Curves", "Loss of the training data, and of the data held out, marked where that is least.",
+              model.plot())]
+    if np.isfinite(p).all():
+        drawn += [("confusion_matrix", "Confusion matrix", "Which class was taken for which, on the test data.",
+                   plots.confusion_matrix(labels, p, names)),
+                  ("class_accuracy", "Accuracy of every class", "On the test data; the number of samples in brackets.",
+                   plots.class_accuracy(labels, p, names))]
+    if plots.looks_like_images(x.shape[1]):
+        drawn += [("images", "Samples", "Some of the test data.", plots.images(x, labels, names))]
+        if np.isfinite(p).all():
+            drawn += [("mistakes", "Mistakes", "The misclassified test images the network was surest about.",
+                       plots.mistakes(x, labels, p, names))]
+        drawn += [("weights", "Weights of the first layer", "What a unit looks for; grey is a weight of 0.",
+                   plots.weights(model))]
+    pictures = {name: figure.png() for name, _, _, figure in drawn}
+    for name, png in pictures.items():
+        (a.out / f"{name}.png").write_bytes(png)
+    written = [f"{name}.png" for name in pictures]
+    try:
+        model.save(a.out / "model.safetensors")
+        written.append("model.safetensors")
+    except ImportError as error:
+        print(f"fastnet: the model is not saved: {error}", file=sys.stderr)
+    right = int((p.argmax(axis=1) == labels).sum())
+    low, high = plots.wilson(right, len(labels))
+    history = model.history
+    assert history is not None
+    (a.out / "report.html").write_text(page(
+        f"{data.name}: {'-'.join(map(str, (x.shape[1], *a.hidden, len(names))))}",
+        f"{history.epochs} epochs at learning rate {a.lr:g}, batch size {a.batch_size}: {history.stopped}.",
+        {"test accuracy": f"{right / len(labels):.3f}", "95% interval": f"{low:.3f} to {high:.3f}",
+         "last training loss": f"{history.losses[-1]:.4g}", "training time": f"{seconds:.2f} s"},
+        [(heading, text, pictures[name]) for name, heading, text, _ in drawn], _facts(a, model)), encoding="utf-8")
+    return ["report.html", "train.csv", *written]
+
+
+def _facts(a: argparse.Namespace, model: Sequential) -> dict[str, str]:
+    words = ["fastnet", "train"]
+    for name, value in vars(a).items():
+        if name not in ("run", "out") and value is not None and value is not False:
+            words.append(f"--{name.replace('_', '-')}")
+            if value is not True:
+                words.append(shlex.quote((",".join(map(str, value)) or "0") if isinstance(value, tuple) else str(value)))
+    history = model.history
+    assert history is not None
+    return {"command": " ".join(words), "network": repr(model), "engine": f"{history.engine}; {history.why}".rstrip("; "),
+            "versions": f"fastnet {__version__}, NumPy {np.__version__}, Python {platform.python_version()}"}

@@ -1,0 +1,1 @@
+"""Models in the forms of other libraries: files in the safetensors format, modules of PyTorch."""

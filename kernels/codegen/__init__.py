@@ -1,0 +1,1 @@
+"""How kernels are compiled, kept, and called by address: compiler pipeline (`jit`), cache, linking, memory layouts."""

@@ -1,0 +1,254 @@
+"""The one place that decides how kernels are compiled; `_cache` decides where the compiled code is kept.
+
+A function becomes machine code only where somebody enters it: Python, or another kernel through `linking`. A helper that
+kernels call is typed and lowered once, and its LLVM code is linked into each of them, to be optimised there with the rest.
+
+Everything that a kernel can call is compiled before the kernel is entered, and nothing disturbs a compilation: see
+`compiling`.
+"""
+import contextlib
+import gc
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+from fastnet.kernels.codegen import progress
+from fastnet.kernels.codegen.cache import CACHE, KernelCache
+from numba import config, types
+from numba.core import compiler, errors, sigutils, typing
+from numba.core import typed_passes as typed
+from numba.core import untyped_passes as untyped
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.typing.context import CallStack
+
+if vars(config)["DISABLE_JIT"]:
+    raise ImportError("fastnet's kernels are compiled by Numba, which NUMBA_DISABLE_JIT has turned off here: unset it, or "
+                      "set it to 0.")
+
+# LLVM may fuse a*b + c and reorder sums; it may never assume that NaN and inf do not occur.
+FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
+
+_context = cpu_target.typing_context
+
+# --- undisturbed ------------------------------------------------------------------------------------------------------
+
+_depth = 0  # of `compiling`, guarded by Numba's lock
+
+
+@contextlib.contextmanager
+def compiling() -> Iterator[None]:
+    """Hold Numba's lock and keep signals waiting while a kernel is compiled, or loaded from the cache.
+
+    A handler that raises (Ctrl-C, an alarm) in the middle of Numba's work could leave half of it behind, and one that uses
+    fastnet would compile inside a compilation. So handlers run when the outermost block has ended, and what they raise
+    leaves the block. An exception out of Numba's work (no memory, too deep a recursion) leaves it as it was raised, and
+    nothing is kept of the attempt: the next call tries again.
+    """
+    global _depth
+    signals = _Signals()
+    try:
+        with global_compiler_lock:
+            collects = _depth == 0 and gc.isenabled()  # asked with the lock held: another thread's compilation is over
+            if _depth == 0:
+                signals.wait()
+                gc.disable()  # a tenth of the time: little of what Numba makes is garbage already
+            _depth += 1
+            calls, _context.callstack = _context.callstack, CallStack()  # a finalizer may run, and need the same function
+            try:
+                yield
+            except errors.NumbaError as error:
+                if _depth == 1 and (reason := _reason(error)) is not None:
+                    raise reason from None
+                raise
+            finally:
+                _context.callstack = calls
+                _depth -= 1
+                if _depth == 0:
+                    progress.clear()
+                if collects:
+                    gc.enable()
+    finally:
+        signals.go_on()
+
+
+def _reason(error: BaseException) -> BaseException | None:
+    """The exception that Numba has made an error of its own of, if there is one."""
+    seen: BaseException | None = error
+    while seen is not None:
+        origin = type(seen).__module__.partition(".")[0]
+        if isinstance(seen, (MemoryError, RecursionError, OSError)) or origin not in ("builtins", "numba", "llvmlite"):
+            return seen
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+class _Signals:
+    """Keeps the handlers of signals that are written in Python from running, in the one thread in which they do."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+        self._came: dict[int, FrameType | None] = {}
+
+    def wait(self) -> None:
+        """From now on, signals only leave a note."""
+        if threading.current_thread() is threading.main_thread():
+            for number in signal.valid_signals():
+                handler = signal.getsignal(number)
+                if callable(handler):
+                    self._handlers[number] = handler
+                    signal.signal(number, self._came.__setitem__)
+
+    def go_on(self) -> None:
+        """Put the handlers back, and call those whose signals have come; raises what the first of them raises."""
+        raised: list[BaseException] = []
+
+        def attempt(function: Callable, *arguments: Any) -> None:
+            try:
+                function(*arguments)
+            except BaseException as error:
+                raised.append(error)
+
+        for number, handler in self._handlers.items():
+            attempt(signal.signal, number, handler)  # a signal that comes here finds its own handler, which may raise
+        for number, frame in self._came.items():
+            attempt(self._handlers[number], number, frame)
+        if raised:
+            raise raised[0]
+
+
+# --- kernels ----------------------------------------------------------------------------------------------------------
+
+
+class _Passes(compiler.CompilerBase):
+    """Numba's passes, without those for what kernels do not have: closures, `with`, `None`, array expressions."""
+
+    def define_pipelines(self) -> list[PassManager]:
+        manager = PassManager("fastnet")
+        for kind in (untyped.TranslateByteCode, untyped.FixupArgs, untyped.IRProcessing, untyped.GenericRewrites,
+                     untyped.ReconstructSSA, typed.NopythonTypeInference, typed.PreLowerStripPhis, typed.IRLegalization,
+                     typed.NativeLowering, typed.NoPythonBackend):
+            manager.add_pass(kind, kind.__name__)
+        manager.finalize()
+        return [manager]
+
+
+class Machine(JITCodeLibrary):
+    """Machine code of a kernel with all that is linked into it; only its wrapper can be called from outside."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:  # the whole is optimised once, when all of it is there
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if not function.is_declaration and not function.name.startswith(("cfunc.", "_ZN7cpython")):
+                function.linkage = "internal"
+                # LLVM may now change its arguments, and MCJIT finds internal functions by name as well: code of a user's
+                # that has the same helper linked in must not be given this one
+                function.name = f"{function.name}.internal"
+        manager, builder = self._codegen._module_pass_manager()
+        manager.run(self._final_module, builder)
+
+
+class _Linked(JITCodeLibrary):
+    """LLVM code of a helper, to be linked into those who call it: not optimised, and never machine code."""
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        ll_module.data_layout = self._codegen._data_layout
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class Kernel(CPUDispatcher):
+    """Numba's dispatcher of a function, but for how and when it compiles."""
+
+    def __init__(self, py_func: Callable, locals: Any = None, targetoptions: Any = None,
+                 pipeline_class: Any = _Passes) -> None:
+        super().__init__(py_func, locals, targetoptions, pipeline_class)
+        self._linked: dict[tuple, Any] = {}  # by the arguments' types
+        if CACHE is not None:
+            self._cache = KernelCache(py_func, CACHE)
+
+    def compile(self, sig: Any) -> Any:
+        """What Numba asks for when Python calls the function with arguments of new types."""
+        arguments, _ = sigutils.normalize_signature(sig)
+        if not self._can_compile and arguments not in self.overloads:
+            raise RuntimeError("compilation disabled")
+        self.prepare(arguments)
+        return self.overloads[arguments].entry_point
+
+    def prepare(self, arguments: tuple) -> None:
+        """Have machine code for arguments of these types, for callers in Python."""
+        if arguments in self.overloads:
+            return
+        with compiling():
+            made = self._cache.load_overload(arguments, self.targetctx)
+            (self._cache_misses if made is None else self._cache_hits)[arguments] += 1
+            if made is None:
+                made = compile_into(Machine, self, arguments, None, no_cfunc_wrapper=True)
+                self._cache.save_overload(arguments, made)
+            if arguments not in self.overloads:  # another thread was first, or a finalizer: twice would be ambiguous
+                self.add_overload(made)
+
+    def get_call_template(self, args: Any, kws: Any) -> tuple:
+        """What Numba asks for when compiled code calls the function; has its code ready to be linked.
+
+        Called with a constant, Numba would compile a version for that very constant: the product alone, called with 0 and
+        1 for many things, nine times over. One version for all numbers is enough.
+        """
+        pysig, folded = self._compiler.fold_argument_types(args, kws)
+        folded = tuple(types.unliteral(arg) for arg in folded)
+        linked = self._link(folded)
+        name = self.py_func.__name__
+        template = typing.make_concrete_template(f"Linked({name})", key=name, signatures=[linked.signature])
+        return template, pysig, folded, {}
+
+    def get_overload(self, sig: Any) -> Any:
+        """By what Numba finds the function for these arguments when it lowers a call."""
+        arguments, _ = sigutils.normalize_signature(sig)
+        return self._link(tuple(arguments)).library
+
+    def _link(self, arguments: tuple) -> Any:
+        if arguments not in self._linked:
+            with compiling():
+                made = compile_into(_Linked, self, arguments, None, no_compile=True, no_cpython_wrapper=True,
+                                    no_cfunc_wrapper=True)
+                if arguments not in self._linked:
+                    self.targetctx.insert_user_function(made.library, made.fndesc, [made.library])
+                    self._linked[arguments] = made
+        return self._linked[arguments]
+
+
+def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, **flags_on: bool) -> Any:
+    """Compile a function into a library of this class, with more of Numba's flags."""
+    if library is Machine:
+        progress.show(kernel.__name__.strip("_"))
+    flags = compiler.Flags()
+    kernel.targetdescr.options.parse_as_flags(flags, kernel.targetoptions)
+    for name, value in flags_on.items():
+        setattr(flags, name, value)
+    code = library(kernel.targetctx.codegen(), kernel.py_func.__qualname__)
+    code.enable_object_caching()
+    return compiler.compile_extra(kernel.typingctx, kernel.targetctx, kernel.py_func, arguments, result, flags, {},
+                                  code, kernel._compiler.pipeline_class)
+
+
+def _decorator(fastmath: set[str]) -> Callable[[Callable], Kernel]:
+    """A decorator: nogil, because a pool of our own threads enters kernels; NumPy's rules for division by zero."""
+    options = {"nopython": True, "nogil": True, "boundscheck": None, "error_model": "numpy", "fastmath": fastmath}
+    return lambda function: Kernel(function, targetoptions=options)
+
+
+jit = _decorator(FASTMATH)
+
+# For arithmetic whose order is its meaning (an argument reduced in two parts): fused, but never reordered.
+jit_exact = _decorator({"contract"})

@@ -1,0 +1,190 @@
+"""Kernels that are compiled by themselves, once for a dtype, and called by their address from wherever they are needed.
+
+Numba links all that a kernel calls into it, and LLVM then optimises that and makes machine code of it once more: the matrix
+product, which is most of the machine code there is, would be compiled a dozen times before a first fit began. What is
+`separate` is a function of its own instead. Compiled code calls it by a symbol, as it calls a function of a C library.
+
+A symbol must be there before code that refers to it is loaded. So the function is compiled, or loaded, while the types of a
+call of it are inferred, and whoever calls it names it in Numba's environment of the caller, which Numba keeps beside the
+machine code, in its own cache as well: reading that in another process loads the function first.
+"""
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import llvmlite.binding as llvm
+import llvmlite.ir as ir
+import numpy as np
+from fastnet.kernels.codegen.cache import DIGEST
+from fastnet.kernels.codegen.jit import Machine, compile_into, compiling, jit
+from numba import from_dtype, types
+from numba.core import cgutils, errors
+from numba.core.datamodel import models
+from numba.core.imputils import lower_builtin
+from numba.core.typing import signature as signature_of
+from numba.extending import intrinsic, register_model
+
+INT = types.int64
+Signature = Callable[[types.Type], tuple]
+
+_separate: dict[str, "AddressedKernel"] = {}  # by name
+
+
+class AddressedKernel:
+    """A function that compiled code calls by its address; `signature` gives its arguments' types for a float type.
+
+    In compiled code it is called by its name, as any other; it returns nothing, and raises nothing.
+
+    Parameters
+    ----------
+    function : callable, or dict of them by the float type
+        What to compile.
+    signature : callable
+        Gives the arguments' types for a float type.
+    """
+
+    def __init__(self, function: Callable | Mapping[types.Type, Callable], signature: Signature) -> None:
+        self._functions, self._signature = function, signature
+        first = function if callable(function) else next(iter(function.values()))
+        self.name = f"{first.__module__}:{first.__qualname__}"
+        self._compiled: dict[types.Type, tuple[int, Any]] = {}  # the address, and what keeps it
+        self._numba_type_ = _SeparateFunction(self)
+        _separate[self.name] = self
+        lower_builtin(self, types.VarArg(types.Any))(self._lower_call)
+
+    def address(self, dtype: np.dtype | None = None) -> int:
+        """Where the version for elements of `dtype` is; compiled, or taken from the cache, when it is first asked for.
+
+        A kernel whose arguments are the same for all of them has one version, without a dtype.
+        """
+        return self.ensure(types.none if dtype is None else from_dtype(dtype))
+
+    def ensure(self, element: types.Type) -> int:
+        """`address` for Numba's type of the elements."""
+        if element not in self._compiled:
+            with compiling():
+                if element not in self._compiled:
+                    made = self._compile(element)
+                    address = made.library.get_pointer_to_function(made.fndesc.llvm_cfunc_wrapper_name)
+                    llvm.add_symbol(self.symbol(element), address)
+                    self._compiled[element] = address, made
+        return self._compiled[element][0]
+
+    def symbol(self, element: types.Type) -> str:
+        """The name by which compiled code refers to it: no other version of the sources has the same."""
+        return f"fastnet.{DIGEST}.{self.name}.{element}"
+
+    def signature(self, element: types.Type) -> tuple:
+        """The arguments' types."""
+        return self._signature(element)
+
+    def _compile(self, element: types.Type) -> Any:
+        function = self._functions if callable(self._functions) else self._functions[element]
+        kernel, arguments = jit(function), self._signature(element)
+        key = types.void(*arguments)
+        made = kernel._cache.load_overload(key, kernel.targetctx)
+        if made is None:
+            made = compile_into(Machine, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
+            kernel._cache.save_overload(key, made)
+        return made
+
+    def _lower_call(self, context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
+        element = _element(signature.args)
+        expected = self._signature(element)
+        arguments = [_converted(context, builder, value, given, wanted)
+                     for value, given, wanted in zip(values, signature.args, expected, strict=True)]
+        builder.call(self._declared(context, builder, element), arguments)
+        return context.get_dummy_value()
+
+    def _declared(self, context: Any, builder: ir.IRBuilder, element: types.Type) -> ir.Function:
+        """The function in a module that refers to it, which is noted down in the caller's environment."""
+        context.environment.consts.append(_Needed(self, element))
+        kind = ir.FunctionType(ir.VoidType(), [context.get_value_type(type_) for type_ in self._signature(element)])
+        return cgutils.get_or_insert_function(builder.module, kind, self.symbol(element))
+
+
+class _SeparateFunction(types.Callable, types.Opaque):
+    """Numba's type of an `AddressedKernel`."""
+
+    def __init__(self, kernel: AddressedKernel) -> None:
+        self.kernel = kernel
+        super().__init__(f"AddressedKernel({kernel.name})")
+
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
+        if kws:
+            raise errors.TypingError(f"{self.kernel.name} is called without names of arguments")
+        self.kernel.ensure(_element(args))
+        return signature_of(types.void, *map(types.unliteral, args))
+
+    def get_call_signatures(self) -> tuple:
+        return [], True
+
+    def get_impl_key(self, sig: Any) -> AddressedKernel:
+        return self.kernel
+
+
+register_model(_SeparateFunction)(models.OpaqueModel)
+
+
+class _Needed:
+    """What code that calls a kernel leaves in its environment: read in another process, it has the kernel there first."""
+
+    def __init__(self, kernel: AddressedKernel, element: types.Type) -> None:
+        self._kernel, self._element = kernel, element
+
+    def __reduce__(self) -> tuple:
+        return _need, (self._kernel.name, str(self._element), DIGEST)
+
+
+def _need(name: str, element: str, digest: str) -> _Needed:
+    if digest is None or digest != DIGEST:  # Numba takes this for a cache without the file, and compiles anew
+        raise FileNotFoundError("compiled for another version of fastnet")
+    importlib.import_module(name.partition(":")[0])
+    kernel, type_ = _separate[name], getattr(types, element)
+    kernel.ensure(type_)
+    return _Needed(kernel, type_)
+
+
+def _element(args: Any) -> types.Type:
+    """The type of the last of the floats: an address may be one, where Numba unifies a signed and an unsigned one."""
+    return next((type_ for type_ in reversed(args) if isinstance(type_, types.Float)), types.none)
+
+
+def _converted(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type, wanted: types.Type) -> ir.Value:
+    """A number, or a named tuple of numbers of several types, as what a kernel expects."""
+    if isinstance(wanted, types.BaseTuple):
+        fields = [_converted(context, builder, field, type_, target) for field, type_, target
+                  in zip(cgutils.unpack_tuple(builder, value), given.types, wanted.types, strict=True)]
+        return context.make_tuple(builder, wanted, fields)
+    return context.cast(builder, value, types.unliteral(given), wanted)
+
+
+@intrinsic
+def address_of(typingctx, kernel, like):
+    """Address of an `AddressedKernel` for elements of the type of `like`."""
+    kernel.kernel.ensure(like)
+
+    def codegen(context, builder, signature, values):
+        return builder.ptrtoint(kernel.kernel._declared(context, builder, like), ir.IntType(64))
+
+    return INT(kernel, like), codegen
+
+
+def separate(signature: Signature) -> Callable[[Callable], AddressedKernel]:
+    """Decorator: an `AddressedKernel` with arguments of the types that `signature` gives for a float type."""
+    return lambda function: AddressedKernel(function, signature)
+
+
+def op_kernel(function: Callable) -> AddressedKernel:
+    """A decorator for ``kernel(op, context, start, stop, one)``, an op of a compiled step that is called by address.
+
+    `op` and `context` are addresses (`structs.op_at`, `structs.context_at`), start:stop the samples of the batch that are
+    the thread's, and the type of `one` is that of the elements. It compiles when a network first needs it, and the
+    interpreter of steps need not know it.
+    """
+    return AddressedKernel(function, lambda element: (*[INT] * 4, element))
+
+
+def thread_kernel(function: Callable | Mapping[types.Type, Callable]) -> AddressedKernel:
+    """An `AddressedKernel` of five whole numbers, as `threads.run_compiled` calls it; or a function for each float type."""
+    return AddressedKernel(function, lambda element: (INT,) * 5)

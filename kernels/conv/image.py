@@ -1,0 +1,386 @@
+"""One image through a convolution and back, all by address: what the ops of a compiled convolutional network are made of.
+
+An image stands with its channels innermost, in a frame of zeros around it: pixel (i, j) of the middle is i rows and j n_i
+elements behind its corner. The patch that a filter of side h covers begins h // 2 rows and pixels before its pixel.
+
+- Forward, a tile of pixels and output channels is summed in registers (`conv_simd.conv_tile`), and bias, ReLU and pooling
+  happen there, too: of a pooled convolution only the maxima are written, with one byte each that says where they were.
+- On the way back through a pooled convolution only those places have a gradient, of which ReLU has removed some: a quarter
+  of the pixels at most. For each output channel they are listed, and `conv_simd.patch_update` goes through the list; with
+  AVX-512 there are better ways for the usual sizes, see `conv_avx512`.
+- Without a pool the gradients are dense, and products as of any layer.
+"""
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.conv import avx512
+from fastnet.kernels.conv.avx512 import LANES, MASKS, lanes_back, masks_back
+from fastnet.kernels.conv.few import few_back
+from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
+from fastnet.kernels.conv.windows import add_pixels, find_places
+from fastnet.kernels.gemm.blocking import pack_copy, tile_loop
+from fastnet.kernels.records import Mat, vector_at
+from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
+
+LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
+TOGETHER = 256  # pixels in one product of a dense gradient
+MEMORY = max(avx512.MEMORY, (24 + 16 * 4) * LISTED + 128)  # of a list: 4 equal maxima a window at most, and a table
+_MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
+
+
+@jit
+def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
+    """The maxima of 2 x 2 windows of one image's convolution, and where they are; see `conv_simd.conv_tile`.
+
+    x is the address of the patch of pixel (0, 0). Output pixels are n_o elements apart, rows y_row. Of the bytes, pixels are
+    bits_col apart, whole vectors, and rows follow each other. A last odd row or column is not looked at.
+    """
+    noinline()
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    vectors, run, column = (n_o + width - 1) // width, h * c, h * h * c * width
+    for i in range(r // 2):
+        v = 0
+        while v < vectors:
+            wide = min(2, vectors - v)
+            tail = min(width, n_o - (v + wide - 1) * width)
+            w, b = filters + v * column * size, bias + v * width * size
+            j = 0
+            while j < k - 1:
+                left = k - j
+                x_at = x + (2 * i * x_row + j * c) * size
+                y_at = y + (i * y_row + j // 2 * n_o + v * width) * size
+                bits_at = bits + (i * (k // 2) + j // 2) * bits_col + v * width
+                if wide == 2 and _MANY and left >= 4:
+                    conv_tile(2, 4, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 4
+                elif wide == 2:
+                    conv_tile(2, 2, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 2
+                elif _MANY and left >= 8:
+                    conv_tile(2, 8, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 8
+                elif left >= 4:
+                    conv_tile(2, 4, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 4
+                else:
+                    conv_tile(2, 2, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
+                    j += 2
+            v += wide
+
+
+@separate(lambda element: (*[INT] * 12, element))
+def plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
+    """One image's convolution, every pixel of it; arguments as of `pooled_conv`."""
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    vectors, run, column = (n_o + width - 1) // width, h * c, h * h * c * width
+    for i in range(r):
+        v = 0
+        while v < vectors:
+            wide = min(2, vectors - v)
+            tail = min(width, n_o - (v + wide - 1) * width)
+            w, b = filters + v * column * size, bias + v * width * size
+            j = 0
+            while j < k:
+                left = k - j
+                x_at = x + (i * x_row + j * c) * size
+                y_at = y + (i * y_row + j * n_o + v * width) * size
+                if wide == 2 and _MANY and left >= 8:
+                    conv_tile(1, 8, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 8
+                elif wide == 2 and left >= 4:
+                    conv_tile(1, 4, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 4
+                elif wide == 2:
+                    conv_tile(1, 1, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 1
+                elif left >= 8:
+                    conv_tile(1, 8, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 8
+                elif left >= 4:
+                    conv_tile(1, 4, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 4
+                else:
+                    conv_tile(1, 1, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    j += 1
+            v += wide
+
+
+@separate(lambda element: (*[INT] * 17, element))
+def list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
+    """The way back through `pooled_conv` for one image: dW, db += and, if dx is not 0, dx +=.
+
+    dW and W are (n_o, h, row_length), a row of a filter being h c elements and zeros to whole vectors; dW is anything
+    there. x and dx are addresses of the patch of pixel (0, 0) in equal frames; dx's is filled before, and what is added
+    outside its middle has no meaning. `memory` starts on a vector's boundary and has MEMORY bytes. Behind x, dx and dy a
+    vector is read, and 64 bytes behind `bits`.
+    """
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    cols, vectors = k // 2, row_length // width
+    table, order, offsets = memory, memory + 128, memory + 128 + 24 * LISTED
+    gradients = offsets + 32 * LISTED
+    store_int(table, 0)
+    for place in range(4):
+        store_int(table + (8 << place), (place // 2 * x_row + place % 2 * c) * size)
+    for first in range(0, r // 2, max(1, LISTED // cols)):
+        last = min(r // 2, first + max(1, LISTED // cols))
+        for left in range(0, cols, LISTED):
+            windows = _order_windows(order, first, last, left, min(cols, left + LISTED), cols, x_row, c, dy, dy_row, n_o,
+                                     bits, bits_col, size)
+            for o in range(n_o):
+                count = _list_places(offsets, gradients, table, order, windows, o, size, zero)
+                total = zero
+                for t in range(count):
+                    total += load(gradients + t * size, zero)
+                store(db + o * size, load(db + o * size, zero) + total)
+                at = o * h * row_length * size
+                _update_patches(offsets, gradients, count, x, x_row, dW + at, row_length, W + at, dx, h, vectors, zero)
+
+
+@jit
+def _order_windows(order, first, last, left, right, cols, x_row, c, dy, dy_row, n_o, bits, bits_col, size):
+    """List the windows of rows first:last, columns left:right: bytes to the patch of each, addresses of its dy and bits.
+
+    Neighbours' patches overlap, and what one has stored should not be loaded by the next: every second window first.
+    """
+    windows = 0
+    for i in range(first, last):
+        for odd in range(2):
+            for j in range(left + odd, right, 2):
+                at = order + 24 * windows
+                store_int(at, 2 * (i * x_row + j * c) * size)
+                store_int(at + 8, dy + (i * dy_row + j * n_o) * size)
+                store_int(at + 16, bits + (i * cols + j) * bits_col)
+                windows += 1
+    return windows
+
+
+@jit
+def _list_places(offsets, gradients, table, order, windows, o, size, zero):
+    """List the places of one channel that have a gradient: bytes to their patches, and the gradients."""
+    noinline()
+    count = 0
+    for _ in range(windows):
+        corner, g = load_int(order), load(load_int(order + 8) + o * size, zero)
+        places = load_byte(load_int(order + 16) + o)
+        order += 24
+        if places & (places - 1) == 0:  # one place, or none, which the next window overwrites: no branch to be guessed
+            store_int(offsets + 8 * count, corner + load_int(table + 8 * places))
+            store(gradients + size * count, g)
+            count += int(places != 0)
+        else:  # equal maxima: the gradient for each
+            for place in range(4):
+                if places & 1 << place:
+                    store_int(offsets + 8 * count, corner + load_int(table + (8 << place)))
+                    store(gradients + size * count, g)
+                    count += 1
+    return count
+
+
+@jit
+def _update_patches(offsets, gradients, count, x, x_row, dW, row_length, W, dx, h, vectors, zero):
+    """`patch_update` for all rows and vectors of a filter, as many at a time as the registers hold."""
+    size = VECTOR_BYTES // lanes(zero)
+    if h == 3 and vectors <= (3 if _MANY else 1):
+        if vectors == 1 and dx == 0:
+            patch_update(3, 1, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        elif vectors == 1:
+            patch_update(3, 1, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        elif vectors == 2 and dx == 0:
+            patch_update(3, 2, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        elif vectors == 2:
+            patch_update(3, 2, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        elif dx == 0:
+            patch_update(3, 3, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        else:
+            patch_update(3, 3, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
+        return
+    for p in range(h):
+        v = 0
+        while v < vectors:
+            step = (p * x_row + v * lanes(zero)) * size
+            there = (p * row_length + v * lanes(zero)) * size
+            left = vectors - v
+            if left >= 6:
+                if dx == 0:
+                    patch_update(1, 6, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
+                else:
+                    patch_update(1, 6, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
+                v += 6
+            elif left >= 3:
+                if dx == 0:
+                    patch_update(1, 3, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
+                else:
+                    patch_update(1, 3, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
+                v += 3
+            else:
+                if dx == 0:
+                    patch_update(1, 1, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
+                else:
+                    patch_update(1, 1, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
+                v += 1
+
+
+if avx512.AVAILABLE:
+    @jit
+    def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
+                         zero):
+        """`list_back`, or one of the ways of `conv_avx512`: that which `avx512.way_back` names."""
+        if way == LANES:
+            lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero)
+            if dx != 0:
+                few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero)
+        elif way == MASKS:
+            masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero)
+        else:
+            list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+else:
+    @jit
+    def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
+                         zero):
+        """`list_back`: this target has no other way."""
+        list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+
+
+@jit
+def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero):
+    """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `pooled_conv_back`.
+
+    If rows of x and of dy are equally many pixels apart, what lies between two rows of dy must be 0: then many rows are
+    one product, and dW is read and written less often.
+    """
+    noinline()
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    one = cast_like(1, zero)
+    if dy_row * c == x_row * n_o:
+        pixels = (r - 1) * (x_row // c) + k
+        for t in range(0, pixels, TOGETHER):
+            count = min(TOGETHER, pixels - t)
+            for p in range(h):
+                tile_loop(Mat(dW + p * row_length * size, h * row_length, 1, width), Mat(dy + t * n_o * size, 1, n_o, 0),
+                          Mat(x + (p * x_row + t * c) * size, c, 1, width), n_o, h * c, count, one, one, 0, 0)
+        return
+    for i in range(r):
+        for p in range(h):
+            tile_loop(Mat(dW + p * row_length * size, h * row_length, 1, width), Mat(dy + i * dy_row * size, 1, n_o, 0),
+                      Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
+
+
+@jit
+def add_channel_sums(db, dy, dy_row, r, k, n_o, zero):
+    """db += the sums of dy (r, k, n_o), rows dy_row apart, over all pixels. Behind dy a vector is read."""
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    for i in range(r):
+        for o in range(0, n_o, width):
+            add_pixels(db + o * size, dy + (i * dy_row + o) * size, k, n_o, min(width, n_o - o), zero)
+
+
+@jit
+def pooled_form(gradients, bits, bits_col, dy, dy_row, r, k, n_o, zero):
+    """Whether dy (r, k, n_o), rows dy_row apart, is a gradient that came through a pool of 2; if so, what came before it.
+
+    That is the case if no window has two different values beside zeros, and a last odd row or column has none: the others
+    are the `gradients` (r // 2, k // 2, n_o) and the `bits` that `pooled_conv_back` reads. NaN is like no other value.
+    Behind dy a vector is read, behind `gradients` one is written.
+    """
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    for i in range(r // 2):
+        for j in range(k // 2):
+            to, at, places = (i * (k // 2) + j) * n_o, 2 * (i * dy_row + j * n_o), bits + (i * (k // 2) + j) * bits_col
+            one = 1
+            for o in range(0, n_o, width):
+                one &= find_places(gradients + (to + o) * size, places + o, dy + (at + o) * size, dy_row, n_o,
+                                   min(width, n_o - o), zero)
+            if not one:
+                return False
+    if r % 2 and not _all_zero(dy + (r - 1) * dy_row * size, k * n_o, zero):
+        return False
+    if k % 2:
+        for i in range(r):
+            if not _all_zero(dy + (i * dy_row + (k - 1) * n_o) * size, n_o, zero):
+                return False
+    return True
+
+
+@jit
+def _all_zero(at, count, zero):
+    values = vector_at(at, count, zero)
+    for i in range(count):
+        if values[i] != zero:
+            return False
+    return True
+
+
+@jit
+def is_moderate(at, count, zero):
+    """Whether the squares of `count` elements sum up to less than 1e30: none is NaN or inf, and products stay far from it.
+
+    Then 0 times any of them is 0, and sums that are taken apart and put together again do not overflow.
+    """
+    values = vector_at(at, count, zero)
+    total = zero
+    for i in range(count):
+        total += values[i] * values[i]
+    return total < 1e30
+
+
+@jit
+def to_frame(to, x, c, r, k, f, zero):
+    """The image at address x (c, r, k) into the middle of a frame (r + 2 f, k + 2 f, c) at address `to`.
+
+    What the frame holds outside the middle is left alone.
+    """
+    if f == 0:  # without a frame all rows are one
+        _to_row(to, x, c, r * k, r * k, zero)
+        return
+    size = VECTOR_BYTES // lanes(zero)
+    for i in range(r):
+        _to_row(to + ((i + f) * (k + 2 * f) + f) * c * size, x + i * k * size, c, k, r * k, zero)
+
+
+@jit
+def _to_row(to, x, c, k, plane, zero):
+    """k pixels of c channels each from channels that lie `plane` elements apart."""
+    noinline()
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    if c == 1:
+        pack_copy(to, k, Mat(x, k, 1, 0), 1, k, zero)
+        return
+    if c >= width:
+        pack_copy(to, c, Mat(x, 1, plane, 0), k, c, zero)
+        return
+    whole = k // width * width if c <= 4 else 0
+    for j in range(0, whole, width):
+        if c == 2:
+            interleave(2, to + j * c * size, x + j * size, plane, zero)
+        elif c == 3:
+            interleave(3, to + j * c * size, x + j * size, plane, zero)
+        else:
+            interleave(4, to + j * c * size, x + j * size, plane, zero)
+    for channel in range(c):
+        for j in range(whole, k):
+            store(to + (j * c + channel) * size, load(x + (channel * plane + j) * size, zero))
+
+
+@jit
+def from_frame(to, x, c, r, k, f, zero):
+    """The middle of the frame at address x into an image (c, r, k) at address `to`."""
+    size = VECTOR_BYTES // lanes(zero)
+    if f == 0:
+        pack_copy(to, r * k, Mat(x, 1, c, 0), c, r * k, zero)
+        return
+    for i in range(r):
+        pack_copy(to + i * k * size, r * k, Mat(x + ((i + f) * (k + 2 * f) + f) * c * size, 1, c, 0), c, k, zero)
+
+
+@jit
+def clear(to, count, zero):
+    """Zeros at `count` elements, rounded up to whole vectors."""
+    width = lanes(zero)
+    for i in range(0, count, width):
+        clear_vector(to + i * (VECTOR_BYTES // width), zero)

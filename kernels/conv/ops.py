@@ -1,0 +1,405 @@
+"""The ops of compiled networks of images: convolution, pooling, ReLU, the way there from rows and back, the updates.
+
+An image belongs to one thread: a sample's frame (see `conv_image`) and what its layer remembers lie in the thread's own
+memory, as many samples behind each other as a block has, and are written anew for the next block. Of a matrix of images,
+`row` is the distance of samples, `col` that of an image's rows and `vec` that of the threads' memories, in elements.
+
+Gradients of filters are summed over the samples of a group of blocks, one after the other, into memory of the group's own;
+the update adds them up in the order of the groups. So they do not depend on the number of threads.
+
+``OP.n`` and ``OP.k`` are the channels that come out and go in, ``OP.dims`` is (r, k, h or pool size, length of a filter's
+row, frame around the input, frame around the output, samples of a block, a choice); of an update, the first is the way in
+which the gradient was computed, see `conv_avx512`.
+"""
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.conv.avx512 import LANES
+from fastnet.kernels.conv.image import (
+    add_channel_sums,
+    clear,
+    dense_conv_back,
+    from_frame,
+    plain_conv,
+    pooled_conv,
+    pooled_conv_back,
+    to_frame,
+)
+from fastnet.kernels.conv.simd import load_byte, store_byte
+from fastnet.kernels.conv.winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
+from fastnet.kernels.gemm.blocking import pack_columns, pack_copy, partition
+from fastnet.kernels.program.ops import descend
+from fastnet.kernels.records import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at
+from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
+
+_ADDED = 1024  # elements that are added up at a time: they stay in the L1 cache
+NO_COPY, ROWS, TURNED = range(3)  # what the way back reads of the filters: the last of `dims` of an update
+
+
+@jit
+def image_at(images, thread, number, one):
+    """Address of the frame of a thread's sample, counted from the block's first."""
+    return images.at + (thread * images.vec + number * images.row) * (VECTOR_BYTES // lanes(one))
+
+
+@jit
+def frame_size(r, k, f, c):
+    """Elements of a frame."""
+    return (r + 2 * f) * (k + 2 * f) * c
+
+
+@jit
+def patches(frame, row, around, f, c, one):
+    """Address of the patch of pixel (0, 0), which reaches f pixels to each side, in a frame of `around` pixels."""
+    return frame + (around - f) * (row + c) * (VECTOR_BYTES // lanes(one))
+
+
+@op_kernel
+def rows_to_images_op(op, context, start, stop, one):
+    """C = the images whose rows A (samples, n r k) are, channel after channel, each in its frame of zeros."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    at, row = o.a.at, o.a.row
+    if o.from_data:
+        at, row = now.batch, now.batch_row
+    r, k, around = o.dims[0], o.dims[1], o.dims[5]
+    for s in range(start, stop):
+        to_frame(image_at(o.c, now.thread, s - start, one), at + s * row * size, o.n, r, k, around, one - one)
+
+
+@op_kernel
+def images_to_rows_op(op, context, start, stop, one):
+    """C (samples, n r k) = the images A, channel after channel."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, around = o.dims[0], o.dims[1], o.dims[4]
+    for s in range(start, stop):
+        from_frame(o.c.at + s * o.c.row * size, image_at(o.a, now.thread, s - start, one), o.n, r, k, around, one - one)
+
+
+@op_kernel
+def conv_op(op, context, start, stop, one):
+    """C = the convolution of images A with filters B, plus bias, perhaps after ReLU."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, h, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
+        y = image_at(o.c, now.thread, number, one) + of_y * (o.c.col + n_o) * size
+        plain_conv(y, o.c.col, x, o.a.col, o.b.at, o.bias, r, k, c, n_o, h, o.relu, one - one)
+
+
+@op_kernel
+def conv_winograd_op(op, context, start, stop, one):
+    """As `conv_op`, by Winograd's algorithm; at `aux` each thread has memory for it, `memory_size` elements."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.n, o.k, o.dims[4], o.dims[5]
+    memory = o.aux + now.thread * whole_vectors(memory_size(c, n_o, lanes(one)), one) * size
+    if now.begins:
+        winograd_filters(memory, o.b.at, c, n_o, one - one)
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, 1, c, one)
+        y = image_at(o.c, now.thread, number, one) + of_y * (o.c.col + n_o) * size
+        winograd_plain_conv(y, o.c.col, x, o.a.col, memory, o.b.at, o.bias, r, k, c, n_o, o.relu, one - one)
+
+
+@op_kernel
+def conv_pool_op(op, context, start, stop, one):
+    """C = the maxima of 2 x 2 windows of the convolution of images A with filters B, plus bias, perhaps after ReLU.
+
+    Behind each frame of C a byte per window and channel says where its maxima are.
+    """
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, h, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
+    behind = frame_size(r // 2, k // 2, of_y, n_o) * size
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
+        frame = image_at(o.c, now.thread, number, one)
+        y = frame + of_y * (o.c.col + n_o) * size
+        pooled_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, o.b.at, o.bias, r, k, c, n_o, h, o.relu,
+                    one - one)
+
+
+@op_kernel
+def conv_pool_winograd_op(op, context, start, stop, one):
+    """As `conv_pool_op`, by Winograd's algorithm; at `aux` each thread has memory for it, `memory_size` elements."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.n, o.k, o.dims[4], o.dims[5]
+    behind = frame_size(r // 2, k // 2, of_y, n_o) * size
+    memory = o.aux + now.thread * whole_vectors(memory_size(c, n_o, lanes(one)), one) * size
+    if now.begins:
+        winograd_filters(memory, o.b.at, c, n_o, one - one)
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, 1, c, one)
+        frame = image_at(o.c, now.thread, number, one)
+        y = frame + of_y * (o.c.col + n_o) * size
+        winograd_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, memory, o.bias, r, k, c, n_o,
+                             o.relu, one - one)
+
+
+CONVOLUTIONS = conv_op, conv_winograd_op, conv_pool_op, conv_pool_winograd_op  # which have ReLU at their end
+
+
+@op_kernel
+def conv_pool_back_op(op, context, start, stop, one):
+    """The way back through `conv_pool_op`: the group's dW and db, and C = the gradient of the images A, if C is wanted.
+
+    B is the gradient of the pooled images, which lie at `aux`; the groups' memory is at `bias`; `packed` holds the filters
+    row by row.
+    """
+    o, now = op_at(op), context_at(context)
+    zero = one - one
+    size = VECTOR_BYTES // lanes(one)
+    r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
+    dW, db = gradient_of_group(o, now.block, o.dims[7], one)
+    behind = frame_size(r // 2, k // 2, of_y, n_o) * size
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
+        dy = image_at(o.b, now.thread, number, one) + of_y * (o.b.col + n_o) * size
+        bits = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, number, one) + behind
+        dx = 0
+        if o.c.at != 0:
+            frame = image_at(o.c, now.thread, number, one)
+            clear(frame, frame_size(r, k, of_x, c), zero)
+            dx = patches(frame, o.c.col, of_x, h // 2, c, one)
+        pooled_conv_back(o.dims[7], dx, dW, db, length, dy, o.b.col, bits, whole_vectors(n_o, one), x, o.a.col, o.packed,
+                         r, k, c, n_o, h, now.scratch, zero)
+
+
+@op_kernel
+def conv_back_op(op, context, start, stop, one):
+    """The way back through `conv_op`; as `conv_pool_back_op`, but that `packed` holds the turned filters in vector columns.
+
+    B, the gradient of what lies at `aux`, is changed: it becomes 0 where ReLU cut off, and in the frame. With a choice of 1,
+    C is computed by Winograd's algorithm, for which each thread has memory behind `packed`.
+    """
+    o, now = op_at(op), context_at(context)
+    zero = one - one
+    size = VECTOR_BYTES // lanes(one)
+    r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
+    dW, db = gradient_of_group(o, now.block, 0, one)
+    no_bias = o.packed + h * h * n_o * whole_vectors(c, one) * size
+    memory = no_bias + (whole_vectors(c, one) + now.thread * whole_vectors(memory_size(n_o, c, lanes(one)), one)) * size
+    if o.dims[7] and now.begins:
+        winograd_filters(memory, o.packed, n_o, c, zero)
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
+        frame = image_at(o.b, now.thread, number, one)
+        if o.relu:
+            y = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, number, one)
+            mask_frame(frame, y, frame_size(r, k, of_y, n_o), zero)
+        else:
+            clear_around(frame, r, k, of_y, n_o, zero)
+        dy = frame + of_y * (o.b.col + n_o) * size
+        dense_conv_back(dW, length, dy, o.b.col, x, o.a.col, r, k, c, n_o, h, zero)
+        add_channel_sums(db, dy, o.b.col, r, k, n_o, zero)
+        if o.c.at != 0:
+            dx = image_at(o.c, now.thread, number, one) + of_x * (o.c.col + c) * size
+            dy_at = patches(frame, o.b.col, of_y, h // 2, n_o, one)
+            if o.dims[7]:
+                winograd_plain_conv(dx, o.c.col, dy_at, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
+            else:
+                plain_conv(dx, o.c.col, dy_at, o.b.col, o.packed, no_bias, r, k, n_o, c, h, 0, zero)
+
+
+@jit
+def whole_vectors(count, one):
+    """Elements that whole vectors of at least `count` have."""
+    width = lanes(one)
+    return (count + width - 1) // width * width
+
+
+@jit
+def gradient_size(way, n_o, h, length, c, one):
+    """Elements of a gradient of filters: (n_o, h, length), or as the filters themselves in vector columns."""
+    return whole_vectors(n_o, one) * h * h * c if way == LANES else n_o * h * length
+
+
+@jit
+def gradient_of_group(o, block, way, one):
+    """Addresses of dW and db of the group that a block belongs to, set to 0 for the first of its blocks."""
+    size = VECTOR_BYTES // lanes(one)
+    filters = gradient_size(way, o.n, o.dims[2], o.dims[3], o.k, one)
+    total = filters + whole_vectors(o.n, one)
+    at = o.bias + block // o.group * total * size
+    if block % o.group == 0:
+        clear(at, total, one - one)
+    return at, at + filters * size
+
+
+@jit
+def mask_frame(dy, y, count, zero):
+    """dy = 0 wherever y is not above 0, in the middle and in the frame, where y is 0."""
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    for i in range(0, count, width):
+        keep_positive(dy + i * size, y + i * size, zero)
+
+
+@jit
+def clear_around(frame, r, k, f, c, zero):
+    """Zeros around the middle of a frame."""
+    if f == 0:
+        return
+    size = VECTOR_BYTES // lanes(zero)
+    row = (k + 2 * f) * c
+    for i in range(r + 2 * f):
+        inside = f <= i < f + r
+        for j in range(row):
+            if not inside or j < f * c or j >= (f + k) * c:
+                store(frame + (i * row + j) * size, zero)
+
+
+@op_kernel
+def relu_images_op(op, context, start, stop, one):
+    """C = max(A, 0), zero padding included. C may be A."""
+    o, now = op_at(op), context_at(context)
+    count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
+    for number in range(stop - start):
+        x = vector_at(image_at(o.a, now.thread, number, one), count, one)
+        y = vector_at(image_at(o.c, now.thread, number, one), count, one)
+        for i in range(count):
+            y[i] = max(x[i], one - one)  # in this order: NaN stays
+
+
+@op_kernel
+def relu_images_back_op(op, context, start, stop, one):
+    """C = 0 wherever the images A are not above 0."""
+    o, now = op_at(op), context_at(context)
+    count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
+    for number in range(stop - start):
+        mask_frame(image_at(o.c, now.thread, number, one), image_at(o.a, now.thread, number, one), count, one - one)
+
+
+@op_kernel
+def maxpool_op(op, context, start, stop, one):
+    """C = the maxima of windows of images A; behind each frame of C a byte for each of A's values: 1 where it is one."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
+    behind = frame_size(r // pool, k // pool, of_y, c) * size
+    for number in range(stop - start):
+        x = image_at(o.a, now.thread, number, one) + of_x * (o.a.col + c) * size
+        frame = image_at(o.c, now.thread, number, one)
+        y, places = frame + of_y * (o.c.col + c) * size, frame + behind
+        for i in range(r // pool):
+            for j in range(k // pool):
+                for channel in range(c):
+                    pool_window(y + (i * o.c.col + j * c + channel) * size, places + ((i * k + j) * pool * c + channel),
+                                x + ((i * o.a.col + j * c) * pool + channel) * size, o.a.col, k, c, pool, size, one)
+
+
+@jit
+def pool_window(y, places, x, x_row, k, c, pool, size, one):
+    """One window of one channel: its maximum, and the places of it."""
+    top = load(x, one)
+    for p in range(pool):
+        for q in range(pool):
+            value = load(x + (p * x_row + q * c) * size, one)
+            if value > top or value != value:
+                top = value
+    store(y, top)
+    for p in range(pool):
+        for q in range(pool):
+            store_byte(places + (p * k + q) * c, int(load(x + (p * x_row + q * c) * size, one) == top))
+
+
+@op_kernel
+def maxpool_back_op(op, context, start, stop, one):
+    """C = the gradient of the images that `maxpool_op` was given, from B, that of its output, which lies at `aux`."""
+    o, now = op_at(op), context_at(context)
+    zero = one - one
+    size = VECTOR_BYTES // lanes(one)
+    r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
+    behind = frame_size(r // pool, k // pool, of_y, c) * size
+    for number in range(stop - start):
+        frame = image_at(o.c, now.thread, number, one)
+        clear(frame, frame_size(r, k, of_x, c), zero)
+        dx = frame + of_x * (o.c.col + c) * size
+        dy = image_at(o.b, now.thread, number, one) + of_y * (o.b.col + c) * size
+        places = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, number, one) + behind
+        for i in range(r // pool * pool):
+            for j in range(k // pool * pool):
+                for channel in range(c):
+                    if load_byte(places + (i * k + j) * c + channel):
+                        store(dx + (i * o.c.col + j * c + channel) * size,
+                              load(dy + (i // pool * o.b.col + j // pool * c + channel) * size, zero))
+
+
+@op_kernel
+def conv_update_op(op, context, start, stop, one):
+    """A step for the filters C and the biases, from the groups' sums A, of whole vectors of output channels per thread.
+
+    C is (h h k, n) in vector columns. B is memory for a gradient like it, `aux` what the optimiser keeps. `packed` is the
+    copy that the way back reads, made anew: as the last of `dims` says, row by row or turned.
+    """
+    o, now = op_at(op), context_at(context)
+    hyper = hyperparameters(now, one)
+    width, zero = lanes(one), one - one
+    size = VECTOR_BYTES // width
+    h, length, n_o, c, way = o.dims[2], o.dims[3], o.n, o.k, o.dims[0]
+    o0, o1 = partition(n_o, width, now.part, now.parts), partition(n_o, width, now.part + 1, now.parts)
+    if o0 == o1:
+        return
+    blocks = (now.n + o.dims[6] - 1) // o.dims[6]
+    groups = (blocks + o.group - 1) // o.group
+    of_filters = gradient_size(way, n_o, h, length, c, one)
+    column = h * h * c * width  # elements of a vector column
+    filters = column // width if way == LANES else h * length  # elements of a channel's gradient
+    channels = whole_vectors(o1 - o0, one) if way == LANES else o1 - o0
+    stride = of_filters + whole_vectors(n_o, one)
+    add_up(o.a.at + o0 * filters * size, channels * filters, groups, stride, one)
+    add_up(o.a.at + (of_filters + o0) * size, o1 - o0, groups, stride, one)
+    at = o0 // width * column * size
+    gradient = o.a.at + at
+    if way != LANES:
+        gradient = o.b.at + at
+        for j in range(o0, o1, width):
+            for p in range(h):
+                pack_columns(o.b.at + (j // width * column + p * h * c * width) * size, column,
+                             Mat(o.a.at + (j * filters + p * length) * size, 1, filters, 0), h * c, min(width, n_o - j), one)
+    count = (o1 - o0 + width - 1) // width * column
+    step(o.c.at + at, gradient, o.aux + at if o.aux != 0 else 0, count, hyper.weight_decay, hyper)
+    to_bias = o.bias - o.c.at
+    step(o.bias + o0 * size, o.a.at + (of_filters + o0) * size, o.aux + to_bias + o0 * size if o.aux != 0 else 0, o1 - o0,
+         zero, hyper)
+    for j in range(o0, o1, width):
+        high = min(width, n_o - j)
+        for p in range(h):
+            if o.dims[7] == ROWS:
+                pack_copy(o.packed + (j * h * length + p * length) * size, h * length,
+                          Mat(o.c.at + (j // width * column + p * h * c * width) * size, 1, width, 0), high, h * c, one)
+            elif o.dims[7] == TURNED:
+                for q in range(h):
+                    place = ((h - 1 - p) * h + h - 1 - q) * n_o + j
+                    pack_columns(o.packed + place * width * size, h * h * n_o * width,
+                                 Mat(o.c.at + (j // width * column + (p * h + q) * c * width) * size, 1, width, 0),
+                                 high, c, one)
+
+
+@jit
+def add_up(to, count, groups, stride, one):
+    """to += the arrays of `count` elements that follow `to`, `stride` elements apart, in order."""
+    size = VECTOR_BYTES // lanes(one)
+    for first in range(0, count, _ADDED):
+        length = min(_ADDED, count - first)
+        a = vector_at(to + first * size, length, one)
+        for group in range(1, groups):
+            b = vector_at(to + (group * stride + first) * size, length, one)
+            for i in range(length):
+                a[i] += b[i]
+
+
+@jit
+def step(weights, gradient, kept, count, decay, hyper):
+    """`descend` from a gradient that is not where the optimiser keeps its own."""
+    if kept == 0:
+        descend(weights, gradient, count, decay, hyper)
+        return
+    g, v = vector_at(gradient, count, hyper.lr), vector_at(kept, count, hyper.lr)
+    momentum = hyper.momentum if hyper.optimizer == MOMENTUM else hyper.lr - hyper.lr
+    for i in range(count):
+        v[i] = momentum * v[i] + g[i]
+    descend(weights, kept, count, decay, hyper)

@@ -1,0 +1,260 @@
+"""Matrix products: packing, blocking and threads around the micro-kernel ``simd.micro_kernel``.
+
+C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and any strides. In BLIS's letters:
+
+- Each thread owns one rectangle of C and computes it alone, so that no bit depends on how many threads there are.
+- k is cut into runs of KC. For each, a slab of B (KC x NC) is packed into *vector columns*, [vector][p][lane], which the
+  micro-kernel reads front to back; the slab stays in the L2 cache while all rows of A go past.
+- Rows of A, MC at a time, are packed as runs of KC; MR of them at a time stay in the L1 cache.
+
+`kernels/README.md` has the picture. An operand that is used many times can be kept packed: see `pack`.
+"""
+
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.records import MATRIX, Mat
+from fastnet.kernels.runtime.pool import SCRATCH_BYTES, barrier, next_job
+from fastnet.kernels.simd import (
+    MR,
+    NV,
+    VECTOR_BYTES,
+    cast_like,
+    clear_vector,
+    copy_vector,
+    lanes,
+    load,
+    micro_kernel,
+    store,
+    transpose,
+)
+
+KC = 256  # length of one packed run
+MC = 64  # rows of A packed at once
+SLAB_BYTES = SCRATCH_BYTES * 3 // 4  # the scratch holds a slab of B, then MC rows of A
+_PAD = 1  # keeps vector columns out of the same sets of the L1 cache
+_NC_BYTES = SLAB_BYTES // (KC + _PAD) // VECTOR_BYTES * VECTOR_BYTES  # width of the slab
+_ABREAST = 4  # vectors of a row packed together
+_SMALL_BYTES = 1 << 15  # an operand that spans no more stays in the L1 cache as it lies, and need not be packed
+
+
+# --- inside a kernel: matrices by address, see `structs.Mat` ---------------------------------------------------------
+
+
+@separate(lambda element: (*[MATRIX] * 3, *[INT] * 3, element, element, INT, INT))
+def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
+    """C = alpha A B + beta C over one run of k, tile by tile, for any `rows` and `cols`.
+
+    C and B are read and written in vectors (`Mat.vec`), A element by element; the rest as of `simd.micro_kernel`.
+    """
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    a_row, a_k, b_k, b_vec, c_row, c_vec = a.row, a.col, b.row, b.vec, c.row, c.vec
+    i = 0
+    while i < rows:
+        left = rows - i
+        high = MR if left >= MR else 4 if left >= 4 else 1
+        a_i = a.at + i * a_row * size
+        j = 0
+        while j < cols:
+            left = (cols - j + width - 1) // width
+            # never leave one vector alone behind a full tile: 2 + 2 is faster than 3 + 1
+            wide = 2 if left == 4 or left == 2 else min(left, NV)
+            tail = min(width, cols - j - (wide - 1) * width)
+            v = j // width
+            c_ij = c.at + (i * c_row + v * c_vec) * size
+            b_j = b.at + v * b_vec * size
+            bias_j = bias + v * c_vec * size if bias != 0 else 0
+            if wide == 3:
+                if high == MR:
+                    micro_kernel(MR, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
+                elif high == 4:
+                    micro_kernel(4, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
+                else:
+                    micro_kernel(1, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
+            elif wide == 2:
+                if high == MR:
+                    micro_kernel(MR, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
+                elif high == 4:
+                    micro_kernel(4, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
+                else:
+                    micro_kernel(1, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                                 tail, k, alpha, beta, bias_j, relu)
+            elif high == MR:
+                micro_kernel(MR, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                             tail, k, alpha, beta, bias_j, relu)
+            elif high == 4:
+                micro_kernel(4, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                             tail, k, alpha, beta, bias_j, relu)
+            else:
+                micro_kernel(1, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
+                             tail, k, alpha, beta, bias_j, relu)
+            j += wide * width
+        i += high
+
+
+@separate(lambda element: (INT, INT, MATRIX, INT, INT, element))
+def pack_copy(to, to_row, a, rows, cols, alpha):
+    """to[i, j] = A[i, j] for A of any strides; `to` is an address, its rows are contiguous. The whole of packing."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    i0 = 0  # rows that whole vectors or blocks have done
+    j0 = 0  # and columns, in those rows
+    if a.col == 1:
+        i0, j0 = rows, cols // width * width
+        for i in range(rows):
+            for j in range(0, j0, width):
+                copy_vector(to + (i * to_row + j) * size, a.at + (i * a.row + j) * size, alpha)
+    elif a.row == 1:
+        i0, j0 = rows // width * width, cols // width * width
+        for i in range(0, i0, width):
+            for j in range(0, j0, width):
+                transpose(to + (i * to_row + j) * size, to_row, a.at + (i + j * a.col) * size, a.col, alpha)
+    for i in range(rows):
+        for j in range(j0 if i < i0 else 0, cols):
+            store(to + (i * to_row + j) * size, load(a.at + (i * a.row + j * a.col) * size, alpha))
+
+
+@separate(lambda element: (INT, INT, MATRIX, INT, INT, element))
+def pack_columns(to, to_vec, b, k, cols, alpha):
+    """Pack B (k, cols) into vector columns: element (p, j) goes to [j // LANES][p][j % LANES]; missing lanes are 0.
+
+    `to` is an address, its vector columns lie `to_vec` elements apart.
+    """
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    whole = cols // width if b.col == 1 else 0
+    for v in range(0, whole, _ABREAST):  # a few vectors of a row at a time: neighbours share a page
+        for p in range(k):
+            for u in range(v, min(v + _ABREAST, whole)):
+                copy_vector(to + (u * to_vec + p * width) * size, b.at + (p * b.row + u * width) * size, alpha)
+    for j in range(whole * width, cols, width):
+        column = to + j // width * to_vec * size
+        if cols - j < width:
+            for p in range(k):
+                clear_vector(column + p * width * size, alpha)
+        pack_copy(column, width, Mat(b.at + j * b.col * size, b.row, b.col, 0), k, min(width, cols - j), alpha)
+
+
+@separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 3, element, element, *[INT] * 3))
+def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower):
+    """C (rows, cols) = epilogue(alpha A B + beta C) by one thread: the loops over KC, NC and MC.
+
+    C lies in vector columns (rows of contiguous elements are such: `Mat.vec` is LANES). So may B, packed by
+    `pack_columns`; with b.vec = 0 it is of any strides and is packed here. Bias and ReLU, see `simd.micro_kernel`, are
+    applied after the last run of k. With `lower`, only blocks of MC rows up to the diagonal are computed.
+    """
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
+    # A is read where it lies if its rows, or those of A.T, are contiguous and do not evict each other from the L1 cache
+    in_place = (a.col == 1 and a.row * size % 1024 != 0) or (a.row == 1 and a.col * size % 1024 != 0)
+    in_place |= a.row == 1 and min(KC, k) * a.col * size <= _SMALL_BYTES
+    for run_number in range(runs):
+        p = run_number * KC
+        length = min(KC, k - p)
+        beta_now = beta if run_number == 0 else cast_like(1.0, beta)
+        last = run_number == runs - 1
+        for j in range(0, cols, _NC_BYTES // size):
+            nc = min(_NC_BYTES // size, cols - j)
+            bias_j = bias + j // width * c.vec * size if last and bias != 0 else 0
+            c_j = c.at + j // width * c.vec * size
+            if b.vec > 0:
+                slab = Mat(b.at + (j // width * b.vec + p * width) * size, width, 1, b.vec)
+            elif b.col == 1 and nc % width == 0 and length * b.row * size <= _SMALL_BYTES:
+                slab = Mat(b.at + (p * b.row + j) * size, b.row, 1, width)
+            else:
+                slab = Mat(scratch, width, 1, (KC + _PAD) * width)
+                pack_columns(scratch, slab.vec, Mat(b.at + (p * b.row + j * b.col) * size, b.row, b.col, 0),
+                             length, nc, alpha)
+            for i in range(0, rows, MC):
+                mc = min(MC, rows - i)
+                wide = min(nc, i + mc - j) if lower else nc
+                if wide <= 0:
+                    continue
+                a_i = Mat(a.at + (i * a.row + p * a.col) * size, a.row, a.col, 0)
+                if not in_place:
+                    pack_copy(scratch + SLAB_BYTES, KC, a_i, mc, length, alpha)
+                    a_i = Mat(scratch + SLAB_BYTES, KC, 1, 0)
+                tile_loop(Mat(c_j + i * c.row * size, c.row, 1, c.vec), a_i, slab, mc, wide, length,
+                          alpha, beta_now, bias_j, relu if last else 0)
+
+
+@jit
+def partition(total, unit, part, parts):
+    """Where part `part` of `parts` of range(total) starts; all but the end are multiples of `unit`."""
+    units = (total + unit - 1) // unit
+    return min(total, units * part // parts * unit)
+
+
+@jit
+def split(m, n, width, threads):
+    """How many ways to cut the rows of C; threads divided by it is how many ways to cut its columns.
+
+    Counted in cycles for each step of k: a vector multiply-add is one, packing a vector of A or B some 8, as it comes from
+    far. The slowest rectangle decides.
+    """
+    best, cuts = -1, 1
+    for down in range(1, threads + 1):
+        if threads % down == 0:
+            across = threads // down
+            rows = ((m + MR - 1) // MR + down - 1) // down * MR
+            vecs = ((n + width - 1) // width + across - 1) // across
+            cycles = rows * vecs + 8 * (rows // width + vecs)
+            if best < 0 or cycles < best:
+                best, cuts = cycles, down
+    return cuts
+
+
+@jit
+def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k,
+         alpha, beta, bias, relu):
+    """C = epilogue(alpha A B + beta C), this thread's rectangle of it; arguments as of `macro_kernel`."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    down = split(m, n, width, threads)
+    across = threads // down
+    i0, i1 = partition(m, MR, thread // across, down), partition(m, MR, thread // across + 1, down)
+    j0, j1 = partition(n, width, thread % across, across), partition(n, width, thread % across + 1, across)
+    macro_kernel(scratch, Mat(c + (i0 * c_row + j0 // width * c_vec) * size, c_row, 1, c_vec),
+                 Mat(a + i0 * a_row * size, a_row, a_k, 0),
+                 Mat(b + (j0 // width * b_vec if b_vec > 0 else j0 * b_col) * size, b_k, b_col, b_vec),
+                 i1 - i0, j1 - j0, k, alpha, beta, bias + j0 // width * c_vec * size if bias != 0 else 0, relu, 0)
+
+
+@jit
+def syrk_kernel(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, alpha):
+    """C (n, n) = A A.T: strips of the lower triangle, taken by whoever is free, then mirrored."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    # several strips a thread, so that all end together; wide ones, since each packs all rows of A below it
+    strip = min(_NC_BYTES // size // MC, max(1, n // (4 * threads * MC))) * MC
+    strips = (n + strip - 1) // strip
+    job = next_job(sync)
+    while job < strips:  # the longest first
+        j = job * strip
+        a_j = a + j * a_row * size
+        macro_kernel(scratch, Mat(c + (j * c_row + j) * size, c_row, 1, width), Mat(a_j, a_row, a_k, 0),
+                     Mat(a_j, a_k, a_row, 0), n - j, min(strip, n - j), k, alpha, cast_like(0.0, alpha), 0, 0, 1)
+        job = next_job(sync)
+    barrier(sync, threads)
+    job -= strips  # each thread has drawn one number too many: they go on from there
+    while job * MC < n:  # rows of the upper triangle, each from a column of the lower
+        i = job * MC
+        high = min(MC, n - i)
+        pack_copy(c + (i * c_row + i + high) * size, c_row, Mat(c + ((i + high) * c_row + i) * size, 1, c_row, 0),
+                  high, n - i - high, alpha)
+        job = next_job(sync) - strips
+
+
+@jit
+def pack_kernel(thread, threads, sync, scratch, to, to_vec, b, b_k, b_col, k, n, alpha):
+    """`pack_columns` on all threads."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
+    pack_columns(to + j0 // width * to_vec * size, to_vec, Mat(b + j0 * b_col * size, b_k, b_col, 0), k, j1 - j0, alpha)

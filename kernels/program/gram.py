@@ -1,0 +1,131 @@
+"""The first layer trained in Gram space: its weights are never formed, products of rows of X stand in for them.
+
+Its input X (n, n_i) never changes during fit, and every change of its weights is a combination of rows of X. So with
+G = X X.T (n, n), A_0 = X W_0.T (n, n_o) and D (n, n_o), which holds for each sample the sum of its lr dA so far:
+
+    W = W_0 - D.T X                             at any time, but only formed at the end
+    X_B W.T + b = A_0[B] - G[B] D + b           the forward pass, 2 n n_o operations a sample instead of 2 n_i n_o
+    D[B] += lr dA                               the update, which needs no product at all
+
+It is the same gradient descent, summed in another order. Weight decay and momentum are linear in D too: with five
+scales, and V_0 the velocity at the start,
+
+    W = w_w W_0 + w_v V_0 - d_scale D.T X       d_scale gathers the factors (1 - lr decay), so that D need not be scaled
+    V = v_w W_0 + v_v V_0 + E.T X               the velocity, if there is momentum (d_scale is then 1)
+
+X need not be all the data: fastnet/training/first.py also takes some hundred rows at a time, and forms W after each of
+these windows. D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
+"""
+from typing import NamedTuple
+
+import numpy as np
+from fastnet.kernels.codegen.jit import jit, jit_exact
+from fastnet.kernels.gemm.blocking import macro_kernel, partition
+from fastnet.kernels.records import NESTEROV, Mat, vector_at
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+
+_LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
+
+W_W, W_V, V_W, V_V, D_SCALE = range(5)  # places in `Gram.scales`
+
+
+class Gram(NamedTuple):
+    """The first layer's state in Gram space; empty where it is trained as the others are."""
+
+    a0: np.ndarray  # (n, n_o): X W_0.T
+    av: np.ndarray  # (n, n_o): X V_0.T; empty if the velocity starts from 0
+    d: np.ndarray  # (vectors, n, LANES)
+    e: np.ndarray  # as d; empty without momentum
+    scales: np.ndarray  # float64 (5,)
+    visited: int  # rows of D, from the top, that may not be 0 before this call
+
+
+@jit
+def gram_first(team, op, gram, data, batch, scales, one):
+    """H_0 = relu(w_w A_0[B] + w_v A_V[B] - d_scale G[B] D + b_0), this part's range of the columns.
+
+    Only the first `known` rows of D can be other than 0: in the first epoch this halves the work.
+    """
+    a0, av, d, n = gram.a0, gram.av, gram.d, batch.n
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    known = len(a0) if data.gathered else max(gram.visited, batch.first)
+    j0, j1 = partition(op.n, width, team.part, team.parts), partition(op.n, width, team.part + 1, team.parts)
+    of_w, of_v = cast_like(scales[W_W], one), cast_like(scales[W_V], one)
+    for i in range(n):
+        row = vector_at(op.c.at + i * op.c.row * size, op.n, one)
+        sample = data.order[batch.first + i]
+        for j in range(j0, j1):
+            row[j] = of_w * a0[sample, j]
+        if av.size > 0:
+            for j in range(j0, j1):
+                row[j] += of_v * av[sample, j]
+    macro_kernel(team.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(batch.at, batch.row, 1, 0),
+                 Mat(d.ctypes.data + j0 * d.shape[1] * size, width, 1, d.shape[1] * width), n, j1 - j0, known,
+                 cast_like(-scales[D_SCALE], one), one, op.bias + j0 * size, op.relu, 0)
+
+
+@jit_exact
+def gram_scales(scales, hyper):
+    """The five scales after one more step; float64, as they are products of thousands of numbers near 1."""
+    w_w, w_v, v_w, v_v, d_scale = scales
+    lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
+    if momentum == 0:
+        shrink = 1.0 - lr * decay
+        return w_w * shrink, w_v, v_w, v_v, d_scale * shrink
+    ahead = momentum if hyper.optimizer == NESTEROV else 0.0
+    old_w, old_v = v_w, v_v
+    v_w = momentum * v_w + decay * w_w
+    v_v = momentum * v_v + decay * w_v
+    w_w -= lr * ((1 + ahead) * v_w - ahead * old_w)
+    w_v -= lr * ((1 + ahead) * v_v - ahead * old_v)
+    return w_w, w_v, v_w, v_v, d_scale
+
+
+@jit
+def settled(scales):
+    """The scales after `gram_update`, which has multiplied D by d_scale if that was too small."""
+    w_w, w_v, v_w, v_v, d_scale = scales
+    return w_w, w_v, v_w, v_v, 1.0 if abs(d_scale) < _LEAST_SCALE else d_scale
+
+
+@jit
+def gram_update(team, op, gram, data, batch, scales, hyper):
+    """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. A range of the columns.
+
+    Nesterov's momentum steps by dA - decay D + momentum E, which is (1 + momentum) E - momentum (E before the step).
+    Where d_scale has become so small that D had better be multiplied by it, that is done: see `settled`.
+    """
+    order, d, e, n = data.order, gram.d, gram.e, batch.n
+    d_scale = scales[D_SCALE]
+    lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
+    width = lanes(lr)
+    size = VECTOR_BYTES // width
+    v1 = (partition(op.n, width, team.part + 1, team.parts) + width - 1) // width
+    rescale, factor = abs(d_scale) < _LEAST_SCALE, cast_like(d_scale, lr)
+    if rescale:
+        d_scale = 1.0
+    nesterov = hyper.optimizer == NESTEROV
+    of_velocity = lr * (cast_like(1, lr) + momentum) if nesterov else lr
+    step = cast_like(lr / d_scale if momentum == 0 else 1.0, lr)
+    for v in range(partition(op.n, width, team.part, team.parts) // width, v1):
+        to = d[v] if momentum == 0 else e[v]
+        if rescale:
+            for i in range(d.shape[1]):
+                for lane in range(width):
+                    d[v, i, lane] *= factor
+        if momentum != 0:
+            for i in range(d.shape[1]):
+                for lane in range(width):
+                    before = to[i, lane]
+                    to[i, lane] = momentum * before - decay * d[v, i, lane]
+                    if nesterov:
+                        d[v, i, lane] -= lr * momentum * before
+        for i in range(n):
+            dz = vector_at(op.b.at + (i * op.b.row + v * width) * size, width, lr)
+            for lane in range(min(width, op.n - v * width)):
+                to[order[batch.first + i], lane] += step * dz[lane]
+        if momentum != 0:
+            for i in range(d.shape[1]):
+                for lane in range(width):
+                    d[v, i, lane] += of_velocity * to[i, lane]

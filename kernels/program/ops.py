@@ -1,0 +1,247 @@
+"""The ops of a compiled training step that every network needs: products, ReLU's mask, the loss, the updates.
+
+Each computes one part of one record of `structs.OP` for one mini-batch. `step.train` runs them in order.
+"""
+import math
+
+import numpy as np
+from fastnet.kernels.codegen.jit import jit, jit_exact
+from fastnet.kernels.gemm.blocking import macro_kernel, pack_columns, pack_copy, partition, tile_loop
+from fastnet.kernels.records import (
+    MOMENTUM,
+    NESTEROV,
+    OUTPUTS,
+    RMSPROP,
+    SGD,
+    Hyperparameters,
+    Mat,
+    mat,
+    rows_at,
+    vector_at,
+)
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes, load, store
+from fastnet.kernels.softmax import softmax_rows
+
+
+@jit
+def gather(team, op, data, batch, one):
+    """Copy the rows of a mini-batch that lie anywhere in the source to neighbouring rows; a range of the samples."""
+    size = VECTOR_BYTES // lanes(one)
+    for i in range(partition(batch.n, 1, team.part, team.parts), partition(batch.n, 1, team.part + 1, team.parts)):
+        row = Mat(data.source + data.order[batch.first + i] * data.source_row * size, 0, 1, 0)
+        pack_copy(data.rows + i * data.rows_row * size, 0, row, 1, op.k, one)
+
+
+@jit
+def input_of(op, batch):
+    """Matrix a of an op: a buffer, or the batch's rows of the data."""
+    if op.from_data:
+        return Mat(batch.at, batch.row, 1, 0)
+    return mat(op.a)
+
+
+@jit
+def dense(scratch, op, a, i0, i1, j0, j1, one):
+    """C = epilogue(A B + bias) (3.7), or the way back through it, C = A B (3.9): rows i0:i1, columns j0:j1.
+
+    B (k, n) lies in vector columns, and so may C; j0 is a multiple of LANES.
+    """
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    c, b, v = mat(op.c), mat(op.b), j0 // width
+    macro_kernel(scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
+                 Mat(a.at + i0 * a.row * size, a.row, a.col, 0), Mat(b.at + v * b.vec * size, b.row, b.col, b.vec),
+                 i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu, 0)
+
+
+@jit
+def mask(op, i0, i1, one):
+    """C = 0 C wherever A is not above 0: the way back through ReLU (3.14), from its output A."""
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    c, a, begin, end, zero = op.c.at, op.a.at, i0 * op.c.row, i1 * op.c.row, one - one
+    whole = begin + (end - begin) // width * width
+    for i in range(begin, whole, width):  # not a loop over elements: half of its branches would be guessed wrong
+        keep_positive(c + i * size, a + i * size, zero)
+    for i in range(whole, end):  # rows without padding
+        if not load(a + i * size, zero) > zero:
+            value = load(c + i * size, zero)
+            store(c + i * size, value - value)
+
+
+@jit
+def softmax_cross_entropy(op, data, batch, i0, i1, one):
+    """B = softmax of the scores A (3.16), each row's loss (3.18), and C = the gradient (3.19 through 3.17, where p cancels).
+
+    B may be A. All three lie without gaps between their rows.
+    """
+    size = VECTOR_BYTES // lanes(one)
+    classes, rows, zero = op.n, i1 - i0, one - one
+    p = rows_at(op.b.at + i0 * classes * size, rows, classes, one)
+    dz = rows_at(op.c.at + i0 * classes * size, rows, classes, one)
+    losses = vector_at(op.aux + i0 * 8, rows, 1.0)
+    softmax_rows(p, rows_at(op.a.at + i0 * classes * size, rows, classes, one))
+    count = cast_like(batch.n, one)
+    scale = cast_like(1 / batch.n, one)
+    for i in range(rows):
+        t = data.targets[data.order[batch.first + i0 + i]]
+        loss, total, lost = 0.0, zero, False
+        for j in range(classes):
+            total += t[j]
+            if t[j] != 0:
+                loss -= t[j] * math.log(p[i, j])
+                lost |= math.isinf(t[j] / p[i, j])
+        if lost:
+            _gradient_of_lost(dz[i], p[i], t, count)
+        else:
+            for j in range(classes):
+                dz[i, j] = (p[i, j] * total - t[j]) * scale
+        losses[i] = loss
+
+
+@jit_exact  # where t / p overflows, t / p p must not become t
+def _gradient_of_lost(dz, p, t, n):
+    """dz of a sample whose true class has no probability, or so little that t / p overflows: NaN, as the layers find it.
+
+    The layers' way, dp = -t / p / n (3.19) and dz = p (dp - sum(dp p)) (3.17), where p does not cancel.
+    """
+    zero = p[0] - p[0]
+    dot = zero
+    for j in range(p.size):
+        if t[j] != 0:
+            dot += -t[j] / p[j] / n * p[j]
+    for j in range(p.size):
+        dz[j] = p[j] * ((-t[j] / p[j] / n if t[j] != 0 else zero) - dot)
+
+
+@jit
+def mean_loss(op, n):
+    """The mean of the rows' losses, summed in order."""
+    losses = vector_at(op.aux, n, 1.0)
+    total = 0.0
+    for i in range(n):
+        total += losses[i]
+    return _quotient(total, n)
+
+
+@jit_exact
+def _quotient(a, b):
+    return a / b  # rounded once: not a times the reciprocal of b, which LLVM has at hand
+
+
+@jit
+def update(team, op, a, n, hyper):
+    """W -= lr (dA.T H + decay W) (3.11), or a step of another optimiser; this part's range of the outputs or the inputs.
+
+    A (n, inputs) is H, B (n, outputs) is dA. C is W.T in vector columns; with `packed`, the copy that the way back reads,
+    W in vector columns, is made anew from the same range of inputs.
+    """
+    width = lanes(hyper.lr)
+    size = VECTOR_BYTES // width
+    one = cast_like(1, hyper.lr)
+    inputs, outputs = op.k, op.n
+    i0, i1, j0, j1 = 0, inputs, 0, outputs
+    if op.split == OUTPUTS:
+        j0 = partition(outputs, width, team.part, team.parts)
+        j1 = partition(outputs, width, team.part + 1, team.parts)
+    else:
+        i0 = partition(inputs, width, team.part, team.parts)
+        i1 = partition(inputs, width, team.part + 1, team.parts)
+    offset = (j0 * inputs + i0 * width) * size
+    weights = Mat(op.c.at + offset, width, 1, inputs * width)
+    h = Mat(a.at + i0 * size, 1, a.row, 0)
+    dz = Mat(op.b.at + j0 * size, op.b.row, 1, 0)
+    decay = hyper.weight_decay if op.decays else one - one
+    if hyper.optimizer == SGD:
+        macro_kernel(team.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0, 0)
+    else:
+        keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
+        gradient = Mat(op.aux + offset, width, 1, inputs * width)
+        macro_kernel(team.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0, 0)
+        for v in range((j1 - j0 + width - 1) // width):
+            column = v * inputs * width * size
+            descend(weights.at + column, gradient.at + column, (i1 - i0) * width, decay, hyper)
+    if op.packed != 0:
+        for j in range(j0, j1, width):
+            pack_columns(op.packed + (i0 * outputs + j * width) * size, outputs * width,
+                         Mat(op.c.at + (j * inputs + i0 * width) * size, 1, width, 0), min(width, outputs - j), i1 - i0, one)
+
+
+@jit
+def descend(weights, gradient, count, decay, hyper):
+    """One step for `count` neighbouring parameters from what stands at `gradient`.
+
+    With momentum that is the velocity V = momentum V + dW already, but for the decay: W -= lr (V + decay W). With the
+    others it is dW, which becomes g = dW + decay W, and what they keep lies behind it:
+
+    - Nesterov's momentum: V = momentum V + g, W -= lr (g + momentum V) (Sutskever et al. 2013, as PyTorch writes it).
+    - RMSprop: v = alpha v + (1 - alpha) g^2, W -= lr g / (sqrt(v) + epsilon) (Tieleman & Hinton 2012); alpha is
+      `hyper.beta2`.
+    - Adam: the moments m and v (Kingma & Ba 2015, algorithm 1); `hyper.lr` and `hyper.epsilon` hold the corrections of
+      their bias.
+    """
+    w, g = vector_at(weights, count, hyper.lr), vector_at(gradient, count, hyper.lr)
+    lr = hyper.lr
+    if hyper.optimizer == SGD or hyper.optimizer == MOMENTUM:
+        if decay != 0:
+            for i in range(count):
+                g[i] += decay * w[i]
+        for i in range(count):
+            w[i] -= lr * g[i]
+        return
+    size = VECTOR_BYTES // lanes(lr)
+    m = vector_at(gradient + hyper.moments * size, count, lr)
+    v = vector_at(gradient + 2 * hyper.moments * size, count, lr)
+    one = cast_like(1, lr)
+    momentum, beta1, beta2, epsilon = hyper.momentum, hyper.beta1, hyper.beta2, hyper.epsilon
+    if hyper.optimizer == NESTEROV:
+        for i in range(count):
+            slope = g[i] + decay * w[i] if decay != 0 else g[i]
+            m[i] = momentum * m[i] + slope
+            w[i] -= lr * (slope + momentum * m[i])
+        return
+    if hyper.optimizer == RMSPROP:
+        for i in range(count):
+            slope = g[i] + decay * w[i] if decay != 0 else g[i]
+            m[i] = beta2 * m[i] + (one - beta2) * slope * slope
+            w[i] -= lr * slope / (math.sqrt(m[i]) + epsilon)
+        return
+    for i in range(count):
+        slope = g[i] + decay * w[i] if decay != 0 else g[i]
+        m[i] = beta1 * m[i] + (one - beta1) * slope
+        v[i] = beta2 * v[i] + (one - beta2) * slope * slope
+        w[i] -= lr * m[i] / (math.sqrt(v[i]) + epsilon)
+
+
+@jit
+def bias_corrected(hyper, step):
+    """The hyperparameters of one step of Adam in a call, the first being 1, with m and v's bias towards 0 undone.
+
+    lr m' / (sqrt(v') + epsilon) with m' = m / (1 - beta1^t), v' = v / (1 - beta2^t) is the same as with m and v, and lr and
+    epsilon multiplied by what `descend` gets.
+    """
+    t = hyper.steps + step
+    of_m, of_v = 1.0 - np.float64(hyper.beta1) ** t, math.sqrt(1.0 - np.float64(hyper.beta2) ** t)
+    return Hyperparameters(cast_like(hyper.lr * of_v / of_m, hyper.lr), hyper.momentum, hyper.weight_decay, hyper.optimizer,
+                           hyper.moments, hyper.steps, hyper.beta1, hyper.beta2,
+                           cast_like(hyper.epsilon * of_v, hyper.lr))
+
+
+@jit
+def update_bias(team, op, n, hyper):
+    """b -= lr (column sums of dA) (3.10), or a step of another optimiser as for the weights; a range of the units.
+
+    The sums are a product with a row of ones: A is the address of a single 1, and its strides are 0.
+    """
+    width = lanes(hyper.lr)
+    size = VECTOR_BYTES // width
+    one = cast_like(1, hyper.lr)
+    j0, j1 = partition(op.n, width, team.part, team.parts), partition(op.n, width, team.part + 1, team.parts)
+    dz, ones, bias = Mat(op.b.at + j0 * size, op.b.row, 1, width), mat(op.a), op.c.at + j0 * size
+    if hyper.optimizer == SGD:
+        tile_loop(Mat(bias, 0, 1, width), ones, dz, 1, j1 - j0, n, -hyper.lr, one, 0, 0)
+        return
+    gradient = op.aux + j0 * size
+    keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
+    tile_loop(Mat(gradient, 0, 1, width), ones, dz, 1, j1 - j0, n, one, keep, 0, 0)
+    descend(bias, gradient, j1 - j0, one - one, hyper)

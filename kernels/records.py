@@ -1,0 +1,226 @@
+"""The typed records that kernels pass to each other, in place of long rows of integers.
+
+A compiled training step is a short program: an array of `OP` records that `step.train` runs in order. Layers make them, see
+``fastnet/program/builder.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
+"""
+from typing import NamedTuple
+
+import llvmlite.ir as ir
+import numpy as np
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from numba import carray, from_dtype, typeof, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+
+class Mat(NamedTuple):
+    """A matrix by address. Strides are counted in elements; the element type is known from the kernel's other arguments.
+
+    Element (i, j) is at ``at`` plus ``i * row + j * col`` elements, or, where the matrix lies in *vector columns*
+    (``vec`` > 0), at ``i * row + j // LANES * vec + j % LANES``. Rows of contiguous elements are both: ``col`` is 1 and
+    ``vec`` is LANES.
+    """
+
+    at: int
+    row: int
+    col: int
+    vec: int
+
+
+MATRIX = typeof(Mat(0, 0, 0, 0))
+
+
+class Team(NamedTuple):
+    """Which part of each op to do, see ``pieces.py``, and with what memory."""
+
+    part: int  # of `parts`, from 0
+    parts: int
+    scratch: int  # address of the thread's own memory for packing
+
+
+class Batch(NamedTuple):
+    """The mini-batch that a step is at."""
+
+    at: int  # address of its first row in the source of the data
+    row: int  # distance of its rows, in elements
+    first: int  # its first row's place in the order
+    n: int  # samples in it
+
+
+class Data(NamedTuple):
+    """What is trained on."""
+
+    source: int  # address of X (n, n_i), or of the Gram matrix G (n, n); rows contiguous, never written
+    source_row: int  # distance of its rows, in elements
+    targets: np.ndarray  # (n, n_outputs)
+    order: np.ndarray  # int64 (n,): rows in the order of training
+    gathered: bool  # the order is anything else than 0, 1, 2, ...: each batch's rows are copied to `rows` first
+    rows: int  # address of room for one batch's rows
+    rows_row: int  # their distance, in elements
+
+
+class Hyperparameters(NamedTuple):
+    """Numbers of gradient descent; those that meet the parameters are of their dtype."""
+
+    lr: np.floating
+    momentum: np.floating
+    weight_decay: np.floating
+    optimizer: int  # SGD, MOMENTUM, ADAM, NESTEROV or RMSPROP
+    moments: int  # ADAM, NESTEROV, RMSPROP: distance of the moments from the gradient, and from each other, in elements
+    steps: int  # ADAM: mini-batches before this call
+    beta1: np.floating  # ADAM: decay of m
+    beta2: np.floating  # ADAM, RMSPROP: decay of v
+    epsilon: np.floating
+
+
+SGD, MOMENTUM, ADAM, NESTEROV, RMSPROP = range(5)
+
+# Kinds of ops. The numbers are the interpreter's business alone; CALL runs the function at `OP.kernel`.
+CALL, GATHER, DENSE, MASK, SOFTMAX_CROSS_ENTROPY, MEAN_LOSS, UPDATE, UPDATE_BIAS, GRAM_FIRST, GRAM_UPDATE = range(10)
+
+# How an op is shared out among the threads: by the samples of the batch, by outputs or inputs of the layer, or as it likes
+SAMPLES, OUTPUTS, INPUTS, TEAM = range(4)
+
+_MAT = np.dtype([("at", "i8"), ("row", "i8"), ("col", "i8"), ("vec", "i8")])
+
+OP = np.dtype([
+    ("kind", "i8"),
+    ("kernel", "i8"),  # CALL: address of a function compiled by `linking.op_kernel`
+    ("split", "i8"),
+    ("wait", "i8"),  # 1: a barrier stands before it
+    ("last", "i8"),  # SAMPLES: number of the op after the last that runs on the same samples without a barrier
+    ("block", "i8"),  # SAMPLES: go through the run with so many samples at a time; 0 for all of the thread's at once
+    ("group", "i8"),  # so many blocks that follow each other belong to one thread; 0 for 1
+    ("from_data", "i8"),  # 1: matrix a is the batch's rows in the source of the data
+    ("n", "i8"),  # columns of c
+    ("k", "i8"),  # length of the inner sum
+    ("c", _MAT),  # what is written
+    ("a", _MAT),
+    ("b", _MAT),
+    ("bias", "i8"),  # address of a row to add, 0 for none
+    ("relu", "i8"),  # 1: negative results become 0
+    ("aux", "i8"),  # address of something more: the gradient's velocity, the losses of the rows
+    ("packed", "i8"),  # UPDATE: address of the copy of the weights that the way back reads, 0 for none
+    ("decays", "i8"),  # 1: weight decay applies
+    ("number", "f8"),  # a constant of the layer, such as a slope
+    ("dims", "i8", (8,)),  # sizes of a layer that need more than n and k
+])
+
+# What a kernel that is called by address (CALL) is told beside its op
+CONTEXT = np.dtype([
+    ("thread", "i8"),  # whose memory to use
+    ("part", "i8"),  # of `parts`, from 0: what to do, of an op that is not shared out by samples
+    ("parts", "i8"),
+    ("scratch", "i8"),  # address of the thread's own memory for packing
+    ("block", "i8"),  # which of the blocks of samples is at work, from 0
+    ("begins", "i8"),  # 1: it is the first one of this thread in the mini-batch
+    ("n", "i8"),  # samples in the mini-batch
+    ("batch", "i8"),  # address of its first row in the source of the data
+    ("batch_row", "i8"),  # distance of its rows, in elements
+    ("order", "i8"),  # address of the numbers of its rows in the targets
+    ("targets", "i8"),  # address
+    ("targets_row", "i8"),  # in elements; a row's elements are neighbours
+    ("lr", "f8"),  # and the hyperparameters of the step
+    ("momentum", "f8"),
+    ("weight_decay", "f8"),
+    ("optimizer", "i8"),
+    ("moments", "i8"),
+    ("beta1", "f8"),
+    ("beta2", "f8"),
+    ("epsilon", "f8"),
+])
+
+_OP_RECORD, _CONTEXT_RECORD = from_dtype(OP), from_dtype(CONTEXT)
+
+
+@jit
+def mat(record):
+    """The `Mat` in a field of an op."""
+    return Mat(record.at, record.row, record.col, record.vec)
+
+
+@jit
+def hyperparameters(context, one):
+    """The hyperparameters in a `CONTEXT`, in the type of `one`."""
+    return Hyperparameters(cast_like(context.lr, one), cast_like(context.momentum, one),
+                           cast_like(context.weight_decay, one), context.optimizer, context.moments, 0,
+                           cast_like(context.beta1, one), cast_like(context.beta2, one), cast_like(context.epsilon, one))
+
+
+@intrinsic
+def op_at(typingctx, address):
+    """The `OP` record at an address."""
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(_OP_RECORD))
+
+    return _OP_RECORD(types.int64), codegen
+
+
+@intrinsic
+def context_at(typingctx, address):
+    """The `CONTEXT` record at an address."""
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(_CONTEXT_RECORD))
+
+    return _CONTEXT_RECORD(types.int64), codegen
+
+
+@intrinsic
+def new_context(typingctx):
+    """Address of a `CONTEXT` of zeros on the stack, good until the function that asks returns."""
+    def codegen(context, builder, signature, arguments):
+        kind = context.get_data_type(_CONTEXT_RECORD)
+        room = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
+        room.align = 8
+        return builder.ptrtoint(room, ir.IntType(64))
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def call_op(typingctx, kernel, op, context, start, stop, one):
+    """Call the compiled function at address `kernel` with the other arguments, see `linking.op_kernel`."""
+    float_type = one
+
+    def codegen(context, builder, signature, arguments):
+        integer = ir.IntType(64)
+        kind = ir.FunctionType(ir.VoidType(), [integer] * 4 + [context.get_value_type(float_type)])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5, float_type), codegen
+
+
+@intrinsic
+def _pointer(typingctx, address, like):
+    def codegen(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(like)))
+
+    return types.CPointer(like)(types.int64, like), codegen
+
+
+@jit
+def vector_at(address, size, like):
+    """The array of `size` elements of the type of `like` at an address."""
+    return carray(_pointer(address, like), size)
+
+
+@jit
+def rows_at(address, rows, columns, like):
+    """The C-contiguous array (rows, columns) of elements of the type of `like` at an address."""
+    return carray(_pointer(address, like), (rows, columns))
+
+
+@jit
+def row_of(record, i, count, one):
+    """The first `count` elements of row i of a matrix of an op."""
+    return vector_at(record.at + i * record.row * (VECTOR_BYTES // lanes(one)), count, one)
+
+
+@jit
+def input_row(op, context, i, one):
+    """Row i of matrix a of an op: of a buffer, or of the mini-batch in the source of the data."""
+    if op.from_data:
+        return vector_at(context.batch + i * context.batch_row * (VECTOR_BYTES // lanes(one)), op.n, one)
+    return row_of(op.a, i, op.n, one)
