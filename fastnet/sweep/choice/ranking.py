@@ -26,12 +26,12 @@ def _middle(table: Table, rows: np.ndarray, mean: np.ndarray) -> int:
     return int(same[len(same) // 2])
 
 
-def tied(table: Table, columns: np.ndarray) -> tuple[np.ndarray, Errors]:
+def tied(table: Table, columns: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, Errors]:
     """Which candidates can't be told from the best, those that a search ran on fewer repeats included; the errors."""
     rows = np.flatnonzero(table.whole)
     found = errors(table.cells(rows, columns))
     equal = np.zeros(len(table.candidates), bool)
-    equal[rows] = not_worse(table.values[rows][:, columns].mean(1), found, CONFIDENCE)
+    equal[rows] = not_worse(table.values[rows][:, columns].mean(1), found, confidence)
     return equal | _close(table, columns, found), found
 
 
@@ -65,9 +65,9 @@ def error_of(table: Table, row: int) -> float:
     return math.sqrt(errors(table.cells(np.array([row]), columns)).of_mean[0])
 
 
-def equal_to_best(table: Table) -> set[Candidate]:
+def equal_to_best(table: Table, confidence: float) -> set[Candidate]:
     """Which candidates can't be told from the best."""
-    equal, _ = tied(table, np.flatnonzero(table.common))
+    equal, _ = tied(table, np.flatnonzero(table.common), confidence)
     return {candidate for candidate, yes in zip(table.candidates, equal) if yes}
 
 
@@ -77,7 +77,7 @@ def instability(table: Table, columns: np.ndarray) -> float:
     How often two disjoint halves of the seeds choose differently is unbiased for half as many seeds, whatever the candidates
     are. Two guesses say what twice as many seeds change, and their mean is taken:
 
-    - what changed from quarters to halves, carried on in the square root of the number of seeds, with which leads grow beside their errors;
+    - what changed from quarters to halves, carried on in the square root of the number of seeds, as errors shrink with it;
     - what changes for normal draws around the observed means.
     """
     rows = np.flatnonzero(table.whole)

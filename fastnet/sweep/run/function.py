@@ -237,7 +237,7 @@ class Function:
         def reports() -> Iterator[Any]:
             answer = self.train(asked)
             if isinstance(answer, Mapping):
-                if spec.search != "grid":
+                if spec.search == "halving":
                     raise TypeError(f'{_WHO}: search={spec.search!r} needs a train that yields after each epoch; this one '
                                     'returns its curves at the end. Write: yield {"loss": loss}')
                 answer = _by_epoch(answer)
