@@ -216,10 +216,10 @@ class KernelCache(caching.FunctionCache):
         self._py_func = function
         self._name = repr(function)
         self._cache_path = str(folder)
-        ours = function.__module__.startswith(f"{KERNELS}.")  # which `DIGEST` knows
+        self._ours = function.__module__.startswith(f"{KERNELS}.")  # which `DIGEST` knows
         module = function.__module__.removeprefix(f"{KERNELS}.")
         self._stem = re.sub(r"[^\w.]", "", f"{module}.{function.__qualname__}")
-        self._source = "" if ours else _source_digest(function.__code__.co_filename)
+        self._source = "" if self._ours else _source_digest(function.__code__.co_filename)
         if self._source is None:
             self.disable()
         else:
@@ -232,6 +232,8 @@ class KernelCache(caching.FunctionCache):
                 file.unlink()
 
     def _key(self, signature: Any, codegen: Any) -> tuple:
+        if self._ours:  # `DIGEST` knows its code; Numba's key of a closure holds for one process
+            return (signature, codegen.magic_tuple(), self._stem, _settings())
         return (*self._index_key(signature, codegen), _settings(), self._source)
 
     def _name_of(self, key: tuple) -> str:
