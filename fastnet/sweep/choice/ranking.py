@@ -72,7 +72,9 @@ def equal_to_best(table: Table, confidence: float) -> set[Candidate]:
 
 
 def instability(table: Table, columns: np.ndarray) -> float:
-    """How often as many other seeds would choose another candidate, on the same held-out samples; nan for one seed.
+    """How often as many other seeds would choose another candidate, on the same held-out samples.
+
+    It is nan for one seed, and where there is no other candidate.
 
     How often two disjoint halves of the seeds choose differently is unbiased for half as many seeds, whatever the candidates
     are. Two guesses say what twice as many seeds change, and their mean is taken:
@@ -85,7 +87,7 @@ def instability(table: Table, columns: np.ndarray) -> float:
     if by_seed.shape[1] < 2:
         by_seed = table.values[rows][:, columns]  # a single seed: its folds
     seeds = by_seed.shape[1]
-    if seeds < 2:
+    if seeds < 2 or len(table.candidates) < 2:
         return math.nan
     rng = np.random.default_rng(0)
     half = seeds // 2

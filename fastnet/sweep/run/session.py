@@ -145,10 +145,11 @@ class Session:
         self._run(self._unfinished(todo, until), until)
 
     def _unfinished(self, trials: Iterable[Trial], until: int) -> list[Trial]:
-        """Those that have not come to that epoch, nor diverged."""
+        """Those that have not come to that epoch, nor diverged or ended by themselves before."""
         records = self.journal.records
         return [trial for trial in trials
-                if trial not in records or (records[trial].status != "diverged" and records[trial].epochs < until)]
+                if trial not in records or (records[trial].epochs < until and not records[trial].ended
+                                            and records[trial].status != "diverged")]
 
     def _share(self, fork: Fork) -> None:
         """Let the followers stand where their leader does."""
@@ -202,7 +203,8 @@ class Session:
             raise Interrupted from None
         except Exception as error:
             raise SweepError(
-                f"{self.work.who}: the trial of {self.spec.described(trial)} failed: {type(error).__name__}: {error}. "
+                f"{self.work.who}: the trial of {self.spec.described(trial)} failed: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. "
                 f"{self.result.finished} of {len(self.spec.trials())} trials are finished, and in this error's `result`.",
                 self.result) from error
         finally:
