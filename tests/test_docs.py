@@ -53,6 +53,11 @@ def test_the_code_of_a_page_runs_as_written(page, tmp_path, monkeypatch):
             runner.run(block)
 
 
+def test_the_readme_is_short_and_the_glossary_too():
+    assert len(text_of("README.md").splitlines()) < 100
+    assert len(re.findall(r"^: ", text_of("docs/glossary.md"), re.MULTILINE)) <= 10
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_runs_or_says_why_not(page):
     for block in blocks(text_of(page)):
