@@ -3,7 +3,7 @@
 A compiled training step is a short program: an array of `OP` records that `step.train` runs in order. Layers make them, see
 ``fastnet/program/builder.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
 """
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llvmlite.ir as ir
 import numpy as np
@@ -108,6 +108,46 @@ OP = np.dtype([
     ("window", "i8", (4,)),  # of a convolution or pool: steps down and right to the next window, zero padding above and left
 ])
 
+# What a layer has the threads do to arrays, see ``gemm/commands.py``. Addresses, and distances in elements
+COMMAND = np.dtype([
+    ("kind", "i8"),
+    ("c", "i8"),
+    ("c_row", "i8"),
+    ("a", "i8"),
+    ("a_row", "i8"),
+    ("a_k", "i8"),
+    ("b", "i8"),
+    ("b_k", "i8"),
+    ("b_col", "i8"),
+    ("b_vec", "i8"),
+    ("m", "i8"),
+    ("n", "i8"),
+    ("k", "i8"),
+    ("alpha", "f8"),
+    ("beta", "f8"),
+    ("bias", "i8"),  # address of a row to add, 0 for none
+    ("relu", "i8"),
+])
+
+# One training step per call, see ``program/on_batch.py``
+STEP = np.dtype([
+    ("function", "i8"),  # address of what threads run
+    ("ops", "i8"),
+    ("count", "i8"),  # of ops
+    ("order", "i8"),  # address of 0, 1, 2, ...
+    ("rows", "i8"),  # as of `Data`
+    ("rows_row", "i8"),
+    ("outputs", "i8"),  # columns of the targets
+    ("most", "i8"),  # threads
+    ("loss", "f8"),  # the result
+    ("x", "i8"),  # from here on, written by each call
+    ("x_row", "i8"),
+    ("t", "i8"),
+    ("n", "i8"),
+    ("lr", "f8"),
+    ("scales", "f8", (5,)),  # of `Gram`, which is not used
+])
+
 # What a kernel that is called by address (CALL) is told beside its op
 CONTEXT = np.dtype([
     ("thread", "i8"),  # whose memory to use
@@ -132,9 +172,6 @@ CONTEXT = np.dtype([
     ("epsilon", "f8"),
 ])
 
-_OP_RECORD, _CONTEXT_RECORD = from_dtype(OP), from_dtype(CONTEXT)
-
-
 @jit
 def mat(record):
     """The `Mat` in a field of an op."""
@@ -149,29 +186,28 @@ def hyperparameters(context, one):
                            cast_like(context.beta1, one), cast_like(context.beta2, one), cast_like(context.epsilon, one))
 
 
-@intrinsic
-def op_at(typingctx, address):
-    """The `OP` record at an address."""
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(_OP_RECORD))
+def _record_at(kind: np.dtype) -> Any:
+    """A function for compiled code: the record of this kind at an address."""
+    record = from_dtype(kind)
 
-    return _OP_RECORD(types.int64), codegen
+    @intrinsic
+    def at(typingctx, address):
+        def codegen(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(record))
+
+        return record(types.int64), codegen
+
+    return at
 
 
-@intrinsic
-def context_at(typingctx, address):
-    """The `CONTEXT` record at an address."""
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(_CONTEXT_RECORD))
-
-    return _CONTEXT_RECORD(types.int64), codegen
+op_at, context_at, command_at, step_at = map(_record_at, (OP, CONTEXT, COMMAND, STEP))
 
 
 @intrinsic
 def new_context(typingctx):
     """Address of a `CONTEXT` of zeros on the stack, good until the function that asks returns."""
     def codegen(context, builder, signature, arguments):
-        kind = context.get_data_type(_CONTEXT_RECORD)
+        kind = context.get_data_type(from_dtype(CONTEXT))
         room = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
         room.align = 8
         return builder.ptrtoint(room, ir.IntType(64))

@@ -18,6 +18,7 @@ from fastnet.base.buffers import PLAIN, Buffered
 from fastnet.base.modes import in_mode
 from fastnet.kernels.codegen.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
+from fastnet.kernels.records import STEP
 from fastnet.kernels.runtime.pool import caller, start_workers
 from fastnet.layer import learned, trained
 from fastnet.program.runner import address
@@ -150,16 +151,17 @@ class OnBatch(LazySource):
 
     def _record(self) -> None:
         """Write down what the kernel wants to know, see `fastnet.kernels.program.on_batch`."""
-        engine, place = self.engine, kernel
+        engine = self.engine
         make_ready(kernel.step_entry, self.dtype)
         self.commands, self.order = engine.commands(), np.arange(self.most)
-        self.record = record = np.zeros(kernel.SIZE, np.int64)
-        record[place.FUNCTION], record[place.OUTPUTS] = kernel.kernel_for(self.dtype), self.outputs
-        record[place.OPS], record[place.COUNT] = address(self.commands), len(self.commands)
-        record[place.ORDER] = address(self.order)
-        record[place.ROWS], record[place.ROWS_ROW] = engine.gathered_rows()
-        record[place.MOST] = engine.program.threads or _EVERY_THREAD
-        self.record_at, self.loss_of_batch = address(record), record[place.LOSS:].view(np.float64)
+        self.record = np.zeros(1, STEP)
+        step = self.record[0]
+        step["function"], step["outputs"] = kernel.kernel_for(self.dtype), self.outputs
+        step["ops"], step["count"] = address(self.commands), len(self.commands)
+        step["order"] = address(self.order)
+        step["rows"], step["rows_row"] = engine.gathered_rows()
+        step["most"] = engine.program.threads or _EVERY_THREAD
+        self.record_at, self.loss_of_batch = address(self.record), self.record["loss"]
 
     def take(self) -> None:
         """As of `LazySource`."""
