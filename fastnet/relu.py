@@ -10,7 +10,7 @@ from numpy import empty_like, maximum, ndarray
 from fastnet.base.activation import Activation
 from fastnet.base.buffers import PLAIN, SMALL
 from fastnet.kernels.records import CALL, DENSE, GRAM_FIRST, MASK
-from fastnet.kernels.relu import backward_entry, forward_entry, relu_backward, relu_forward, relu_op
+from fastnet.kernels.relu import RELU
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value
 from fastnet.program.images import Image, lower_relu
@@ -44,7 +44,7 @@ class ReluLayer(Activation):
     takes = frozenset({"rows", "images"})
     padding_read = None
     fused_as = "relu"
-    kernels = relu_forward, relu_backward, forward_entry, backward_entry
+    kernels = RELU
     output_shape = Activation.output_shape  # believed only of a class that defines it beside its forward
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -67,7 +67,7 @@ class ReluLayer(Activation):
                 if zero is not None and x.size < _FEW:
                     self.__dict__["y"] = y = maximum(zero, x)
                     return y
-                if zero is not None and forward_entry(y := empty_like(x), x):
+                if zero is not None and RELU.forward_entry(y := empty_like(x), x, 0.0):
                     self.__dict__["y"] = y
                     return y
             except TypeError:  # it has not been compiled yet
@@ -87,7 +87,7 @@ class ReluLayer(Activation):
             product.record["relu"] = 1  # at the end of the product, before its result leaves the registers
         else:
             y = net.like(x)
-            net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=relu_op, c=y.mat, a=x.mat, n=x.columns)
+            net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=RELU.forward_op, c=y.mat, a=x.mat, n=x.columns)
 
         def backward(dy: Value) -> Value:
             dx = dy.overwritten()

@@ -4,17 +4,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastnet.base.activation import Activation
-from fastnet.kernels.records import CALL
-from fastnet.kernels.sigmoid import (
-    backward_entry,
-    forward_entry,
-    sigmoid_backward,
-    sigmoid_forward,
-    sigmoid_grad_op,
-    sigmoid_op,
-)
+from fastnet.kernels.sigmoid import SIGMOID
 from fastnet.layer import known
-from fastnet.program.builder import ROWS, Builder, Value
 
 
 @known
@@ -39,22 +30,8 @@ class SigmoidLayer(Activation):
     """
 
     settings = ()
-    kernels = sigmoid_forward, sigmoid_backward, forward_entry, backward_entry
+    kernels = SIGMOID
 
     def torch_module(self, nn: Any) -> Any:
         """The module of ``torch.nn`` that computes the same."""
         return nn.Sigmoid()
-
-    def lower(self, net: Builder, x: Value) -> Value:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
-        y = net.like(x)
-        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=sigmoid_op, c=y.mat, a=x.mat, n=x.columns)
-
-        def backward(dy: Value) -> Value:
-            dx = dy.overwritten()
-            net.backward(CALL, reads={dy: ROWS, y: ROWS}, writes={dx: ROWS}, kernel=sigmoid_grad_op, c=dx.mat, a=y.mat,
-                         n=x.columns)
-            return dx
-
-        net.on_backward(backward)
-        return y

@@ -4,10 +4,8 @@ from __future__ import annotations
 from typing import Any
 
 from fastnet.base.activation import Activation
-from fastnet.kernels.records import CALL
-from fastnet.kernels.tanh import backward_entry, forward_entry, tanh_backward, tanh_forward, tanh_grad_op, tanh_op
+from fastnet.kernels.tanh import TANH
 from fastnet.layer import known
-from fastnet.program.builder import ROWS, Builder, Value
 
 
 @known
@@ -29,22 +27,8 @@ class TanhLayer(Activation):
     """
 
     settings = ()
-    kernels = tanh_forward, tanh_backward, forward_entry, backward_entry
+    kernels = TANH
 
     def torch_module(self, nn: Any) -> Any:
         """The module of ``torch.nn`` that computes the same."""
         return nn.Tanh()
-
-    def lower(self, net: Builder, x: Value) -> Value:
-        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
-        y = net.like(x)
-        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=tanh_op, c=y.mat, a=x.mat, n=x.columns)
-
-        def backward(dy: Value) -> Value:
-            dx = dy.overwritten()
-            net.backward(CALL, reads={dy: ROWS, y: ROWS}, writes={dx: ROWS}, kernel=tanh_grad_op, c=dx.mat, a=y.mat,
-                         n=x.columns)
-            return dx
-
-        net.on_backward(backward)
-        return y

@@ -1,7 +1,9 @@
 """The cache of compiled kernels: found again, made anew after an edit, whole after a stampede, done without, and safe."""
 import compileall
+import importlib
 import os
 import pickle
+import pkgutil
 import shutil
 import stat
 import subprocess
@@ -9,13 +11,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import fastnet.kernels
 import numba
 import pytest
 from fastnet.kernels import system
 from fastnet.kernels.codegen import cache
+from fastnet.kernels.codegen.jit import Kernel
 from numba import njit
 
-import fastnet
 from fastnet.gate import workspace
 
 ROOT = Path(__file__).parents[1]
@@ -69,7 +72,7 @@ IGNORED = shutil.ignore_patterns("__pycache__")
 def copied(folder):
     """The installed form of the package: kernels within fastnet."""
     shutil.copytree(Path(fastnet.__file__).parent, folder / "fastnet", ignore=IGNORED)
-    shutil.copytree(Path(cache.__file__).parent, folder / "fastnet" / "kernels", ignore=IGNORED, dirs_exist_ok=True)
+    shutil.copytree(Path(cache.__file__).parents[1], folder / "fastnet" / "kernels", ignore=IGNORED, dirs_exist_ok=True)
     return folder
 
 
@@ -106,7 +109,7 @@ GIVES_NOTHING = FROZEN.format(code="None")
 
 
 def digest_of(place, before=""):
-    program = before + "from fastnet.kernels import _cache; print(cache.DIGEST, cache.CACHE)"
+    program = before + "from fastnet.kernels.codegen import cache; print(cache.DIGEST, cache.CACHE)"
     result = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=120, cwd=place.parent,
                             env={**os.environ, "PYTHONPATH": str(place), "FASTNET_CACHE_DIR": str(place.parent / "cache")})
     assert result.returncode == 0, result.stderr
@@ -528,3 +531,12 @@ def test_the_gate_makes_no_folder_called_tilde_either(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     assert workspace.home().parent == tmp_path
     assert [path.name for path in tmp_path.iterdir()] == [workspace.home().name]
+
+
+def test_no_two_kernels_share_the_names_of_their_files():
+    stems = {}
+    for found in pkgutil.walk_packages(fastnet.kernels.__path__, "fastnet.kernels."):
+        for kernel in vars(importlib.import_module(found.name)).values():
+            if isinstance(kernel, Kernel) and kernel.py_func.__module__ == found.name:
+                stems.setdefault(kernel._cache._stem, set()).add(kernel.py_func)
+    assert len(stems) > 150 and all(len(functions) == 1 for functions in stems.values())

@@ -1,7 +1,6 @@
 """What layers share that compute each output from one input, and its gradient from that output."""
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +9,10 @@ import numpy.typing as npt
 from fastnet.base import checks
 from fastnet.base.attributes import FloatArray
 from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take_like
+from fastnet.kernels.elementwise import Elementwise
+from fastnet.kernels.records import CALL
 from fastnet.layer import known
+from fastnet.program.builder import ROWS, Builder, Value
 
 
 @known
@@ -27,9 +29,8 @@ class Activation(Buffered):
 
     keeps_layout = True
 
-    # kernel(y, x, *constants) and kernel(dx, dy, y, *constants), then the same as their fast entries
-    kernels: ClassVar[tuple[Callable[..., Any], ...]]
-    _constants: Any = ()  # a tuple
+    kernels: ClassVar[Elementwise]
+    constant: Any = 0.0  # of the function, where it has one
 
     def __init__(self) -> None:
         self.y = None
@@ -51,11 +52,11 @@ class Activation(Buffered):
         ndarray
             Of the shape of x; a matrix in Fortran order gives another.
         """
-        forward, _, entry, _ = self.kernels
+        entry, constant = self.kernels.forward_entry, self.constant
         if type(x) is np.ndarray and type(self) in PLAIN:
             try:
                 y = take_like(self._buffers, "y", x)
-                if entry(y, x, *self._constants) if x.ndim == 2 else entry(_rows(y), _rows(in_order(x)), *self._constants):
+                if entry(y, x, constant) if x.ndim == 2 else entry(_rows(y), _rows(in_order(x)), constant):
                     self.__dict__["y"] = y
                     return y
             except UNUSUAL:
@@ -64,7 +65,7 @@ class Activation(Buffered):
         checks.nonempty(self, "x", x)
         y = take_like(self._buffers, "y", x)
         turned = not y.flags.c_contiguous
-        forward(y.T if turned else y, x.T if turned else x, *self._constants)
+        self.kernels.forward(y.T if turned else y, x.T if turned else x, constant)
         self.y = y
         return y
 
@@ -81,17 +82,17 @@ class Activation(Buffered):
         ndarray
             Gradient of the loss with respect to the input.
         """
-        _, backward, _, entry = self.kernels
+        entry, constant = self.kernels.backward_entry, self.constant
         if type(y_grad) is np.ndarray and type(self) in PLAIN:
             try:
                 y = self.__dict__["y"]
                 if y_grad.dtype == y.dtype:
                     dx = take_like(self._buffers, "dx", y)
                     if y.ndim == 2:
-                        if entry(dx, y_grad, y, *self._constants):
+                        if entry(dx, y_grad, y, constant):
                             return dx
                     elif y_grad.shape == y.shape and entry(
-                            _rows(dx), _rows(in_order(y_grad)), _rows(in_order(y)), *self._constants):
+                            _rows(dx), _rows(in_order(y_grad)), _rows(in_order(y)), constant):
                         return dx
             except UNUSUAL:
                 pass
@@ -99,11 +100,26 @@ class Activation(Buffered):
         dy = checks.same_shape(self, "y_grad", checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
         dx = take_like(self._buffers, "dx", y)
         turned = not dx.flags.c_contiguous
-        backward(dx.T if turned else dx, dy.T if turned else dy, y.T if turned else y, *self._constants)
+        self.kernels.backward(dx.T if turned else dx, dy.T if turned else dy, y.T if turned else y, constant)
         return dx
 
+    def lower(self, net: Builder, x: Value) -> Value:
+        """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
+        y = net.like(x)
+        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=self.kernels.forward_op, c=y.mat, a=x.mat, n=x.columns,
+                    number=self.constant)
+
+        def backward(dy: Value) -> Value:
+            dx = dy.overwritten()
+            net.backward(CALL, reads={dy: ROWS, y: ROWS}, writes={dx: ROWS}, kernel=self.kernels.backward_op, c=dx.mat,
+                         a=y.mat, n=x.columns, number=self.constant)
+            return dx
+
+        net.on_backward(backward)
+        return y
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(map(repr, self._constants))})"
+        return f"{type(self).__name__}()"
 
 
 def _rows(a: np.ndarray) -> np.ndarray:

@@ -6,11 +6,11 @@ pass, and returns the value of its output. The loss does the same last and retur
 
     def lower(self, net, x):                                   # of a layer y = f(x) without parameters
         y = net.like(x)
-        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=tanh_op, c=y.mat, a=x.mat, n=x.columns)
+        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=TANH.forward_op, c=y.mat, a=x.mat, n=x.columns)
 
         def backward(dy):                                      # the gradient of y, from which that of x is made
             dx = dy.overwritten()                              # the op changes it in place
-            net.backward(CALL, reads={y: ROWS, dy: ROWS}, writes={dx: ROWS}, kernel=tanh_grad_op, c=dx.mat, a=y.mat,
+            net.backward(CALL, reads={y: ROWS, dy: ROWS}, writes={dx: ROWS}, kernel=TANH.backward_op, c=dx.mat, a=y.mat,
                          n=x.columns)
             return dx
 

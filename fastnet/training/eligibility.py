@@ -81,8 +81,8 @@ def why_not_in_copies(model: Any) -> str | None:
 
 def why_not(layer: Any) -> str | None:
     """Why a layer or loss must be run as it is written; None if it is exactly one of fastnet's that lower to ops."""
-    base = next((klass for klass in type(layer).__mro__ if "lower" in layers.definition(klass)), None)
-    if base is None:
+    base = layers.known_class(layer)
+    if not layers.definition(base) or not hasattr(base, "lower"):
         return f"{type(layer).__name__} is not a class that the compiled engines know"
     return layers.overridden(layer, base)
 

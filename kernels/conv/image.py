@@ -15,11 +15,23 @@ from fastnet.kernels.codegen.linking import INT, separate
 from fastnet.kernels.conv import avx512
 from fastnet.kernels.conv.avx512 import LANES, MASKS, lanes_back, masks_back
 from fastnet.kernels.conv.few import few_back
-from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
+from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, patch_update
 from fastnet.kernels.conv.windows import add_pixels, find_places
 from fastnet.kernels.gemm.blocking import pack_copy, tile_loop
 from fastnet.kernels.records import Mat, vector_at
-from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
+from fastnet.kernels.simd import (
+    ARM,
+    VECTOR_BITS,
+    VECTOR_BYTES,
+    cast_like,
+    clear_vector,
+    lanes,
+    load,
+    load_int,
+    noinline,
+    store,
+    store_int,
+)
 
 LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
 TOGETHER = 256  # pixels in one product of a dense gradient

@@ -1,0 +1,166 @@
+"""A layer that computes each output from one input, from two functions of numbers: all loops around them are made here.
+
+A layer's kernel file states what its function is of one number, and its gradient::
+
+    @jit
+    def _value(x, slope):
+        return x if x > 0 else cast_like(slope, x) * x
+
+    @jit
+    def _gradient(dy, y, slope):
+        return dy if y > 0 else cast_like(slope, dy) * dy
+
+    LEAKY_RELU = Elementwise(_value, _gradient)
+
+and gets the kernels for arrays (from Python, and from a user's compiled code), the ones that a layer calls by hand, and the
+ops of a compiled network. Both functions take one constant of the layer, 0 where it has none.
+"""
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.layout import (
+    by_rows,
+    elements,
+    flat,
+    for_dtypes,
+    line,
+    make_ready,
+    plain,
+    to_read,
+    to_write,
+    written,
+)
+from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.records import context_at, input_row, op_at, row_of
+from numba import types
+from numba.extending import overload
+
+
+class Elementwise:
+    """The kernels of an element-wise layer.
+
+    Parameters
+    ----------
+    value : compiled function ``(x, constant)``
+        The output of one input.
+    gradient : compiled function ``(dy, y, constant)``
+        The gradient of one input, from that of its output and the output.
+
+    Attributes
+    ----------
+    forward_entry, backward_entry : callable
+        ``(y, x, constant)`` and ``(dx, dy, y, constant)`` for matrices of any layout, as a layer calls them. They return
+        False, with nothing done, if the first is not of the shape of the others, not empty and without gaps, in C or Fortran
+        order; see `for_dtypes` for when they raise TypeError.
+    forward_op, backward_op : AddressedKernel
+        C = value(A), and C = gradient(C, A), for samples of a compiled step; the constant is the op's `number`.
+    """
+
+    def __init__(self, value: Callable, gradient: Callable) -> None:
+        def forward_loop(y, x, constant):
+            for i in range(x.size):
+                y[i] = value(x[i], constant)
+
+        def backward_loop(dx, dy, y, constant):
+            for i in range(y.size):
+                dx[i] = gradient(dy[i], y[i], constant)
+
+        forward, backward = (jit(_named(function, value)) for function in (forward_loop, backward_loop))
+
+        def forward_entry(y, x, constant):
+            if y.shape != x.shape or x.size == 0:
+                return False
+            if not by_rows(y):
+                y, x = y.T, x.T
+            if not by_rows(y):
+                return False
+            forward(line(y), line(x), constant)
+            return True
+
+        def backward_entry(dx, dy, y, constant):
+            if dy.shape != y.shape or dx.shape != y.shape or y.size == 0:
+                return False
+            if not by_rows(dx):
+                dx, dy, y = dx.T, dy.T, y.T
+            if not by_rows(dx):
+                return False
+            backward(line(dx), line(dy), line(y), constant)
+            return True
+
+        def forward_op(op, context, start, stop, one):
+            o, c = op_at(op), context_at(context)
+            for i in range(start, stop):
+                forward(row_of(o.c, i, o.n, one), input_row(o, c, i, one), o.number)
+
+        def backward_op(op, context, start, stop, one):
+            o = op_at(op)
+            for i in range(start, stop):
+                dx = row_of(o.c, i, o.n, one)
+                backward(dx, dx, row_of(o.a, i, o.n, one), o.number)
+
+        self._forward, self._backward = forward, backward
+        self.forward_entry = for_dtypes(elements(1, 1, 1))(_named(forward_entry, value))
+        self.backward_entry = for_dtypes(elements(1, 2, 1))(_named(backward_entry, value))
+        self.forward_op, self.backward_op = op_kernel(_named(forward_op, value)), op_kernel(_named(backward_op, value))
+
+    def forward(self, y: np.ndarray, x: np.ndarray, constant: float = 0.0) -> None:
+        """Overwrite y, C-contiguous, with the function of x, of any layout; y may be x."""
+        self._forward(flat(y), flat(plain(x)), float(constant))
+        make_ready(self.forward_entry, y.dtype)
+
+    def backward(self, dx: np.ndarray, dy: np.ndarray, y: np.ndarray, constant: float = 0.0) -> None:
+        """Overwrite dx, C-contiguous, with the input's gradient, from arrays of any layout; dx may be dy."""
+        self._backward(flat(dx), flat(plain(dy)), flat(plain(y)), float(constant))
+        make_ready(self.backward_entry, y.dtype)
+
+    def compiled_forward(self, function: Callable) -> Callable:
+        """Decorator: in compiled code, a call of the function is a call of `forward`."""
+        forward = self._forward
+
+        @overload(function)
+        def of_types(y, x, slope=0.0):
+            def in_compiled_code(y, x, slope=0.0):
+                result = to_write(y)
+                forward(result.reshape(-1), to_read(x).reshape(-1), float(slope))
+                written(y, result)
+
+            return in_compiled_code
+
+        return function
+
+    def compiled_backward(self, function: Callable) -> Callable:
+        """Decorator: in compiled code, a call of the function is a call of `backward`."""
+        backward = self._backward
+
+        @overload(function)
+        def of_types(dx, dy, y, slope=0.0):
+            def in_compiled_code(dx, dy, y, slope=0.0):
+                result = to_write(dx)
+                backward(result.reshape(-1), to_read(dy).reshape(-1), to_read(y).reshape(-1), float(slope))
+                written(dx, result)
+
+            return in_compiled_code
+
+        return function
+
+
+def _named(function: Callable, value: Any) -> Callable:
+    """The function under a name of the layer's, by which its compiled code is kept and found."""
+    function.__module__ = value.py_func.__module__
+    function.__qualname__ = function.__name__
+    return function
+
+
+def for_each_type(f32: Callable, f64: Callable) -> Callable:
+    """A function of a number for compiled code: the first for a float32, the second for a float64."""
+
+    def function(x):
+        raise NotImplementedError("for compiled code only")
+
+    @overload(function)
+    def of_type(x):
+        return (lambda x: f32(x)) if x == types.float32 else (lambda x: f64(x))
+
+    return function
