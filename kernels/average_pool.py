@@ -38,10 +38,10 @@ def average_pool_backward(dx: np.ndarray, dy: np.ndarray, size: int) -> None:
 @jit
 def _forward(thread, threads, sync, scratch, y, x, size):
     images, rows, columns = y.shape
-    scale, zero = 1.0 / (size * size), y.dtype.type(0)
+    scale, zero, first = 1.0 / (size * size), y.dtype.type(0), x.ctypes.data
     for image in range(partition(images, 1, thread, threads), partition(images, 1, thread + 1, threads)):
         for i in range(rows):
-            at = x[image, i * size].ctypes.data
+            at = first + (image * x.shape[1] + i * size) * x.shape[2] * x.itemsize
             for j in range(columns):
                 total = 0.0
                 for p in range(size):

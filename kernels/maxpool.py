@@ -178,12 +178,14 @@ def _forward_any(y, locs, x, window):
     rows, cols = y.shape
     high, wide, down, right = window
     zero = y.dtype.type(0)
-    size, row = y.itemsize, x.shape[1]
+    size, row, first, first_place = y.itemsize, x.shape[1], x.ctypes.data, locs.ctypes.data
     locs[:] = 0
     for i in range(rows):
         for j in range(cols):
-            at, places = x[down * i].ctypes.data + right * j * size, locs[down * i].ctypes.data + right * j
-            y[i, j] = top = _maximum(at, row, high, wide, zero)
+            corner = down * i * row + right * j
+            at, places = first + corner * size, first_place + corner
+            top = _maximum(at, row, high, wide, zero)
+            y[i, j] = top
             for p in range(high):
                 for q in range(wide):
                     store_byte(places + p * row + q, int(load(at + (p * row + q) * size, zero) == top))
@@ -196,11 +198,12 @@ def _forward_overlapping(thread, threads, sync, scratch, y, locs, x, window):
     zero = y.dtype.type(0)
     size, row = y.itemsize, x.shape[2]
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
-        places = locs[plane].ctypes.data
+        first, places = x[plane].ctypes.data, locs[plane].ctypes.data
         for i in range(rows):
             for j in range(cols):
-                at = x[plane, down * i].ctypes.data + right * j * size
-                y[plane, i, j] = top = _maximum(at, row, high, wide, zero)
+                at = first + (down * i * row + right * j) * size
+                top = _maximum(at, row, high, wide, zero)
+                y[plane, i, j] = top
                 for p in range(high):
                     for q in range(wide):
                         store_byte(places, int(load(at + (p * row + q) * size, zero) == top))
@@ -238,10 +241,10 @@ def _backward_overlapping(thread, threads, sync, scratch, dx, dy, locs, window):
     size, row = dx.itemsize, dx.shape[2]
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
         dx[plane] = zero
-        places = locs[plane].ctypes.data
+        first, places = dx[plane].ctypes.data, locs[plane].ctypes.data
         for i in range(rows):
             for j in range(cols):
-                at, gradient = dx[plane, down * i].ctypes.data + right * j * size, dy[plane, i, j]
+                at, gradient = first + (down * i * row + right * j) * size, dy[plane, i, j]
                 for p in range(high):
                     for q in range(wide):
                         if load_byte(places) != 0:
