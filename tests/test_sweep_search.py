@@ -149,6 +149,7 @@ def test_adams_rates_are_found():
     found = lr_sweep(**small(lrs="auto", optimizer=["sgd", "adam"], test=None, epochs=3, seeds=2))
     ran = {lr for lr, done in zip(found.lrs, (found.status[1] == "done").any(1)) if done}
     assert {1e-4, 1e-3, 1e-2} <= ran  # whatever the range test says of gradient descent
+    assert len(set(found.lrs)) == len(found.lrs)  # both optimisers ask for some
 
 
 def test_a_compiled_engine_that_has_no_adam_says_so():

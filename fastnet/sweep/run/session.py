@@ -102,7 +102,7 @@ class Session:
 
     def add_rates(self, lrs: Iterable[float]) -> None:
         """Let the grid have these rates too."""
-        new = tuple(lr for lr in lrs if lr not in self.spec.lrs)
+        new = tuple(lr for lr in dict.fromkeys(lrs) if lr not in self.spec.lrs)
         self.ask(replace(self.spec, lrs=tuple(sorted(self.spec.lrs + new))))
 
     def range_test(self, name: str) -> RangeTest:
