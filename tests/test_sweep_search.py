@@ -13,7 +13,7 @@ from fastnet.sweep.choice.table import Candidate
 from fastnet.sweep.record import Record
 from fastnet.sweep.run import shared as shared_module
 from fastnet.sweep.run.folds import held_out, rows_of
-from fastnet.sweep.run.prefixes import Fork, forks
+from fastnet.sweep.run.prefixes import Fork, blocks, forks
 from fastnet.sweep.run.range_test import range_test
 from fastnet.sweep.run.schedules import multipliers
 from fastnet.sweep.run.search import _levels, _not_slowest
@@ -149,6 +149,7 @@ def test_adams_rates_are_found():
     found = lr_sweep(**small(lrs="auto", optimizer=["sgd", "adam"], test=None, epochs=3, seeds=2))
     ran = {lr for lr, done in zip(found.lrs, (found.status[1] == "done").any(1)) if done}
     assert {1e-4, 1e-3, 1e-2} <= ran  # whatever the range test says of gradient descent
+    assert len(set(found.lrs)) == len(found.lrs)  # both optimisers ask for some
 
 
 def test_a_compiled_engine_that_has_no_adam_says_so():
@@ -222,6 +223,14 @@ def test_what_schedules_share():
     assert forks(spec, [a, b, c], {a: 0, b: 0, c: 0}, 2, {}) == [Fork(2, a, (b, c))]
     assert forks(spec, [a, b, c], {a: 0, b: 2, c: 2}, 6, {}) == [Fork(4, b, (c,))]
     assert forks(spec, [a, b], {a: 0, b: 0}, 6, {a.setting: "gram", b.setting: "fused"}) == []
+
+
+def test_an_interrupted_sweep_of_schedules_has_whole_trials():
+    spec = Spec((0.1, 0.2), (0, 1, 2), 6, (("schedule", ("a", "b")),), schedules=(("a", ()), ("b", (1.0, 1.0, 1.0, 0.5, 0.5, 0.5))))
+    trials = spec.trials()
+    assert [len(block) for block in blocks(spec, trials, 3)] == [4, 4, 4]
+    assert [len(block) for block in blocks(spec, trials, 5)] == [8, 4]
+    assert blocks(Spec((0.1,), (0, 1), 6), trials, 1) == [trials]
 
 
 # --- racing ------------------------------------------------------------------------------------------------------------
