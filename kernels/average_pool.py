@@ -87,14 +87,14 @@ def _compiled_backward(dx, dy, size):
 
 @op_kernel
 def average_pool_op(op, context, start, stop, one):
-    """C = the means of windows of images A, channels innermost; `dims` as of `conv_ops.maxpool_op`."""
+    """C = the means of windows of images A, channels innermost; `dims` has the side of a window in the place of h."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
     r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
     scale = cast_like(1.0 / (pool * pool), one)
     for number in range(stop - start):
-        x = image_at(o.a, now.thread, number, one) + of_x * (o.a.col + c) * size
-        y = image_at(o.c, now.thread, number, one) + of_y * (o.c.col + c) * size
+        x = image_at(o.a, now.thread, start, number, one) + of_x * (o.a.col + c) * size
+        y = image_at(o.c, now.thread, start, number, one) + of_y * (o.c.col + c) * size
         for i in range(r // pool):
             for j in range(k // pool):
                 mean = vector_at(y + (i * o.c.col + j * c) * size, c, one)
@@ -117,10 +117,10 @@ def average_pool_back_op(op, context, start, stop, one):
     r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
     scale = cast_like(1.0 / (pool * pool), one)
     for number in range(stop - start):
-        frame = image_at(o.c, now.thread, number, one)
+        frame = image_at(o.c, now.thread, start, number, one)
         clear(frame, frame_size(r, k, of_x, c), one - one)
         dx = frame + of_x * (o.c.col + c) * size
-        dy = image_at(o.b, now.thread, number, one) + of_y * (o.b.col + c) * size
+        dy = image_at(o.b, now.thread, start, number, one) + of_y * (o.b.col + c) * size
         for i in range(r // pool * pool):
             for j in range(k // pool * pool):
                 to = vector_at(dx + (i * o.c.col + j * c) * size, c, one)

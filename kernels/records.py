@@ -89,6 +89,7 @@ OP = np.dtype([
     ("decays", "i8"),  # 1: weight decay applies
     ("number", "f8"),  # a constant of the layer, such as a slope
     ("dims", "i8", (8,)),  # sizes of a layer that need more than n and k
+    ("window", "i8", (4,)),  # of a convolution or pool: steps down and right to the next window, zero padding above and left
 ])
 
 OP_BYTES = OP.itemsize

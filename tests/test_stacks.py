@@ -98,7 +98,7 @@ def wrong_outputs(engine, model, case, y, network):
     clear = ordered[:, -1] - ordered[:, -2] > 1e-3 if y.shape[1] > 1 else np.ones(len(y), bool)
     if not np.array_equal(model.predict(case.x)[clear], y.argmax(axis=1)[clear]):
         yield f"{engine}: other predictions"
-    loss = network.loss.forward(y, case.t.astype(float))
+    loss = network.loss.forward(y.astype(case.dtype).astype(float), case.t.astype(float))  # a probability of 1e-50 is 0 there
     if np.isfinite(loss) and not close(model.evaluate(case.x, case.t).loss, loss, case.dtype):
         yield f"{engine}: evaluate finds another loss"
 

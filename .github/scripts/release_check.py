@@ -82,6 +82,8 @@ class Environment:
         venv.create(folder, with_pip=True)
         self.folder = folder
         self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        if behind is None:
+            self.pip("install", "pip>=25.1")  # the first with dependency groups
         if behind is not None:
             (self.site / "behind.pth").write_text(f"{behind.site}\n", encoding="utf-8")
 
@@ -131,14 +133,14 @@ def prepare_sdist(sdist: Path, work: Path) -> tuple[Path, Path]:
     with tarfile.open(sdist) as archive:
         archive.extractall(work / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     folder, = (work / "unpacked").iterdir()
-    environment.pip("install", "-e", f"{folder}[test]")
+    environment.pip("install", "-e", folder, "--group", f"{folder / 'pyproject.toml'}:test")
     return environment.python, folder
 
 
 def prepare_wheel(wheel: Path, work: Path) -> tuple[Path, Path]:
     """Install the wheel, and put the tests in a folder without the package: the interpreter, and that folder."""
     environment = Environment(work / "of-wheel")
-    environment.pip("install", f"{wheel}[test]")
+    environment.pip("install", wheel, "--group", f"{ROOT / 'pyproject.toml'}:test")
     folder = work / "tests-alone"
     folder.mkdir()
     for name in TESTED_WITH:

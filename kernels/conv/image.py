@@ -15,11 +15,23 @@ from fastnet.kernels.codegen.linking import INT, separate
 from fastnet.kernels.conv import avx512
 from fastnet.kernels.conv.avx512 import LANES, MASKS, lanes_back, masks_back
 from fastnet.kernels.conv.few import few_back
-from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
+from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, patch_update
 from fastnet.kernels.conv.windows import add_pixels, find_places
 from fastnet.kernels.gemm.blocking import pack_copy, tile_loop
 from fastnet.kernels.records import Mat, vector_at
-from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
+from fastnet.kernels.simd import (
+    ARM,
+    VECTOR_BITS,
+    VECTOR_BYTES,
+    cast_like,
+    clear_vector,
+    lanes,
+    load,
+    load_int,
+    noinline,
+    store,
+    store_int,
+)
 
 LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
 TOGETHER = 256  # pixels in one product of a dense gradient
@@ -68,9 +80,13 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
             v += wide
 
 
-@separate(lambda element: (*[INT] * 12, element))
-def plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
-    """One image's convolution, every pixel of it; arguments as of `pooled_conv`."""
+@separate(lambda element: (*[INT] * 14, element))
+def plain_conv(y, y_row, x, x_row, down, right, filters, bias, r, k, c, n_o, h, relu, zero):
+    """One image's convolution, all r x k pixels of its output; the other arguments as of `pooled_conv`.
+
+    The patch of the next output pixel lies `right` elements behind this one's, that of the pixel below `down` elements: c and
+    x_row for a stride of 1.
+    """
     width = lanes(zero)
     size = VECTOR_BYTES // width
     vectors, run, column = (n_o + width - 1) // width, h * c, h * h * c * width
@@ -83,25 +99,25 @@ def plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
             j = 0
             while j < k:
                 left = k - j
-                x_at = x + (i * x_row + j * c) * size
+                x_at = x + (i * down + j * right) * size
                 y_at = y + (i * y_row + j * n_o + v * width) * size
                 if wide == 2 and _MANY and left >= 8:
-                    conv_tile(1, 8, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 8, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 8
                 elif wide == 2 and left >= 4:
-                    conv_tile(1, 4, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 4
                 elif wide == 2:
-                    conv_tile(1, 1, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 1
                 elif left >= 8:
-                    conv_tile(1, 8, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 8, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 8
                 elif left >= 4:
-                    conv_tile(1, 4, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 4
                 else:
-                    conv_tile(1, 1, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 1, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 1
             v += wide
 
@@ -244,17 +260,17 @@ else:
 
 
 @jit
-def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero):
+def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, down, right, r, k, c, n_o, h, zero):
     """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `pooled_conv_back`.
 
-    If rows of x and of dy are equally many pixels apart, what lies between two rows of dy must be 0: then many rows are
-    one product, and dW is read and written less often.
+    `down` and `right` as of `plain_conv`. If, for a stride of 1, rows of x and of dy are equally many pixels apart, what lies
+    between two rows of dy must be 0: then many rows are one product, and dW is read and written less often.
     """
     noinline()
     width = lanes(zero)
     size = VECTOR_BYTES // width
     one = cast_like(1, zero)
-    if dy_row * c == x_row * n_o:
+    if down == x_row and right == c and dy_row * c == x_row * n_o:
         pixels = (r - 1) * (x_row // c) + k
         for t in range(0, pixels, TOGETHER):
             count = min(TOGETHER, pixels - t)
@@ -265,7 +281,28 @@ def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero)
     for i in range(r):
         for p in range(h):
             tile_loop(Mat(dW + p * row_length * size, h * row_length, 1, width), Mat(dy + i * dy_row * size, 1, n_o, 0),
-                      Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
+                      Mat(x + (i * down + p * x_row) * size, right, 1, width), n_o, h * c, k, one, one, 0, 0)
+
+
+@jit
+def strided_conv_back(dx, x_row, down, right, dy, dy_row, W, row_length, r, k, c, n_o, h, zero):
+    """dx += for one image: each pixel of dy (r, k, n_o), rows dy_row apart, times the filters, at the patch it came from.
+
+    dx is the address of the patch of pixel (0, 0), `down` and `right` as of `plain_conv`, W (n_o, h, row_length) with zeros
+    behind each row. A run of h c elements must not overlap with another one in the same product: as many neighbours as
+    overlap are in products of their own.
+    """
+    noinline()
+    width = lanes(zero)
+    size, apart = VECTOR_BYTES // width, (h * c + right - 1) // right
+    one = cast_like(1, zero)
+    for i in range(r):
+        for first in range(min(apart, k)):
+            for p in range(h):
+                tile_loop(Mat(dx + (i * down + p * x_row + first * right) * size, apart * right, 1, width),
+                          Mat(dy + (i * dy_row + first * n_o) * size, apart * n_o, 1, 0),
+                          Mat(W + p * row_length * size, h * row_length, 1, width), (k - first + apart - 1) // apart, h * c, n_o,
+                          one, one, 0, 0)
 
 
 @jit
