@@ -18,10 +18,10 @@ from fastnet.base.buffers import PLAIN, Buffered
 from fastnet.base.modes import in_mode
 from fastnet.kernels.codegen.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
-from fastnet.kernels.records import STEP
+from fastnet.kernels.records import JOB, Data
 from fastnet.kernels.runtime.pool import caller, start_workers
 from fastnet.layer import learned, trained
-from fastnet.program.runner import address
+from fastnet.program.runner import address, new_job
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.engine import Engine
 from fastnet.training.first import readable_rows
@@ -153,15 +153,15 @@ class OnBatch(LazySource):
         """Write down what the kernel wants to know, see `fastnet.kernels.program.on_batch`."""
         engine = self.engine
         make_ready(kernel.step_entry, self.dtype)
-        self.commands, self.order = engine.commands(), np.arange(self.most)
-        self.record = np.zeros(1, STEP)
-        step = self.record[0]
-        step["function"], step["outputs"] = kernel.kernel_for(self.dtype), self.outputs
-        step["ops"], step["count"] = address(self.commands), len(self.commands)
-        step["order"] = address(self.order)
-        step["rows"], step["rows_row"] = engine.gathered_rows()
-        step["most"] = engine.program.threads or _EVERY_THREAD
-        self.record_at, self.loss_of_batch = address(self.record), self.record["loss"]
+        self.kept = commands, order = engine.commands(), np.arange(self.most)
+        data = Data(0, 0, np.empty((0, self.outputs), self.dtype), order, False, *engine.gathered_rows())
+        self.record = record = np.zeros(1, kernel.RECORD)
+        job = new_job(commands, self.dtype, data, engine.program.hyperparameters())
+        for name in JOB.names:
+            record[name] = job[name]
+        self.record_at, self.loss_of_batch = address(record), record["loss"]
+        record["losses"] = self.record_at + kernel.LOSS
+        record["function"], record["most"] = kernel.step_function(), engine.program.threads or _EVERY_THREAD
 
     def take(self) -> None:
         """As of `LazySource`."""
