@@ -14,6 +14,7 @@ import numpy as np
 
 from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
+from fastnet.kernels.gemm import pixel_gram
 from fastnet.kernels.system import available_cores
 from fastnet.relu import ReluLayer
 from fastnet.sequential import Sequential
@@ -50,6 +51,8 @@ def compile_for(dtype: str) -> Iterator[str]:
         model.fit(x, t, 1, 0.1, 8, engine=engine, validation=(x, t), progress=False)
         model.predict(x)
         yield f"{dtype}, engine {engine}"
+    pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))
+    yield f"{dtype}, 8-bit images"
 
 
 def _in_processes() -> Iterator[str]:
