@@ -44,6 +44,7 @@ def compile_for(dtype: str) -> Iterator[str]:
     """`warm_up` for one dtype, in this process."""
     rng = np.random.default_rng(0)
     type_ = np.dtype(dtype).type
+    pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))  # of images, whereas the data below are not
     for engine in ENGINES:
         x, t = rng.normal(size=(12, 20)).astype(type_), one_hot(np.arange(12) % 3, 3, type_)
         model = Sequential((FullLayer(20, 16, type_, rng), ReluLayer(), FullLayer(16, 3, type_, rng), SoftMaxLayer()),
@@ -51,8 +52,6 @@ def compile_for(dtype: str) -> Iterator[str]:
         model.fit(x, t, 1, 0.1, 8, engine=engine, validation=(x, t), progress=False)
         model.predict(x)
         yield f"{dtype}, engine {engine}"
-    pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))
-    yield f"{dtype}, 8-bit images"
 
 
 def _in_processes() -> Iterator[str]:
