@@ -17,7 +17,7 @@ from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
 from fastnet.kernels import softmax
 from fastnet.kernels.codegen.beside import CompilationError, Job, compile_all
-from fastnet.kernels.gemm import blocking, commands
+from fastnet.kernels.gemm import blocking, commands, pixel_gram
 from fastnet.kernels.program import gram, interpreter, ops
 from fastnet.kernels.system import available_cores
 from fastnet.relu import ReluLayer
@@ -68,6 +68,7 @@ def compile_for(dtype: str) -> Iterator[str]:
     """`warm_up` for one dtype, in this process."""
     rng = np.random.default_rng(0)
     type_ = np.dtype(dtype).type
+    pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))  # of images, whereas the data below are not
     for engine in ENGINES:
         x, t = rng.normal(size=(12, 20)).astype(type_), one_hot(np.arange(12) % 3, 3, type_)
         model = Sequential((FullLayer(20, 16, type_, rng), ReluLayer(), FullLayer(16, 3, type_, rng), SoftMaxLayer()),
