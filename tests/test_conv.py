@@ -289,9 +289,9 @@ def test_output_shape():
     layer = ConvLayer(3, 8, 3)
     assert layer.output_shape((3, 7, 9)) == (8, 7, 9)
     assert layer.output_shape(None) == (8, None, None)
-    with pytest.raises(ValueError, match=r"ConvLayer\(3, 8, 3\) takes images of 3 channels, but is given 4"):
+    with pytest.raises(ValueError, match=r"ConvLayer\(3, 8, 3\) takes images of 3 channels, but its input has 4"):
         layer.output_shape((4, 7, 9))
-    with pytest.raises(ValueError, match=r"takes images, of shape \(3, r, k\) per sample, but is given \(12,\)"):
+    with pytest.raises(ValueError, match=r"takes images, of shape \(3, r, k\) per sample, but its input has shape \(12,\)"):
         layer.output_shape((12,))
 
 

@@ -147,9 +147,9 @@ def test_output_shape():
     assert layer.output_shape((3, 7, 8)) == (3, 3, 4)
     assert layer.output_shape((3, None, None)) == (3, None, None)
     assert layer.output_shape(None) == (None, None, None)
-    with pytest.raises(ValueError, match=r"takes images of at least 2 x 2 pixels, but is given 1 x 5. Pool less"):
+    with pytest.raises(ValueError, match=r"takes images of at least 2 x 2 pixels, but its input has 1 x 5. Pool less"):
         layer.output_shape((3, 1, 5))
-    with pytest.raises(ValueError, match=r"takes images, of shape \(c, r, k\) per sample, but is given \(12,\)"):
+    with pytest.raises(ValueError, match=r"takes images, of shape \(c, r, k\) per sample, but its input has shape \(12,\)"):
         layer.output_shape((12,))
 
 

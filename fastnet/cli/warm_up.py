@@ -1,6 +1,6 @@
-"""What the command `warmup` does: it compiles what training needs, each dtype in a process of its own.
+"""The command ``fastnet warmup``: it compiles the kernels, each dtype in a separate process.
 
-The kernels of one dtype need nothing of the other's, so two processes fill the cache in half of the time of one.
+The kernels of the two dtypes are independent, so that two processes fill the cache in half the time of one.
 """
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _CHILD = ("import sys; from fastnet.cli.warm_up import compile_for; "
 
 
 class WarmUpError(RuntimeError):
-    """A process that compiles has failed; it has said why on the error stream."""
+    """A process that compiles has failed; it has printed the reason to the error stream."""
 
 
 def warm_up() -> Iterator[str]:
-    """Compile, or load from the cache, all that training needs; yields what was done after each part."""
+    """Compile all kernels for training, or load them from the cache; yield the name of each part when it is done."""
     if available_cores() > 1:
         yield from _in_processes()
     else:
@@ -40,7 +40,7 @@ def warm_up() -> Iterator[str]:
 
 
 def compile_for(dtype: str) -> Iterator[str]:
-    """`warm_up` for one dtype, in this process."""
+    """Do what `warm_up` does for one dtype, in this process."""
     rng = np.random.default_rng(0)
     type_ = np.dtype(dtype).type
     for engine in ENGINES:
