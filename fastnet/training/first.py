@@ -18,12 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet.kernels.gemm import Packed, matmul, syrk, vector_lanes
+from fastnet.kernels.gemm import Packed, matmul, pixel_gram, syrk, vector_lanes
 from fastnet.kernels.program import gram as kernel
 from fastnet.kernels.records import GRAM_FIRST, GRAM_UPDATE, TEAM
 from fastnet.program.builder import ALL, COLUMNS, Builder, Value
 from fastnet.program.memory import DATA, Ref, Region
-from fastnet.program.runner import no_gram
 
 WINDOW = 256  # rows of a window: fewer move the weights more often, more cost a larger Gram matrix
 START = (1.0, 0.0, 0.0, 1.0, 1.0)  # the scales while W is W_0 and V is V_0
@@ -42,7 +41,7 @@ class Source(NamedTuple):
     gathered: bool  # whether `order` says anything
     first: int  # the call trains on places first:last of the order
     last: int
-    gram: kernel.Gram
+    gram: kernel.Gram | None
 
 
 class Plain:
@@ -60,7 +59,7 @@ class Plain:
 
     def __init__(self, x: np.ndarray, dtype: np.dtype, batch_size: int) -> None:
         self.x, self.dtype, self.batch_size = x, dtype, batch_size
-        self.gram = no_gram(dtype)
+        self.gram = None
 
     @property
     def columns(self) -> int:
@@ -302,7 +301,7 @@ class Windowed(RowSpace):
         matmul(self.a0[:len(rows)], rows, self.w0.T)
         if self.v0.size:
             matmul(self.av[:len(rows)], rows, self.v0.T)
-        syrk(self.g[:len(rows), :len(rows)], rows)
+        products_of_rows(self.g[:len(rows), :len(rows)], rows)
         self.rows, self.opened = rows, first
 
     def _close_if_done(self) -> None:
@@ -351,8 +350,14 @@ def readable_rows(x: np.ndarray) -> bool:
 def gram_matrix(x: np.ndarray) -> np.ndarray:
     """X X.T (n, n)."""
     g = gram_buffer(len(x), x.dtype)
-    syrk(g, x)
+    products_of_rows(g, x)
     return g
+
+
+def products_of_rows(g: np.ndarray, x: np.ndarray) -> None:
+    """G = X X.T, exactly if X is of 8-bit images."""
+    if not pixel_gram(g, x):
+        syrk(g, x)
 
 
 def gram_buffer(n: int, dtype: np.dtype) -> np.ndarray:

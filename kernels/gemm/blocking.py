@@ -241,8 +241,17 @@ def syrk_kernel(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, a
         macro_kernel(scratch, Mat(c + (j * c_row + j) * size, c_row, 1, width), Mat(a_j, a_row, a_k, 0),
                      Mat(a_j, a_k, a_row, 0), n - j, min(strip, n - j), k, alpha, cast_like(0.0, alpha), 0, 0, 1)
         job = next_job(sync)
+    mirror(sync, threads, c, c_row, n, job - strips, strips, alpha)
+
+
+@jit
+def mirror(sync, threads, c, c_row, n, job, strips, alpha):
+    """Fill the upper triangle of C (n, n) from the lower one; blocks of MC rows are whole up to the diagonal's own.
+
+    Each thread has drawn one number too many for its strips: the jobs go on from `job`, which is that number less `strips`.
+    """
+    size = VECTOR_BYTES // lanes(alpha)
     barrier(sync, threads)
-    job -= strips  # each thread has drawn one number too many: they go on from there
     while job * MC < n:  # rows of the upper triangle, each from a column of the lower
         i = job * MC
         high = min(MC, n - i)
