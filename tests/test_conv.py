@@ -367,9 +367,9 @@ def test_mistakes(rng):
         ConvLayer(0, 16, 3)
     with pytest.raises(TypeError, match=r"ConvLayer: h must be a whole number, got 3\.0"):
         ConvLayer(3, 16, 3.0)
-    with pytest.raises(ValueError, match="h must be odd, got 2.* An even one needs padding=\"valid\", or a number"):
+    with pytest.raises(ValueError, match=r"h must be odd, got 2.* An even one needs padding=.valid., or a number"):
         ConvLayer(3, 16, 2)
-    with pytest.raises(ValueError, match="ConvLayer: stride must be at least 1, got 0. It is the step"):
+    with pytest.raises(ValueError, match=r"ConvLayer: stride must be at least 1, got 0\. It is the step"):
         ConvLayer(3, 16, 3, stride=0)
     with pytest.raises(ValueError, match=r"ConvLayer: stride must be a whole number or a pair \(rows, columns\), got \(1, 2, 3\)"):
         ConvLayer(3, 16, 3, stride=(1, 2, 3))

@@ -82,7 +82,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=10, help="(default: %(default)s)")
     parser.add_argument("--budgets", default="200,500", help="epochs (default: %(default)s)")
-    parser.add_argument("--only", default="digits,breast_cancer,label_noise,gratings,mnist,moons,diabetes", help="data sets (default: %(default)s)")
+    parser.add_argument("--only", default="digits,breast_cancer,label_noise,gratings,mnist,moons,diabetes",
+                        help="data sets (default: %(default)s)")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"{'':20}{'epochs':>8}{'sweep: mean, worst regret':>28}{'Optuna: mean, worst regret':>28}")
