@@ -8,16 +8,16 @@ endif
 
 .PHONY: run better test lint docs bench bench-compare release-check clean-cache
 
-run: .venv/run  ## train the course network at four learning rates; plot and table in results/
+run: .venv/run  ## train the course's network at four learning rates; plot and table in results/
 	$(BIN)/python run_cifar100.py
 
-better: .venv/run  ## beat the course network
+better: .venv/run  ## train a network that beats the course's
 	$(BIN)/python better_cifar.py
 
-test: .venv/test  ## all tests, a file at a time on each of two cores; they need no network
+test: .venv/test  ## all tests, on two cores; they need no network
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-lint: .venv/test  ## style, types of the public API, and who may import whom
+lint: .venv/test  ## style, types, and the allowed imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	rm -rf .lint && mkdir .lint && cp -R fastnet .lint/ && cp -R kernels .lint/fastnet/  # as it is installed
@@ -36,20 +36,21 @@ bench-compare: .venv/bench  ## did something get slower since BASE?
 release-check: .venv/release  ## both distributions, built, installed and tested in environments of their own
 	$(BIN)/python .github/scripts/release_check.py
 
-clean-cache: .venv/run  ## forget the compiled kernels
+clean-cache: .venv/run  ## delete the cached compiled kernels
 	$(BIN)/fastnet cache --clear
 
-# .venv/run and its like are stamps: each stands for an environment with the packages of that extra in it. They depend on
-# pyproject.toml, so a changed requirement is installed before the next run.
+# .venv/run, .venv/test ... are stamps: each marks that .venv has the packages of that dependency group. They depend on
+# pyproject.toml, so make installs a changed requirement before the next run. Groups need pip 25.1.
 .venv/run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fastnet needs Python 3.10 or newer, and $(PYTHON) \
 	is %d.%d. Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "Setting up .venv: downloading NumPy, Numba, Matplotlib, once; a minute or so ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 .venv/test .venv/docs .venv/bench .venv/peers .venv/release: .venv/%: pyproject.toml .venv/run
-	@echo "Adding the packages of the extra [$*] ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	@echo "Adding the packages of the dependency group $* ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . --group "$*"
 	@touch $@

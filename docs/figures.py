@@ -1,7 +1,7 @@
-"""The figures of the documentation: ``python docs/figures.py`` draws them anew in docs/img/.
+"""Draw the figures of the documentation: ``python docs/figures.py`` writes them to docs/img/.
 
-``steps.png`` and ``cost.png`` follow from sizes alone. ``error.png`` and ``sweep.png`` train networks; last,
-it is printed how far training moves the weights. All takes some twenty seconds.
+``steps.png`` and ``cost.png`` need only sizes. ``error.png`` and ``sweep.png`` train networks. At the end the program
+prints how far training moves the weights. It takes about twenty seconds.
 """
 from __future__ import annotations
 

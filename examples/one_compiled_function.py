@@ -1,10 +1,10 @@
-"""A network trained inside one compiled function of one's own, on fastnet's kernels.
+"""Train a network inside one function that Numba compiles, with fastnet's kernels.
 
     python examples/one_compiled_function.py
 
-Every public kernel of :mod:`fastnet.kernels` is called from compiled code by the name and with the arguments that it has
-in Python. There it runs on the thread that calls it, and nothing returns to Python between two calls: here is a whole
-training, with a learning rate that falls from step to step, in one function.
+Compiled code calls every public kernel of :mod:`fastnet.kernels` by the same name and with the same arguments as Python
+does. The kernel runs on the calling thread, and nothing returns to Python between two calls. This function is a whole
+training, with a learning rate that falls from epoch to epoch.
 """
 import numpy as np
 from fastnet.kernels.cross_entropy import cross_entropy_backward, cross_entropy_forward
@@ -19,7 +19,7 @@ from fastnet import one_hot
 
 @njit
 def train(x, t, W1, b1, W2, b2, lr, batch_size, epochs):
-    """Train a network with one hidden layer on the rows of x; W1, b1, W2 and b2 are changed. Returns the epochs' losses."""
+    """Train a network with one hidden layer on the rows of x, in place, and return the loss of each epoch."""
     hidden, classes = W1.shape[0], W2.shape[0]
     h, dh = np.empty((batch_size, hidden)), np.empty((batch_size, hidden))
     z, p, dp = np.empty((batch_size, classes)), np.empty((batch_size, classes)), np.empty((batch_size, classes))

@@ -18,16 +18,16 @@ TRAIN, HELD_OUT, TEST = ORDER[:800], ORDER[800:1200], ORDER[1200:]
 
 
 def train(trial):
-    """Yield after every epoch; the last report is of what only reports."""
+    """Yield the numbers of each epoch, and at the end the test accuracy, which is only reported."""
     model = MLPClassifier((32,), solver="sgd", learning_rate_init=trial.lr, momentum=trial.params["momentum"],
                           random_state=trial.seed)
     for _ in range(trial.epochs):
         try:
             model.partial_fit(X[TRAIN], Y[TRAIN], classes=range(10))
-        except ValueError:  # scikit-learn's word for weights that are not finite
+        except ValueError:  # scikit-learn raises it when weights are not finite
             yield {"loss": np.nan, "val_accuracy": np.nan}
             return
-        # which samples are right, not only how many: errors then count the samples
+        # one value per sample, so that errors take the samples into account
         yield {"loss": model.loss_, "val_accuracy": model.predict(X[HELD_OUT]) == Y[HELD_OUT]}
     yield {"test_accuracy": model.score(X[TEST], Y[TEST])}
 

@@ -15,7 +15,7 @@ X, Y = torch.tensor(X[ORDER] / 16 - 0.5, dtype=torch.float32), torch.tensor(Y[OR
 
 
 def train(trial):
-    """Yield after every epoch: suspended there, the model waits to go on."""
+    """Yield the numbers of each epoch; the sweep may suspend the function there and resume it later."""
     model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Dropout(trial.params["dropout"]),
                                 torch.nn.Linear(32, 10))  # drawn from torch's generator, which has the trial's seed
     optimizer = torch.optim.SGD(model.parameters(), trial.lr)

@@ -67,7 +67,7 @@ class AveragePoolLayer(Buffered):
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
-        c, r, k = checks.image_shape(self, shape, least=self.size)
+        c, r, k = checks.image_shape(self, shape, least=(self.size, self.size))
         return c, None if r is None else r // self.size, None if k is None else k // self.size
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
@@ -82,7 +82,7 @@ class AveragePoolLayer(Buffered):
         -------
         ndarray, shape (n, c, r // size, k // size)
         """
-        x = checks.images(self, "x", checks.floats(self, "x", x), least=self.size)
+        x = checks.images(self, "x", checks.floats(self, "x", x), least=(self.size, self.size))
         y = self._taken("y", self._pooled(x.shape), x.dtype)
         average_pool_forward(y, x, self.size)
         self.x_shape = x.shape

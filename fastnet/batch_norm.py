@@ -58,9 +58,6 @@ class BatchNormLayer(Buffered):
     running variance follows the unbiased one, N / (N - 1) times that. A mini-batch of one value per channel, which PyTorch
     refuses, gives beta, and leaves the running statistics as they are.
 
-    The statistics are sums over the whole mini-batch. A compiled engine keeps images for a block of samples at a time, so
-    networks with a convolution or a pool before this layer are trained layer by layer.
-
     Examples
     --------
     >>> layer = BatchNormLayer(1, eps=0.0)
@@ -82,6 +79,7 @@ class BatchNormLayer(Buffered):
 
     settings = ("n", "eps", "momentum")
     keeps_layout = True
+    needs_batch = True
     decays = ()
 
     def __init__(self, n: int, eps: float = 1e-5, momentum: float = 0.1, dtype: npt.DTypeLike | None = None) -> None:
@@ -208,9 +206,6 @@ class BatchNormLayer(Buffered):
                         bias=beta.now, aux=mean.now, packed=var.now, n=self.n, number=self.eps,
                         dims=(values, 0, 0, 0, 0, 0, 0, 0))
             return y
-        if net.threads is not None:
-            raise Unsupported("BatchNormLayer needs the whole mini-batch, and a convolution or pool before it has images of "
-                              "a block of samples at a time")
         part = COLUMNS if values == 1 else ALL  # whose a channel is: neighbouring columns, or whatever the kernel says
         stride = -(-self.n // net.lanes) * net.lanes
         found, gradients = net.reserve(WORK, 3 * stride), net.reserve(WORK, 2 * stride)

@@ -21,16 +21,17 @@ from fastnet.program.images import lower_conv
 class ConvLayer(Buffered):
     """Convolutional layer: every output pixel is a weighted sum of the h x h pixels around it, in all channels.
 
-    y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, i + p - h // 2, j + q - h // 2]
+    y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, stride i + p - padding, stride j + q - padding]
 
-    Filters are not flipped, the stride is 1, and x counts as 0 outside, so that images keep their height and width.
+    Filters are not flipped, and x counts as 0 outside. By default the stride is 1 and the padding h // 2, so that images
+    keep their height and width.
 
     Parameters
     ----------
     n_i, n_o : int
         Number of channels that go in and come out.
     h : int
-        Side of the square filters, odd.
+        Side of the square filters; odd with ``padding="same"``.
     dtype : float32 or float64, optional
         Type of W and b, and so of the computation. By default float64, see :func:`fastnet.set_default_dtype`.
     rng : numpy.random.Generator or RandomState or int, optional
@@ -39,6 +40,11 @@ class ConvLayer(Buffered):
     initializer : {"glorot", "he"}
         The standard deviation of the normal filters at first: sqrt(2 / (n_i h h + n_o h h)) (Glorot & Bengio 2010), or
         sqrt(2 / (n_i h h)) (He et al. 2015), which suits ReLU.
+    stride : int or (int, int)
+        How far apart the patches of neighbouring output pixels are; a pair is for rows and columns.
+    padding : {"same", "valid"} or int or (int, int)
+        Rows and columns of zeros on each side of an image. ``"same"`` is h // 2: an image of r rows becomes one of
+        r / stride rows, rounded up. ``"valid"`` is 0.
 
     Attributes
     ----------
@@ -56,6 +62,9 @@ class ConvLayer(Buffered):
     All may be assigned, and changed in place. ``update_param`` never writes into an array that was assigned: it binds
     new ones.
 
+    An image of r rows becomes one of (r + 2 padding - h) // stride + 1. As in PyTorch, padding is the same on both sides;
+    Keras' ``"same"`` with a stride above 1 may have less above and to the left.
+
     Examples
     --------
     >>> import numpy as np
@@ -65,6 +74,8 @@ class ConvLayer(Buffered):
     array([[[[ 58., 100.,  70.],
              [132., 204., 132.],
              [ 70., 100.,  58.]]]])
+    >>> ConvLayer(3, 8, 5, stride=2, padding="valid").output_shape((3, 32, 32))
+    (8, 14, 14)
     """
 
     W = FloatArray(shape=lambda layer: (layer.n_o, layer.n_i, layer.h, layer.h), optional=False, sizes="n_o, n_i and h")
@@ -73,16 +84,23 @@ class ConvLayer(Buffered):
     b_grad = FloatArray(shape=lambda layer: (1, layer.n_o))
     x = FloatArray()
 
-    settings = ("n_i", "n_o", "h")
+    settings = ("n_i", "n_o", "h", "stride", "padding")
+    added_settings = ("stride", "padding")
     takes = frozenset({"rows", "images"})
-    fuses_pool = True
     needs_images = True
 
     def __init__(self, n_i: int, n_o: int, h: int, dtype: npt.DTypeLike | None = None, rng: Any = None, *,
-                 initializer: str = "glorot") -> None:
+                 initializer: str = "glorot", stride: int | tuple[int, int] = 1,
+                 padding: str | int | tuple[int, int] = "same") -> None:
         self.n_i = checks.whole_number("ConvLayer", "n_i", n_i, "It is the number of channels of an image.")
         self.n_o = checks.whole_number("ConvLayer", "n_o", n_o, "It is the number of filters.")
-        self.h = checks.odd_number("ConvLayer", "h", h, "It is the side of a filter, which has a middle: 3 is usual.")
+        self.stride = checks.one_or_two("ConvLayer", "stride", stride, "It is the step from a patch to the next one.")
+        self.padding = _padding(padding)
+        if self.padding == "same":
+            self.h = checks.odd_number("ConvLayer", "h", h, "It is the side of a filter, which has a middle: 3 is usual. An "
+                                       'even one needs padding="valid", or a number.')
+        else:
+            self.h = checks.whole_number("ConvLayer", "h", h, "It is the side of a filter: 3 is usual.")
         type_ = dtypes.supported("ConvLayer", dtype)
         normal = checks.generator("ConvLayer", rng).normal
         spread = checks.spread("ConvLayer", initializer, self.n_i * self.h * self.h, self.n_o * self.h * self.h)
@@ -91,9 +109,22 @@ class ConvLayer(Buffered):
         self.x = self.W_grad = self.b_grad = None
 
     @property
+    def window(self) -> tuple[int, int, int, int]:
+        """Strides of rows and columns, then their padding."""
+        padding = self.padding
+        if isinstance(padding, str):
+            padding = self.h // 2 if padding == "same" else 0
+        return kernels.window_of(self.stride, padding, self.h)
+
+    @property
     def padding_read(self) -> int:
         """Pixels that it reads beyond each side of an image."""
-        return self.h // 2
+        return max(self.window[2:])
+
+    @property
+    def fuses_pool(self) -> bool:
+        """Whether its op can do a pool of size 2 behind it, too."""
+        return self.window[:2] == (1, 1)
 
     @property
     def dtype(self) -> np.dtype:
@@ -119,8 +150,19 @@ class ConvLayer(Buffered):
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
-        _, r, k = checks.image_shape(self, shape, self.n_i)
-        return self.n_o, r, k
+        _, r, k = checks.image_shape(self, shape, self.n_i, self._least())
+        return self.n_o, *self._sides(r, k)
+
+    def _least(self) -> tuple[int, int]:
+        """Rows and columns of the smallest image that has an output."""
+        _, _, above, left = self.window
+        return max(1, self.h - 2 * above), max(1, self.h - 2 * left)
+
+    def _sides(self, *sides: int | None) -> tuple[int | None, ...]:
+        """Rows and columns of the output."""
+        window = self.window
+        return tuple(None if side is None else (side + 2 * padding - self.h) // stride + 1
+                     for side, stride, padding in zip(sides, window[:2], window[2:], strict=True))
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
         """Convolve the images with the filters, add the biases, and remember x.
@@ -132,13 +174,14 @@ class ConvLayer(Buffered):
 
         Returns
         -------
-        ndarray, shape (n, n_o, r, k)
+        ndarray, shape (n, n_o, rows, columns)
         """
         W, b = self._parameters()
-        x = checks.images(self, "x", checks.floats(self, "x", x, W.dtype), self.n_i)
-        shape = len(x), self.n_o, *x.shape[2:]
+        x = self._images(x, W.dtype)
+        shape: Any = len(x), self.n_o, *self._sides(*x.shape[2:])
         y = take(self._buffers, "y", shape, W.dtype, math.prod(shape))
-        kernels.conv_forward(y, x, W, b)
+        window = self.window
+        kernels.conv_forward(y, x, W, b, window[:2], window[2:])
         self.x = x
         return y
 
@@ -147,7 +190,7 @@ class ConvLayer(Buffered):
 
         Parameters
         ----------
-        y_grad : array_like, shape (n, n_o, r, k)
+        y_grad : array_like, shape (n, n_o, rows, columns)
             Gradient of the loss with respect to the output of the last ``forward``.
 
         Returns
@@ -156,13 +199,14 @@ class ConvLayer(Buffered):
             Gradient of the loss with respect to the input.
         """
         W, _ = self._parameters()
-        x = checks.floats(self, "x", checks.computed(self, "x", self.x, "forward"), W.dtype)
-        x = checks.images(self, "x", x, self.n_i)
+        x = self._images(checks.computed(self, "x", self.x, "forward"), W.dtype)
         dy = checks.floats(self, "y_grad", y_grad, W.dtype)
-        dy = checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o, *x.shape[2:]))
+        shape: Any = len(x), self.n_o, *self._sides(*x.shape[2:])
+        dy = checks.same_shape(self, "y_grad", dy, "the output", shape)
         dx = take(self._buffers, "dx", x.shape, W.dtype, x.size)
         dW, db = np.empty(W.shape, W.dtype), np.empty((1, self.n_o), W.dtype)
-        kernels.conv_backward(dx, dW, db, dy, x, W)
+        window = self.window
+        kernels.conv_backward(dx, dW, db, dy, x, W, window[:2], window[2:])
         self.W_grad, self.b_grad = dW, db
         return dx
 
@@ -185,6 +229,9 @@ class ConvLayer(Buffered):
         sgd_update(new_b, b, db, lr)
         self.W, self.b = new_W, new_b
 
+    def _images(self, x: npt.ArrayLike, dtype: np.dtype) -> np.ndarray:
+        return checks.images(self, "x", checks.floats(self, "x", x, dtype), self.n_i, self._least())
+
     def _parameters(self) -> tuple[np.ndarray, np.ndarray]:
         dtype = self.dtype
         return (
@@ -198,8 +245,17 @@ class ConvLayer(Buffered):
 
     def torch_module(self, nn: Any) -> Any:
         """The module of ``torch.nn`` that computes the same."""
-        return nn.Conv2d(self.n_i, self.n_o, self.h, padding=self.h // 2, device="meta")
+        window = self.window
+        return nn.Conv2d(self.n_i, self.n_o, self.h, window[:2], window[2:], device="meta")
 
     def __repr__(self) -> str:
+        stride = "" if self.stride == 1 else f", stride={self.stride}"
+        padding = "" if self.padding == "same" else f", padding={self.padding!r}"
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
-        return f"{type(self).__name__}({self.n_i}, {self.n_o}, {self.h}{dtype})"
+        return f"{type(self).__name__}({self.n_i}, {self.n_o}, {self.h}{stride}{padding}{dtype})"
+
+
+def _padding(value: Any) -> str | int | tuple[int, int]:
+    if isinstance(value, str):
+        return checks.choice("ConvLayer", "padding", value, ("same", "valid"))
+    return checks.one_or_two("ConvLayer", "padding", value, "It counts rows and columns of zeros on each side.", least=0)

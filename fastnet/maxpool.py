@@ -10,7 +10,7 @@ import numpy.typing as npt
 from fastnet.base import checks
 from fastnet.base.attributes import Remembered
 from fastnet.base.buffers import Buffered, take
-from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward
+from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward, windows_of
 from fastnet.layer import known
 from fastnet.program.builder import Builder, Value
 from fastnet.program.images import lower_maxpool
@@ -22,19 +22,26 @@ _BOOL = np.dtype(bool)
 class MaxPoolLayer(Buffered):
     """Maximum pooling: of every size x size window of an image, the largest value.
 
-    Windows do not overlap. Rows and columns behind the last whole window are ignored. Of equal maxima in a window each
-    gets the whole gradient.
+    y[n, c, i, j] = max over p, q < size of x[n, c, stride i + p, stride j + q]
+
+    Rows and columns behind the last whole window are ignored. Of equal maxima in a window each gets the whole gradient (in
+    PyTorch one of them). Where windows overlap, a value's gradient is the sum over the windows whose maximum it is.
 
     Parameters
     ----------
-    size : int
-        Side of a window, and the step to the next one.
+    size : int or (int, int)
+        Side of a window; a pair is for rows and columns.
+    stride : int or (int, int), optional
+        Step to the next window. By default `size`, so that windows do not overlap.
 
     Attributes
     ----------
-    size : int
-    locs : ndarray of bool, shape (n, c, r, k), or None
-        Where the last input is the maximum of its window.
+    size, stride : int or (int, int)
+    locs : ndarray of bool, or None
+        Where the last input is the maximum of its window: shape (n, c, r, k). Where windows overlap, it has the shape
+        (n, c, rows, columns, size, size), with a truth value for each value of each window.
+    x_shape : tuple of int or None
+        The shape of the last input.
 
     Examples
     --------
@@ -47,24 +54,42 @@ class MaxPoolLayer(Buffered):
     """
 
     locs = Remembered()
+    x_shape = Remembered()
 
-    settings = ("size",)
+    settings = ("size", "stride")
+    added_settings = ("stride",)
     takes = frozenset({"rows", "images"})
     needs_images = True
 
-    def __init__(self, size: int = 2) -> None:
-        self.size = checks.whole_number("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
-        self.locs = None
+    def __init__(self, size: int | tuple[int, int] = 2, stride: int | tuple[int, int] | None = None) -> None:
+        self.size = checks.one_or_two("MaxPoolLayer", "size", size, "It is the side of a window: 2 is usual.")
+        self.stride = self.size if stride is None else checks.one_or_two(
+            "MaxPoolLayer", "stride", stride, "It is the step to the next window.")
+        self.locs = self.x_shape = None
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """Rows and columns of a window, then of the step to the next one."""
+        return windows_of(self.size, self.stride)
 
     @property
     def fused_as(self) -> str | None:
         """What a convolution before it can do in its own op."""
-        return "pool" if self.size == 2 else None
+        return "pool" if self.window == (2, 2, 2, 2) else None
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
         """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
-        c, r, k = checks.image_shape(self, shape, least=self.size)
-        return c, None if r is None else r // self.size, None if k is None else k // self.size
+        c, *sides = checks.image_shape(self, shape, least=self.window[:2])
+        return c, *self._pooled(*sides)
+
+    def _overlap(self) -> bool:
+        high, wide, down, right = self.window
+        return down < high or right < wide
+
+    def _pooled(self, *sides: int | None) -> tuple[int | None, ...]:
+        window = self.window
+        return tuple(None if side is None else (side - size) // step + 1
+                     for side, size, step in zip(sides, window[:2], window[2:], strict=True))
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
         """Take the maximum of each window, and remember where it was.
@@ -76,15 +101,16 @@ class MaxPoolLayer(Buffered):
 
         Returns
         -------
-        ndarray, shape (n, c, r // size, k // size)
+        ndarray, shape (n, c, rows, columns)
         """
-        x = checks.images(self, "x", checks.floats(self, "x", x), least=self.size)
-        n, c, r, k = x.shape
-        shape = n, c, r // self.size, k // self.size
+        window = self.window
+        x = checks.images(self, "x", checks.floats(self, "x", x), least=window[:2])
+        shape: Any = *x.shape[:2], *self._pooled(*x.shape[2:])
+        places = (*shape, *window[:2]) if self._overlap() else x.shape
         y = take(self._buffers, "y", shape, x.dtype, math.prod(shape))
-        locs = take(self._buffers, "locs", x.shape, _BOOL, x.size)
-        maxpool_forward(y, locs, x, self.size)
-        self.locs = locs
+        locs = take(self._buffers, "locs", places, _BOOL, math.prod(places))
+        maxpool_forward(y, locs, x, window[:2], window[2:])
+        self.locs, self.x_shape = locs, x.shape
         return y
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
@@ -92,7 +118,7 @@ class MaxPoolLayer(Buffered):
 
         Parameters
         ----------
-        y_grad : array_like, shape (n, c, r // size, k // size)
+        y_grad : array_like, shape (n, c, rows, columns)
             Gradient of the loss with respect to the output of the last ``forward``.
 
         Returns
@@ -100,13 +126,18 @@ class MaxPoolLayer(Buffered):
         ndarray, shape (n, c, r, k)
             Gradient of the loss with respect to the input, in the dtype of `y_grad`.
         """
-        locs = checks.images(self, "locs", checks.numbers(self, "locs", checks.computed(
-            self, "locs", self.locs, "forward")), least=self.size)
-        n, c, r, k = locs.shape
-        dy = checks.floats(self, "y_grad", y_grad)
-        dy = checks.same_shape(self, "y_grad", dy, "the output", (n, c, r // self.size, k // self.size))
-        dx = take(self._buffers, "dx", locs.shape, dy.dtype, locs.size)
-        maxpool_backward(dx, dy, np.asarray(locs, bool), self.size)
+        window = self.window
+        locs = checks.numbers(self, "locs", checks.computed(self, "locs", self.locs, "forward"))
+        if self._overlap():
+            shape = checks.computed(self, "x_shape", self.x_shape, "forward")
+        else:
+            shape = checks.images(self, "locs", locs, least=window[:2]).shape
+        pooled: Any = *shape[:2], *self._pooled(*shape[2:])
+        if self._overlap():
+            checks.same_shape(self, "locs", locs, "the windows", (*pooled, *window[:2]))
+        dy = checks.same_shape(self, "y_grad", checks.floats(self, "y_grad", y_grad), "the output", pooled)
+        dx = take(self._buffers, "dx", shape, dy.dtype, math.prod(shape))
+        maxpool_backward(dx, dy, np.asarray(locs, bool), window[:2], window[2:])
         return dx
 
     def lower(self, net: Builder, x: Value) -> Value:
@@ -115,7 +146,9 @@ class MaxPoolLayer(Buffered):
 
     def torch_module(self, nn: Any) -> Any:
         """The module of ``torch.nn`` that computes the same."""
-        return nn.MaxPool2d(self.size)
+        window = self.window
+        return nn.MaxPool2d(window[:2], window[2:])
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.size})"
+        stride = "" if self.stride == self.size else f", stride={self.stride}"
+        return f"{type(self).__name__}({self.size}{stride})"

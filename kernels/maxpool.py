@@ -1,71 +1,136 @@
-"""Maximum pooling over windows that do not overlap, and its gradient."""
+"""Maximum pooling and its gradient.
+
+Windows that do not overlap have a truth value for each value of the image, which says whether it is its window's maximum.
+Where windows overlap, a value may be the maximum of one and not of another: then there is a truth value for each value of
+each window.
+"""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
+from fastnet.kernels.conv.arrays import Both, both
+from fastnet.kernels.conv.simd import load_byte, store_byte
 from fastnet.kernels.conv.windows import pool_windows
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.simd import VECTOR_BYTES, lanes, load, store
+from numba import types
 from numba.extending import overload
 
 _SHARE = 1 << 16  # elements below which waking a second thread costs more than it gains
 
 
-def maxpool_forward(y: np.ndarray, locs: np.ndarray, x: np.ndarray, size: int) -> None:
-    """y[n, c, i, j] = max over p, q < size of x[n, c, size i + p, size j + q]; locs = 1 where x is that, else 0.
+def maxpool_forward(y: np.ndarray, locs: np.ndarray, x: np.ndarray, size: Both, stride: Both | None = None) -> None:
+    """y[n, c, i, j] = max over p, q < size of x[n, c, stride i + p, stride j + q]; locs = 1 where x is that, else 0.
 
-    y (n, c, r // size, k // size), x (n, c, r, k): one dtype (float32 or float64); locs of x's shape, bool. y and locs
-    C-contiguous, x of any layout. Overwrites y and locs. Of equal maxima each is a 1 in locs. Rows and columns behind
-    the last whole window are 0 in locs. A window with NaN gives NaN, and zeros in locs but where NaN is not.
+    y (n, c, R, K), x (n, c, r, k): one dtype (float32 or float64). locs, bool: of x's shape if the stride is at least the
+    size, and otherwise (n, c, R, K, rows of a window, columns of a window). y and locs C-contiguous, x of any layout.
+    `size` and `stride` are numbers or pairs for rows and columns; a stride of None is the size. R = (r - size) // stride
+    + 1, and K likewise. Overwrites y and locs. Of equal maxima each is a 1 in locs. Values that no window covers are 0. A
+    window with NaN gives NaN, and zeros in locs but where NaN is not.
     """
     n, c, r, k = x.shape
-    run(_forward, y.reshape(n * c, r // size, k // size), locs.reshape(n * c, r, k).view(np.uint8),
-        plain(x).reshape(n * c, r, k), size, threads=1 if x.size < _SHARE else None)
+    kernel = _forward if locs.ndim == 4 else _forward_overlapping
+    run(kernel, y.reshape(n * c, *y.shape[2:]), locs.reshape(n * c, *locs.shape[2:]).view(np.uint8),
+        plain(x).reshape(n * c, r, k), windows_of(size, stride), threads=1 if x.size < _SHARE else None)
 
 
-def maxpool_backward(dx: np.ndarray, dy: np.ndarray, locs: np.ndarray, size: int) -> None:
-    """dx = dy of the window where locs is not 0, else 0: every one of equal maxima gets the whole gradient.
+def maxpool_backward(dx: np.ndarray, dy: np.ndarray, locs: np.ndarray, size: Both, stride: Both | None = None) -> None:
+    """dx = the sum of dy over the windows in which locs is not 0: every one of equal maxima gets the whole gradient.
 
-    dx, locs (n, c, r, k), dy (n, c, r // size, k // size): dx and dy of one dtype (float32 or float64), locs of bool;
-    dx C-contiguous, the others of any layout. Overwrites dx.
+    dx (n, c, r, k), dy (n, c, R, K), locs of bool: shapes, `size` and `stride` as of `maxpool_forward`. dx and dy of one
+    dtype (float32 or float64); dx C-contiguous, the others of any layout. Overwrites dx.
     """
     n, c, r, k = dx.shape
-    run(_backward, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, r // size, k // size),
-        plain(locs).reshape(n * c, r, k).view(np.uint8), size, threads=1 if dx.size < _SHARE else None)
+    kernel = _backward if locs.ndim == 4 else _backward_overlapping
+    run(kernel, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, *dy.shape[2:]),
+        plain(locs).reshape(n * c, *locs.shape[2:]).view(np.uint8), windows_of(size, stride),
+        threads=1 if dx.size < _SHARE else None)
+
+
+def windows_of(size: Both, stride: Both | None) -> tuple[int, int, int, int]:
+    """Rows and columns of a window, then of the step to the next one."""
+    return (*both(size), *both(size if stride is None else stride))
+
+
+@overload(windows_of)
+def _windows_in_compiled_code(size, stride):
+    if stride in (None, types.none) or getattr(stride, "value", 0) is None:
+
+        def side_by_side(size, stride):
+            rows, columns = both(size)
+            return rows, columns, rows, columns
+
+        return side_by_side
+
+    def as_given(size, stride):
+        (rows, columns), (down, right) = both(size), both(stride)
+        return rows, columns, down, right
+
+    return as_given
 
 
 @overload(maxpool_forward)
-def _compiled_forward(y, locs, x, size):
-    def in_compiled_code(y, locs, x, size):
+def _compiled_forward(y, locs, x, size, stride=None):
+    if locs.ndim == 4:
+
+        def in_compiled_code(y, locs, x, size, stride=None):
+            n, c, r, k = x.shape
+            maxima, places = to_write(y), to_write(locs)
+            _forward(0, 1, np.zeros(0, np.int64), 0, maxima.reshape(n * c, y.shape[2], y.shape[3]),
+                     places.reshape(n * c, r, k).view(np.uint8), to_read(x).reshape(n * c, r, k), windows_of(size, stride))
+            written(y, maxima)
+            written(locs, places)
+
+        return in_compiled_code
+
+    def overlapping(y, locs, x, size, stride=None):
         n, c, r, k = x.shape
         maxima, places = to_write(y), to_write(locs)
-        _forward(0, 1, np.zeros(0, np.int64), 0, maxima.reshape(n * c, r // size, k // size),
-                 places.reshape(n * c, r, k).view(np.uint8), to_read(x).reshape(n * c, r, k), size)
+        _forward_overlapping(
+            0, 1, np.zeros(0, np.int64), 0, maxima.reshape(n * c, y.shape[2], y.shape[3]),
+            places.reshape(n * c, locs.shape[2], locs.shape[3], locs.shape[4], locs.shape[5]).view(np.uint8),
+            to_read(x).reshape(n * c, r, k), windows_of(size, stride))
         written(y, maxima)
         written(locs, places)
 
-    return in_compiled_code
+    return overlapping
 
 
 @overload(maxpool_backward)
-def _compiled_backward(dx, dy, locs, size):
-    def in_compiled_code(dx, dy, locs, size):
+def _compiled_backward(dx, dy, locs, size, stride=None):
+    if locs.ndim == 4:
+
+        def in_compiled_code(dx, dy, locs, size, stride=None):
+            n, c, r, k = dx.shape
+            result = to_write(dx)
+            _backward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r, k),
+                      to_read(dy).reshape(n * c, dy.shape[2], dy.shape[3]),
+                      to_read(locs).reshape(n * c, r, k).view(np.uint8), windows_of(size, stride))
+            written(dx, result)
+
+        return in_compiled_code
+
+    def overlapping(dx, dy, locs, size, stride=None):
         n, c, r, k = dx.shape
         result = to_write(dx)
-        _backward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r, k),
-                  to_read(dy).reshape(n * c, r // size, k // size), to_read(locs).reshape(n * c, r, k).view(np.uint8), size)
+        _backward_overlapping(
+            0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r, k),
+            to_read(dy).reshape(n * c, dy.shape[2], dy.shape[3]),
+            to_read(locs).reshape(n * c, locs.shape[2], locs.shape[3], locs.shape[4], locs.shape[5]).view(np.uint8),
+            windows_of(size, stride))
         written(dx, result)
 
-    return in_compiled_code
+    return overlapping
 
 
 @jit
-def _forward(thread, threads, sync, scratch, y, locs, x, size):
+def _forward(thread, threads, sync, scratch, y, locs, x, window):
     planes = x.shape[0]
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
-        if size == 2:
+        if window == (2, 2, 2, 2):
             _forward_2(y[plane], locs[plane], x[plane])
         else:
-            _forward_any(y[plane], locs[plane], x[plane], size)
+            _forward_any(y[plane], locs[plane], x[plane], window)
 
 
 @jit
@@ -98,36 +163,91 @@ def _forward_2(y, locs, x):
 
 
 @jit
-def _forward_any(y, locs, x, size):
-    rows, cols = y.shape
-    locs[:] = 0
-    for i in range(rows):
-        for j in range(cols):
-            top = x[size * i, size * j]
-            for p in range(size):
-                for q in range(size):
-                    value = x[size * i + p, size * j + q]
-                    if value > top or value != value:
-                        top = value
-            y[i, j] = top
-            for p in range(size):
-                for q in range(size):
-                    locs[size * i + p, size * j + q] = np.uint8(x[size * i + p, size * j + q] == top)
+def _maximum(at, row, high, wide, zero):
+    """The maximum of the window at an address, whose rows are `row` elements apart; NaN if it has one."""
+    top = load(at, zero)
+    for p in range(high):
+        for q in range(wide):
+            value = load(at + (p * row + q) * (VECTOR_BYTES // lanes(zero)), zero)
+            top = value if value > top or value != value else top
+    return top
 
 
 @jit
-def _backward(thread, threads, sync, scratch, dx, dy, locs, size):
+def _forward_any(y, locs, x, window):
+    rows, cols = y.shape
+    high, wide, down, right = window
+    zero = y.dtype.type(0)
+    size, row, first, first_place = y.itemsize, x.shape[1], x.ctypes.data, locs.ctypes.data
+    locs[:] = 0
+    for i in range(rows):
+        for j in range(cols):
+            corner = down * i * row + right * j
+            at, places = first + corner * size, first_place + corner
+            top = _maximum(at, row, high, wide, zero)
+            y[i, j] = top
+            for p in range(high):
+                for q in range(wide):
+                    store_byte(places + p * row + q, int(load(at + (p * row + q) * size, zero) == top))
+
+
+@jit
+def _forward_overlapping(thread, threads, sync, scratch, y, locs, x, window):
+    planes, rows, cols = y.shape
+    high, wide, down, right = window
+    zero = y.dtype.type(0)
+    size, row = y.itemsize, x.shape[2]
+    for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
+        first, places = x[plane].ctypes.data, locs[plane].ctypes.data
+        for i in range(rows):
+            for j in range(cols):
+                at = first + (down * i * row + right * j) * size
+                top = _maximum(at, row, high, wide, zero)
+                y[plane, i, j] = top
+                for p in range(high):
+                    for q in range(wide):
+                        store_byte(places, int(load(at + (p * row + q) * size, zero) == top))
+                        places += 1
+
+
+@jit
+def _backward(thread, threads, sync, scratch, dx, dy, locs, window):
     planes, rows, cols = dy.shape
+    high, wide, down, right = window
     zero = dx.dtype.type(0)
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
-        dx[plane, size * rows:] = zero
-        for i in range(size * rows):
-            at, mask, row = dx[plane, i], locs[plane, i], dy[plane, i // size]
-            at[size * cols:] = zero
-            if size == 2:
-                for j in range(cols):
-                    at[2 * j] = row[j] if mask[2 * j] != 0 else zero
-                    at[2 * j + 1] = row[j] if mask[2 * j + 1] != 0 else zero
-            else:
-                for j in range(size * cols):
-                    at[j] = row[j // size] if mask[j] != 0 else zero
+        if down > high or right > wide:  # there are gaps
+            dx[plane] = zero
+        dx[plane, down * rows:] = zero
+        for i in range(rows):
+            for p in range(high):
+                at, mask, row = dx[plane, down * i + p], locs[plane, down * i + p], dy[plane, i]
+                if wide == 2 and right == 2:
+                    for j in range(cols):
+                        at[2 * j] = row[j] if mask[2 * j] != 0 else zero
+                        at[2 * j + 1] = row[j] if mask[2 * j + 1] != 0 else zero
+                else:
+                    for j in range(cols):
+                        for q in range(right * j, right * j + wide):
+                            at[q] = row[j] if mask[q] != 0 else zero
+                at[right * cols:] = zero
+
+
+@jit
+def _backward_overlapping(thread, threads, sync, scratch, dx, dy, locs, window):
+    planes, rows, cols = dy.shape
+    high, wide, down, right = window
+    zero = dx.dtype.type(0)
+    size, row = dx.itemsize, dx.shape[2]
+    for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
+        dx[plane] = zero
+        first, places = dx[plane].ctypes.data, locs[plane].ctypes.data
+        for i in range(rows):
+            for j in range(cols):
+                at, gradient = first + (down * i * row + right * j) * size, dy[plane, i, j]
+                for p in range(high):
+                    for q in range(wide):
+                        if load_byte(places) != 0:
+                            to = at + (p * row + q) * size
+                            store(to, load(to, zero) + gradient)
+                        places += 1

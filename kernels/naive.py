@@ -177,40 +177,55 @@ def mean_squared_error_backward(dx, x, t):
     dx[...] = 2 * (x - t) / x.size
 
 
-def _frame(x, f):
+def _pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def _geometry(W, stride, padding):
+    """Side of the filters, pairs of strides and paddings"""
+    return W.shape[2], _pair(stride), _pair(W.shape[2] // 2 if padding is None else padding)
+
+
+def _frame(x, padding):
     """Zeros around every image"""
-    return np.pad(x, ((0, 0), (0, 0), (f, f), (f, f)))
+    return np.pad(x, ((0, 0), (0, 0), *((f, f) for f in padding)))
 
 
-def conv_forward(y, x, W, b):
-    """y = b + sum over p, q of W[:, :, p, q] x moved by (p - h // 2, q - h // 2)"""
+def _at(around, p, q, stride, y):
+    """A view (n, c, rows, columns of y): value (p, q) of every window"""
+    (down, right), (rows, columns) = stride, y.shape[2:]
+    return around[:, :, p:p + down * rows:down, q:q + right * columns:right][:, :, :rows, :columns]
+
+
+def conv_forward(y, x, W, b, stride=1, padding=None):
+    """y[i, j] = b + sum over p, q of W[:, :, p, q] x[stride i + p - padding, stride j + q - padding]"""
     x, W, b = _f64(x, W, b)
-    h, (r, k) = W.shape[2], x.shape[2:]
-    around = _frame(x, h // 2)
+    h, stride, padding = _geometry(W, stride, padding)
+    around = _frame(x, padding)
     out = np.zeros(y.shape) + b.reshape(1, -1, 1, 1)
     for p, q in np.ndindex(h, h):
-        out += np.einsum("oc,ncij->noij", W[:, :, p, q], around[:, :, p:p + r, q:q + k])
+        out += np.einsum("oc,ncij->noij", W[:, :, p, q], _at(around, p, q, stride, y)) if y.size else 0
     y[...] = out
 
 
-def conv_backward_input(dx, dy, W):
-    """dx[i + p - h // 2, j + q - h // 2] += W[:, :, p, q].T dy[i, j]; what falls outside is dropped"""
+def conv_backward_input(dx, dy, W, stride=1, padding=None):
+    """dx[stride i + p - padding, stride j + q - padding] += W[:, :, p, q].T dy[i, j]; what falls outside is dropped"""
     dy, W = _f64(dy, W)
-    h, (n, n_i, r, k) = W.shape[2], dx.shape
-    f = h // 2
-    around = np.zeros((n, n_i, r + 2 * f, k + 2 * f))
+    h, stride, padding = _geometry(W, stride, padding)
+    around = _frame(np.zeros(dx.shape), padding)
     for p, q in np.ndindex(h, h):
-        around[:, :, p:p + r, q:q + k] += np.einsum("oc,noij->ncij", W[:, :, p, q], dy)
-    dx[...] = around[:, :, f:f + r, f:f + k]
+        if dy.size:
+            _at(around, p, q, stride, dy)[...] += np.einsum("oc,noij->ncij", W[:, :, p, q], dy)
+    dx[...] = around[:, :, padding[0]:padding[0] + dx.shape[2], padding[1]:padding[1] + dx.shape[3]]
 
 
-def conv_backward_weights(dW, dy, x):
-    """dW[:, :, p, q] = sum over n, i, j of dy[i, j] x[i + p - h // 2, j + q - h // 2]"""
+def conv_backward_weights(dW, dy, x, stride=1, padding=None):
+    """dW[:, :, p, q] = sum over n, i, j of dy[i, j] x[stride i + p - padding, stride j + q - padding]"""
     dy, x = _f64(dy, x)
-    h, (r, k) = dW.shape[2], x.shape[2:]
-    around = _frame(x, h // 2)
+    h, stride, padding = _geometry(dW, stride, padding)
+    around = _frame(x, padding)
     for p, q in np.ndindex(h, h):
-        dW[:, :, p, q] = np.einsum("noij,ncij->oc", dy, around[:, :, p:p + r, q:q + k])
+        dW[:, :, p, q] = np.einsum("noij,ncij->oc", dy, _at(around, p, q, stride, dy)) if dy.size else 0
 
 
 def conv_backward_bias(db, dy):
@@ -219,10 +234,10 @@ def conv_backward_bias(db, dy):
     db[...] = dy.sum(axis=(0, 2, 3))
 
 
-def conv_backward(dx, dW, db, dy, x, W):
+def conv_backward(dx, dW, db, dy, x, W, stride=1, padding=None):
     """dx, dW, db"""
-    conv_backward_input(dx, dy, W)
-    conv_backward_weights(dW, dy, x)
+    conv_backward_input(dx, dy, W, stride, padding)
+    conv_backward_weights(dW, dy, x, stride, padding)
     conv_backward_bias(db, dy)
 
 
@@ -233,22 +248,27 @@ def _windows(x, size):
     return whole.reshape(n, c, r // size, size, k // size, size).transpose(0, 1, 2, 4, 3, 5)
 
 
-def maxpool_forward(y, locs, x, size):
-    """y = maximum of each window, locs = 1 at every place that equals it"""
+def maxpool_forward(y, locs, x, size, stride=None):
+    """y = maximum of each window, locs = 1 at every value that equals it: of the image, or of the windows if they overlap"""
     (x,) = _f64(x)
-    y[...] = _windows(x, size).max(axis=(4, 5))
+    (high, wide), stride = _pair(size), _pair(size if stride is None else stride)
+    places = list(np.ndindex(high, wide))
+    if y.size:
+        y[...] = np.max([_at(x, p, q, stride, y) for p, q in places], axis=0)
     locs[...] = 0
-    rows, cols = y.shape[2] * size, y.shape[3] * size
-    locs[:, :, :rows, :cols] = x[:, :, :rows, :cols] == np.repeat(np.repeat(y, size, axis=2), size, axis=3)
+    for p, q in places:
+        to = locs[..., p, q] if locs.ndim == 6 else _at(locs, p, q, stride, y)
+        to[...] = _at(x, p, q, stride, y) == y
 
 
-def maxpool_backward(dx, dy, locs, size):
-    """dx = dy of the window where locs is 1, else 0"""
+def maxpool_backward(dx, dy, locs, size, stride=None):
+    """dx = the sum of dy over the windows where locs is 1"""
     (dy,) = _f64(dy)
+    (high, wide), stride = _pair(size), _pair(size if stride is None else stride)
     dx[...] = 0
-    spread = np.repeat(np.repeat(dy, size, axis=2), size, axis=3)
-    rows, cols = spread.shape[2:]
-    dx[:, :, :rows, :cols] = np.where(locs[:, :, :rows, :cols], spread, 0)
+    for p, q in np.ndindex(high, wide):
+        there = locs[..., p, q] if locs.ndim == 6 else _at(locs, p, q, stride, dy)
+        _at(dx, p, q, stride, dy)[...] += np.where(there, dy, 0)
 
 
 def average_pool_forward(y, x, size):
@@ -266,13 +286,14 @@ def average_pool_backward(dx, dy, size):
     dx[:, :, :rows, :cols] = spread
 
 
-def conv_pool_forward(y, bits, x, W, b, relu):
+def conv_pool_forward(y, bits, x, W, b, relu, padding=None):
     """Convolution, ReLU if `relu`, pool of size 2; bit 2 p + q of `bits` is set where pixel (p, q) is the maximum.
 
     With `relu` no bit is set where the maximum is 0.
     """
-    full = np.empty((x.shape[0], len(W), *x.shape[2:]))
-    conv_forward(full, x, W, b)
+    h, _, (above, left) = _geometry(W, 1, padding)
+    full = np.empty((x.shape[0], len(W), x.shape[2] + 2 * above - h + 1, x.shape[3] + 2 * left - h + 1))
+    conv_forward(full, x, W, b, 1, padding)
     windows = _windows(np.maximum(full, 0) if relu else full, 2)
     y[...] = windows.max(axis=(4, 5))
     places = windows == windows.max(axis=(4, 5), keepdims=True)
@@ -281,29 +302,31 @@ def conv_pool_forward(y, bits, x, W, b, relu):
     bits[...] = places.reshape(*y.shape, 4) @ np.array([1, 2, 4, 8])
 
 
-def conv_pool_backward(dx, dW, db, dy, bits, x, W):
+def conv_pool_backward(dx, dW, db, dy, bits, x, W, padding=None):
     """dx, dW, db from the gradient of the pooled output, which goes to every place that has a bit"""
     (dy,) = _f64(dy)
-    full = np.zeros((x.shape[0], len(W), *x.shape[2:]))
+    h, _, (above, left) = _geometry(W, 1, padding)
+    full = np.zeros((x.shape[0], len(W), x.shape[2] + 2 * above - h + 1, x.shape[3] + 2 * left - h + 1))
     for place, (p, q) in enumerate(np.ndindex(2, 2)):
         rows, cols = dy.shape[2:]
         full[:, :, p:2 * rows:2, q:2 * cols:2] = np.where(np.asarray(bits) >> place & 1, dy, 0)
-    conv_backward(dx, dW, db, full, x, W)
+    conv_backward(dx, dW, db, full, x, W, 1, padding)
 
 
-def conv_op(y, x, W, b, relu):
+def conv_op(y, x, W, b, relu, stride=1, padding=None):
     """Convolution, and ReLU if `relu`"""
-    conv_forward(y, x, W, b)
+    conv_forward(y, x, W, b, stride, padding)
     if relu:
         y[...] = np.maximum(y, 0)
 
 
-def conv_back_op(dx, dW, db, dy, y, x, W, relu):
+def conv_back_op(dx, dW, db, dy, y, x, W, relu, stride=1, padding=None):
     """dx, dW, db from the gradient of `conv_op`'s output y"""
     (dy,) = _f64(dy)
-    conv_backward(dx, dW, db, np.where(np.asarray(y) > 0, dy, 0) if relu else dy, x, W)
+    conv_backward(dx, dW, db, np.where(np.asarray(y) > 0, dy, 0) if relu else dy, x, W, stride, padding)
 
 
+conv_strided_back_op = conv_back_op
 conv_winograd_op = conv_op
 conv_pool_op = conv_pool_winograd_op = conv_pool_forward
 conv_pool_back_op = conv_pool_backward

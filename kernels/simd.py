@@ -17,17 +17,18 @@ at module level: an intrinsic made inside a function would get a new cache key i
 """
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
+from fastnet.kernels.codegen.carried import codegen
 from numba import types
 from numba.core import cgutils
-from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
 ADDRESS = ir.IntType(64)
 
 
 def _target() -> tuple[str, str, str]:
-    """Triple, CPU and features that Numba compiles for: the host's, but for NUMBA_CPU_NAME, _FEATURES and ENABLE_AVX."""
-    return cpu_target.target_context.codegen().magic_tuple()
+    """Triple, CPU and features that kernels are compiled for: those of the kernels that the installation carries, or else
+    those that Numba compiles for, the host's, but for NUMBA_CPU_NAME, _FEATURES and ENABLE_AVX."""
+    return codegen().magic_tuple()
 
 
 def _vector_bits(triple: str, cpu: str, features: str) -> int:

@@ -178,6 +178,34 @@ def trusted_folder(folder: str | os.PathLike[str]) -> Path:
     return current
 
 
+def trusted_file(file: Path) -> Path:
+    """The real place of a file that nobody but its owner and root can change, nor put another in its place.
+
+    Unlike a folder's, its owner may be root: that is how programs are installed for all users. Links lead nowhere here.
+
+    Raises
+    ------
+    UntrustedFolderError, OSError
+        As of `trusted_folder`.
+    """
+    if os.name == "nt":
+        return Path(os.path.realpath(file, strict=True))
+    path = Path(os.path.realpath(file.parent, strict=True))
+    for part in [*reversed(path.parents), path]:
+        _check_part(part, os.lstat(part), is_last=False)
+    found = os.lstat(path / file.name)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid not in (0, os.geteuid()):
+        raise UntrustedFolderError(f"{path / file.name} is a link, or belongs to another user")
+    if _others_may_write(found):
+        raise UntrustedFolderError(f"others may write to {path / file.name}")
+    return path / file.name
+
+
+def _others_may_write(found: os.stat_result) -> bool:
+    mode = found.st_mode
+    return bool(mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_private_group(found.st_gid)))
+
+
 def _check_part(path: Path, found: os.stat_result, is_last: bool) -> None:
     user, mode = os.geteuid(), found.st_mode
     is_link = stat.S_ISLNK(mode)
@@ -190,8 +218,7 @@ def _check_part(path: Path, found: os.stat_result, is_last: bool) -> None:
     if is_last:
         writable = mode & (stat.S_IWGRP | stat.S_IWOTH)
     else:
-        writable = not mode & stat.S_ISVTX and (
-            mode & stat.S_IWOTH or (mode & stat.S_IWGRP and not _is_private_group(found.st_gid)))
+        writable = not mode & stat.S_ISVTX and _others_may_write(found)
     if writable:
         raise UntrustedFolderError(f"others may write in {path}")
 

@@ -1,7 +1,8 @@
 """Random stacks of all exported layers, and the same networks in plain NumPy, which shares no code with fastnet.
 
 What is drawn: stacks of 1 to 7 layers, each of a class drawn evenly from all that fastnet exports, in any order, as long as it
-takes what the layers before it give (images of 1 to 3 channels and sides of 1 to 8, or rows of 1 to 20 values; widths from 1);
+takes what the layers before it give (images of 1 to 3 channels and sides of 1 to 8, or rows of 1 to 20 values; widths from 1;
+filters and windows of sides that are even, odd, or differ, which overlap, touch or leave gaps, and do not divide the images);
 a loss drawn evenly from the exported ones; 1 to 30 samples with inputs of standard normal scale; one-hot targets, in a fifth
 of the cases soft labels, or any numbers where the loss takes them. A layer that is exported is drawn without being named here:
 its arguments are drawn by their names and annotations. One without a NumPy reference below is its own reference, run by hand.
@@ -23,9 +24,16 @@ LAYERS = [kind for kind in _EXPORTED if kind not in LOSSES]
 
 def arguments(kind, rng, shape, dtype):
     """Arguments for a layer that is given samples of this shape, by their names; an unknown one is drawn by its type."""
+    def sides(low, high):
+        """A number, or a pair of them where the argument may be one."""
+        pair = "tuple" in str(parameter.annotation) and rng.random() < 0.3
+        return tuple(map(int, rng.integers(low, high, 2))) if pair else int(rng.integers(low, high))
+
     drawn = {
         "n_i": lambda: shape[0], "n": lambda: shape[0], "n_o": lambda: int(rng.integers(1, 13)),
-        "h": lambda: int(rng.choice([1, 3, 5])), "size": lambda: int(rng.integers(1, 4)),
+        "h": lambda: int(rng.choice([1, 2, 3, 3, 4, 5])), "size": lambda: sides(1, 4),
+        "stride": lambda: parameter.default if rng.random() < 0.4 else sides(1, 4),
+        "padding": lambda: str(rng.choice(["same", "valid"])) if rng.random() < 0.6 else sides(0, 4),
         "slope": lambda: float(rng.choice([0.0, 0.01, 0.3, 1.5])), "rate": lambda: float(rng.uniform(0, 0.8)),
         "rng": lambda: int(rng.integers(1 << 30)), "dtype": lambda: dtype,
     }
@@ -51,7 +59,8 @@ def layer(rng, shape, dtype):
             if hasattr(made, name):
                 setattr(made, name, (0.2 * rng.standard_normal(getattr(made, name).shape)).astype(dtype))
         fresh = kind.__new__(kind)  # it has not seen a batch
-        new = {"x": None, "y": None, "orig_shape": None, "locs": None, "mask": None, "calls": 0}
+        new = {"x": None, "y": None, "orig_shape": None, "locs": None, "mask": None, "x_shape": None,
+               "calls": 0}
         fresh.__dict__.update(vars(made) | {name: value for name, value in new.items() if name in vars(made)})
         return fresh, given
 
@@ -109,8 +118,6 @@ def case(seed):
             options["nesterov"] = True
     elif rng.random() < 0.4:
         options |= {"optimizer": str(rng.choice(["adam", "rmsprop"])), "lr": 0.003}
-        if dtype == np.float32 and any(isinstance(layer, fastnet.BatchNormLayer) for layer in layers):
-            del options["optimizer"]  # the bias before it has a gradient of rounding errors, which these scale up
     if rng.random() < 0.3:
         options["weight_decay"] = float(rng.choice([0.01, 0.1]))
     if rng.random() < 0.3:
@@ -122,9 +129,13 @@ def case(seed):
 
 
 class Network:
-    """A copy of a model's parameters in float64, trained by hand."""
+    """A copy of a model's parameters in float64, trained by hand.
 
-    def __init__(self, model):
+    With `noise`, a generator, everything that layers pass on has rounding errors as large as those of float32.
+    """
+
+    def __init__(self, model, noise=None):
+        self.noise = noise
         self.layers = [REFERENCES.get(type(layer).__name__, Itself)(layer) for layer in model.layers]
         self.loss = REFERENCES[type(model.loss).__name__](model.loss) if type(model.loss).__name__ in REFERENCES else Itself(
             model.loss)
@@ -132,15 +143,18 @@ class Network:
 
     def output(self, x, training=True):
         for layer in self.layers:
-            x = layer.forward(x) if training else layer.predict(x)
+            x = self.rounded(layer.forward(x) if training else layer.predict(x))
         return x
+
+    def rounded(self, a):
+        return a if self.noise is None else a * (1 + np.finfo(np.float32).eps * self.noise.standard_normal(a.shape))
 
     def step(self, x, t, lr, momentum=0.0, weight_decay=0.0, optimizer="sgd", nesterov=False):
         """The loss before it."""
         loss = self.loss.forward(self.output(x), t)
         dy = self.loss.backward()
         for layer in reversed(self.layers):
-            dy = layer.backward(dy)
+            dy = self.rounded(layer.backward(self.rounded(dy)))
         self.steps += 1
         for i, layer in enumerate(self.layers):
             for name, (value, gradient) in layer.learned().items():
@@ -227,38 +241,60 @@ class Full(Learning):
         return dy @ self.W
 
 
+def windows(x, high, wide, down, right):
+    """A view (n, c, rows, columns, high, wide) of the windows of images, `down` and `right` apart."""
+    return np.lib.stride_tricks.sliding_window_view(x, (high, wide), axis=(2, 3))[:, :, ::down, ::right]
+
+
+def pair(value):
+    return tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+
+
 class Conv(Learning):
-    def windows(self, x):
-        f = self.W.shape[2] // 2
-        padded = np.pad(x, ((0, 0), (0, 0), (f, f), (f, f)))
-        return np.lib.stride_tricks.sliding_window_view(padded, self.W.shape[2:], axis=(2, 3))
+    def __init__(self, layer):
+        super().__init__(layer)
+        given, half = layer.padding, self.W.shape[2] // 2
+        self.padding = pair({"same": half, "valid": 0}.get(given, given) if isinstance(given, str) else given)
+        self.steps = pair(layer.stride)
+
+    def patches(self):
+        return windows(self.padded, *self.W.shape[2:], *self.steps)
 
     def forward(self, x):
-        self.x = x
-        return np.einsum("ncijpq,ocpq->noij", self.windows(x), self.W) + self.b[:, None, None]
+        above, left = self.padding
+        self.padded = np.pad(x, ((0, 0), (0, 0), (above, above), (left, left)))
+        return np.einsum("ncijpq,ocpq->noij", self.patches(), self.W) + self.b[:, None, None]
 
     def backward(self, dy):
-        self.dW, self.db = np.einsum("noij,ncijpq->ocpq", dy, self.windows(self.x)), dy.sum(axis=(0, 2, 3))
-        return np.einsum("noijpq,ocpq->ncij", self.windows(dy), self.W[:, :, ::-1, ::-1])
+        self.dW, self.db = np.einsum("noij,ncijpq->ocpq", dy, self.patches()), dy.sum(axis=(0, 2, 3))
+        (above, left), (down, right), h = self.padding, self.steps, self.W.shape[2]
+        dx, (rows, columns) = np.zeros_like(self.padded), dy.shape[2:]
+        for p, q in np.ndindex(h, h):
+            dx[:, :, p:p + down * rows:down, q:q + right * columns:right][:, :, :rows, :columns] += np.einsum(
+                "noij,oc->ncij", dy, self.W[:, :, p, q])
+        return dx[:, :, above:dx.shape[2] - above, left:dx.shape[3] - left]
 
 
 class MaxPool(Plain):
-    def blocks(self, x):
-        s = self.layer.size
-        n, c, r, k = x.shape
-        return x[:, :, :r // s * s, :k // s * s].reshape(n, c, r // s, s, k // s, s)
+    def __init__(self, layer):
+        super().__init__(layer)
+        self.size = pair(layer.size)
+        self.steps = pair(getattr(layer, "stride", layer.size))
 
     def forward(self, x):
         self.x = x
-        return self.blocks(x).max(axis=(3, 5))
+        return windows(x, *self.size, *self.steps).max(axis=(4, 5))
+
+    def weights(self, values, p, q):
+        """What of a window's gradient goes to its value (p, q)."""
+        return values[..., p, q] == values.max(axis=(4, 5))
 
     def backward(self, dy):
-        blocks = self.blocks(self.x)
-        top = blocks.max(axis=(3, 5), keepdims=True)
-        dx = np.zeros_like(self.x)
-        n, c, r, _, k, _ = blocks.shape
-        s = self.layer.size
-        dx[:, :, :r * s, :k * s] = ((blocks == top) * dy[:, :, :, None, :, None]).reshape(n, c, r * s, k * s)
+        values, dx = windows(self.x, *self.size, *self.steps), np.zeros_like(self.x)
+        (down, right), (rows, columns) = self.steps, dy.shape[2:]
+        for p, q in np.ndindex(*self.size):
+            to = dx[:, :, p:p + down * rows:down, q:q + right * columns:right][:, :, :rows, :columns]
+            to += self.weights(values, p, q) * dy
         return dx
 
 
@@ -369,13 +405,10 @@ class BatchNorm(Plain):
 class AveragePool(MaxPool):
     def forward(self, x):
         self.x = x
-        return self.blocks(x).mean(axis=(3, 5))
+        return windows(x, *self.size, *self.steps).mean(axis=(4, 5))
 
-    def backward(self, dy):
-        s, (n, c, r, k) = self.layer.size, dy.shape
-        dx = np.zeros_like(self.x)
-        dx[:, :, :r * s, :k * s] = (np.ones((1, 1, 1, s, 1, s)) / s**2 * dy[:, :, :, None, :, None]).reshape(n, c, r * s, k * s)
-        return dx
+    def weights(self, values, p, q):
+        return 1 / np.prod(self.size)
 
 
 class SoftMax(Plain):

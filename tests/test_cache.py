@@ -72,7 +72,7 @@ IGNORED = shutil.ignore_patterns("__pycache__")
 def copied(folder):
     """The installed form of the package: kernels within fastnet."""
     shutil.copytree(Path(fastnet.__file__).parent, folder / "fastnet", ignore=IGNORED)
-    shutil.copytree(Path(cache.__file__).parent, folder / "fastnet" / "kernels", ignore=IGNORED, dirs_exist_ok=True)
+    shutil.copytree(Path(cache.__file__).parents[1], folder / "fastnet" / "kernels", ignore=IGNORED, dirs_exist_ok=True)
     return folder
 
 
@@ -109,7 +109,7 @@ GIVES_NOTHING = FROZEN.format(code="None")
 
 
 def digest_of(place, before=""):
-    program = before + "from fastnet.kernels import _cache; print(cache.DIGEST, cache.CACHE)"
+    program = before + "from fastnet.kernels.codegen import cache; print(cache.DIGEST, cache.CACHE)"
     result = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=120, cwd=place.parent,
                             env={**os.environ, "PYTHONPATH": str(place), "FASTNET_CACHE_DIR": str(place.parent / "cache")})
     assert result.returncode == 0, result.stderr

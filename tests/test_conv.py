@@ -9,6 +9,7 @@ from fastnet.kernels.runtime import pool
 from helpers import LAYOUTS, dtypes, eps, filled, laid_out, layouts, refuses, seeds
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 import fastnet
 from fastnet import ConvLayer, gradcheck
@@ -16,6 +17,7 @@ from fastnet import ConvLayer, gradcheck
 channels = st.sampled_from([1, 2, 3, 5, 8, 16, 17, 33, 70])
 sides = st.sampled_from([1, 2, 3, 5, 7, 8, 11, 17])
 filters = st.sampled_from([1, 3, 5, 7])
+SAME = 1, None  # stride and padding
 
 
 @st.composite
@@ -28,37 +30,51 @@ def operands(draw):
     return [laid_out(rng.standard_normal(shape).astype(dtype), layout) for shape, layout in shapes]
 
 
+@st.composite
+def strided(draw):
+    """As `operands`, with filters of any side, and a stride and a padding that the images allow."""
+    h, n, n_i, n_o = draw(st.integers(1, 5)), draw(st.integers(1, 3)), draw(channels), draw(channels)
+    stride = draw(st.integers(1, 4) | st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    padding = draw(st.integers(0, 6) | st.tuples(st.integers(0, 6), st.integers(0, 6)))
+    down, right, above, left = conv.window_of(stride, padding, h)
+    r, k = (max(1, draw(sides), h - 2 * f) for f in (above, left))
+    out = (r + 2 * above - h) // down + 1, (k + 2 * left - h) // right + 1
+    rng, dtype = np.random.default_rng(draw(seeds)), draw(dtypes)
+    first, second = draw(layouts), draw(layouts)
+    shapes = ((n, n_i, r, k), first), ((n_o, n_i, h, h), second), ((1, n_o), first), ((n, n_o, *out), second)
+    return [laid_out(rng.standard_normal(shape).astype(dtype), layout) for shape, layout in shapes], (stride, padding)
+
+
 def assert_naive(name, shape, terms, *operands):
     """Rounding errors of a sum of products: at most terms + 2 halves of an eps of the sum of their sizes."""
     dtype = operands[0].dtype
     out, expected, sizes = filled(shape, dtype), filled(shape, np.float64), filled(shape, np.float64)
     getattr(conv, name)(out, *operands)
     getattr(naive, name)(expected, *operands)
-    getattr(naive, name)(sizes, *map(np.abs, operands))
+    getattr(naive, name)(sizes, *(np.abs(a) if isinstance(a, np.ndarray) else a for a in operands))
     assert np.all(np.abs(out - expected) <= (terms + 2) * eps(out) * sizes), name
 
 
-def assert_all_naive(x, W, b, dy):
-    n, _, r, k = x.shape
-    assert_naive("conv_forward", dy.shape, W[0].size, x, W, b)
-    assert_naive("conv_backward_input", x.shape, W[:, 0].size, dy, W)
-    assert_naive("conv_backward_weights", W.shape, n * r * k, dy, x)
-    assert_naive("conv_backward_bias", b.shape, n * r * k, dy)
-    assert_backward_naive(dy, x, W)
-    assert_backward_naive(through_pool(dy), x, W)
+def assert_all_naive(x, W, b, dy, window=SAME):
+    pixels = dy[:, 0].size
+    assert_naive("conv_forward", dy.shape, W[0].size, x, W, b, *window)
+    assert_naive("conv_backward_input", x.shape, W[:, 0].size, dy, W, *window)
+    assert_naive("conv_backward_weights", W.shape, pixels, dy, x, *window)
+    assert_naive("conv_backward_bias", b.shape, pixels, dy)
+    assert_backward_naive(dy, x, W, window)
+    assert_backward_naive(through_pool(dy), x, W, window)
 
 
-def assert_backward_naive(dy, x, W, by_pixel=True):
+def assert_backward_naive(dy, x, W, window=SAME, by_pixel=True):
     """All three gradients at once, to the same bounds as one by one.
 
     Not `by_pixel`, the errors of dx may be as large as those of an image's largest sum: Winograd's are of the window around.
     """
-    n, _, r, k = x.shape
-    shapes, terms = (x.shape, W.shape, (1, len(W))), (W[:, 0].size, n * r * k, n * r * k)
+    shapes, terms = (x.shape, W.shape, (1, len(W))), (W[:, 0].size, dy[:, 0].size, dy[:, 0].size)
     results = [[filled(shape, dtype) for shape in shapes] for dtype in (x.dtype, np.float64, np.float64)]
-    conv.conv_backward(*results[0], dy, x, W)
-    naive.conv_backward(*results[1], dy, x, W)
-    naive.conv_backward(*results[2], *map(np.abs, (dy, x, W)))
+    conv.conv_backward(*results[0], dy, x, W, *window)
+    naive.conv_backward(*results[1], dy, x, W, *window)
+    naive.conv_backward(*results[2], *map(np.abs, (dy, x, W)), *window)
     if not by_pixel:
         results[2][0] = results[2][0].max(axis=(1, 2, 3), keepdims=True)
     for ours, expected, sizes, count in zip(*results, terms, strict=True):
@@ -126,6 +142,39 @@ def test_kernels_are_naive(operands):
     assert_all_naive(*operands)
 
 
+@given(strided())
+def test_kernels_are_naive_at_any_stride_and_padding(drawn):
+    operands, window = drawn
+    assert_all_naive(*operands, window)
+
+
+WINDOWS = ((1, None), (2, 1), ((2, 1), (0, 3)), (1, 0), (1, (4, 1)))
+
+
+@njit
+def all_kernels(y, dx, dW, db, dx_alone, dW_alone, x, W, b, dy, stride, padding):
+    conv.conv_forward(y, x, W, b, stride, padding)
+    conv.conv_backward(dx, dW, db, dy, x, W, stride, padding)
+    conv.conv_backward_input(dx_alone, dy, W, stride, padding)
+    conv.conv_backward_weights(dW_alone, dy, x, stride, padding)
+
+
+@pytest.mark.parametrize(("stride", "padding"), WINDOWS)
+def test_compiled_calls_have_equal_bits_at_any_stride_and_padding(stride, padding, rng):
+    """Also where images are empty."""
+    down, right, above, left = conv.window_of(stride, padding, 3)
+    for n, r in ((3, 7), (0, 7), (3, 0)):
+        out = max(0, (r + 2 * above - 3) // down + 1), (6 + 2 * left - 3) // right + 1
+        x, W, b, dy = (rng.standard_normal(shape) for shape in ((n, 2, r, 6), (5, 2, 3, 3), (1, 5), (n, 5, *out)))
+        results, expected = ([filled(a.shape, np.float64) for a in (dy, x, W, b, x, W)] for _ in range(2))
+        all_kernels(*results, x, W, b, dy, stride, padding)
+        all_kernels.py_func(*expected, x, W, b, dy, stride, padding)
+        naive.conv_forward(exact := np.empty(dy.shape), x, W, b, stride, padding)
+        np.testing.assert_allclose(results[0], exact, atol=1e-12)
+        for one, other in zip(results, expected, strict=True):
+            assert np.array_equal(one, other)
+
+
 @pytest.mark.parametrize(("n", "n_i", "n_o", "h", "r", "k"), [
     (5, 3, 16, 3, 32, 32), (2, 16, 32, 3, 16, 16), (2, 1, 16, 3, 48, 48), (40, 2, 3, 3, 4, 5), (1, 1, 1, 1, 1, 1), (1, 2, 2, 7, 1, 1)])
 def test_kernels_on_the_course_s_shapes_and_smaller_than_the_filter(n, n_i, n_o, h, r, k, dtype, rng):
@@ -158,6 +207,10 @@ def test_same_bits_for_any_number_of_threads(dtype, rng):
             for gradient in (dy, through_pool(dy)):
                 conv.conv_backward(dx, dW, db, gradient, x, W)
                 results[-1] += [a.tobytes() for a in (dx, dW, db)]
+            y, gradient = filled((19, 20, 8, 8), dtype), np.ascontiguousarray(dy[:, :, ::2, ::2])
+            conv.conv_forward(y, x, W, b, 2)
+            conv.conv_backward(dx, dW, db, gradient, x, W, 2)
+            results[-1] += [a.tobytes() for a in (y, dx, dW, db)]
     finally:
         pool.set_num_threads(before)
     assert all(result == results[0] for result in results)
@@ -241,6 +294,11 @@ def test_forward_backward_update(dtype, rng):
     assert not any(np.shares_memory(a, x) for a in (y, dx, layer.W, layer.W_grad))
 
 
+@pytest.mark.parametrize(("h", "stride", "padding"), [(3, 2, "same"), (2, 1, "valid"), (4, (1, 3), (0, 2)), (3, 3, 5)])
+def test_strided_gradients_are_the_numerical_ones(h, stride, padding, rng):
+    assert gradcheck(ConvLayer(2, 3, h, rng=rng, stride=stride, padding=padding), rng.standard_normal((2, 2, 7, 6)))
+
+
 def test_gradients_are_the_numerical_ones(rng):
     layer, x, _ = layer_and_images(rng)
     report = gradcheck(layer, x)
@@ -283,12 +341,19 @@ def test_copies_and_pickles(rng):
         assert layer.W.any()
     assert repr(layer) == "ConvLayer(2, 4, 3)"
     assert repr(ConvLayer(2, 4, 1, dtype=np.float32)) == "ConvLayer(2, 4, 1, dtype=float32)"
+    assert repr(ConvLayer(2, 4, 5, stride=(2, 1), padding="valid")) == "ConvLayer(2, 4, 5, stride=(2, 1), padding='valid')"
+    assert repr(ConvLayer(2, 4, 5, padding=1)) == "ConvLayer(2, 4, 5, padding=1)"
 
 
 def test_output_shape():
     layer = ConvLayer(3, 8, 3)
     assert layer.output_shape((3, 7, 9)) == (8, 7, 9)
     assert layer.output_shape(None) == (8, None, None)
+    assert ConvLayer(3, 8, 3, stride=2).output_shape((3, 7, 8)) == (8, 4, 4)
+    assert ConvLayer(3, 8, 4, padding="valid").output_shape((3, 7, None)) == (8, 4, None)
+    assert ConvLayer(3, 8, 2, stride=(1, 3), padding=[2, 0]).output_shape((3, 1, 8)) == (8, 4, 3)
+    with pytest.raises(ValueError, match=r"takes images of at least 5 x 3 pixels, but is given 9 x 2\. Pool less"):
+        ConvLayer(3, 8, 5, padding=(0, 1)).output_shape((3, 9, 2))
     with pytest.raises(ValueError, match=r"ConvLayer\(3, 8, 3\) takes images of 3 channels, but is given 4"):
         layer.output_shape((4, 7, 9))
     with pytest.raises(ValueError, match=r"takes images, of shape \(3, r, k\) per sample, but is given \(12,\)"):
@@ -302,6 +367,18 @@ def test_mistakes(rng):
         ConvLayer(0, 16, 3)
     with pytest.raises(TypeError, match=r"ConvLayer: h must be a whole number, got 3\.0"):
         ConvLayer(3, 16, 3.0)
+    with pytest.raises(ValueError, match=r"h must be odd, got 2.* An even one needs padding=.valid., or a number"):
+        ConvLayer(3, 16, 2)
+    with pytest.raises(ValueError, match=r"ConvLayer: stride must be at least 1, got 0\. It is the step"):
+        ConvLayer(3, 16, 3, stride=0)
+    with pytest.raises(ValueError, match=r"ConvLayer: stride must be a whole number or a pair \(rows, columns\), got \(1, 2, 3\)"):
+        ConvLayer(3, 16, 3, stride=(1, 2, 3))
+    with pytest.raises(ValueError, match=r"ConvLayer: padding\[1\] must be at least 0, got -1"):
+        ConvLayer(3, 16, 3, padding=(1, -1))
+    with pytest.raises(ValueError, match="ConvLayer: padding must be one of 'same', 'valid', got 'full'"):
+        ConvLayer(3, 16, 3, padding="full")
+    with pytest.raises(TypeError, match=r"ConvLayer: padding must be a whole number, got 1\.5"):
+        ConvLayer(3, 16, 3, padding=1.5)
     layer, x, dy = layer_and_images(rng)
     with refuses(RuntimeError, r"ConvLayer\(2, 4, 3\): x has not been computed; call forward\(\) first", layer):
         layer.backward(dy)

@@ -71,13 +71,15 @@ class Images:
 class Convolution:
     """Random images, filters and gradients, and the memory that the ops of a convolution need."""
 
-    def __init__(self, n, c, n_o, h, r, k, of_y, dtype, rng, pooled):
-        self.sizes, self.dtype, self.rng = (n, c, n_o, h, r, k), np.dtype(dtype), rng
+    def __init__(self, n, c, n_o, h, r, k, of_y, dtype, rng, pooled, window):
+        self.sizes, self.dtype, self.rng, self.window = (n, c, n_o, h, r, k), np.dtype(dtype), rng, window
         dtype, self.lanes = self.dtype, vector_lanes(dtype)
         self.whole = row_length(n_o, self.lanes)
         self.length = row_length(h * c, self.lanes)
-        out = (r // 2, k // 2) if pooled else (r, k)
-        self.x = Images(n, c, r, k, h // 2, dtype)
+        (down, right), (above, left) = self.geometry
+        self.sides = out = (r + 2 * above - h) // down + 1, (k + 2 * left - h) // right + 1
+        out = (out[0] // 2, out[1] // 2) if pooled else out
+        self.x = Images(n, c, r, k, max(above, left) + int(rng.integers(2)), dtype)
         self.x.images[...] = rng.standard_normal(self.x.shape)
         self.y, self.dy = (Images(n, n_o, *out, of_y, dtype, out[0] * out[1] * self.whole * pooled) for _ in range(2))
         self.W, self.b = rng.standard_normal((n_o, c, h, h)).astype(dtype), rng.standard_normal((1, n_o)).astype(dtype)
@@ -85,9 +87,15 @@ class Convolution:
         self.bias = self.filters[-self.whole:]
         self.bias[:n_o] = self.b
 
+    @property
+    def geometry(self):
+        """Strides, paddings."""
+        return self.window[:2], self.window[2:]
+
     def fields(self, way=0):
         n, c, n_o, h, r, k = self.sizes
-        return {"n": n_o, "k": c, "a": self.x.mat, "dims": (r, k, h, self.length, self.x.f, self.y.f, n, way)}
+        return {"n": n_o, "k": c, "a": self.x.mat, "dims": (r, k, h, self.length, self.x.f, self.y.f, n, way),
+                "window": self.window}
 
     def forward(self, kernel, relu, aux=0):
         run(kernel, self.dtype, self.sizes[0], c=self.y.mat, b=(self.filters.ctypes.data, self.lanes, 1, 0),
@@ -112,14 +120,16 @@ class Convolution:
 
 
 @st.composite
-def convolutions(draw, pooled):
-    h = draw(st.sampled_from([1, 3, 3, 5, 7]))
-    r, k = draw(sides), draw(sides)
-    if pooled:
-        r, k = max(r, 2), max(k, 2)
-    of_y = draw(frames) if pooled else max(draw(frames), h // 2)
+def convolutions(draw, pooled=False, strided=False):
+    h = draw(st.sampled_from([1, 2, 3, 3, 4, 5, 7]))
+    padding = draw(st.integers(0, h - 1)), draw(st.integers(0, h - 1))
+    if h % 2 and draw(st.booleans()):
+        padding = h // 2, h // 2
+    stride = (draw(st.integers(1, 3)), draw(st.integers(1, 3))) if strided else (1, 1)
+    r, k = (max(draw(sides), h - 2 * f + pooled) for f in padding)
+    of_y = draw(frames) if pooled or strided else max(draw(frames), h - 1 - min(padding))
     return Convolution(draw(st.integers(1, 3)), draw(channels), draw(channels), h, r, k, of_y, draw(dtypes),
-                       np.random.default_rng(draw(seeds)), pooled)
+                       np.random.default_rng(draw(seeds)), pooled, (*stride, *padding))
 
 
 def assert_sums(found, twin, operands, terms):
@@ -132,16 +142,44 @@ def assert_sums(found, twin, operands, terms):
 
 
 def terms(case):
-    n, _, n_o, h, r, k = case.sizes
-    return [n_o * h * h, n * r * k, n * r * k]
+    n, _, n_o, h, _, _ = case.sizes
+    pixels = n * case.sides[0] * case.sides[1]
+    return [n_o * h * h, pixels, pixels]
 
 
-@given(convolutions(pooled=False), st.booleans())
+def forward(case, relu):
+    """The exact output, and the sum of the sizes of what it is a sum of."""
+    exact, sizes = np.empty(case.y.shape), np.empty(case.y.shape)
+    naive.conv_op(exact, case.x.images, case.W, case.b, relu, *case.geometry)
+    naive.conv_op(sizes, np.abs(case.x.images), np.abs(case.W), np.abs(case.b), False, *case.geometry)
+    return exact, sizes
+
+
+@given(convolutions(strided=True), st.booleans())
+def test_strided_convolution_and_its_way_back(case, relu):
+    _, c, _, h, _, _ = case.sizes
+    exact, sizes = forward(case, relu)
+    case.forward(ops.conv_op, relu)
+    y = np.ascontiguousarray(case.y.images)
+    assert np.all(np.abs(y - exact) <= (c * h * h + 2) * eps(y) * sizes)
+    assert np.count_nonzero(case.y.frames) == np.count_nonzero(y)  # the frame stays 0
+    dy = case.rng.standard_normal(y.shape).astype(case.dtype)
+    for wanted in (True, False):
+        case.dy.flat[...] = GUARD  # around the images, too
+        case.dy.images[...] = dy
+        found = case.back(ops.conv_strided_back_op, relu, 0, ops.ROWS, wanted)
+
+        def twin(*arrays, wanted=wanted):
+            arrays = arrays if wanted else (np.empty(case.x.shape), *arrays)
+            naive.conv_strided_back_op(*arrays[:4], y, *arrays[4:], relu, *case.geometry)
+
+        assert_sums(found, twin, (dy, case.x.images, case.W), terms(case)[not wanted:])
+
+
+@given(convolutions(), st.booleans())
 def test_convolution_and_its_way_back(case, relu):
     _, c, n_o, h, _, _ = case.sizes
-    exact, sizes = np.empty(case.y.shape), np.empty(case.y.shape)
-    naive.conv_op(exact, case.x.images, case.W, case.b, relu)
-    naive.conv_op(sizes, np.abs(case.x.images), np.abs(case.W), np.abs(case.b), False)
+    exact, sizes = forward(case, relu)
     memory = np.zeros(conv_winograd.memory_size(c, n_o, case.lanes) + case.lanes, case.dtype)
     for kernel in (ops.conv_winograd_op, ops.conv_op)[h != 3:]:
         case.y.flat[...] = 0
@@ -154,14 +192,14 @@ def test_convolution_and_its_way_back(case, relu):
     case.dy.images[...] = dy = case.rng.standard_normal(y.shape).astype(case.dtype)
 
     def twin(*arrays):
-        naive.conv_back_op(*arrays[:4], y, *arrays[4:], relu)
+        naive.conv_back_op(*arrays[:4], y, *arrays[4:], relu, *case.geometry)
 
     for winograd in range(1 + (h == 3)):
         found = case.back(ops.conv_back_op, relu, winograd, ops.TURNED, True)
         if winograd:  # as above
             exact, sizes = np.empty(case.x.shape), np.empty(case.x.shape)
-            naive.conv_backward_input(exact, np.where(y > 0, dy, 0) if relu else dy, case.W)
-            naive.conv_backward_input(sizes, np.abs(dy), np.abs(case.W))
+            naive.conv_backward_input(exact, np.where(y > 0, dy, 0) if relu else dy, case.W, *case.geometry)
+            naive.conv_backward_input(sizes, np.abs(dy), np.abs(case.W), *case.geometry)
             assert np.all(np.abs(found[0] - exact) <= (n_o * h * h + 2) * eps(y) * sizes.max())
             found[0][...] = exact
         assert_sums(found, twin, (dy, case.x.images, case.W), terms(case))
@@ -169,15 +207,15 @@ def test_convolution_and_its_way_back(case, relu):
 
 @given(convolutions(pooled=True), st.booleans(), st.booleans())
 def test_pooled_convolution_and_its_way_back(case, relu, wanted):
-    n, c, n_o, h, r, k = case.sizes
-    windows = (r // 2) * (k // 2)
+    n, c, n_o, h, _, _ = case.sizes
+    windows = case.y.shape[2] * case.y.shape[3]
     memory = np.zeros(conv_winograd.memory_size(c, n_o, case.lanes) + case.lanes, case.dtype)
     for kernel in (ops.conv_pool_winograd_op, ops.conv_pool_op)[h != 3:]:
         case.forward(kernel, relu, memory.ctypes.data)
         y = np.ascontiguousarray(case.y.images)
-        bits = case.y.behind(windows * case.whole).reshape(n, r // 2, k // 2, -1)[..., :n_o].transpose(0, 3, 1, 2)
+        bits = case.y.behind(windows * case.whole).reshape(n, *case.y.shape[2:], -1)[..., :n_o].transpose(0, 3, 1, 2)
         exact, places = np.empty(y.shape), np.empty(y.shape, np.uint8)
-        naive.conv_pool_op(exact, places, case.x.images, case.W, case.b, relu)
+        naive.conv_pool_op(exact, places, case.x.images, case.W, case.b, relu, case.window[2:])
         size = np.abs(case.W).sum(axis=(1, 2, 3)).max() * np.abs(case.x.images).max() + np.abs(case.b).max()
         np.testing.assert_allclose(y, exact, atol=4 * case.W[0].size * eps(y) * size, rtol=0)
         assert np.mean(bits != places) < 0.02  # only where rounding may decide
@@ -186,31 +224,40 @@ def test_pooled_convolution_and_its_way_back(case, relu, wanted):
 
     def twin(*arrays):
         arrays = arrays if wanted else (np.empty(case.x.shape), *arrays)
-        naive.conv_pool_back_op(*arrays[:4], bits, *arrays[4:])
+        naive.conv_pool_back_op(*arrays[:4], bits, *arrays[4:], case.window[2:])
 
     for way in {avx512.LISTS, avx512.way_back(h, c, case.lanes, wanted)}:
         found = case.back(ops.conv_pool_back_op, relu, way, ops.ROWS, wanted)
         assert_sums(found, twin, (dy, case.x.images, case.W), terms(case)[not wanted:])
 
 
-@given(st.integers(1, 3), channels, sides, sides, st.integers(1, 4), frames, frames, dtypes, seeds)
-def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, of_x, of_y, dtype, seed):
+pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
+
+
+@given(st.integers(1, 3), channels, sides, sides, pairs, pairs, frames, frames, dtypes, seeds)
+def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, step, of_x, of_y, dtype, seed):
     dtype, rng = np.dtype(dtype), np.random.default_rng(seed)
-    r, k = max(r, size), max(k, size)
+    step = size if seed % 2 else step  # windows side by side, too
+    r, k = max(r, size[0]), max(k, size[1])
+    pooled = (r - size[0]) // step[0] + 1, (k - size[1]) // step[1] + 1
     x = Images(n, c, r, k, of_x, dtype)
     x.images[...] = np.rint(2 * rng.standard_normal(x.shape))  # equal maxima
     given_x = x.images.copy()
-    y, dy = (Images(n, c, r // size, k // size, of_y, dtype, extra=c * r * k) for _ in range(2))
-    dims = (r, k, size, 0, of_x, of_y, 0, 0)
-    run(ops.maxpool_op, dtype, n, c=y.mat, a=x.mat, n=c, dims=dims)
-    exact, locs = np.empty(y.shape), np.empty(x.shape, bool)
-    naive.maxpool_forward(exact, locs, given_x, size)
+    y, dy = (Images(n, c, *pooled, of_y, dtype, extra=c * pooled[0] * pooled[1] * size[0] * size[1]) for _ in range(2))
+    geometry = {"n": c, "dims": (r, k, *size, of_x, of_y, 0, 0), "window": (*step, 0, 0)}
+    run(ops.maxpool_op, dtype, n, c=y.mat, a=x.mat, **geometry)
+    exact, locs = np.empty(y.shape), np.empty((*y.shape, *size), bool)
+    naive.maxpool_forward(exact, locs, given_x, size, step)
     assert np.array_equal(y.images, exact)
     dy.images[...] = rng.standard_normal(y.shape)
     dx, expected = Images(n, c, r, k, of_x, dtype, fill=GUARD), np.empty(x.shape)
-    run(ops.maxpool_back_op, dtype, n, c=dx.mat, b=dy.mat, aux=y.flat.ctypes.data, n=c, dims=dims)
-    naive.maxpool_backward(expected, dy.images, locs, size)
-    assert np.array_equal(dx.images, expected)
+    run(ops.maxpool_back_op, dtype, n, c=dx.mat, b=dy.mat, aux=y.flat.ctypes.data, **geometry)
+    naive.maxpool_backward(expected, dy.images, locs, size, step)
+    if step[0] >= size[0] and step[1] >= size[1]:
+        assert np.array_equal(dx.images, expected)
+    np.testing.assert_allclose(dx.images, expected, rtol=0, atol=16 * eps(dy.flat))
+    assert np.count_nonzero(dx.frames) == np.count_nonzero(dx.images)
+    expected = dx.images.copy()
     dims = (r, k, 0, 0, 0, of_x, 0, 0)
     run(ops.relu_images_op, dtype, n, c=x.mat, a=x.mat, n=c, dims=dims)
     assert np.array_equal(x.images, np.maximum(given_x, 0))

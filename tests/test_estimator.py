@@ -1,4 +1,5 @@
 """The scikit-learn estimator: its checks, its losses beside scikit-learn's own, and its place among its tools."""
+import itertools
 import pickle
 import re
 import warnings
@@ -12,6 +13,7 @@ from sklearn import datasets, exceptions, model_selection, neural_network, pipel
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import check_estimator
 
+import fastnet
 from fastnet.estimator import MLPClassifier
 
 OPTIONS = {"hidden_layer_sizes": (20, 10), "solver": "sgd", "learning_rate_init": 0.1, "momentum": 0, "max_iter": 8, "alpha": 0,
@@ -35,6 +37,57 @@ def digits():
 def test_scikit_learn_s_own_checks():
     for result in check_estimator(MLPClassifier(), on_fail=None):
         assert result["status"] == "passed" or result["check_name"] == "check_array_api_input", result
+
+
+def test_dropout(digits):
+    """The network is one with dropout layers behind the activations; the masks follow random_state and go on."""
+    x, y = digits
+    options = {**OPTIONS, "dropout": 0.4, "activation": "tanh", "max_iter": 3}
+    one, other, without = (MLPClassifier(**{**options, **changes}).fit(x, y) for changes in ({}, {}, {"dropout": 0.0}))
+    assert [type(layer).__name__ for layer in one.model_.layers] == [
+        "FullLayer", "TanhLayer", "DropoutLayer", "FullLayer", "TanhLayer", "DropoutLayer", "FullLayer", "SoftMaxLayer"]
+    drops = [layer for layer in one.model_.layers if hasattr(layer, "rate")]
+    assert [layer.rate for layer in drops] == [0.4, 0.4]
+    assert drops[0].seed != drops[1].seed
+    steps = 3 * -(-len(x) // 100)
+    assert drops[0].calls == steps
+    assert np.array_equal(one.predict_proba(x), other.predict_proba(x))
+    assert one.loss_curve_ == other.loss_curve_ != without.loss_curve_
+    assert np.array_equal(one.predict_proba(x), one.predict_proba(x))
+    again = pickle.loads(pickle.dumps(one))
+    for classifier in (one, again):
+        classifier.partial_fit(x, y)
+    assert drops[0].calls == steps + len(range(0, len(x), 100))
+    assert np.array_equal(one.predict_proba(x), again.predict_proba(x))
+    W = one.coefs_[0].copy()
+    one.set_params(dropout=0.0)
+    assert not any(hasattr(layer, "rate") for layer in one.model_.layers)
+    assert np.array_equal(one.coefs_[0], W)
+    seeds = {MLPClassifier(**{**options, "random_state": seed}).fit(x, y).model_.layers[2].seed for seed in (1, 2)}
+    assert len(seeds) == 2
+    for wrong in (1.0, -0.1, "half", None):
+        with pytest.raises(ValueError, match="MLPClassifier: dropout must be at least 0 and below 1"):
+            MLPClassifier(dropout=wrong).fit(x, y)
+
+
+def test_dropout_trains_as_the_network_does_by_hand(digits):
+    x, y = digits
+    x, y = x[:200].astype(float), y[:200]
+    classifier = MLPClassifier((12,), solver="sgd", dropout=0.3, max_iter=1, shuffle=False, batch_size=50, alpha=0, momentum=0,
+                               learning_rate_init=0.1, random_state=0)
+    state = np.random.RandomState(0)
+    shapes = (x.shape[1], 12, len(np.unique(y)))
+    model = []
+    for n_i, n_o in itertools.pairwise(shapes):
+        bound, full = np.sqrt(6 / (n_i + n_o)), fastnet.FullLayer(n_i, n_o)
+        full.W, full.b = state.uniform(-bound, bound, (n_i, n_o)).T, state.uniform(-bound, bound, n_o)
+        model.append(full)
+    drop = fastnet.DropoutLayer(0.3, int(state.randint(1 << 31)))
+    model = fastnet.Sequential((model[0], fastnet.ReluLayer(), drop, model[1], fastnet.SoftMaxLayer()), fastnet.CrossEntropyLayer())
+    losses = model.fit(x, fastnet.one_hot(np.unique(y, return_inverse=True)[1]), 1, 0.1, 50)
+    classifier.fit(x, y)
+    np.testing.assert_allclose(classifier.loss_curve_, losses, rtol=1e-12)
+    np.testing.assert_allclose(classifier.predict_proba(x), model.predict_proba(x), rtol=1e-10)
 
 
 def both(digits, **changes):
@@ -170,7 +223,9 @@ def test_parameters_are_checked_when_fitting(digits, name, value):
 
 def test_defaults_are_scikit_learn_s():
     theirs = neural_network.MLPClassifier().get_params()
-    for name, value in MLPClassifier().get_params().items():
+    ours = MLPClassifier().get_params()
+    assert ours.pop("dropout") == 0, "which scikit-learn does not have"
+    for name, value in ours.items():
         assert theirs[name] == value, name
 
 

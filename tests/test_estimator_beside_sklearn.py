@@ -2,7 +2,9 @@
 
 What is drawn: 3 to 6 classes, 12 to 120 samples, of labels of any kind; no, one, two or three hidden layers of 1 to 12 units;
 each activation, solver and schedule that both have; batches from 1 to more than all samples; shuffled or not; momentum, an L2
-penalty and early stopping; `fit`, then some `partial_fit` on parts of the data, or a second `fit`; weights written to.
+penalty and early stopping; `fit`, then some `partial_fit` on parts of the data, or a second `fit`; weights written to. The
+random stacks of `stacks` are drawn as well, as far as scikit-learn has such networks: the data, the widths of the fully
+connected layers, the first activation, and how they are trained.
 
 Left out is what differs by design, see the notes of the class: a penalty or a loss with a smaller last batch, velocities under
 a changing rate. Of Adam, whose epsilon is added elsewhere, losses and probabilities are compared, more loosely.
@@ -36,15 +38,40 @@ class Case:
         self.x = rng.standard_normal((n, features)) + 0.5 * rng.standard_normal((self.classes, features))[labels]
         self.options = {
             "hidden_layer_sizes": tuple(int(width) for width in rng.integers(1, 13, rng.integers(0, 4))),
-            "activation": self.one_of("identity", "tanh", "relu"), "solver": self.one_of("sgd", "sgd", "adam"),
+            "activation": self.one_of("identity", "tanh", "relu", "logistic"), "solver": self.one_of("sgd", "sgd", "adam"),
             "learning_rate": self.one_of("constant", "invscaling", "adaptive"), "power_t": float(rng.uniform(0, 0.6)),
             "learning_rate_init": float(10 ** rng.uniform(-4, -1.5)), "batch_size": self.one_of("auto", 1, 7, n // 2, n, 2 * n),
-            "momentum": float(self.one_of(0, 0.5, 0.9)), "nesterovs_momentum": False, "shuffle": bool(rng.integers(2)),
+            "momentum": float(self.one_of(0, 0.5, 0.9)), "nesterovs_momentum": bool(rng.integers(2)), "shuffle": bool(rng.integers(2)),
             "alpha": float(self.one_of(0, 1e-4, 0.1)), "max_iter": int(rng.integers(1, 12)), "random_state": seed,
             "tol": float(self.one_of(0, 1e-3, 0.1)), "n_iter_no_change": int(rng.integers(1, 4)),
             "early_stopping": bool(rng.random() < 0.2), "warm_start": bool(rng.random() < 0.1),
         }
-        o, self.by_loss = self.options, True
+        self.compare_what_is_alike()
+
+    @classmethod
+    def of_stack(cls, seed):
+        """What the random stack of a seed becomes for scikit-learn."""
+        stack, case = stacks.case(seed), cls.__new__(cls)
+        case.rng, case.classes, o = np.random.default_rng(seed), max(3, stack.t.shape[1]), stack.options
+        times = -(-4 * case.classes // len(stack.x))
+        case.x = np.tile(stack.x.reshape(len(stack.x), -1).astype(float), (times, 1))
+        case.y = (np.argmax(stack.t, axis=1).repeat(times) + np.arange(len(case.x))) % case.classes
+        names = {"ReluLayer": "relu", "TanhLayer": "tanh", "SigmoidLayer": "logistic"}
+        kinds = [names[kind] for kind in (type(layer).__name__ for layer in stack.model.layers) if kind in names]
+        widths = [layer.n_o for layer in stack.model.layers if type(layer).__name__ == "FullLayer"]
+        case.options = {
+            "hidden_layer_sizes": tuple(widths[:3]), "activation": (kinds or ["identity"])[0],
+            "solver": "adam" if o.get("optimizer") == "adam" else "sgd", "learning_rate": "constant", "power_t": 0.5,
+            "learning_rate_init": float(np.ravel(o["lr"])[0]), "batch_size": o["batch_size"], "momentum": o.get("momentum", 0.0),
+            "nesterovs_momentum": o.get("nesterov", False), "shuffle": o.get("shuffle", False),
+            "alpha": o.get("weight_decay", 0.0), "max_iter": o["epochs"], "random_state": seed, "tol": 0.0,
+            "n_iter_no_change": 50, "early_stopping": False, "warm_start": False}
+        case.compare_what_is_alike()
+        return case
+
+    def compare_what_is_alike(self):
+        """Leave out what differs by design."""
+        o, self.by_loss, n = self.options, True, len(self.x)
         if o["learning_rate"] != "constant" and o["solver"] == "sgd":
             o["momentum"] = 0.0
         if o["early_stopping"]:
@@ -94,8 +121,7 @@ def compare(case, ours, theirs, n):
         close(ours.best_validation_score_, theirs.best_validation_score_, False, "best_validation_score_")
 
 
-def run(seed):
-    case = Case(seed)
+def run(case, seed):
     x, y, options = case.x, case.y, case.options
     both = MLPClassifier(**options), neural_network.MLPClassifier(**options)
     epochs_decide = (options["tol"] > 0 or options["early_stopping"]) and case.adam  # a difference of 1e-4 may stop one
@@ -131,17 +157,21 @@ def run(seed):
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_random_parameters_and_data(part):
+@pytest.mark.parametrize("drawn", [Case, Case.of_stack], ids=["parameters", "stacks"])
+def test_random_parameters_and_data(drawn, part):
     for seed in range(part, CASES, PARTS):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                run(seed)
+                run(drawn(seed), seed)
             except Exception as error:
-                raise AssertionError(f"Case({seed}).options: {Case(seed).options}") from error
+                raise AssertionError(f"{drawn.__name__}({seed}).options: {drawn(seed).options}") from error
 
 
 def test_what_is_drawn():
+    of_stacks = [Case.of_stack(seed).options for seed in range(60)]
+    for name in ("activation", "solver", "shuffle", "momentum", "hidden_layer_sizes", "nesterovs_momentum"):
+        assert len({options[name] for options in of_stacks}) >= 2, name
     cases = [Case(seed) for seed in range(200)]
     for name in ("activation", "solver", "learning_rate", "shuffle", "early_stopping", "warm_start", "momentum", "alpha"):
         assert len({case.options[name] for case in cases}) >= 2, name

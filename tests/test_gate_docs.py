@@ -1,10 +1,10 @@
 """What the documentation of the gate tells a reader to do works as it stands there."""
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
+from pages import Runner, blocks
 
 pytest.importorskip("pytest_benchmark")
 
@@ -17,17 +17,12 @@ README = (Path(fastnet.gate.__file__).parent / "README.md").read_text(encoding="
 
 
 def test_the_first_five_minutes(tmp_path, monkeypatch):
-    """The files of the page, in their order; the environment is this one, as tests have no network."""
-    blocks = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "docs" / "start-performance.md").read_text(encoding="utf-8"), re.DOTALL)
-    (_, before), (_, benchmark), (_, commit), (_, after), (_, compare) = blocks
-    (tmp_path / "bench").mkdir()
-    (tmp_path / "sums.py").write_text(before)
-    (tmp_path / "bench" / "bench_sums.py").write_text(benchmark)
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    for line in commit.strip().split(" && "):
-        words = re.findall(r'"[^"]+"|\S+', line)
-        subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *(word.strip('"') for word in words[1:])], cwd=tmp_path, check=True)
-    (tmp_path / "sums.py").write_text(after)
+    """The blocks of the page, in order; the environment is this one, as tests have no network."""
+    monkeypatch.chdir(tmp_path)
+    runner = Runner("docs/start-performance.md")
+    for block in blocks((ROOT / "docs" / "start-performance.md").read_text(encoding="utf-8")):
+        runner.run(block)
+        compare = block.text
     (words,) = re.findall(r"^fastnet compare (\S+)", compare, re.MULTILINE)
     monkeypatch.setattr(command, "plan", lambda args: Plan(error=1.0, rounds=6))
     code = command.main([words, "--repo", str(tmp_path), "--env", "current", "--seconds", "0.01", "--no-memory", "--json", str(tmp_path / "out")])

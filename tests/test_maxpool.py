@@ -6,37 +6,69 @@ import numpy as np
 import pytest
 from fastnet.kernels import maxpool, naive
 from fastnet.kernels.runtime import pool
-from helpers import LAYOUTS, dtypes, filled, laid_out, layouts, refuses, seeds
+from helpers import LAYOUTS, dtypes, eps, filled, laid_out, layouts, refuses, seeds
 from hypothesis import given
 from hypothesis import strategies as st
+from numba import njit
 
 from fastnet import MaxPoolLayer, gradcheck
 
 
 @st.composite
 def images(draw):
-    """A batch with many equal numbers, and a size of window."""
-    size = draw(st.integers(1, 4))
-    shape = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 7])), draw(st.integers(size, 17)), draw(st.integers(size, 37))
+    """A batch with many equal numbers, and windows that lie side by side, overlap, or leave gaps."""
+    number = st.integers(1, 4)
+    size = draw(number | st.tuples(number, number))
+    stride = draw(st.none() | number | st.tuples(number, number))
+    high, wide, _, _ = maxpool.windows_of(size, stride)
+    shape = draw(st.integers(1, 3)), draw(st.sampled_from([1, 2, 7])), draw(st.integers(high, 17)), draw(st.integers(wide, 37))
     rng = np.random.default_rng(draw(seeds))
-    return size, laid_out(rng.integers(-2, 3, shape).astype(draw(dtypes)), draw(layouts)), draw(layouts), rng
+    x = laid_out(rng.integers(-2, 3, shape).astype(draw(dtypes)), draw(layouts))
+    return (size, stride), x, draw(layouts), rng
+
+
+def shapes_of(x, size, stride):
+    """Shapes of the output and of the truth values."""
+    high, wide, down, right = maxpool.windows_of(size, stride)
+    y = *x.shape[:2], (x.shape[2] - high) // down + 1, (x.shape[3] - wide) // right + 1
+    return y, (*y, high, wide) if down < high or right < wide else x.shape
 
 
 @given(images())
 def test_kernels_are_naive(drawn):
-    size, x, layout, rng = drawn
-    n, c, r, k = x.shape
-    y, locs = filled((n, c, r // size, k // size), x.dtype), np.ones(x.shape, bool)
-    expected, places = filled(y.shape, np.float64), np.ones(x.shape, bool)
-    maxpool.maxpool_forward(y, locs, x, size)
-    naive.maxpool_forward(expected, places, x, size)
+    windows, x, layout, rng = drawn
+    shape, of_locs = shapes_of(x, *windows)
+    y, locs = filled(shape, x.dtype), np.ones(of_locs, bool)
+    expected, places = filled(y.shape, np.float64), np.ones(of_locs, bool)
+    maxpool.maxpool_forward(y, locs, x, *windows)
+    naive.maxpool_forward(expected, places, x, *windows)
     assert np.array_equal(y, expected)
     assert np.array_equal(locs, places)
     dy = laid_out(rng.standard_normal(y.shape).astype(x.dtype), layout)
     dx, expected = filled(x.shape, x.dtype), filled(x.shape, np.float64)
-    maxpool.maxpool_backward(dx, dy, laid_out(locs, layout), size)
-    naive.maxpool_backward(expected, dy, locs, size)
-    assert np.array_equal(dx, expected)
+    maxpool.maxpool_backward(dx, dy, laid_out(locs, layout), *windows)
+    naive.maxpool_backward(expected, dy, locs, *windows)
+    if locs.ndim == 4:
+        assert np.array_equal(dx, expected)
+    np.testing.assert_allclose(dx, expected, rtol=0, atol=64 * eps(dx))
+
+
+@njit
+def both_kernels(y, locs, dx, x, dy, size, stride):
+    maxpool.maxpool_forward(y, locs, x, size, stride)
+    maxpool.maxpool_backward(dx, dy, locs, size, stride)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(2, None), (3, 2), ((2, 3), (1, 4)), (2, 3)])
+def test_compiled_calls_have_equal_bits_for_any_windows(size, stride, rng):
+    for n in (3, 0):
+        x = rng.standard_normal((n, 2, 8, 9))
+        shape, of_locs = shapes_of(x, size, stride)
+        dy, results = rng.standard_normal(shape), []
+        for call in (both_kernels, both_kernels.py_func):
+            results.append((filled(shape, np.float64), np.ones(of_locs, bool), filled(x.shape, np.float64)))
+            call(*results[-1], x, dy, size, stride)
+        assert all(np.array_equal(one, other) for one, other in zip(*results, strict=True))
 
 
 def test_large_batches_on_any_number_of_threads(dtype, rng):
@@ -112,9 +144,27 @@ def test_what_does_not_fill_a_window_is_ignored(size, r, k, rng):
     assert dx.sum() == y.size
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
-def test_gradient_is_the_numerical_one(size, rng):
-    assert gradcheck(MaxPoolLayer(size), rng.standard_normal((2, 3, 7, 6)))
+@pytest.mark.parametrize("windows", [(1,), (2,), (3,), (3, 2), (2, 1), ((1, 3), (2, 2)), (2, 3)])
+def test_gradient_is_the_numerical_one(windows, rng):
+    assert gradcheck(MaxPoolLayer(*windows), rng.standard_normal((2, 3, 7, 6)))
+
+
+def test_windows_that_overlap_or_leave_gaps(rng):
+    layer = MaxPoolLayer(3, stride=2)
+    assert layer.forward([[[[1.0, 2, 9, 4, 5], [1, 2, 3, 4, 5], [1, 2, 3, 4, 5]]]]).tolist() == [[[[9, 9]]]]
+    assert layer.locs.shape == (1, 1, 1, 2, 3, 3)
+    assert layer.backward([[[[10.0, 100.0]]]])[0, 0, 0].tolist() == [0, 0, 110, 0, 0]
+    layer = MaxPoolLayer((1, 2), stride=(1, 3))
+    assert layer.forward([[[[1.0, 2, 9, 4, 5]]]]).tolist() == [[[[2, 5]]]]
+    assert layer.locs.tolist() == [[[[False, True, False, False, True]]]]
+    assert layer.backward([[[[3.0, 4.0]]]]).tolist() == [[[[0, 3, 0, 0, 4]]]]
+    layer = MaxPoolLayer(3, 2)
+    with refuses(RuntimeError, "locs has not been computed", layer):
+        layer.backward([[[[1.0]]]])
+    layer.forward(rng.standard_normal((1, 2, 5, 6)))
+    layer.locs = np.ones((1, 2, 5, 6), bool)
+    with pytest.raises(ValueError, match=r"locs must have the shape \(1, 2, 2, 2, 3, 3\) of the windows, got \(1, 2, 5, 6\)"):
+        layer.backward(np.ones((1, 2, 2, 2)))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -140,6 +190,7 @@ def test_copies_pickles_and_nothing_to_update(rng):
     assert layer.update_param(0.1) is None
     assert layer.update_params(0.1) is None
     assert repr(layer) == "MaxPoolLayer(3)"
+    assert repr(MaxPoolLayer((2, 3), 1)) == "MaxPoolLayer((2, 3), stride=1)"
 
 
 def test_output_shape():
@@ -147,6 +198,8 @@ def test_output_shape():
     assert layer.output_shape((3, 7, 8)) == (3, 3, 4)
     assert layer.output_shape((3, None, None)) == (3, None, None)
     assert layer.output_shape(None) == (None, None, None)
+    assert MaxPoolLayer(3, 2).output_shape((3, 7, 8)) == (3, 3, 3)
+    assert MaxPoolLayer((1, 2), stride=[3, 1]).output_shape((3, 7, 8)) == (3, 3, 7)
     with pytest.raises(ValueError, match=r"takes images of at least 2 x 2 pixels, but is given 1 x 5. Pool less"):
         layer.output_shape((3, 1, 5))
     with pytest.raises(ValueError, match=r"takes images, of shape \(c, r, k\) per sample, but is given \(12,\)"):
@@ -158,6 +211,8 @@ def test_mistakes(rng):
         MaxPoolLayer(0)
     with pytest.raises(TypeError, match=r"MaxPoolLayer: size must be a whole number, got 2\.0"):
         MaxPoolLayer(2.0)
+    with pytest.raises(ValueError, match=r"MaxPoolLayer: stride\[0\] must be at least 1, got 0. It is the step"):
+        MaxPoolLayer(2, (0, 1))
     layer, x = MaxPoolLayer(3), rng.standard_normal((2, 3, 6, 7))
     with refuses(RuntimeError, r"MaxPoolLayer\(3\): locs has not been computed; call forward\(\)", layer):
         layer.backward(x)

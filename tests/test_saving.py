@@ -41,8 +41,9 @@ def network(dtype=np.float64, sizes=(7, 5, 3)):
 
 
 def convolutions(dtype=np.float64):
-    return Sequential((ConvLayer(3, 4, 3, dtype, 0), ReluLayer(), MaxPoolLayer(2), ConvLayer(4, 5, 5, dtype, 1), MaxPoolLayer(3),
-                       ReluLayer(), FlattenLayer(), FullLayer(5 * 1 * 2, 3, dtype, 2), SoftMaxLayer()), CrossEntropyLayer())
+    return Sequential((ConvLayer(3, 4, 3, dtype, 0), ReluLayer(), MaxPoolLayer((3, 2), stride=(1, 2)),
+                       ConvLayer(4, 5, 4, dtype, 1, stride=(1, 2), padding=2), MaxPoolLayer(3), ReluLayer(), FlattenLayer(),
+                       FullLayer(5 * 2 * 1, 3, dtype, 2), SoftMaxLayer()), CrossEntropyLayer())
 
 
 @pytest.fixture
@@ -247,6 +248,18 @@ def test_files_of_version_1_are_read(saved):
     saved.write_bytes(content)
     with pytest.raises(ValueError, match="is damaged: its content is not what was saved"):
         fastnet.load(saved)
+
+
+def test_files_without_strides_are_read(tmp_path, rng):
+    """As they were written before layers had any."""
+    model = Sequential((ConvLayer(1, 2, 3, rng=0), MaxPoolLayer(2), FlattenLayer(), FullLayer(8, 2, rng=1)), CrossEntropyLayer())
+    model.save(path := tmp_path / "m.safetensors")
+    described = [{"class": "ConvLayer", "n_i": 1, "n_o": 2, "h": 3}, {"class": "MaxPoolLayer", "size": 2},
+                 {"class": "FlattenLayer"}, {"class": "FullLayer", "n_i": 8, "n_o": 2}]
+    again = fastnet.load(rewritten(path, layers=json.dumps(described)))
+    assert repr(again) == repr(model)
+    x = rng.standard_normal((3, 1, 4, 5))
+    assert np.array_equal(again.forward(x), model.forward(x))
 
 
 NUMBER = "a" * 500

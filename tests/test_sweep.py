@@ -282,6 +282,17 @@ def test_progress_without_an_error_stream(monkeypatch, result):
     assert_same(lr_sweep(**small(progress=True)), result)
 
 
+def test_a_budget_counts_what_resume_finds(tmp_path):
+    options = small(lrs="0.01:0.3:log6", seeds=5, resume=tmp_path / "sweep.jsonl")
+    assert lr_sweep(**options, budget=40).epochs_run.sum() == 40
+    assert lr_sweep(**options, budget=40).epochs_run.sum() == 40
+    assert lr_sweep(**options, budget=60).epochs_run.sum() == 60
+    schedules = {"constant": "constant", "late": lambda epoch: 1.0 if epoch < 3 else 0.1}
+    for budget in (3, 7, 8, 30, 41):
+        found = lr_sweep(**options | {"resume": None, "schedule": schedules}, budget=budget).epochs_run.sum()
+        assert budget - 4 < found <= budget
+
+
 @pytest.mark.parametrize("search", ["grid", "halving"])
 def test_a_budget_is_never_exceeded(search):
     for budget in (5, 30, 41):

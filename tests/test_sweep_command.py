@@ -107,7 +107,7 @@ def test_all_that_can_be_asked_for(command, capsys):
     assert command("--epochs", "2", "--seeds", "1", "--lrs", "0.003,0.03", "--hidden", "4", "--batch-size", "16,32",
                    "--momentum", "0,0.5", "--schedule", "constant,cosine", "--folds", "3", "--metric", "val_loss") == 0
     printed = capsys.readouterr().out
-    assert "2 rates x 1 seeds x 3 folds x 2 batch sizes x 2 momenta x 2 schedules" in printed
+    assert "2 rates x 1 seed x 3 folds x 2 batch sizes x 2 momenta x 2 schedules" in printed
     assert command("--overwrite", "--epochs", "4", "--seeds", "5", "--lrs", "0.001:0.1:log8", "--hidden", "4", "--halving",
                    "--batch-size", "16") == 0
     assert "stopped early or not begun" in capsys.readouterr().out

@@ -1,6 +1,8 @@
 """sweep: any training function; suspended and continued, resumed, on executors; what it refuses."""
 import concurrent.futures as cf
 import contextlib
+import itertools
+import math
 import multiprocessing
 import random
 import signal
@@ -284,3 +286,81 @@ def test_pictures_reports_and_tables(whole, tmp_path):
     whole.to_csv(tmp_path / "r.csv")
     assert "test_accuracy" in (tmp_path / "r.csv").read_text().splitlines()[0]
     assert "val accuracy" in (tmp_path / "r.html").read_text() or "validation accuracy" in (tmp_path / "r.html").read_text()
+
+
+# --- what users do ------------------------------------------------------------------------------------------------------
+
+
+def reporting(*reports):
+    """A training function whose reports are functions of (trial, epoch)."""
+    def train(trial):
+        for epoch in range(trial.epochs):
+            yield {name: value(trial, epoch) for name, value in zip(("loss", "val_accuracy"), reports)}
+
+    return train
+
+
+def scattered(trial, epoch):
+    return trial.lr + 0.1 * trial.seed + 1 / (1 + epoch)
+
+
+@pytest.mark.parametrize("train, options, words", [
+    (lambda trial: iter([None]), {}, "must yield a dict of numbers, such as .*got None"),
+    (lambda: None, {}, "train must take one argument"), (lambda trial, more: None, {}, "train must take one argument"),
+    (reporting(scattered), {"params": [1]}, "params must be a dict"),
+    (reporting(scattered), {"params": {"a": [True, 1]}}, "True and 1 are equal"),
+    (reporting(scattered), {"params": {"loss": [1, 2]}}, "'loss', which is the name of a hyperparameter"),
+    (lambda trial: iter([{"seed": 1.0}]), {}, "'seed', which is the name of a hyperparameter"),
+    (lambda trial: iter([{"loss": 1.0}, {"loss": 1.0, "val_loss": 2.0}]), {}, "of what is measured less often, the last value"),
+], ids=case)
+def test_faults_of_training_functions_are_named(train, options, words):
+    with pytest.raises((TypeError, ValueError, SweepError), match=words):
+        sweep(train, [0.1, 0.2], 3, 2, **options)
+
+
+def test_hyperparameters_may_be_called_as_the_methods_of_a_tuple():
+    found = sweep(reporting(scattered), [0.1, 0.2], 3, 2, params={"count": [3, 4], "mean": [1]})
+    assert found.suggestion().count in (3, 4) and found.setting(count=4).asdict()["count"] == 4
+    assert "built-in" not in repr(found)
+
+
+def test_curves_that_nobody_reported_are_named():
+    found = sweep(reporting(scattered), [0.1, 0.2], 3, 2)
+    with pytest.raises(ValueError, match=r"no trial reported 'los'\. There is: 'loss'"):
+        found.curve("los")
+    with pytest.raises(ValueError, match="There is: nothing"):
+        found.final("loss")
+
+
+def test_a_loss_may_begin_at_zero():
+    assert sweep(reporting(lambda trial, epoch: epoch * scattered(trial, epoch)), [0.1, 0.2], 3, 2).suggestion() == 0.1
+
+
+@pytest.mark.parametrize("search", ["grid", "halving", "racing"])
+def test_a_function_may_stop_early_and_is_not_run_again(search, tmp_path):
+    calls = itertools.count()
+
+    def stopping(trial):
+        next(calls)
+        for epoch in range(2 + trial.seed):
+            yield {"loss": scattered(trial, epoch)}
+
+    options = dict(lrs=[0.1, 0.2, 0.4], epochs=20, seeds=3, search=search, resume=tmp_path / "s.jsonl")
+    first = sweep(stopping, **options)
+    assert next(calls) == len(first.records) and first.cost <= 1
+    again = sweep(stopping, **options)
+    assert next(calls) == len(first.records) + 1 and repr(again) == repr(first)
+
+
+def test_rates_that_differ_by_the_same_amount_in_every_seed_are_not_tied():
+    found = sweep(reporting(scattered), [0.1, 0.2, 0.4], 3, 3).suggestion()
+    assert found.rates == (0.1,) and "tied" not in found.explanation()
+    alone = sweep(reporting(scattered), [0.1], 3, 3).suggestion()
+    assert math.isnan(alone.otherwise) and "Other seeds" not in alone.explanation()
+
+
+def test_rates_are_shown_so_that_they_can_be_told_apart(tmp_path):
+    found = sweep(reporting(scattered), [0.1, 0.100001, 0.3], 3, 2)
+    found.save_report(tmp_path / "report.html")
+    for text in (repr(found), (tmp_path / "report.html").read_text(encoding="utf-8")):
+        assert "0.100001" in text

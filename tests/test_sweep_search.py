@@ -13,10 +13,12 @@ from fastnet.sweep.choice.table import Candidate
 from fastnet.sweep.record import Record
 from fastnet.sweep.run import shared as shared_module
 from fastnet.sweep.run.folds import held_out, rows_of
+from fastnet.sweep.run.prefixes import Fork, blocks, forks
 from fastnet.sweep.run.range_test import range_test
 from fastnet.sweep.run.schedules import multipliers
 from fastnet.sweep.run.search import _levels, _not_slowest
 from fastnet.sweep.run.session import Session
+from fastnet.sweep.run.shared import Shared
 from fastnet.sweep.spec import Spec
 from tests.sweeps import assert_same, build, case, data, network, small, trial_lines
 
@@ -147,6 +149,7 @@ def test_adams_rates_are_found():
     found = lr_sweep(**small(lrs="auto", optimizer=["sgd", "adam"], test=None, epochs=3, seeds=2))
     ran = {lr for lr, done in zip(found.lrs, (found.status[1] == "done").any(1)) if done}
     assert {1e-4, 1e-3, 1e-2} <= ran  # whatever the range test says of gradient descent
+    assert len(set(found.lrs)) == len(found.lrs)  # both optimisers ask for some
 
 
 def test_a_compiled_engine_that_has_no_adam_says_so():
@@ -176,6 +179,74 @@ def test_schedules(name, expected):
 def test_wrong_hyperparameters(wrong, words):
     with pytest.raises((ValueError, TypeError), match=words):
         lr_sweep(**small(**wrong))
+
+
+SCHEDULES = {"constant": "constant", "step": "step", "drop": lambda epoch: 1.0 if epoch < 3 else 0.5,
+             "late": lambda epoch: 1.0 if epoch < 5 else 0.1, "cosine": "cosine", "same": lambda epoch: 1.0}
+
+
+@pytest.mark.parametrize("search", ["grid", "halving"])
+@pytest.mark.parametrize("engine", ["gram", "windows", "fused", "layers"])
+def test_schedules_share_equal_beginnings_bit_for_bit(engine, search, monkeypatch, tmp_path):
+    options = small(lrs=[0.02, 0.3, 1e4], schedule=SCHEDULES, epochs=8, engine=engine, shuffle=True, momentum=0.9, search=search)
+    trained = []
+
+    def counted(*asked, original=Shared.run):
+        answer = original(*asked)
+        trained.append(answer[0].epochs - (0 if asked[5] is None else asked[5].record.epochs))
+        return answer
+
+    monkeypatch.setattr(Shared, "run", counted)
+    shared = lr_sweep(**options, resume=tmp_path / "sweep.jsonl")
+    count = sum(trained)
+    for name, schedule in SCHEDULES.items():
+        alone = lr_sweep(**options | {"schedule": {name: schedule}, "search": "grid"})
+        for trial, record in shared.records.items():
+            if trial.setting.schedule == name:
+                expected = alone.records[trial]
+                for curve, values in record.curves.items():
+                    np.testing.assert_array_equal(values, expected.curves[curve][:record.epochs])
+                if record.status != "stopped":
+                    assert record.status == expected.status
+                    np.testing.assert_array_equal(list(record.final.values()), list(expected.final.values()))
+                    for curve, values in record.samples.items():
+                        np.testing.assert_array_equal(values, expected.samples[curve])
+    assert count < 0.65 * shared.epochs_run.sum()
+    assert_same(SweepResult.load(tmp_path / "sweep.jsonl"), shared)
+
+
+def test_what_schedules_share():
+    spec = Spec((0.1,), (0,), 6, (("schedule", ("a", "b", "c")),),
+                schedules=(("a", ()), ("b", (1.0, 1.0, 1.0, 0.5, 0.5, 0.5)), ("c", (1.0, 1.0, 1.0, 0.5, 0.1, 0.1))))
+    a, b, c = spec.trials()
+    assert forks(spec, [a, b, c], {a: 0, b: 0, c: 0}, 6, {}) == [Fork(3, a, (b, c)), Fork(4, b, (c,))]
+    assert forks(spec, [a, b, c], {a: 0, b: 0, c: 0}, 2, {}) == [Fork(2, a, (b, c))]
+    assert forks(spec, [a, b, c], {a: 0, b: 2, c: 2}, 6, {}) == [Fork(4, b, (c,))]
+    assert forks(spec, [a, b], {a: 0, b: 0}, 6, {a.setting: "gram", b.setting: "fused"}) == []
+
+
+def test_an_interrupted_sweep_of_schedules_has_whole_trials():
+    spec = Spec((0.1, 0.2), (0, 1, 2), 6, (("schedule", ("a", "b")),), schedules=(("a", ()), ("b", (1.0, 1.0, 1.0, 0.5, 0.5, 0.5))))
+    trials = spec.trials()
+    assert [len(block) for block in blocks(spec, trials, 3)] == [4, 4, 4]
+    assert [len(block) for block in blocks(spec, trials, 5)] == [8, 4]
+    assert blocks(Spec((0.1,), (0, 1), 6), trials, 1) == [trials]
+
+
+# --- racing ------------------------------------------------------------------------------------------------------------
+
+
+def test_racing_runs_the_grid_but_for_what_is_worse_beyond_chance():
+    x, y, labels = data(400)
+    options = dict(build=build, x=x[:100], y=y[:100], lrs="0.0001:0.3:log8", epochs=6, batch_size=16, seeds=10,
+                   validation=(x[100:], labels[100:]), progress=False)
+    raced, whole = lr_sweep(**options, search="racing"), lr_sweep(**options)
+    for trial, record in raced.records.items():
+        assert record.curves == whole.records[trial].curves and record.status == whole.records[trial].status
+    assert raced.suggest() == whole.suggest() and raced.cost < 0.8
+    assert (raced.status[raced.lrs.index(raced.suggest())] == "done").all() and (raced.status[0] != "done").any()
+    assert set(raced.suggestion().rates) <= set(whole.suggestion().rates) | {raced.suggestion()}
+    assert "% of the epochs of the full grid" in repr(raced)
 
 
 # --- halving -----------------------------------------------------------------------------------------------------------
@@ -307,6 +378,28 @@ def test_the_range_test_ends_where_training_does():
     found = range_test(build(np.random.default_rng(0)), x, y, 16, lambda: None)
     assert 1 < found.high <= 1e3 and found.low == found.high / 300
     assert len(found.lrs) == len(found.losses) == len(found.smooth) and found.lrs[-1] == found.high
+
+
+def test_the_range_test_is_not_ended_by_a_batch_that_is_harder_than_the_first():
+    x, y, _ = data()
+    x = np.where(np.arange(70)[:, None] // 16 == 1, np.float32(8), np.float32(0.1)) * x
+    make = network(12, 17, 3)
+    losses = [make(np.random.default_rng(0)).forward(x[at:at + 16], y[at:at + 16]) for at in (0, 16)]
+    assert losses[1] > 4 * losses[0]
+    assert range_test(make(np.random.default_rng(0)), x, y, 16, lambda: None).high > 1e-3
+
+
+def test_a_later_batch_that_no_rate_suits_is_seen():
+    x, y, labels = data()
+    x[60:] *= np.float32(1e6)
+    with pytest.raises(ValueError, match=r"the loss is (inf|nan) before the first step"):
+        lr_sweep(build, x, y, lrs="auto", epochs=1, batch_size=16, validation=(x, labels))
+
+
+def test_rates_that_can_only_diverge_are_not_followed_down_for_ever(monkeypatch):
+    diverging = small(lrs="auto", test=None, seeds=1, epochs=1, diverged_above=1e-9)
+    found = lr_sweep(**diverging)
+    assert 1e-13 < min(found.lrs) and (found.status == "diverged").any()
 
 
 def test_data_that_no_rate_suits_are_refused():

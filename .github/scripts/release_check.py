@@ -4,7 +4,8 @@
     python .github/scripts/release_check.py -- -k packaging # what stands behind -- is given to pytest
     python .github/scripts/release_check.py --tag v0.1.0    # also: is that the tag of the version, with changes listed?
 
-It builds the source distribution and, from it, the wheel; checks their metadata; installs the wheel beside Hugging
+It builds the source distribution and, from it, the wheel; checks their metadata; makes of it the wheel that carries compiled
+kernels for this system and Python, and trains with that in a new environment; installs the wheel beside Hugging
 Face's `kernels`, which has the import name that the folder of kernels has in a checkout, in both orders, with either
 uninstalled; and runs the tests of each in an environment of its own outside the checkout, both at once, since most of a
 test keeps one core busy. With --jobs 1, one after the other. With --work FOLDER the environments and the tests' output stay
@@ -25,6 +26,7 @@ import sysconfig
 import tarfile
 import tempfile
 import venv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -40,11 +42,37 @@ assert "site-packages" in relu.__file__, relu.__file__
 THEIRS = "import kernels; assert hasattr(kernels, 'get_kernel') and not hasattr(kernels, 'gemm'), kernels.__file__"
 
 
-def run(*command: object, cwd: Path, log: IO[str] | None = None) -> None:
+def run(*command: object, cwd: Path, log: IO[str] | None = None, settings: Mapping[str, str] | None = None) -> None:
     """Run a command that must succeed, without the settings of a checkout; what it prints goes to `log`, if given."""
     print("+", *command, flush=True)
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "MYPYPATH")}
-    subprocess.run([str(part) for part in command], cwd=cwd, env=environment, check=True, stdout=log, stderr=log)
+    subprocess.run([str(part) for part in command], cwd=cwd, env={**environment, **(settings or {})}, check=True, stdout=log,
+                   stderr=log)
+
+
+# The first fit of a new environment: all kernels are carried, whatever the dtype, the engine and the layers
+CARRIED = """
+import time
+started = time.process_time()
+import numpy as np, fastnet as f
+from fastnet.cli.doctor import facts
+from fastnet.cli.warm_up import compile_for
+from fastnet.kernels.codegen import cache, carried
+rng = np.random.default_rng(0)
+model = f.Sequential((f.FullLayer(20, 16, rng=rng), f.ReluLayer(), f.FullLayer(16, 5, rng=rng), f.SoftMaxLayer()),
+                     f.CrossEntropyLayer())
+model.fit(rng.random((100, 20)), f.one_hot(np.arange(100) % 5, 5), 2, 0.1, progress=False)
+print(f"import and first fit: {time.process_time() - started:.2f} CPU seconds; compiled {facts()['compiled']}", flush=True)
+for dtype in (np.float32, np.float64):
+    for _ in compile_for(np.dtype(dtype).name):
+        pass
+    layers = (f.ConvLayer(3, 16, 3, dtype, rng), f.ReluLayer(), f.MaxPoolLayer(2), f.FlattenLayer(),
+              f.FullLayer(256, 4, dtype, rng), f.SoftMaxLayer())
+    x, t = rng.random((8, 3, 8, 8), dtype), f.one_hot(np.arange(8) % 4, 4, dtype)
+    f.Sequential(layers, f.CrossEntropyLayer()).fit(x, t, 1, 0.1, progress=False)
+assert carried.CARRIED.level is not None, carried.CARRIED.reason
+assert cache.cache_info().kernels == 0, f"compiled all the same: {[file.name for file in cache.CACHE.iterdir()]}"
+"""
 
 
 class Environment:
@@ -54,6 +82,8 @@ class Environment:
         venv.create(folder, with_pip=True)
         self.folder = folder
         self.python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+        if behind is None:
+            self.pip("install", "pip>=25.1")  # the first with dependency groups
         if behind is not None:
             (self.site / "behind.pth").write_text(f"{behind.site}\n", encoding="utf-8")
 
@@ -68,9 +98,9 @@ class Environment:
         """Run pip in it."""
         run(self.python, "-m", "pip", "--disable-pip-version-check", "--quiet", *arguments, cwd=self.folder)
 
-    def python_runs(self, program: str) -> None:
+    def python_runs(self, program: str, **settings: str) -> None:
         """Run a program that must succeed."""
-        run(self.python, "-c", program, cwd=self.folder)
+        run(self.python, "-c", program, cwd=self.folder, settings=settings)
 
 
 def build(work: Path) -> tuple[Path, Path]:
@@ -103,14 +133,14 @@ def prepare_sdist(sdist: Path, work: Path) -> tuple[Path, Path]:
     with tarfile.open(sdist) as archive:
         archive.extractall(work / "unpacked", **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     folder, = (work / "unpacked").iterdir()
-    environment.pip("install", "-e", f"{folder}[test]")
+    environment.pip("install", "-e", folder, "--group", f"{folder / 'pyproject.toml'}:test")
     return environment.python, folder
 
 
 def prepare_wheel(wheel: Path, work: Path) -> tuple[Path, Path]:
     """Install the wheel, and put the tests in a folder without the package: the interpreter, and that folder."""
     environment = Environment(work / "of-wheel")
-    environment.pip("install", f"{wheel}[test]")
+    environment.pip("install", wheel, "--group", f"{ROOT / 'pyproject.toml'}:test")
     folder = work / "tests-alone"
     folder.mkdir()
     for name in TESTED_WITH:
@@ -147,6 +177,17 @@ def test(prepared: dict[str, tuple[Path, Path]], work: Path, arguments: list[str
         raise SystemExit(f"release-check: the tests of the {' and the '.join(failed)} failed.")
 
 
+def test_compiled(wheel: Path, work: Path) -> Path:
+    """Make the wheel that carries compiled kernels, and train with it in a new environment without a cache."""
+    run(sys.executable, Path(__file__).with_name("compiled_wheel.py"), wheel, "--to", work / "compiled", cwd=work)
+    made, = (work / "compiled").glob("*.whl")
+    run(sys.executable, "-m", "twine", "check", "--strict", made, cwd=work)
+    environment = Environment(work / "of-compiled")
+    environment.pip("install", made)
+    environment.python_runs(CARRIED, FASTNET_CACHE_DIR=str(work / "no-cache"))
+    return made
+
+
 def test_beside(wheel: Path, work: Path) -> None:
     """Beside Hugging Face's `kernels`, installed in both orders and either uninstalled, both are whole."""
     needed = Environment(work / "needed")  # what both need, once
@@ -179,11 +220,13 @@ def main() -> None:
         work = Path(folder).resolve()
         work.chmod(0o755)  # run by root, some tests become another user, who must find what is installed
         sdist, wheel = build(work)
+        compiled = test_compiled(wheel, work)
         test_beside(wheel, work)
         prepared = {"wheel": prepare_wheel(wheel, work), "source distribution": prepare_sdist(sdist, work)}
         test(prepared, work, options.pytest, options.jobs)
         if options.dist is not None:
             shutil.copytree(work / "dist", options.dist, dirs_exist_ok=True)
+            shutil.copy(compiled, options.dist)
     print("release-check: passed.")
 
 

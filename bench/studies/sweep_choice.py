@@ -8,10 +8,10 @@ sweep is compared with the means over all seeds and the whole pool. The columns:
 
 regret     accuracy of the chosen rate below the best one's (or its loss above it); beside the bare best mean (the first
            one where means are equal)
-halving    its regret minus the full grid's on the same seeds, and the part of the epochs that it runs
+halving    its regret minus the full grid's on the same seeds, and the part of the epochs that it runs; then racing's
 coverage   how often the best rate is in the reported set, for 3, 5, 20 and 80 seeds
-otherwise  what a sweep says of how often other seeds choose another rate, and how often as many other seeds do, with the
-           same held-out samples
+otherwise  what a sweep says of how often other seeds choose another rate, and how often 20 times as many other seeds do,
+           with the same held-out samples
 within     how often three sweeps with other seeds and the same samples choose rates that differ by less than 0.005
 
 The first five data sets decided how fastnet chooses; the others only report. Generated curves have a known best rate.
@@ -27,14 +27,18 @@ from typing import Any
 import numpy as np
 
 from bench.studies.sweep_curves import EPOCHS, LAST, REPORT, TUNE
+from fastnet.sweep.choice.metrics import Metric
+from fastnet.sweep.choice.ranking import best_of
 from fastnet.sweep.choice.suggestion import suggestion_of
+from fastnet.sweep.choice.table import Candidate, Table
 from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
 from fastnet.sweep.run.search import SEARCHES
-from fastnet.sweep.spec import Spec, Trial
+from fastnet.sweep.spec import Setting, Spec, Trial
 
 SIZES = (3, 5, 20, 80)
 CLOSE = 0.005  # of a mean accuracy
+_LOST = 60.0  # the loss of networks that diverged, which is also the largest that is kept of others
 
 
 class Curves:
@@ -45,6 +49,8 @@ class Curves:
         self.metric = metric
         self.losses, self.diverged = found["losses"], found["diverged"]
         self.right, self.at_rung, self.pool_loss = found["right"], found["right_at_rung"], found.get("pool_loss")
+        if self.pool_loss is not None:
+            self.pool_loss = np.nan_to_num(self.pool_loss, nan=_LOST)
         self.truth = self.right.mean((1, 2), dtype=np.float64) / LAST
         if metric == "val_loss" and self.pool_loss is not None:
             self.truth = -self.pool_loss.mean((1, 2), dtype=np.float64)
@@ -68,6 +74,19 @@ class Curves:
                     name: curve[:lost or EPOCHS] for name, curve in curves.items()}, samples={} if lost else kept)
         return SweepResult(spec, records, {})
 
+    def choices(self, seeds: np.ndarray, samples: np.ndarray, rng: np.random.Generator, count: int = 20) -> list[float]:
+        """What sweeps of five of these seeds choose, on the same samples."""
+        of = self.right if self.metric != "val_loss" or self.pool_loss is None else -self.pool_loss
+        means = of[:, :, samples].mean(2, dtype=np.float64)
+        found = []
+        for _ in range(count):
+            five = rng.choice(seeds, 5, replace=False)
+            rows = np.flatnonzero(~self.diverged[:, five].any(1))
+            candidates = [Candidate(Setting(), self.lrs[row]) for row in rows]
+            table = Table(Metric(self.metric, 1), candidates, means[rows][:, five], [(i, 0) for i in range(5)], self.lrs)
+            found.append(table.candidates[best_of(table, np.arange(5))].lr)
+        return found
+
     def regret(self, lr: float) -> float:
         """How far below the best rate's the accuracy of this one is."""
         return float(self.truth.max() - self.truth[self.lrs.index(lr)])
@@ -76,9 +95,9 @@ class Curves:
 class Replay:
     """A session of a search that trains nothing: it reads the trials of a sweep that was run."""
 
-    def __init__(self, whole: SweepResult) -> None:
+    def __init__(self, whole: SweepResult, search: str) -> None:
         self.whole, self.spec, self.metric = whole, whole.spec, whole.judged_by(None)
-        spec = Spec(whole.lrs, whole.seeds, EPOCHS, search="halving", metric=whole.spec.metric)
+        spec = Spec(whole.lrs, whole.seeds, EPOCHS, search=search, metric=whole.spec.metric)
         self.result = SweepResult(spec, {}, {})
         self.journal = SimpleNamespace(records=self.result.records)
 
@@ -93,8 +112,8 @@ class Replay:
                 {name: curve[:until] for name, curve in record.curves.items()}, samples=record.samples if whole else {})
 
     def search(self) -> tuple[float, float]:
-        """The rate that halving suggests, and the part of the epochs that it ran."""
-        SEARCHES["halving"](self)
+        """The rate that the search suggests, and the part of the epochs that it ran."""
+        SEARCHES[self.result.spec.search](self)
         epochs = [sum(record.epochs for record in of.records.values()) for of in (self.result, self.whole)]
         return float(suggestion_of(self.result.table())), epochs[0] / epochs[1]
 
@@ -136,10 +155,13 @@ def study(curves: Curves, samples: int, draws: int, rng: np.random.Generator) ->
         table = said[0]._table
         means = table.values.mean(1)
         bare = table.candidates[int(means.argmax())].lr
-        halved, cost = Replay(wholes[0]).search()
         regret = [curves.regret(float(one)) for one in said]
-        note(regret=regret[0], bare=curves.regret(bare), halving=curves.regret(halved) - regret[0], cost=cost,
-             said=said[0].otherwise, really=float(said[0] != said[1]), within=float(np.ptp(regret) < CLOSE))
+        for search in ("halving", "racing"):
+            found_by, cost = Replay(wholes[0], search).search()
+            note(**{search: curves.regret(found_by) - regret[0], f"{search}_cost": cost})
+        others = curves.choices(np.setdiff1d(np.arange(curves.seeds), seeds[0]), held_out, rng)
+        note(regret=regret[0], bare=curves.regret(bare), said=said[0].otherwise,
+             really=float(np.mean([said[0] != other for other in others])), within=float(np.ptp(regret) < CLOSE))
     for size in SIZES:
         for _ in range(draws if size < 80 else draws // 4):
             held_out, seeds = rng.permutation(curves.pool)[:samples], rng.permutation(curves.seeds)[:size]
@@ -157,8 +179,8 @@ def main() -> None:
     parser.add_argument("--only", help="names, separated by commas")
     options = parser.parse_args()
     print(f"{options.samples} held-out samples at most, judged by {options.metric}; 5 seeds, {EPOCHS} epochs")
-    print(f"{'':22}{'regret':>8}{'bare':>8}{'halving':>9}{'epochs':>8}{'in set: ' + ' '.join(map(str, SIZES)):>22}"
-          f"{'otherwise':>11}{'really':>8}{'within':>8}")
+    print(f"{'':22}{'regret':>8}{'bare':>8}{'halving':>9}{'epochs':>8}{'racing':>9}{'epochs':>8}"
+          f"{'in set: ' + ' '.join(map(str, SIZES)):>22}{'otherwise':>11}{'really':>8}{'within':>8}")
     lines: dict[str, list[dict[str, Any]]] = {}
     kinds = [(f"{kind}, noise {scatter}", (kind, scatter)) for kind in ("cliff", "plateau", "monotone", "two peaks", "peak")
              for scatter in (0.05, 0.2)]
@@ -183,7 +205,8 @@ def main() -> None:
 
 def _text(name: str, line: dict[str, float]) -> str:
     coverage = " ".join(f"{line[f'in{size}']:.0%}" for size in SIZES)
-    return (f"{name:22}{line['regret']:8.4f}{line['bare']:8.4f}{line['halving']:+9.4f}{line['cost']:8.0%}{coverage:>22}"
+    return (f"{name:22}{line['regret']:8.4f}{line['bare']:8.4f}{line['halving']:+9.4f}{line['halving_cost']:8.0%}"
+            f"{line['racing']:+9.4f}{line['racing_cost']:8.0%}{coverage:>22}"
             f"{line['said']:11.0%}{line['really']:8.0%}{line['within']:8.0%}")
 
 

@@ -43,13 +43,15 @@ class Buffered(Owned):
     # Of files and other libraries, see `fastnet.interop.architecture`: the constructor's arguments that make the layer
     # again, each an attribute of the same name; None: it cannot be described
     settings: ClassVar[tuple[str, ...] | None] = None
+    added_settings: ClassVar[tuple[str, ...]] = ()  # those that files of earlier versions lack: the constructor's defaults
 
     # Of compiled programs, see `fastnet.program.builder`
     takes: ClassVar[frozenset[str]] = frozenset({"rows"})  # kinds of values that `lower` can be given
     gives: ClassVar[str] = "rows"  # the kind that it returns
     keeps_layout: ClassVar[bool] = False  # whether its output is laid out as its input
     needs_images: ClassVar[bool] = False  # whether its input must be images
-    fuses_pool: ClassVar[bool] = False  # whether its op can do a pool of size 2 behind it, too
+    needs_batch: ClassVar[bool] = False  # whether its passes need all samples of the mini-batch at once
+    fuses_pool: Any = False  # whether its op can do a pool of size 2 behind it, too
     fused_as: Any = None  # "relu" or "pool": what such an op does in its place
     padding_read: Any = 0  # pixels that it reads beyond each side of an image; None: as many as its successor
     compares_classes: ClassVar[bool] = False  # of a loss: whether it compares probabilities of classes

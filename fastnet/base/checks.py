@@ -23,17 +23,27 @@ from fastnet.layer import foreign
 SOFT_LABEL_ERROR = 1e-3  # how far from 1 a row of soft labels may sum: float16 rounds so
 
 
-def whole_number(who: object, name: str, value: Any, why: str) -> int:
-    """``value`` as an int that is at least 1."""
+def whole_number(who: object, name: str, value: Any, why: str, least: int = 1) -> int:
+    """``value`` as an int that is at least `least`."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
         number = operator.index(value)
     except TypeError:
         raise TypeError(f"{who}: {name} must be a whole number, got {value!r} ({type(value).__name__}).") from None
-    if number < 1:
-        raise ValueError(f"{who}: {name} must be at least 1, got {number}. {why}")
+    if number < least:
+        raise ValueError(f"{who}: {name} must be at least {least}, got {number}. {why}")
     return number
+
+
+def one_or_two(who: object, name: str, value: Any, why: str, least: int = 1) -> int | tuple[int, int]:
+    """``value`` as an int that is at least `least`, or as a pair of them, for rows and columns."""
+    if not isinstance(value, (tuple, list)):
+        return whole_number(who, name, value, why, least)
+    if len(value) != 2:
+        raise ValueError(f"{who}: {name} must be a whole number or a pair (rows, columns), got {value!r}. {why}")
+    rows, columns = (whole_number(who, f"{name}[{i}]", number, why, least) for i, number in enumerate(value))
+    return rows, columns
 
 
 def count(who: object, name: str, value: Any) -> int:
@@ -185,7 +195,8 @@ def rows(who: object, name: str, array: np.ndarray, width: int | None = None) ->
     return array
 
 
-def images(who: object, name: str, array: np.ndarray, channels: int | None = None, least: int = 1) -> np.ndarray:
+def images(who: object, name: str, array: np.ndarray, channels: int | None = None,
+           least: tuple[int, int] = (1, 1)) -> np.ndarray:
     """A batch of images: four dimensions, at least one image of ``least`` rows and columns, ``channels`` if known."""
     expected = f"(n, {'c' if channels is None else channels}, r, k)"
     if array.ndim != 4:
@@ -194,15 +205,15 @@ def images(who: object, name: str, array: np.ndarray, channels: int | None = Non
     if channels is not None and array.shape[1] != channels:
         hint = f" Its channels seem to be last: np.transpose({name}, (0, 3, 1, 2))." if array.shape[3] == channels else ""
         raise ValueError(f"{who}: {name} must be images of {channels} channels, shape {expected}, got {array.shape}.{hint}")
-    if array.size and min(array.shape[2:]) < least:
-        raise ValueError(f"{who}: {name} must be images of at least {least} x {least} pixels, got {array.shape}. "
+    if array.size and (array.shape[2] < least[0] or array.shape[3] < least[1]):
+        raise ValueError(f"{who}: {name} must be images of at least {least[0]} x {least[1]} pixels, got {array.shape}. "
                          "Pool less, or take larger images.")
     nonempty(who, name, array)
     return array
 
 
 def image_shape(who: object, shape: tuple[int | None, ...] | None, channels: int | None = None,
-                least: int = 1) -> tuple[int | None, int | None, int | None]:
+                least: tuple[int, int] = (1, 1)) -> tuple[int | None, int | None, int | None]:
     """Shape (c, r, k) of one sample that a layer of images is given; what is not known is None."""
     if shape is None:
         return channels, None, None
@@ -216,9 +227,9 @@ def image_shape(who: object, shape: tuple[int | None, ...] | None, channels: int
     if channels is not None and c not in (None, channels):
         hint = " The channels seem to be last: np.transpose(x, (0, 3, 1, 2))." if k == channels else ""
         raise ValueError(f"{who} takes images of {channels} channels, but is given {c}.{hint}")
-    for side in (r, k):
-        if side is not None and side < least:
-            raise ValueError(f"{who} takes images of at least {least} x {least} pixels, but is given {r} x {k}. "
+    for side, needed in zip((r, k), least, strict=True):
+        if side is not None and side < needed:
+            raise ValueError(f"{who} takes images of at least {least[0]} x {least[1]} pixels, but is given {r} x {k}. "
                              "Pool less before it, or take larger images.")
     return channels if c is None else c, r, k
 

@@ -152,13 +152,13 @@ def _declare_warmup(commands: Any) -> None:
 def _warmup(_: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastnet.cli.warm_up import DTYPES, ENGINES, WarmUpError, warm_up
+    from fastnet.cli.warm_up import CompilationError, parts, warm_up
 
     try:
-        with tqdm(warm_up(), total=len(DTYPES) * len(ENGINES), unit="part", desc="compiling") as bar:
+        with tqdm(warm_up(), total=parts(), unit="part", desc="compiling") as bar:
             for part in bar:
                 bar.set_postfix_str(part)
-    except WarmUpError as error:
+    except CompilationError as error:
         return failed(error)
     return _cache(argparse.Namespace(clear=False))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from fastnet.cli.peak import Rate, measure
 from fastnet.kernels.codegen.cache import DIGEST, UNREADABLE, cache_info
+from fastnet.kernels.codegen.carried import CARRIED
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.kernels.simd import MR, NV, TARGET, VECTOR_BITS
@@ -60,6 +61,8 @@ def facts() -> dict[str, str]:
         "cpu": f"{cpu} ({vectors or 'the features that LLVM knows of it'})",
         "kernels": f"{VECTOR_BITS}-bit vectors, tile of {MR} rows x {NV} vectors",
         "threads": f"{get_num_threads()} of {available_cores()} usable cores ({os.cpu_count()} logical CPUs)",
+        "compiled": (f"with the package, {len(CARRIED.files)} functions for {CARRIED.level}: " if CARRIED.level else
+                     "on this machine: ") + CARRIED.reason,
         "cache": f"{cache.folder or 'none'}, {cache.kernels} compiled functions, {cache.size / 1e6:.1f} MB",
     }
 
@@ -84,7 +87,7 @@ def advice(measured: list[tuple[Rate, list[Product]]]) -> list[str]:
     elif cache.folder is None:
         found.append("Compiled kernels are not kept, so that every start takes many seconds: set FASTNET_CACHE_DIR to a "
                      "folder that can be written.")
-    elif cache.kernels == 0:
+    elif cache.kernels == 0 and CARRIED.level is None:
         found.append("Nothing is compiled yet: run `fastnet warmup` once.")
     if get_num_threads() > available_cores():
         found.append(f"More threads ({get_num_threads()}) than usable cores ({available_cores()}) wait for each other: "

@@ -1,6 +1,7 @@
-"""What the command `warmup` does: it compiles what training needs, each dtype in a process of its own.
+"""What the command `warmup` does: it compiles what training needs, in as many processes as there are cores.
 
-The kernels of one dtype need nothing of the other's, so two processes fill the cache in half of the time of one.
+They share out the kernels that compiled code calls by address, which are most of the work. What is left is compiled by
+training, each dtype in a process of its own: the kernels of one need nothing of the other's.
 """
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ import numpy as np
 
 from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
-from fastnet.kernels.gemm import pixel_gram
+from fastnet.kernels import softmax
+from fastnet.kernels.codegen.beside import CompilationError, Job, compile_all
+from fastnet.kernels.gemm import blocking, commands, pixel_gram
+from fastnet.kernels.program import gram, interpreter, ops
 from fastnet.kernels.system import available_cores
 from fastnet.relu import ReluLayer
 from fastnet.sequential import Sequential
@@ -27,13 +31,33 @@ _CHILD = ("import sys; from fastnet.cli.warm_up import compile_for; "
           "[print(part, flush=True) for part in compile_for(sys.argv[1])]")
 
 
-class WarmUpError(RuntimeError):
-    """A process that compiles has failed; it has said why on the error stream."""
+# Those that others call come first
+_ADDRESSED = (blocking.tile_loop, blocking.pack_columns, blocking.pack_copy, interpreter.steps, blocking.macro_kernel,
+              softmax._softmax_rows, ops.softmax_cross_entropy, ops.update, ops.update_bias, gram.gram_update,
+              gram.gram_first, ops.gather, ops.dense, ops.mask, ops.mean_loss, commands.work_off)
+
+
+def addressed() -> list[Job]:
+    """The kernels that are shared out among processes."""
+    return [(kernel.name, str(element)) for kernel in _ADDRESSED for element in kernel.elements()]
+
+
+def parts() -> int:
+    """How many parts `warm_up` has."""
+    return len(DTYPES) * len(ENGINES) + (len(addressed()) if available_cores() > 1 else 0)
 
 
 def warm_up() -> Iterator[str]:
-    """Compile, or load from the cache, all that training needs; yields what was done after each part."""
+    """Compile, or load from the cache, all that training needs; yields what was done after each part.
+
+    Raises
+    ------
+    CompilationError
+        If a process that compiles has failed; it has said why on the error stream.
+    """
     if available_cores() > 1:
+        for name, element in compile_all(addressed()):
+            yield f"{element}, {name.rpartition(':')[2]}"
         yield from _in_processes()
     else:
         for dtype in DTYPES:
@@ -77,7 +101,7 @@ def _in_processes() -> Iterator[str]:
             else:
                 yield part
         if any(child.returncode for child in children):
-            raise WarmUpError("the kernels could not be compiled.")
+            raise CompilationError("the kernels could not be compiled.")
     finally:
         for child in children:
             if child.poll() is None:

@@ -113,16 +113,18 @@ def parsed(path: Path) -> ast.Module | None:
     return None
 
 
-def _bindings(path: Path, module: str) -> dict[str, tuple[str, str] | None]:
+def _bindings(path: Path, module: str, above: frozenset[Path] = frozenset()) -> dict[str, tuple[str, str] | None]:
+    """Names that a file binds; `above` are files that import all names of it, which have no new ones for it."""
     tree = parsed(path)
     if tree is None:  # not Python 3; running it will say so, if it comes to that
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         return {name: None for name in re.findall(r"(?m)^(?:def|class)\s+(\w+)", text)}
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    return dict(_bound(tree.body, package, path.parent))
+    return dict(_bound(tree.body, package, path.parent, above | {path}))
 
 
-def _bound(body: list[ast.stmt], package: str, folder: Path) -> Iterator[tuple[str, tuple[str, str] | None]]:
+def _bound(body: list[ast.stmt], package: str, folder: Path,
+           above: frozenset[Path]) -> Iterator[tuple[str, tuple[str, str] | None]]:
     """Names bound by statements, not by what is called in them."""
     for statement in body:
         if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -132,22 +134,22 @@ def _bound(body: list[ast.stmt], package: str, folder: Path) -> Iterator[tuple[s
             for target in targets:
                 yield from ((node.id, None) for node in ast.walk(target) if isinstance(node, ast.Name))
         elif isinstance(statement, ast.ImportFrom):
-            yield from _imported(statement, package, folder)
+            yield from _imported(statement, package, folder, above)
         elif isinstance(statement, (ast.If, ast.Try)):
             for part in ("body", "orelse", "finalbody"):
-                yield from _bound(getattr(statement, part, []), package, folder)
+                yield from _bound(getattr(statement, part, []), package, folder, above)
             for handler in getattr(statement, "handlers", []):
-                yield from _bound(handler.body, package, folder)
+                yield from _bound(handler.body, package, folder, above)
 
 
 def _imported(
-    statement: ast.ImportFrom, package: str, folder: Path
+    statement: ast.ImportFrom, package: str, folder: Path, above: frozenset[Path]
 ) -> Iterator[tuple[str, tuple[str, str] | None]]:
     """Names that a file has from its own package; what it has from NumPy and others is not its to give."""
     top = package.partition(".")[0]
     if statement.level:
-        above = package.rsplit(".", statement.level - 1)[0]
-        origin = f"{above}.{statement.module}" if statement.module else above
+        parent = package.rsplit(".", statement.level - 1)[0]
+        origin = f"{parent}.{statement.module}" if statement.module else parent
     elif top and statement.module and statement.module.partition(".")[0] == top:
         origin = statement.module
     elif package and statement.module and (folder / f"{statement.module}.py").is_file():
@@ -158,3 +160,19 @@ def _imported(
         if alias.name != "*":
             bound = alias.asname or alias.name
             yield bound, ((origin, alias.name) if statement.module else (f"{origin}.{alias.name}", ""))
+        elif origin.startswith(f"{package}."):
+            yield from ((name, (origin, name)) for name in _public(origin, origin[len(package) + 1:], folder, above))
+
+
+def _public(module: str, place: str, folder: Path, above: frozenset[Path]) -> list[str]:
+    """Names that ``from module import *`` binds, for a module of the package in `folder`."""
+    file = folder.joinpath(*place.split("."))
+    path = next((path for path in (file.with_suffix(".py"), file / "__init__.py") if path.is_file()), None)
+    if path is None or path in above:
+        return []
+    for statement in getattr(parsed(path), "body", []):
+        if (isinstance(statement, ast.Assign) and isinstance(statement.value, (ast.List, ast.Tuple))
+                and any(isinstance(target, ast.Name) and target.id == "__all__" for target in statement.targets)):
+            constants = [node for node in statement.value.elts if isinstance(node, ast.Constant)]
+            return [node.value for node in constants if isinstance(node.value, str)]
+    return [name for name in _bindings(path, module, above) if not name.startswith("_")]

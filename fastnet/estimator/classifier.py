@@ -24,7 +24,7 @@ try:
     from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 
     from fastnet.estimator.rules import Order, Stopper, check_parameters
-    from fastnet.estimator.weights import Weights, network
+    from fastnet.estimator.weights import Hidden, Weights, network
 except ImportError as error:
     raise ImportError("fastnet.estimator needs scikit-learn 1.6 or newer: pip install 'scikit-learn>=1.6'.") from error
 
@@ -76,6 +76,9 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         The part held out; stratified with two classes.
     n_iter_no_change : int
         How many epochs without an improvement are tolerated.
+    dropout : float
+        Probability that an output of a hidden layer becomes 0 in a step of training, see :class:`fastnet.DropoutLayer`.
+        `random_state` draws the masks. scikit-learn has no such parameter.
     beta_1, beta_2, epsilon : float
         Of ``"adam"``: 0.9, 0.999 and 1e-8; no other values are available.
 
@@ -131,7 +134,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         power_t: float = 0.5, max_iter: int = 200, shuffle: bool = True, random_state: Any = None, tol: float = 1e-4,
         verbose: bool = False, warm_start: bool = False, momentum: float = 0.9, nesterovs_momentum: bool = True,
         early_stopping: bool = False, validation_fraction: float = 0.1, beta_1: float = 0.9, beta_2: float = 0.999,
-        epsilon: float = 1e-8, n_iter_no_change: int = 10,
+        epsilon: float = 1e-8, n_iter_no_change: int = 10, dropout: float = 0.0,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.activation = activation
@@ -155,6 +158,7 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.n_iter_no_change = n_iter_no_change
+        self.dropout = dropout
 
     @one_thread(long=True)
     def fit(self, X: npt.ArrayLike, y: npt.ArrayLike) -> MLPClassifier:
@@ -293,11 +297,11 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
     def model_(self) -> Sequential:
         """The network, with the weights that `coefs_` and `intercepts_` hold."""
         classes = vars(self).get("classes_")
-        return self._lists().push(self.activation, None if classes is None else len(classes))
+        return self._lists().push(self.activation, self.dropout, None if classes is None else len(classes))
 
     @model_.setter
     def model_(self, model: Sequential) -> None:
-        self._weights = Weights(self.activation, model)
+        self._weights = Weights(Hidden(self.activation, self.dropout), model)
 
     def _lists(self) -> Weights:
         if "_weights" not in vars(self):
@@ -350,7 +354,8 @@ class MLPClassifier(ClassifierMixin, BaseEstimator):
             bound = np.sqrt((2 if self.activation == "logistic" else 6) / (n_i + n_o))
             W = np.ascontiguousarray(state.uniform(-bound, bound, (n_i, n_o)).T.astype(X.dtype))
             parameters.append((W, state.uniform(-bound, bound, n_o).astype(X.dtype)))
-        self.model_ = network(sizes, self.activation, X.dtype, parameters)
+        hidden = Hidden(self.activation, self.dropout, int(state.randint(1 << 31)) if self.dropout else 0)
+        self._weights = Weights(hidden, network(sizes, hidden, X.dtype, parameters))
         self.n_layers_, self.n_outputs_, self.out_activation_ = len(sizes), sizes[-1], "softmax"
         self._optimizer, self._waited, self._rates = training.OptimizerState(), 0, None
         self.t_ = 0

@@ -113,6 +113,7 @@ def check_parameters(e: Any) -> None:
         ("beta_1", e.beta_1 == 0.9, "0.9: others are not available"),
         ("beta_2", e.beta_2 == 0.999, "0.999: others are not available"),
         ("epsilon", e.epsilon == 1e-8, "1e-8: others are not available"),
+        ("dropout", _real(e.dropout) and 0 <= e.dropout < 1, "at least 0 and below 1"),
         ("n_iter_no_change", e.n_iter_no_change == np.inf or _whole(e.n_iter_no_change), whole),
     ]
     for name, right, expected in checks:

@@ -6,8 +6,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastnet import CrossEntropyLayer, FullLayer, Sequential, SoftMaxLayer
+from fastnet import CrossEntropyLayer, DropoutLayer, FullLayer, Sequential, SoftMaxLayer
 from fastnet.estimator.rules import ACTIVATIONS
+
+
+class Hidden(NamedTuple):
+    """What follows each hidden layer."""
+
+    activation: str = ""
+    dropout: float = 0.0
+    seed: int = 0  # of the masks
 
 
 class Shown(NamedTuple):
@@ -26,8 +34,8 @@ class Weights:
     the lists, `push` brings what was put into the lists into the layers.
     """
 
-    def __init__(self, activation: str = "", network: Sequential | None = None) -> None:
-        self.activation, self.network = activation, network
+    def __init__(self, hidden: Hidden = Hidden(), network: Sequential | None = None) -> None:  # noqa: B008 - immutable
+        self.hidden, self.network = hidden, network
         self.coefs: list[Any] | None = None
         self.intercepts: list[Any] | None = None
         self._shown: list[Shown] = []
@@ -46,8 +54,8 @@ class Weights:
                 if values is not None and i < len(values) and values[i] is old:
                     values[i] = new
 
-    def push(self, activation: str, n_classes: int | None) -> Sequential:
-        """The network with the parameters in the lists; a new one if they, or the activation, are of another network.
+    def push(self, activation: str, dropout: float, n_classes: int | None) -> Sequential:
+        """The network with the parameters in the lists; a new one if they, or what follows, are of another network.
 
         Raises
         ------
@@ -59,14 +67,15 @@ class Weights:
         if self.coefs is None or self.intercepts is None:
             raise AttributeError("MLPClassifier has no weights yet; call fit first.")
         self.pull()
-        if self.network is not None and activation == self.activation and not self._changed():
+        hidden = self.hidden._replace(activation=activation, dropout=dropout)
+        if self.network is not None and hidden == self.hidden and not self._changed():
             return self.network
         sizes = _sizes(self.coefs, self.intercepts, n_classes)
-        if (self.network is None or activation != self.activation
+        if (self.network is None or hidden != self.hidden
                 or [(layer.n_i, layer.n_o) for layer in self.layers()] != list(pairwise(sizes))):
             dtypes = [np.asarray(array).dtype for array in (*self.coefs, *self.intercepts)]
-            self.network = network(sizes, activation, np.float32 if set(dtypes) == {np.dtype(np.float32)} else np.float64)
-            self.activation = activation
+            self.network = network(sizes, hidden, np.float32 if set(dtypes) == {np.dtype(np.float32)} else np.float64)
+            self.hidden = hidden
             self._shown = []
         for i, layer in enumerate(self.layers()):
             if not self._shown or self.coefs[i] is not self._shown[i].coef:
@@ -98,24 +107,27 @@ class Weights:
     def __getstate__(self) -> dict[str, Any]:
         self.pull()
         lists = None if self.network is not None and not self._changed() else (self.coefs, self.intercepts)
-        return {"activation": self.activation, "network": self.network, "lists": lists}
+        return {"hidden": self.hidden, "network": self.network, "lists": lists}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["activation"], state["network"])  # type: ignore[misc]
+        self.__init__(state["hidden"], state["network"])  # type: ignore[misc]
         if state["lists"] is not None:
             self.coefs, self.intercepts = state["lists"]
 
 
-def network(sizes: tuple[int, ...], activation: str, dtype: Any, parameters: Any = ()) -> Sequential:
-    """FullLayers of these sizes, each but the last with an activation, and a softmax; parameters are pairs (W, b)."""
-    follow = ACTIVATIONS[activation]
+def network(sizes: tuple[int, ...], hidden: Hidden, dtype: Any, parameters: Any = ()) -> Sequential:
+    """FullLayers of these sizes, each but the last with what follows it, and a softmax; parameters are pairs (W, b)."""
+    follow = ACTIVATIONS[hidden.activation]
     layers: list[Any] = []
     for i, (n_i, n_o) in enumerate(pairwise(sizes)):
         full = FullLayer(1, 1, dtype, rng=0)
         full.n_i, full.n_o = n_i, n_o  # whose weights are drawn elsewhere, and not twice
         if parameters:
             full.W, full.b = parameters[i]
-        layers += [full] if follow is None or i == len(sizes) - 2 else [full, follow()]
+        layers.append(full)
+        if i < len(sizes) - 2:
+            layers += [] if follow is None else [follow()]
+            layers += [DropoutLayer(hidden.dropout, hidden.seed + i)] if hidden.dropout else []
     return Sequential((*layers, SoftMaxLayer()), CrossEntropyLayer())
 
 

@@ -89,9 +89,16 @@ def read(data: Any) -> Description:
         raise ValueError(f"{_short(data)} describes none of {', '.join(classes)}. It may come from a newer fastnet.")
     kind = classes[name]
     given = {argument: value for argument, value in data.items() if argument != "class"}
+    given = {**_added_later(kind, given), **given}
     if given.keys() != set(kind.settings):
         raise ValueError(f"a {name} takes {', '.join(kind.settings) or 'no arguments'}, got {_short(given)}.")
     return Description(kind, given)
+
+
+def _added_later(kind: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """Settings that an older fastnet did not have, and so did not write: what the constructor takes in their place."""
+    later = {name for name in getattr(kind, "added_settings", ()) if name not in given}
+    return {name: parameter.default for name, parameter in inspect.signature(kind).parameters.items() if name in later}
 
 
 def _classes() -> dict[str, Any]:

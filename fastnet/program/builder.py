@@ -6,11 +6,11 @@ pass, and returns the value of its output. The loss does the same last and retur
 
     def lower(self, net, x):                                   # of a layer y = f(x) without parameters
         y = net.like(x)
-        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=tanh_op, c=y.mat, a=x.mat, n=x.columns)
+        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=TANH.forward_op, c=y.mat, a=x.mat, n=x.columns)
 
         def backward(dy):                                      # the gradient of y, from which that of x is made
             dx = dy.overwritten()                              # the op changes it in place
-            net.backward(CALL, reads={y: ROWS, dy: ROWS}, writes={dx: ROWS}, kernel=tanh_grad_op, c=dx.mat, a=y.mat,
+            net.backward(CALL, reads={y: ROWS, dy: ROWS}, writes={dx: ROWS}, kernel=TANH.backward_op, c=dx.mat, a=y.mat,
                          n=x.columns)
             return dx
 
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.kernels.gemm import vector_lanes
-from fastnet.kernels.records import CALL, GATHER, MEAN_LOSS, TEAM, UPDATE_BIAS
+from fastnet.kernels.records import CALL, GATHER, MEAN_LOSS, SAMPLES, TEAM, UPDATE_BIAS
 from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.kernels.simd import MR
 from fastnet.program.memory import DATA, LOSSES, MOMENTS, STATE, WORK, Matrix, Parameter, Ref, Region, Value
@@ -110,6 +110,7 @@ class Builder:
         self._last = 0  # the last layer whose output is not laid out as its input: it is handed out as it lies
         self.cost = Cost()
         self.threads: int | None = None  # at most so many may run the program; None for any number
+        self.block: tuple[int, int] | None = None  # images of the whole mini-batch: samples of a block, blocks of a group
         self.fused: set[int] = set()  # numbers of layers that are done in the ops of a layer before them
         self.layer = 0  # number of the layer that is lowered now
         self.input: Value | None = None
@@ -323,6 +324,8 @@ class Builder:
     def _add(self, to: list[Op], kind: int, given: dict[str, Any]) -> Op:
         names = "split", "reads", "writes", "overwrites", "rank", "wait"
         op = Op(kind, **{name: given.pop(name) for name in names if name in given}, record=given)
+        if self.block and op.split == SAMPLES:  # threads take the same samples in all runs of ops
+            op.record["block"], op.record["group"] = self.block
         to.append(op)
         return op
 

@@ -2,7 +2,8 @@
 
 A block of samples, so few that all its images fit the L2 cache, goes from the data to the loss and back before the next one
 begins. Each thread has memory for the images of one block; only rows, which fully connected layers take, exist for the whole
-mini-batch. See ``fastnet/kernels/conv/ops.py`` for what the ops do.
+mini-batch. Where a layer needs the whole mini-batch at once, such as batch normalisation, images exist for all of it, too.
+See ``fastnet/kernels/conv/ops.py`` for what the ops do.
 """
 from __future__ import annotations
 
@@ -11,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels.conv import ops as ops
+from fastnet.kernels.conv import arrays, ops
 from fastnet.kernels.conv.avx512 import LANES, LISTS, way_back
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.gemm import pack
 from fastnet.kernels.records import CALL, TEAM
-from fastnet.kernels.runtime.pool import get_num_threads
+from fastnet.kernels.runtime.pool import SCRATCH_BYTES, get_num_threads
 from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
-from fastnet.program.memory import WORK, Matrix, Ref
+from fastnet.program.memory import WORK, Matrix, Ref, Region
 
 GROUPS = 16  # of blocks, at most: each has memory for the gradients of all filters, and is work for one thread
+_PATCH_BYTES = SCRATCH_BYTES // 2  # of one patch, at most, on the way back
 _BLOCK_BYTES = 1 << 19  # images of a block: half of an L2 cache
 
 
@@ -33,7 +35,7 @@ class Image(Value):
 
     shape: tuple[int, int, int] = (0, 0, 0)  # (c, r, k)
     around: int = 0  # pixels of zero padding on each side
-    thread: int = 0  # distance of the threads' images
+    thread: int = 0  # distance of the threads' images; 0: there are those of the whole mini-batch
     wanted: bool = False  # whether a gradient with respect to it is of use: a layer before it learns
 
     @property
@@ -56,23 +58,34 @@ def image(net: Builder, shape: tuple[int, int, int], around: int, wanted: bool, 
     size = (r + 2 * around) * (k + 2 * around) * c + -(-extra // net.dtype.itemsize) + net.lanes
     row = -(-size // net.lanes) * net.lanes
     if net.threads is None:
-        net.threads = get_num_threads()
+        _begin(net)
     net.cost.add(outputs=c * r * k)
-    thread = block_size(net) * row
-    ref = net.reserve(WORK, net.threads * thread + net.lanes, of_block=True)
-    return Image(ref.region, 0, c * r * k, row, net.lanes, shape, around, thread, wanted)
+    made = Image(_memory(net, row), 0, c * r * k, row, net.lanes, shape, around, 0, wanted)
+    return replace(made, thread=block_size(net) * row) if made.region.of_block else made
 
 
 def image_like(net: Builder, x: Image) -> Image:
     """Images laid out as others are: their gradients, or the output of a layer that keeps their shape."""
+    return replace(x, region=_memory(net, x.row), version=0)
+
+
+def _begin(net: Builder) -> None:
+    """Decide, before the first images, how many threads there may be, and whether blocks suffice."""
+    net.threads = get_num_threads()
+    needed = not net.forward_only and any(getattr(layer, "needs_batch", False) for layer in net.layers[net.layer:])
+    net.block = (block_size(net), groups_of(net)[1]) if needed else None
+
+
+def _memory(net: Builder, row: int) -> Region:
+    """Memory for images `row` elements apart: of a block for each thread, or of the whole mini-batch."""
     assert net.threads is not None
-    ref = net.reserve(WORK, net.threads * x.thread + net.lanes, of_block=True)
-    return replace(x, region=ref.region, version=0)
+    count = net.rows if net.block else net.threads * block_size(net)
+    return net.reserve(WORK, count * row + net.lanes, of_block=not net.block).region
 
 
 def mask_behind(net: Builder, y: Image) -> Ref:
     """The argmax mask of a pool, in the memory behind each of its images."""
-    return net.reserve(WORK, 0, inside=y.region, of_block=True)
+    return net.reserve(WORK, 0, inside=y.region, of_block=y.region.of_block)
 
 
 def block_size(net: Builder) -> int:
@@ -214,17 +227,22 @@ def row_length(count: int, lanes: int) -> int:
 def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
     """The ops of a ConvLayer, and of a pool of size 2 behind it, with or without ReLU between them."""
     x = images_of(net, x)
-    (_, r, k), c, n_o, h = x.shape, layer.n_i, layer.n_o, layer.h
+    (_, r, k), c, n_o, h, window = x.shape, layer.n_i, layer.n_o, layer.h, layer.window
+    _, rows, cols = layer.output_shape(x.shape)
     fused = _fused(net, net.layer)
     pooled, block = bool(fused), block_size(net)
-    copy = (ops.ROWS if pooled else ops.TURNED) if x.wanted and not net.forward_only else ops.NO_COPY
+    strided = not arrays.turns(window, h)
+    if strided and (h * row_length(h * c, net.lanes) + n_o) * net.dtype.itemsize > _PATCH_BYTES:
+        raise Unsupported(f"layers[{net.layer}] has filters of {h} x {h} x {c} values, too large for a thread's memory")
+    copy = (ops.ROWS if pooled or strided else ops.TURNED) if x.wanted and not net.forward_only else ops.NO_COPY
     W = net.parameter("W", (n_o, c, h, h), packing=Filters(net.lanes, copy))
     b = net.parameter("b", (1, n_o), vector=True)
     around = padding_behind(net, net.layer + len(fused))
     if pooled:
-        y = image(net, (n_o, r // 2, k // 2), around, True, (r // 2) * (k // 2) * row_length(n_o, net.lanes))
+        y = image(net, (n_o, rows // 2, cols // 2), around, True, (rows // 2) * (cols // 2) * row_length(n_o, net.lanes))
     else:
-        y = image(net, (n_o, r, k), around if net.forward_only else max(around, h // 2), True)
+        read = 0 if net.forward_only or strided else h - 1 - min(window[2:])  # of its gradient, on the way back
+        y = image(net, (n_o, rows, cols), max(around, read), True)
     mask = {mask_behind(net, y): ROWS} if pooled else {}
     net.fused.update(fused)
     length = row_length(h * c, net.lanes)
@@ -232,16 +250,16 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
     column = Matrix(W.now, net.lanes, 1, h * h * c * net.lanes)
     kernel = ops.conv_pool_op if pooled else ops.conv_op
     memory: dict[str, Ref] = {}
-    transforms = h == 3 and net.dtype == np.float32
+    transforms = h == 3 and net.dtype == np.float32 and window[:2] == (1, 1)
     if transforms and c >= LEAST_CHANNELS:
         kernel = ops.conv_pool_winograd_op if pooled else ops.conv_winograd_op
         memory = {"aux": net.reserve(WORK, _for_each_thread(net, memory_size(c, n_o, net.lanes)))}
     op = net.forward(CALL, reads={x: ROWS, W.now: ALL, b.now: ALL},
                      writes={y: ROWS, **mask, **dict.fromkeys(memory.values(), ROWS)}, kernel=kernel, c=y.mat, a=x.mat,
-                     b=column, bias=b.now, relu=int(len(fused) == 2), n=n_o, k=c, dims=(*dims, 0), **memory)
-    products = float(r * k * n_o * c * h * h)
+                     b=column, bias=b.now, relu=int(len(fused) == 2), n=n_o, k=c, dims=(*dims, 0), window=window, **memory)
+    products = float(rows * cols * n_o * c * h * h)
     back = (1 + x.wanted) / (4 if pooled else 1)  # of a pooled convolution a quarter of the pixels has a gradient
-    net.cost.add(operations=(1 + back) * 2 * products, products=products, outputs=len(fused) * n_o * r * k)
+    net.cost.add(operations=(1 + back) * 2 * products, products=products, outputs=len(fused) * n_o * rows * cols)
     together = [repr(net.layers[net.layer + i]) for i in range(len(fused) + 1)]
     net.cost.parts.append(f"{' + '.join(together)} of {r} x {k} pixels: {2e-6 * products:.2f} MFLOP a sample forward, "
                           f"{2e-6 * products * back:.2f} back" + (", where windows have their maxima" if pooled else "")
@@ -251,7 +269,8 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
         dx = image_like(net, x) if x.wanted else None
         copy_of: dict[str, Ref] = {}
         way = way_back(h, c, net.lanes, dx is not None) if pooled else LISTS
-        choice = way if pooled else int(transforms and n_o >= LEAST_CHANNELS and dx is not None)
+        by_winograd = transforms and n_o >= LEAST_CHANNELS and dx is not None and not strided
+        choice = way if pooled else int(by_winograd)
         if dx is not None:
             behind = 0 if pooled or not choice else _for_each_thread(net, memory_size(n_o, c, net.lanes))
             copy_of = {"packed": net.copy_for_backward(W, W.packing.copy_size(W.shape) + behind)}
@@ -263,9 +282,9 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
         read = {x: ROWS, dy: ROWS, **dict.fromkeys(copy_of.values(), ALL)} | ({output: ROWS} if output else {})
         written: dict[Ref, str] = {sums: ROWS} | ({dx: ROWS} if dx else {}) | ({} if pooled else {dy.overwritten(): ROWS})
         operands = copy_of | ({"c": dx.mat} if dx else {}) | ({"aux": output} if output else {})
-        net.backward(CALL, reads=read, writes=written, kernel=ops.conv_pool_back_op if pooled else ops.conv_back_op,
-                     a=x.mat, b=dy.mat, bias=sums, relu=op.record["relu"], n=n_o, k=c, group=group, dims=(*dims, choice),
-                     **operands)
+        kernel = ops.conv_pool_back_op if pooled else ops.conv_strided_back_op if strided else ops.conv_back_op
+        net.backward(CALL, reads=read, writes=written, kernel=kernel, a=x.mat, b=dy.mat, bias=sums, relu=op.record["relu"],
+                     n=n_o, k=c, group=group, dims=(*dims, choice), window=window, **operands)
         added, kept = sums.overwritten(), net.moments_of(W)
         of_bias = net.moments_of(b)
         new_copy = {name: ref.overwritten() for name, ref in copy_of.items()}
@@ -282,7 +301,7 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
 
 def _fused(net: Builder, number: int) -> list[int]:
     """Numbers of the layers that a convolution's op does, too: a pool of size 2 behind it, perhaps a ReLU between them."""
-    if not getattr(net.layers[number], "fuses_pool", False):
+    if not getattr(net.layers[number], "fuses_pool", False):  # at a stride of 1
         return []
     roles = [getattr(layer, "fused_as", None) for layer in net.layers[number + 1:number + 3]]
     relu = int(roles[:1] == ["relu"])
@@ -318,16 +337,17 @@ def lower_maxpool(layer: Any, net: Builder, x: Value) -> Value:
     if net.layer in net.fused:
         return x
     x = images_of(net, x)
-    (c, r, k), size = x.shape, layer.size
-    y = image(net, (c, r // size, k // size), padding_behind(net, net.layer), x.wanted, extra=c * r * k)
+    (c, r, k), (high, wide, *steps) = x.shape, layer.window
+    shape = layer.output_shape(x.shape)
+    y = image(net, shape, padding_behind(net, net.layer), x.wanted, extra=int(np.prod(shape)) * high * wide)
     mask = mask_behind(net, y)
-    dims = (r, k, size, 0, x.around, y.around, 0, 0)
-    net.forward(CALL, reads={x: ROWS}, writes={y: ROWS, mask: ROWS}, kernel=ops.maxpool_op, c=y.mat, a=x.mat, n=c, dims=dims)
+    geometry: dict[str, Any] = {"n": c, "dims": (r, k, high, wide, x.around, y.around, 0, 0), "window": (*steps, 0, 0)}
+    net.forward(CALL, reads={x: ROWS}, writes={y: ROWS, mask: ROWS}, kernel=ops.maxpool_op, c=y.mat, a=x.mat, **geometry)
 
     def backward(dy: Image) -> Image:
         dx = image_like(net, x)
         net.backward(CALL, reads={dy: ROWS, mask: ROWS}, writes={dx: ROWS}, kernel=ops.maxpool_back_op, c=dx.mat, b=dy.mat,
-                     aux=mask, n=c, dims=dims)
+                     aux=mask, **geometry)
         return dx
 
     if x.wanted:

@@ -79,7 +79,10 @@ def _declare_sweep(commands: Any) -> None:
     option("--validation", type=float, default=0.2, metavar="PART",
            help="part of the training data to judge by, not to train on (default: 0.2)")
     option("--folds", type=int, default=0, metavar="N", help="judge by N-fold cross-validation instead")
-    option("--halving", action="store_true", help="successive halving: stop early what is clearly behind")
+    option("--halving", dest="search", action="store_const", const="halving", default="grid",
+           help="successive halving: stop early what is clearly behind")
+    option("--racing", dest="search", action="store_const", const="racing",
+           help="run no more seeds of a rate that is worse, beyond chance")
     option("--metric", metavar="NAME", help=f"what to judge by: {', '.join(DEFAULTS)}, best_val_accuracy, best_val_loss")
     option("--budget", metavar="N", help="how many epochs all trials may run together, or how long: 90s, 5min, 2h")
     option("--shuffle", action="store_true", help="take the samples in a new order each epoch")
@@ -138,7 +141,7 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
                "engine": arguments.engine, "shuffle": arguments.shuffle, "metric": arguments.metric,
                "momentum": _several("--momentum", arguments.momentum, float),
                "weight_decay": _several("--weight-decay", arguments.weight_decay, float),
-               "schedule": {name: name for name in schedules}, "search": "halving" if arguments.halving else "grid",
+               "schedule": {name: name for name in schedules}, "search": arguments.search,
                "keep_states": arguments.keep_states, "budget": _budget(arguments.budget),
                "optimizer": [name.strip() for name in arguments.optimizer.split(",")]}
     check(**options)

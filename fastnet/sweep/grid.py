@@ -69,8 +69,10 @@ def values(who: str, name: str, given: Any, checked: Callable[[Any], Any]) -> tu
     """One number, or several that differ, each checked."""
     several = given if isinstance(given, Iterable) and not isinstance(given, str) else [given]
     found = tuple(checked(value) for value in several)
-    if not found or len(set(found)) < len(found):
-        raise ValueError(f"{who}: {name} must hold each value once, and at least one, got {given!r}.")
+    twice = [(one, other) for at, one in enumerate(found) for other in found[:at] if one == other]
+    if not found or twice:
+        same = f" {twice[0][1]!r} and {twice[0][0]!r} are equal." if twice else ""
+        raise ValueError(f"{who}: {name} must hold each value once, and at least one, got {given!r}.{same}")
     return found
 
 

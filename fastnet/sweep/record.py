@@ -27,6 +27,8 @@ class Record:
         What is only reported, measured at the end.
     samples : dict
         By the name of a curve: its value for every held-out sample, the mean of the epochs that count.
+    ended : bool
+        Whether a training function stopped by itself before all epochs: there are no more.
     """
 
     trial: Trial
@@ -36,6 +38,7 @@ class Record:
     final: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     samples: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False)
+    ended: bool = False
 
     @property
     def epochs(self) -> int:

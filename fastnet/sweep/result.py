@@ -97,11 +97,11 @@ class SweepResult(Arrays):
     def _setting(self, who: str, wanted: dict[str, Any]) -> Setting:
         for field, value in wanted.items():
             checks.choice(who, "hyperparameter", field, self._fields)
-            there = [getattr(setting, field) for setting in self.spec.settings]
+            there = [setting.asdict()[field] for setting in self.spec.settings]
             if value not in there:
                 raise ValueError(f"{who}: there is no {in_words(field)} {value!r}. There is: {listed(there)}.")
         found = [setting for setting in self.spec.settings
-                 if all(getattr(setting, field) == value for field, value in wanted.items())]
+                 if all(setting.asdict()[field] == value for field, value in wanted.items())]
         if len(found) > 1:
             open_ = [field for field in self.axes if field in self._fields and field not in wanted]
             raise ValueError(f"{who}: say which one: " + "; ".join(
@@ -218,7 +218,7 @@ class SweepResult(Arrays):
     def table(self, metric: str | None = None, repeats: list[tuple[int, int]] | None = None, **wanted: Any) -> Table:
         """What `suggest` compares, on all seeds and folds or some."""
         settings = tuple(setting for setting in self.spec.settings
-                         if all(getattr(setting, field) == value for field, value in wanted.items()))
+                         if all(setting.asdict()[field] == value for field, value in wanted.items()))
         return tabulate(self.spec, self.records, self.judged_by(metric), settings, repeats)
 
     def judged_by(self, metric: Any) -> Metric:
@@ -232,7 +232,7 @@ class SweepResult(Arrays):
     def _suggestion(self, metric: str | None, wanted: dict[str, Any]) -> Suggestion:
         for field, value in wanted.items():
             checks.choice("SweepResult.suggest", "hyperparameter", field, self._fields)
-            there = list(dict.fromkeys(getattr(setting, field) for setting in self.spec.settings))
+            there = list(dict.fromkeys(setting.asdict()[field] for setting in self.spec.settings))
             if value not in there:
                 raise ValueError(f"SweepResult.suggest: there is no {in_words(field)} {value!r}. There is: {listed(there)}.")
         key = metric, tuple(wanted.items()), self.spec, sum(record.epochs for record in self.records.values())

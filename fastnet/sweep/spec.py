@@ -139,6 +139,13 @@ class Spec:
         return trial.lr * factors[epoch] if factors else trial.lr
 
 
+def rate_text(lr: float, lrs: Iterable[float], digits: int = 3) -> str:
+    """A rate with so many digits, or as many as it takes to tell it from the others."""
+    lrs = list(lrs)
+    digits = next((d for d in range(digits, 17) if len({f"{other:.{d}g}" for other in lrs}) == len(set(lrs))), 17)
+    return f"{lr:.{digits}g}" if lr < 10**digits else f"{lr:g}"
+
+
 def in_words(field: str) -> str:
     """A hyperparameter's name in a sentence."""
     return field.replace("_", " ")

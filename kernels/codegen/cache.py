@@ -3,100 +3,43 @@
 One folder for each state of the code: its name holds a digest of every module of this package, as its loader gives
 it (from files, from a zip, with or without sources), and the versions of fastnet, Numba, llvmlite, NumPy and Python. Numba
 itself only notices an edit in the very file that a kernel stands in, and nothing in a zip. Where a loader gives
-nothing, nothing is kept.
+nothing, nothing is kept. What the installation itself carries (`carried`) is looked at first.
 
 The folder stands in the first of these places that can be written and that nobody else can change: $FASTNET_CACHE_DIR,
 $NUMBA_CACHE_DIR, the user's cache folder, the system's folder for temporary files. Where none can, kernels are compiled
 anew in every process.
 
 One file for each compiled version of a function, a digest of the rest in its first bytes. The file's name depends on the
-CPU and on all settings of Numba that may change what is compiled (`_settings`). What is in it is a pickle and machine code:
-it would run any program that somebody else put there, and a damaged one would end the process. So the folder is checked
-each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has neither check, and
-keeps an index file beside, which processes that start at once must take turns to write; here each file is complete when it
-gets its name, so that nobody waits.
+CPU and on all settings of Numba that may change what is compiled (`digest.settings`). What is in it is a pickle and
+machine code: it would run any program that somebody else put there, and a damaged one would end the process. So the folder
+is checked each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has neither
+check, and keeps an index file beside, which processes that start at once must take turns to write; here each file is
+complete when it gets its name, so that nobody waits.
 """
 import contextlib
 import functools
 import hashlib
 import os
 import pickle
-import pkgutil
-import platform
 import re
 import shutil
-import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from importlib.machinery import ModuleSpec
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import CodeType
 from typing import Any, NamedTuple
 
-import llvmlite
-import numba
-import numpy as np
+from fastnet.kernels.codegen.carried import CARRIED, codegen
+from fastnet.kernels.codegen.digest import DIGEST, KERNELS, settings
 from fastnet.kernels.system import make_private_folder, trusted_folder, user_cache
 from numba.core import caching
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from fastnet._version import __version__
-
 _DIGEST_BYTES = hashlib.sha256().digest_size
-
-KERNELS = __package__.rpartition(".")[0]  # fastnet.kernels
 
 # --- where compiled code is kept ------------------------------------------------------------------------------------
 
-
-def _modules(path: Iterable[str], prefix: str) -> Iterator[ModuleSpec]:
-    """The modules below a package, in a fixed order and without importing them."""
-    for found in sorted(pkgutil.iter_modules(path, prefix), key=lambda found: found.name):
-        spec = found.module_finder.find_spec(found.name, None)
-        if spec is not None:
-            yield spec
-            yield from _modules(spec.submodule_search_locations or (), f"{found.name}.")
-
-
-def _content(spec: ModuleSpec) -> bytes | None:
-    """What a module is made of: its file, in a folder or in a zip, or else its code; None if the loader has neither."""
-    loader: Any = spec.loader
-    with contextlib.suppress(AttributeError, OSError):  # not a loader of files; its file is no more, or in an archive
-        return loader.get_data(spec.origin)
-    with contextlib.suppress(AttributeError, ImportError, OSError):
-        code = loader.get_code(spec.name)
-        return None if code is None else repr(_described(code)).encode()
-    return None
-
-
-def _described(part: object) -> object:
-    """Compiled Python in a form whose `repr` is the same in every process: all that decides what it does."""
-    if isinstance(part, CodeType):
-        return (part.co_code, part.co_names, part.co_varnames, part.co_freevars, part.co_flags,
-                getattr(part, "co_exceptiontable", b""), *map(_described, part.co_consts))
-    return sorted(map(repr, part)) if isinstance(part, frozenset) else part
-
-
-def _digest() -> str | None:
-    """Digest of all that compiled kernels depend on, except for what is in the name of each file.
-
-    None where a module cannot be read, or none is found.
-    """
-    package = sys.modules[KERNELS]
-    versions = (__version__, numba.__version__, llvmlite.__version__, np.__version__, platform.python_version())
-    total = hashlib.sha256(" ".join(versions).encode())
-    modules = list(_modules(package.__path__, f"{package.__name__}."))
-    for spec in [package.__spec__, *modules]:
-        content = _content(spec)
-        if content is None:
-            return None
-        total.update(f"\0{spec.name}\0{len(content)}\0".encode() + content)
-    return total.hexdigest()[:16] if modules else None
-
-
-DIGEST = _digest()
 UNREADABLE = ("the code of its kernels cannot be read here, so that an update would go unnoticed. They are therefore "
               "compiled anew in every process, which takes many seconds. Install fastnet as files or as a zip.")
 
@@ -167,20 +110,6 @@ def clear_cache() -> int:
 # --- how it is kept -------------------------------------------------------------------------------------------------
 
 
-# Settings of Numba that leave compiled code as it is, or whose effect on it is known from the CPU in the key. All others
-# are part of the key, also those of a Numba to come: at worst something is compiled twice.
-_WITHOUT_EFFECT = re.compile(
-    ".*CUDA.*|.*NUM_THREADS|THREADING_LAYER.*|CPU_NAME|CPU_FEATURES|ENABLE_AVX|CACHE_.*|DEBUG_CACHE|FUNCTION_CACHE_SIZE|"
-    "GDB_BINARY|COLOR_SCHEME|SHOW_HELP|FULL_TRACEBACKS|.*WARN.*|TRACE|CHROME_TRACE|JIT_COVERAGE|LLVM_PASS_TIMINGS|"
-    "USE_LLVMLITE_MEMORY_MANAGER|RUNNING_UNDER_PROFILER|ENABLE_SYS_MONITORING")
-
-
-def _settings() -> list[tuple[str, str]]:
-    """Settings of Numba, as they are now, that may change what it compiles: NUMBA_OPT, NUMBA_BOUNDSCHECK, ..."""
-    return sorted((name, repr(value)) for name, value in vars(numba.config).items()
-                  if name.isupper() and not name.startswith("_") and not _WITHOUT_EFFECT.fullmatch(name))
-
-
 @functools.cache
 def _source_digest(file: str) -> str | None:
     """Digest of a file with kernels that is not in this package, as benchmarks and tests have; None if it can't be read."""
@@ -208,14 +137,14 @@ class KernelCache(caching.FunctionCache):
     ----------
     function : callable
         As written, not yet compiled.
-    folder : Path
-        For its files. It is made when there is one to write.
+    folder : Path, optional
+        For its files. It is made when there is one to write. Without one, nothing is kept.
     """
 
-    def __init__(self, function: Callable, folder: Path) -> None:  # Numba's would choose a folder of its own
+    def __init__(self, function: Callable, folder: Path | None) -> None:  # Numba's would choose a folder of its own
         self._py_func = function
         self._name = repr(function)
-        self._cache_path = str(folder)
+        self._folder = folder
         self._ours = function.__module__.startswith(f"{KERNELS}.")  # which `DIGEST` knows
         module = function.__module__.removeprefix(f"{KERNELS}.")
         self._stem = re.sub(r"[^\w.]", "", f"{module}.{function.__qualname__}")
@@ -228,42 +157,57 @@ class KernelCache(caching.FunctionCache):
     def flush(self) -> None:
         """Forget what is kept of this function."""
         with contextlib.suppress(OSError):
-            for file in trusted_folder(self._cache_path).glob(f"{self._stem}-*.nbc"):
+            for file in () if self._folder is None else trusted_folder(self._folder).glob(f"{self._stem}-*.nbc"):
                 file.unlink()
 
-    def _key(self, signature: Any, codegen: Any) -> tuple:
+    @property
+    def cache_path(self) -> str:
+        """What Numba calls the folder."""
+        return str(self._folder)
+
+    def _key(self, signature: Any) -> tuple:
         if self._ours:  # `DIGEST` knows its code; Numba's key of a closure holds for one process
-            return (signature, codegen.magic_tuple(), self._stem, _settings())
-        return (*self._index_key(signature, codegen), _settings(), self._source)
+            return (signature, codegen().magic_tuple(), self._stem, settings())
+        return (*self._index_key(signature, codegen()), settings(), self._source)
 
     def _name_of(self, key: tuple) -> str:
         return f"{self._stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.nbc"
 
+    def has(self, signature: Any) -> bool:
+        """Whether there is a file for these types; it may turn out to be damaged."""
+        name = self._name_of(self._key(signature))
+        return name in CARRIED.files or (self._folder is not None and (self._folder / name).exists())
+
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         if not self._enabled:
             return None
-        key = self._key(sig, target_context.codegen())
-        try:
-            content = (trusted_folder(self._cache_path) / self._name_of(key)).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            _warn_once(error)
-            return None
+        key = self._key(sig)
+        content = self._content(self._name_of(key))
         digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(data).digest() != digest:
             return None
         kept_key, kept = pickle.loads(data)
         return CompileResult._rebuild(target_context, *kept) if kept_key == key else None
 
+    def _content(self, name: str) -> bytes:
+        """What stands in a file, of the installation or in the folder; empty if there is none."""
+        if name in CARRIED.files:
+            return CARRIED.files[name]
+        try:
+            return b"" if self._folder is None else (trusted_folder(self._folder) / name).read_bytes()
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            _warn_once(error)
+            return b""
+
     def _save_overload(self, sig: Any, data: Any) -> None:
-        if not self._enabled or data.lifted or data.library.has_dynamic_globals:
+        if not self._enabled or self._folder is None or data.lifted or data.library.has_dynamic_globals:
             return  # neither loops as objects nor addresses outlive the process
-        key = self._key(sig, data.codegen)
+        key = self._key(sig)
         pickled = dumps((key, data._reduce()))
         try:
-            _write(make_private_folder(Path(self._cache_path)) / self._name_of(key),
-                   hashlib.sha256(pickled).digest() + pickled)
+            _write(make_private_folder(self._folder) / self._name_of(key), hashlib.sha256(pickled).digest() + pickled)
         except OSError as error:  # a full disk costs time, not the result
             _warn_once(error)
 

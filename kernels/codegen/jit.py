@@ -16,6 +16,7 @@ from typing import Any
 
 from fastnet.kernels.codegen import progress
 from fastnet.kernels.codegen.cache import CACHE, KernelCache
+from fastnet.kernels.codegen.carried import codegen
 from numba import config, types
 from numba.core import compiler, errors, sigutils, typing
 from numba.core import typed_passes as typed
@@ -175,8 +176,7 @@ class Kernel(CPUDispatcher):
                  pipeline_class: Any = _Passes) -> None:
         super().__init__(py_func, locals, targetoptions, pipeline_class)
         self._linked: dict[tuple, Any] = {}  # by the arguments' types
-        if CACHE is not None:
-            self._cache = KernelCache(py_func, CACHE)
+        self._cache = KernelCache(py_func, CACHE)
 
     def compile(self, sig: Any) -> Any:
         """What Numba asks for when Python calls the function with arguments of new types."""
@@ -236,7 +236,7 @@ def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, *
     kernel.targetdescr.options.parse_as_flags(flags, kernel.targetoptions)
     for name, value in flags_on.items():
         setattr(flags, name, value)
-    code = library(kernel.targetctx.codegen(), kernel.py_func.__qualname__)
+    code = library(codegen(), kernel.py_func.__qualname__)
     code.enable_object_caching()
     return compiler.compile_extra(kernel.typingctx, kernel.targetctx, kernel.py_func, arguments, result, flags, {},
                                   code, kernel._compiler.pipeline_class)

@@ -8,6 +8,7 @@ A symbol must be there before code that refers to it is loaded. So the function 
 call of it are inferred, and whoever calls it names it in Numba's environment of the caller, which Numba keeps beside the
 machine code, in its own cache as well: reading that in another process loads the function first.
 """
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -15,8 +16,9 @@ from typing import Any
 import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
-from fastnet.kernels.codegen.cache import DIGEST
-from fastnet.kernels.codegen.jit import Machine, compile_into, compiling, jit
+from fastnet.kernels.codegen.carried import codegen
+from fastnet.kernels.codegen.digest import SOURCES
+from fastnet.kernels.codegen.jit import Kernel, Machine, compile_into, compiling, jit
 from numba import from_dtype, types
 from numba.core import cgutils, errors
 from numba.core.datamodel import models
@@ -26,6 +28,9 @@ from numba.extending import intrinsic, register_model
 
 INT = types.int64
 Signature = Callable[[types.Type], tuple]
+
+# Machine code calls kernels of the same sources, compiled for the same CPU: vectors of another width are packed otherwise.
+VERSION = None if SOURCES is None else hashlib.sha256(f"{SOURCES} {codegen().magic_tuple()}".encode()).hexdigest()[:16]
 
 _separate: dict[str, "AddressedKernel"] = {}  # by name
 
@@ -59,6 +64,13 @@ class AddressedKernel:
         """
         return self.ensure(types.none if dtype is None else from_dtype(dtype))
 
+    def elements(self) -> list[types.Type]:
+        """The types of elements for which there is a version."""
+        if not callable(self._functions):
+            return list(self._functions)
+        one_version = self._signature(types.float32) == self._signature(types.float64)
+        return [types.none] if one_version else [types.float32, types.float64]
+
     def ensure(self, element: types.Type) -> int:
         """`address` for Numba's type of the elements."""
         if element not in self._compiled:
@@ -70,17 +82,23 @@ class AddressedKernel:
                     self._compiled[element] = address, made
         return self._compiled[element][0]
 
+    def is_at_hand(self, element: types.Type) -> bool:
+        """Whether it need not be compiled any more."""
+        return element in self._compiled or self._kernel(element)._cache.has(types.void(*self._signature(element)))
+
     def symbol(self, element: types.Type) -> str:
         """The name by which compiled code refers to it: no other version of the sources has the same."""
-        return f"fastnet.{DIGEST}.{self.name}.{element}"
+        return f"fastnet.{VERSION}.{self.name}.{element}"
 
     def signature(self, element: types.Type) -> tuple:
         """The arguments' types."""
         return self._signature(element)
 
+    def _kernel(self, element: types.Type) -> Kernel:
+        return jit(self._functions if callable(self._functions) else self._functions[element])
+
     def _compile(self, element: types.Type) -> Any:
-        function = self._functions if callable(self._functions) else self._functions[element]
-        kernel, arguments = jit(function), self._signature(element)
+        kernel, arguments = self._kernel(element), self._signature(element)
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
@@ -101,6 +119,11 @@ class AddressedKernel:
         context.environment.consts.append(_Needed(self, element))
         kind = ir.FunctionType(ir.VoidType(), [context.get_value_type(type_) for type_ in self._signature(element)])
         return cgutils.get_or_insert_function(builder.module, kind, self.symbol(element))
+
+
+def separate_kernels() -> dict[str, AddressedKernel]:
+    """Those of all modules that are imported, by name."""
+    return dict(_separate)
 
 
 class _SeparateFunction(types.Callable, types.Opaque):
@@ -133,16 +156,26 @@ class _Needed:
         self._kernel, self._element = kernel, element
 
     def __reduce__(self) -> tuple:
-        return _need, (self._kernel.name, str(self._element), DIGEST)
+        return _need, (self._kernel.name, str(self._element), VERSION)
 
 
-def _need(name: str, element: str, digest: str) -> _Needed:
-    if digest is None or digest != DIGEST:  # Numba takes this for a cache without the file, and compiles anew
+def _need(name: str, element: str, version: str) -> _Needed:
+    if version is None or version != VERSION:  # Numba takes this for a cache without the file, and compiles anew
         raise FileNotFoundError("compiled for another version of fastnet")
+    return _Needed(*ensure(name, element))
+
+
+def is_at_hand(name: str, element: str) -> bool:
+    """Whether a kernel, by its name, is compiled or kept in the cache, for elements of a type by its name."""
+    return _separate[name].is_at_hand(getattr(types, element))
+
+
+def ensure(name: str, element: str) -> tuple[AddressedKernel, types.Type]:
+    """Have a kernel by its name, for elements of a type by its name; returns both."""
     importlib.import_module(name.partition(":")[0])
     kernel, type_ = _separate[name], getattr(types, element)
     kernel.ensure(type_)
-    return _Needed(kernel, type_)
+    return kernel, type_
 
 
 def _element(args: Any) -> types.Type:

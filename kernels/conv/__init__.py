@@ -6,7 +6,8 @@ from fastnet.kernels.conv.arrays import (
     conv_backward_weights,
     conv_forward,
     pack_filters,
+    window_of,
 )
 
 __all__ = ["conv_backward", "conv_backward_bias", "conv_backward_input", "conv_backward_weights", "conv_forward",
-           "pack_filters"]
+           "pack_filters", "window_of"]

@@ -1,27 +1,35 @@
 """The convolutional layer, layer by layer: every image by itself, as products on the micro-kernel.
 
-An image is taken through a buffer of one thread where it lies with its channels innermost and a frame of zeros around it,
-(r + 2 f) x (k + 2 f) x n_i with f = h // 2. There row p of every patch that a filter covers is a run of h n_i neighbours,
-and the patches of neighbouring pixels start n_i elements apart: the micro-kernel reads them where they lie. No matrix of
-patches is ever formed. Images are dealt out to the threads; gradients of the weights are summed in a fixed number of
-chunks of images, whatever the number of threads.
+An image is taken through a buffer of one thread where it lies with its channels innermost and zero padding around it. There
+row p of every patch that a filter covers is a run of h n_i neighbours, and the patches of neighbouring output pixels start
+n_i elements apart, times the stride: the micro-kernel reads them where they lie. A matrix of patches is formed only on the
+way back, a part of an image at a time, at strides above 1 and where the padding is less than half a filter. Images are
+dealt out to the threads; gradients of the weights are summed in a fixed number of chunks of images, whatever the number of
+threads.
 
 The usual next layers are ReLU and a pool of 2, and a gradient that came through them has one value, or none, in each 2 x 2
-window. `conv_backward` looks: such an image goes back as in a compiled network (`conv_image.pooled_conv_back`), with a
-quarter of the operations. Images with values whose product with 0 is not 0 do not, and neither do those that
-Winograd's sums might overflow with.
+window. `conv_backward` looks, for a stride of 1: such an image goes back as in a compiled network
+(`conv_image.pooled_conv_back`), with a quarter of the operations. Images with values whose product with 0 is not 0 do not,
+and neither do those that Winograd's sums might overflow with.
+
+`stride` and `padding` are numbers, or pairs of them for rows and columns. A padding of None is h // 2 on each side, with
+which images keep their size at a stride of 1.
 """
+from typing import Any
+
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.layout import to_read, to_write, written
 from fastnet.kernels.conv.avx512 import LANES, way_back
 from fastnet.kernels.conv.image import (
     MEMORY,
+    PATCHES,
     add_channel_sums,
     clear,
     dense_conv_back,
     from_frame,
     is_moderate,
+    patches_back,
     plain_conv,
     pooled_conv_back,
     pooled_form,
@@ -32,36 +40,42 @@ from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
+from numba import types
 from numba.extending import overload
 
 CHUNKS = 16  # parts of a batch whose gradients are summed by themselves
 _SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
 
 
-def conv_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray) -> None:
-    """y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, i + p - h // 2, j + q - h // 2].
+Both = int | tuple[int, int]  # one number for rows and columns, or one for each
 
-    y (n, n_o, r, k), x (n, n_i, r, k), W (n_o, n_i, h, h), b (1, n_o): one dtype (float32 or float64); y C-contiguous,
-    the others of any layout. Overwrites y. x counts as 0 outside; h is odd. Errors are those of a sum of h h n_i products;
-    in float32, 3 x 3 filters of 16 channels or more are transformed (`conv_winograd`), where errors are as large. Without
-    channels in, y is b.
+
+def conv_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray, stride: Both = 1,
+                 padding: Both | None = None) -> None:
+    """y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, stride i + p - padding, stride j + q - padding].
+
+    y (n, n_o, R, K), x (n, n_i, r, k), W (n_o, n_i, h, h), b (1, n_o): one dtype (float32 or float64); y C-contiguous,
+    the others of any layout. R = (r + 2 padding - h) // stride + 1, and K likewise. Overwrites y. x counts as 0 outside.
+    Errors are those of a sum of h h n_i products; in float32, 3 x 3 filters of 16 channels or more are transformed at a
+    stride of 1 (`conv_winograd`), where errors are as large. Without values in, y is b.
     """
-    n, n_i, r, k = x.shape
-    n_o, _, h, _ = W.shape
-    if y.size == 0 or n_i == 0:
+    n_o = len(W)
+    if y.size == 0 or x.size == 0:
         y[...] = np.reshape(b, (1, n_o, 1, 1))
         return
     packed = pack_filters(W.transpose(2, 3, 1, 0).reshape(-1, n_o))
     bias = np.zeros(packed.shape[0] * packed.shape[2], W.dtype)
     bias[:n_o] = np.ravel(b)
     x = _contiguous(x)
-    run(_forward, y, x, packed, bias, n, n_i, r, k, n_o, h, threads=_threads(n * r * k * W.size))
+    run(_forward, y, x, packed, bias, W.shape[2], window_of(stride, padding, W.shape[2]),
+        threads=_threads(y[:, 0].size * W.size))
 
 
-def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray, x: np.ndarray, W: np.ndarray) -> None:
+def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray, x: np.ndarray, W: np.ndarray,
+                  stride: Both = 1, padding: Both | None = None) -> None:
     """All three gradients: see `conv_backward_input`, `conv_backward_weights`, `conv_backward_bias`.
 
-    dx (n, n_i, r, k), dW (n_o, n_i, h, h), db (1, n_o), dy (n, n_o, r, k), x (n, n_i, r, k), W (n_o, n_i, h, h): one dtype
+    dx (n, n_i, r, k), dW (n_o, n_i, h, h), db (1, n_o), dy (n, n_o, R, K), x (n, n_i, r, k), W (n_o, n_i, h, h): one dtype
     (float32 or float64); dx, dW and db C-contiguous, the others of any layout. Overwrites dx, dW and db. Sums of nothing are
     0.
     """
@@ -73,43 +87,52 @@ def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray
     rows, turned, way = _pack_rows(W, width), _pack_turned(W, width), way_back(W.shape[2], W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
     run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way,
-        threads=_threads(x[:, 0].size * W.size))
+        window_of(stride, padding, W.shape[2]), threads=_threads(dy[:, 0].size * W.size))
     _add_up(dW, db, sums, columns, biases)
 
 
-def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray) -> None:
-    """dx[n, c, i, j] = sum over o, p, q of W[o, c, p, q] dy[n, o, i - p + h // 2, j - q + h // 2].
+def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray, stride: Both = 1,
+                        padding: Both | None = None) -> None:
+    """dx[n, c, stride i + p - padding, stride j + q - padding] += W[o, c, p, q] dy[n, o, i, j], summed over o, i, j, p, q.
 
-    dx (n, n_i, r, k), dy (n, n_o, r, k), W (n_o, n_i, h, h): one dtype (float32 or float64); dx C-contiguous, the others
-    of any layout. Overwrites dx. That is the convolution of dy with the filters turned by half a circle.
+    dx (n, n_i, r, k), dy (n, n_o, R, K), W (n_o, n_i, h, h): one dtype (float32 or float64); dx C-contiguous, the others
+    of any layout. Overwrites dx. At a stride of 1 that is the convolution of dy with the filters turned by half a circle.
     """
-    turned = W[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    conv_forward(dx, dy, turned, np.zeros(len(turned), W.dtype))
+    if dy.size == 0 or dx.size == 0:
+        dx[...] = 0
+        return
+    h, window = W.shape[2], window_of(stride, padding, W.shape[2])
+    if turns(window, h):
+        turned = W[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        conv_forward(dx, dy, turned, np.zeros((1, len(turned)), W.dtype), 1, (h - 1 - window[2], h - 1 - window[3]))
+        return
+    dW, db, x = np.empty(W.shape, W.dtype), np.empty((1, len(W)), W.dtype), np.zeros(dx.shape, dx.dtype)
+    conv_backward(dx, dW, db, dy, x, W, stride, padding)
 
 
-def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray) -> None:
-    """dW[o, c, p, q] = sum over n, i, j of dy[n, o, i, j] x[n, c, i + p - h // 2, j + q - h // 2].
+def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray, stride: Both = 1,
+                          padding: Both | None = None) -> None:
+    """dW[o, c, p, q] = sum over n, i, j of dy[n, o, i, j] x[n, c, stride i + p - padding, stride j + q - padding].
 
-    dW (n_o, n_i, h, h), dy (n, n_o, r, k), x (n, n_i, r, k): one dtype (float32 or float64), any layout. Overwrites dW. Sums
+    dW (n_o, n_i, h, h), dy (n, n_o, R, K), x (n, n_i, r, k): one dtype (float32 or float64), any layout. Overwrites dW. Sums
     of nothing are 0.
     """
     if dy.size == 0 or x.size == 0:
         dW[...] = 0
         return
-    n, n_i, r, k = x.shape
+    n, n_i, _, _ = x.shape
     n_o, _, h, _ = dW.shape
-    chunks = min(CHUNKS, n)
-    sums = np.zeros((chunks, n_o, h, h * n_i), dW.dtype)
-    run(_backward_weights, sums, _contiguous(dy), _contiguous(x), chunks, n, n_i, r, k, n_o, h,
-        threads=_threads(n * r * k * dW.size))
-    total = _in_order(sums.reshape(chunks, -1))
+    sums = np.zeros((min(CHUNKS, n), n_o, h, whole(h * n_i, vector_lanes(dW.dtype))), dW.dtype)
+    run(_backward_weights, sums, _contiguous(dy), _contiguous(x), window_of(stride, padding, h),
+        threads=_threads(dy[:, 0].size * dW.size))
+    total = _in_order(sums.reshape(len(sums), -1)).reshape(n_o, h, -1)[:, :, :h * n_i]
     dW[...] = total.reshape(n_o, h, h, n_i).transpose(0, 3, 1, 2)
 
 
 def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
     """db[o] = sum over n, i, j of dy[n, o, i, j].
 
-    db (1, n_o), dy (n, n_o, r, k): one dtype (float32 or float64), any layout. Overwrites db. Sums of nothing are 0.
+    db (1, n_o), dy (n, n_o, R, K): one dtype (float32 or float64), any layout. Overwrites db. Sums of nothing are 0.
     """
     if dy.size == 0:
         db[...] = 0
@@ -117,6 +140,22 @@ def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
     sums = np.empty(dy.shape[:2], dy.dtype)
     run(_plane_sums, sums, _contiguous(dy), threads=_threads(dy.size))
     db[...] = _in_order(sums)
+
+
+def whole(count: int, lanes: int) -> int:
+    """Elements of whole vectors that hold `count`."""
+    return -(-count // lanes) * lanes
+
+
+def window_of(stride: Both, padding: Both | None, h: int) -> tuple[int, int, int, int]:
+    """Strides of rows and columns, then their padding, for filters of side h."""
+    return (*both(stride), *both(h // 2 if padding is None else padding))
+
+
+def both(value: Any) -> tuple[int, int]:
+    """A number for rows and one for columns, from one number or a pair."""
+    rows, columns = value if isinstance(value, tuple) else (value, value)
+    return int(rows), int(columns)
 
 
 def pack_filters(B: np.ndarray) -> np.ndarray:
@@ -141,75 +180,111 @@ def _threads(work: int) -> int | None:
 # --- inside a kernel ------------------------------------------------------------------------------------------------
 
 
+def turns(window: tuple[int, int, int, int], h: int) -> bool:
+    """Whether the way back to the input is a convolution with turned filters: at a stride of 1.
+
+    It computes as many pixels as the input has: too many for large filters with less padding than h // 2.
+    """
+    least = 0 if h <= 3 else h // 2
+    return window[0] == 1 and window[1] == 1 and least <= window[2] < h and least <= window[3] < h
+
+
+_turns = jit(turns)
+
+
 @jit
-def _forward(thread, threads, sync, scratch, y, x, filters, bias, n, n_i, r, k, n_o, h):
+def _forward(thread, threads, sync, scratch, y, x, filters, bias, h, window):
     zero = bias.dtype.type(0)
     width = lanes(zero)
-    f = h // 2
+    (n, n_i, r, k), (_, n_o, rows, cols) = x.shape, y.shape
+    f = max(window[2], window[3])
     frame = np.zeros((r + 2 * f) * (k + 2 * f) * n_i + width, bias.dtype)
-    out = np.empty(r * k * n_o, bias.dtype)
-    size = VECTOR_BYTES // width
-    transformed = h == 3 and n_i >= LEAST_CHANNELS and size == 4 and is_moderate(filters.ctypes.data, filters.size, zero)
+    out = np.empty(rows * cols * n_o, bias.dtype)
+    size, row = VECTOR_BYTES // width, (k + 2 * f) * n_i
+    corner = frame.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size  # of the first patch
+    transformed = (h == 3 and window[0] == 1 and window[1] == 1 and n_i >= LEAST_CHANNELS and size == 4
+                   and is_moderate(filters.ctypes.data, filters.size, zero))
     memory = np.empty(memory_size(n_i, n_o, width) if transformed else 0, bias.dtype)
     if transformed:
         winograd_filters(memory.ctypes.data, filters.ctypes.data, n_i, n_o, zero)
     for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
         to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
         if transformed and is_moderate(frame.ctypes.data, frame.size, zero):
-            winograd_plain_conv(out.ctypes.data, k * n_o, frame.ctypes.data, (k + 2) * n_i, memory.ctypes.data,
-                                filters.ctypes.data, bias.ctypes.data, r, k, n_i, n_o, 0, zero)
+            winograd_plain_conv(out.ctypes.data, cols * n_o, corner, row, memory.ctypes.data, filters.ctypes.data,
+                                bias.ctypes.data, rows, cols, n_i, n_o, 0, zero)
         else:
-            plain_conv(out.ctypes.data, k * n_o, frame.ctypes.data, (k + 2 * f) * n_i, filters.ctypes.data, bias.ctypes.data,
-                       r, k, n_i, n_o, h, 0, zero)
-        from_frame(y.ctypes.data + s * n_o * r * k * size, out.ctypes.data, n_o, r, k, 0, zero)
+            plain_conv(out.ctypes.data, cols * n_o, corner, row, window[0] * row, window[1] * n_i, filters.ctypes.data,
+                       bias.ctypes.data, rows, cols, n_i, n_o, h, 0, zero)
+        from_frame(y.ctypes.data + s * n_o * rows * cols * size, out.ctypes.data, n_o, rows, cols, 0, zero)
 
 
 @jit
-def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, rows, turned, h, way):
+def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, rows, turned, h, way, window):
     """dx, and for each chunk of images the gradients: sums (n_o, h, row length), columns as `LANES` keeps them, biases."""
     zero = sums.dtype.type(0)
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    (n, n_i, r, k), n_o, f = x.shape, dy.shape[1], h // 2
+    (n, n_i, r, k), (_, n_o, high, wide) = x.shape, dy.shape
+    is_turned = _turns(window, h)
+    f, g = max(window[2], window[3]), h - 1 - min(window[2], window[3]) if is_turned else 0  # padding of x and of dy
     chunks, length, bits_col = sums.shape[0], sums.shape[3], biases.shape[1]
     frame = np.zeros((r + 2 * f) * (k + 2 * f) * n_i + 2 * width, sums.dtype)
     back = np.empty(frame.size, sums.dtype)
-    gradient = np.zeros((r + 2 * f) * (k + 2 * f) * n_o + 2 * width, sums.dtype)
-    windows = (r // 2) * (k // 2)
+    gradient = np.zeros((high + 2 * g) * (wide + 2 * g) * n_o + 2 * width, sums.dtype)
+    windows = (high // 2) * (wide // 2)
     pooled, bits = np.empty(windows * n_o + 2 * width, sums.dtype), np.empty(windows * bits_col + 64, np.uint8)
-    memory = np.empty(MEMORY + 64, np.uint8)
+    memory = np.empty(max(MEMORY, PATCHES if is_turned else patches_bytes(rows, sums.itemsize)) + 64, np.uint8)
     no_bias = np.zeros((n_i + width - 1) // width * width, sums.dtype)
-    transformed = np.empty(memory_size(n_o, n_i, width) if h == 3 and n_o >= LEAST_CHANNELS and size == 4 else 0, sums.dtype)
+    winograd = is_turned and h == 3 and n_o >= LEAST_CHANNELS and size == 4
+    transformed = np.empty(memory_size(n_o, n_i, width) if winograd else 0, sums.dtype)
     # Numba frees an array after its last use, and an address is none: each of these is named again where it is needed
-    x_row, dy_row = (k + 2 * f) * n_i, (k + 2 * f) * n_o
-    image, patches, middle = frame.ctypes.data, gradient.ctypes.data, gradient.ctypes.data + f * (dy_row + n_o) * size
+    x_row, dy_row = (k + 2 * f) * n_i, (wide + 2 * g) * n_o
+    image, patches, middle = frame.ctypes.data, gradient.ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
+    corner = ((f - window[2]) * x_row + (f - window[3]) * n_i) * size  # from a frame to the patch of pixel (0, 0)
+    patches += ((g - h + 1 + window[2]) * dy_row + (g - h + 1 + window[3]) * n_o) * size if is_turned else 0
+    by_one = window[0] == 1 and window[1] == 1
     moderate, is_ready = is_moderate(rows.ctypes.data, rows.size, zero), False
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         dW, db = sums[chunk].ctypes.data, biases[chunk].ctypes.data
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(image, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
-            to_frame(patches, dy.ctypes.data + s * n_o * r * k * size, n_o, r, k, f, zero)
+            to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
             dx_at = dx.ctypes.data + s * n_i * r * k * size
-            if (moderate and pooled_form(pooled.ctypes.data, bits.ctypes.data, bits_col, middle, dy_row, r, k, n_o, zero)
+            if (by_one and moderate
+                    and pooled_form(pooled.ctypes.data, bits.ctypes.data, bits_col, middle, dy_row, high, wide, n_o, zero)
                     and is_moderate(image, frame.size, zero) and is_moderate(pooled.ctypes.data, windows * n_o, zero)):
                 clear(back.ctypes.data, (r + 2 * f) * x_row, zero)
-                pooled_conv_back(way, back.ctypes.data, columns[chunk].ctypes.data if way == LANES else dW, db, length,
-                                 pooled.ctypes.data, k // 2 * n_o, bits.ctypes.data, bits_col, image, x_row,
-                                 rows.ctypes.data, r, k, n_i, n_o, h, (memory.ctypes.data + 63) // 64 * 64, zero)
+                of_W = columns[chunk].ctypes.data if way == LANES else dW
+                pooled_conv_back(way, back.ctypes.data + corner, of_W, db, length, pooled.ctypes.data, wide // 2 * n_o,
+                                 bits.ctypes.data, bits_col, image + corner, x_row, rows.ctypes.data, high, wide, n_i, n_o,
+                                 h, (memory.ctypes.data + 63) // 64 * 64, zero)
                 from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
                 continue
-            dense_conv_back(dW, length, middle, dy_row, image, x_row, r, k, n_i, n_o, h, zero)
-            add_channel_sums(db, middle, dy_row, r, k, n_o, zero)
-            if transformed.size and moderate and is_moderate(patches, gradient.size, zero):
+            add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
+            if not is_turned:
+                clear(back.ctypes.data, (r + 2 * f) * x_row, zero)
+                patches_back(back.ctypes.data + corner, dW, length, middle, dy_row, image + corner, x_row,
+                             window[0] * x_row, window[1] * n_i, rows.ctypes.data, high, wide, n_i, n_o, h,
+                             memory.ctypes.data, memory.size, zero)
+                from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
+                continue
+            dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
+            if winograd and moderate and is_moderate(gradient.ctypes.data, gradient.size, zero):
                 if not is_ready:
                     winograd_filters(transformed.ctypes.data, turned.ctypes.data, n_o, n_i, zero)
                     is_ready = True
                 winograd_plain_conv(back.ctypes.data, k * n_i, patches, dy_row, transformed.ctypes.data, turned.ctypes.data,
                                     no_bias.ctypes.data, r, k, n_o, n_i, 0, zero)
             else:
-                plain_conv(back.ctypes.data, k * n_i, patches, dy_row, turned.ctypes.data, no_bias.ctypes.data, r, k, n_o,
-                           n_i, h, 0, zero)
+                plain_conv(back.ctypes.data, k * n_i, patches, dy_row, dy_row, n_o, turned.ctypes.data, no_bias.ctypes.data,
+                           r, k, n_o, n_i, h, 0, zero)
             from_frame(dx_at, back.ctypes.data, n_i, r, k, 0, zero)
+
+
+@jit
+def patches_bytes(rows, itemsize):
+    """Memory for `patches_back`: at least one pixel's patch and gradient."""
+    return max(PATCHES, (rows.shape[1] * rows.shape[2] + rows.shape[0]) * itemsize)
 
 
 @jit
@@ -243,20 +318,30 @@ def _add_up(dW, db, sums, columns, biases):
 
 
 @jit
-def _backward_weights(thread, threads, sync, scratch, sums, dy, x, chunks, n, n_i, r, k, n_o, h):
+def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
     zero = sums.dtype.type(0)
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    f = h // 2
-    frame = np.zeros((r + 2 * f) * (k + 2 * f) * n_i + width, sums.dtype)
-    gradient = np.zeros((r + 2 * f) * (k + 2 * f) * n_o, sums.dtype)  # in a frame as wide as that of x
-    row = (k + 2 * f) * n_o
+    (n, n_i, r, k), (_, n_o, high, wide), (chunks, _, h, length) = x.shape, dy.shape, sums.shape
+    f = max(window[2], window[3])
+    row = (k + 2 * f) * n_i
+    frame = np.zeros((r + 2 * f) * row + width, sums.dtype)
+    corner = frame.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size
+    is_turned = _turns(window, h)
+    g = f if is_turned and high == r and wide == k else 0  # equal frames make many rows one product, see `dense_conv_back`
+    dy_row = (wide + 2 * g) * n_o
+    gradient = np.zeros((high + 2 * g) * dy_row, sums.dtype)
+    memory = np.empty(0 if is_turned else patches_bytes(sums[0], sums.itemsize), np.uint8)
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
-            to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * r * k * size, n_o, r, k, f, zero)
-            dense_conv_back(sums[chunk].ctypes.data, h * n_i, gradient.ctypes.data + f * (row + n_o) * size, row,
-                            frame.ctypes.data, (k + 2 * f) * n_i, r, k, n_i, n_o, h, zero)
+            to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
+            dW, at = sums[chunk].ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
+            if is_turned:
+                dense_conv_back(dW, length, at, dy_row, corner, row, high, wide, n_i, n_o, h, zero)
+            else:
+                patches_back(0, dW, length, at, dy_row, corner, row, window[0] * row, window[1] * n_i, 0, high, wide, n_i,
+                             n_o, h, memory.ctypes.data, memory.size, zero)
 
 
 @jit
@@ -311,13 +396,13 @@ def _in_order(rows):
 
 # --- the same names in compiled code, on the calling thread ---------------------------------------------------------
 
-_way_back = jit(way_back)
+_way_back, _whole = jit(way_back), jit(whole)
 
 
 @jit
-def _forward_here(y, x, filters, bias, n_o, h):
+def _forward_here(y, x, filters, bias, h, window):
     """`_forward` of filters B (h h n_i, n_o) that are not packed yet; y and x C-contiguous, bias (n_o,)."""
-    n, n_i, r, k = x.shape
+    n_i, n_o = x.shape[1], y.shape[1]
     width = lanes(bias.dtype.type(0))
     vectors = (n_o + width - 1) // width
     packed, padded = np.zeros((vectors, h * h * n_i, width), y.dtype), np.zeros(vectors * width, y.dtype)
@@ -325,7 +410,7 @@ def _forward_here(y, x, filters, bias, n_o, h):
         padded[o] = bias[o]
         for p in range(h * h * n_i):
             packed[o // width, p, o % width] = filters[p, o]
-    _forward(0, 1, np.zeros(0, np.int64), 0, y, x, packed, padded, n, n_i, r, k, n_o, h)
+    _forward(0, 1, np.zeros(0, np.int64), 0, y, x, packed, padded, h, window)
 
 
 @jit
@@ -345,23 +430,48 @@ def _filters(W, turned):
     return B
 
 
+@overload(both)
+def _both_in_compiled_code(value):
+    if isinstance(value, types.BaseTuple):
+        return lambda value: (np.int64(value[0]), np.int64(value[1]))
+    return lambda value: (np.int64(value), np.int64(value))
+
+
+@overload(window_of)
+def _window_in_compiled_code(stride, padding, h):
+    if padding in (None, types.none) or getattr(padding, "value", 0) is None:
+
+        def of_half(stride, padding, h):
+            (down, right), f = both(stride), np.int64(h // 2)
+            return down, right, f, f
+
+        return of_half
+
+    def as_given(stride, padding, h):
+        (down, right), (above, left) = both(stride), both(padding)
+        return down, right, above, left
+
+    return as_given
+
+
 @overload(conv_forward)
-def _compiled_forward(y, x, W, b):
-    def in_compiled_code(y, x, W, b):
-        if y.size == 0 or x.shape[1] == 0:
+def _compiled_forward(y, x, W, b, stride=1, padding=None):
+    def in_compiled_code(y, x, W, b, stride=1, padding=None):
+        if y.size == 0 or x.size == 0:
             for o in range(y.shape[1]):
                 y[:, o] = b[0, o]
             return
         result = to_write(y)
-        _forward_here(result, to_read(x), _filters(to_read(W), False), to_read(b).reshape(-1), W.shape[0], W.shape[2])
+        _forward_here(result, to_read(x), _filters(to_read(W), False), to_read(b).reshape(-1), W.shape[2],
+                      window_of(stride, padding, W.shape[2]))
         written(y, result)
 
     return in_compiled_code
 
 
 @overload(conv_backward)
-def _compiled_backward(dx, dW, db, dy, x, W):
-    def in_compiled_code(dx, dW, db, dy, x, W):
+def _compiled_backward(dx, dW, db, dy, x, W, stride=1, padding=None):
+    def in_compiled_code(dx, dW, db, dy, x, W, stride=1, padding=None):
         if dy.size == 0 or x.size == 0:
             dx[...] = 0
             dW[...] = 0
@@ -373,7 +483,7 @@ def _compiled_backward(dx, dW, db, dy, x, W):
         way = _way_back(W.shape[2], W.shape[1], width, True)
         sums, columns, biases = _gradients(weights, len(x), rows.shape[2], way, width)
         _backward(0, 1, np.zeros(0, np.int64), 0, result, sums, columns, biases, to_read(dy), to_read(x), rows, turned,
-                  W.shape[2], way)
+                  W.shape[2], way, window_of(stride, padding, W.shape[2]))
         _add_up(filters, bias, sums, columns, biases)
         written(dx, result)
         written(dW, filters)
@@ -383,31 +493,38 @@ def _compiled_backward(dx, dW, db, dy, x, W):
 
 
 @overload(conv_backward_input)
-def _compiled_backward_input(dx, dy, W):
-    def in_compiled_code(dx, dy, W):
+def _compiled_backward_input(dx, dy, W, stride=1, padding=None):
+    def in_compiled_code(dx, dy, W, stride=1, padding=None):
         if dy.size == 0 or dx.size == 0:
             dx[...] = 0
             return
-        result = to_write(dx)
-        _forward_here(result, to_read(dy), _filters(to_read(W), True), np.zeros(W.shape[1], W.dtype), W.shape[1], W.shape[2])
+        result, h = to_write(dx), W.shape[2]
+        down, right, above, left = window_of(stride, padding, h)
+        if _turns((down, right, above, left), h):
+            _forward_here(result, to_read(dy), _filters(to_read(W), True), np.zeros(W.shape[1], W.dtype), h,
+                          (np.int64(1), np.int64(1), h - 1 - above, h - 1 - left))
+        else:
+            weights = to_read(W)
+            conv_backward(result, np.empty_like(weights), np.empty((1, W.shape[0]), W.dtype), to_read(dy),
+                          np.zeros(dx.shape, dx.dtype), weights, (down, right), (above, left))
         written(dx, result)
 
     return in_compiled_code
 
 
 @overload(conv_backward_weights)
-def _compiled_backward_weights(dW, dy, x):
-    def in_compiled_code(dW, dy, x):
+def _compiled_backward_weights(dW, dy, x, stride=1, padding=None):
+    def in_compiled_code(dW, dy, x, stride=1, padding=None):
         if dy.size == 0 or x.size == 0:
             dW[...] = 0
             return
-        n, n_i, r, k = x.shape
+        n, n_i, _, _ = x.shape
         n_o, h = dW.shape[0], dW.shape[2]
-        chunks = min(CHUNKS, n)
-        sums = np.zeros((chunks, n_o, h, h * n_i), dW.dtype)
-        _backward_weights(0, 1, np.zeros(0, np.int64), 0, sums, to_read(dy), to_read(x), chunks, n, n_i, r, k, n_o, h)
-        total = _in_order(sums.reshape(chunks, -1)).reshape(n_o, h, h, n_i)
-        dW[...] = total.transpose(0, 3, 1, 2)
+        sums = np.zeros((min(CHUNKS, n), n_o, h, _whole(h * n_i, lanes(dW.dtype.type(0)))), dW.dtype)
+        _backward_weights(0, 1, np.zeros(0, np.int64), 0, sums, to_read(dy), to_read(x), window_of(stride, padding, h))
+        total = _in_order(sums)
+        for q in range(h):
+            dW[:, :, :, q] = total[:, :, q * n_i:(q + 1) * n_i].transpose(0, 2, 1)
 
     return in_compiled_code
 

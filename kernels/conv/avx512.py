@@ -17,7 +17,7 @@ Intrinsics as of `simd`; `AVAILABLE` says whether the target has them.
 import llvmlite.ir as ir
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import INT, separate
-from fastnet.kernels.conv.simd import BYTE, const, load_byte, store_byte, store_int
+from fastnet.kernels.conv.simd import BYTE, const, load_byte, store_byte
 from fastnet.kernels.simd import (
     ADDRESS,
     TARGET,
@@ -26,6 +26,7 @@ from fastnet.kernels.simd import (
     Emit,
     lane_count,
     lanes,
+    store_int,
 )
 from numba import types
 from numba.extending import intrinsic

@@ -15,14 +15,27 @@ from fastnet.kernels.codegen.linking import INT, separate
 from fastnet.kernels.conv import avx512
 from fastnet.kernels.conv.avx512 import LANES, MASKS, lanes_back, masks_back
 from fastnet.kernels.conv.few import few_back
-from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, load_int, patch_update, store_int
+from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, patch_update
 from fastnet.kernels.conv.windows import add_pixels, find_places
 from fastnet.kernels.gemm.blocking import pack_copy, tile_loop
 from fastnet.kernels.records import Mat, vector_at
-from fastnet.kernels.simd import ARM, VECTOR_BITS, VECTOR_BYTES, cast_like, clear_vector, lanes, load, noinline, store
+from fastnet.kernels.simd import (
+    ARM,
+    VECTOR_BITS,
+    VECTOR_BYTES,
+    cast_like,
+    clear_vector,
+    lanes,
+    load,
+    load_int,
+    noinline,
+    store,
+    store_int,
+)
 
 LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
 TOGETHER = 256  # pixels in one product of a dense gradient
+PATCHES = 1 << 18  # bytes of a matrix of patches: it stays in the L2 cache
 MEMORY = max(avx512.MEMORY, (24 + 16 * 4) * LISTED + 128)  # of a list: 4 equal maxima a window at most, and a table
 _MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 
@@ -68,9 +81,13 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
             v += wide
 
 
-@separate(lambda element: (*[INT] * 12, element))
-def plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
-    """One image's convolution, every pixel of it; arguments as of `pooled_conv`."""
+@separate(lambda element: (*[INT] * 14, element))
+def plain_conv(y, y_row, x, x_row, down, right, filters, bias, r, k, c, n_o, h, relu, zero):
+    """One image's convolution, all r x k pixels of its output; the other arguments as of `pooled_conv`.
+
+    The patch of the next output pixel lies `right` elements behind this one's, that of the pixel below `down` elements: c
+    and x_row for a stride of 1.
+    """
     width = lanes(zero)
     size = VECTOR_BYTES // width
     vectors, run, column = (n_o + width - 1) // width, h * c, h * h * c * width
@@ -83,25 +100,25 @@ def plain_conv(y, y_row, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
             j = 0
             while j < k:
                 left = k - j
-                x_at = x + (i * x_row + j * c) * size
+                x_at = x + (i * down + j * right) * size
                 y_at = y + (i * y_row + j * n_o + v * width) * size
                 if wide == 2 and _MANY and left >= 8:
-                    conv_tile(1, 8, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 8, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 8
                 elif wide == 2 and left >= 4:
-                    conv_tile(1, 4, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 4
                 elif wide == 2:
-                    conv_tile(1, 1, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 1
                 elif left >= 8:
-                    conv_tile(1, 8, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 8, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 8
                 elif left >= 4:
-                    conv_tile(1, 4, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 4
                 else:
-                    conv_tile(1, 1, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 1, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
                     j += 1
             v += wide
 
@@ -266,6 +283,50 @@ def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero)
         for p in range(h):
             tile_loop(Mat(dW + p * row_length * size, h * row_length, 1, width), Mat(dy + i * dy_row * size, 1, n_o, 0),
                       Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
+
+
+@separate(lambda element: (*[INT] * 17, element))
+def patches_back(dx, dW, row_length, dy, dy_row, x, x_row, down, right, W, r, k, c, n_o, h, memory, memory_bytes, zero):
+    """dW += and, if dx is not 0, dx += for one image at any stride: products with a matrix of patches.
+
+    dy (r, k, n_o), rows dy_row apart, is dense. x and dx are addresses of the patch of pixel (0, 0) in equal frames, `down`
+    and `right` as of `plain_conv`. dW and W are (n_o, h, row_length), whole vectors; what stands in dW behind a row of a
+    filter has no meaning. `memory` holds some pixels' patches, one row each as a filter's, and their gradients. Behind x a
+    vector is read.
+    """
+    width = lanes(zero)
+    size, one, length = VECTOR_BYTES // width, cast_like(1, zero), h * row_length
+    most = max(1, memory_bytes // ((length + n_o) * size))
+    gradients = memory + most * length * size
+    for i0 in range(0, r, max(1, most // k)):
+        for j0 in range(0, k, most):
+            high, wide = min(max(1, most // k), r - i0), min(most, k - j0)
+            count = high * wide
+            for i in range(high):
+                pack_copy(gradients + i * wide * n_o * size, n_o, Mat(dy + ((i0 + i) * dy_row + j0 * n_o) * size, n_o, 1, 0),
+                          wide, n_o, zero)
+                for p in range(h):
+                    at = x + ((i0 + i) * down + p * x_row + j0 * right) * size
+                    pack_copy(memory + (i * wide * length + p * row_length) * size, length, Mat(at, right, 1, 0), wide,
+                              row_length, zero)
+            tile_loop(Mat(dW, length, 1, width), Mat(gradients, 1, n_o, 0), Mat(memory, length, 1, width), n_o, length,
+                      count, one, one, 0, 0)
+            if dx != 0:
+                tile_loop(Mat(memory, length, 1, width), Mat(gradients, n_o, 1, 0), Mat(W, length, 1, width), count, length,
+                          n_o, one, zero, 0, 0)
+                for i in range(high):
+                    for j in range(wide):
+                        at = memory + (i * wide + j) * length * size
+                        to = dx + ((i0 + i) * down + (j0 + j) * right) * size
+                        for p in range(h):
+                            _add_to(to + p * x_row * size, at + p * row_length * size, h * c, zero)
+
+
+@jit
+def _add_to(to, at, count, zero):
+    a, b = vector_at(to, count, zero), vector_at(at, count, zero)
+    for i in range(count):
+        a[i] += b[i]
 
 
 @jit

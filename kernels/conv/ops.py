@@ -2,43 +2,48 @@
 
 An image belongs to one thread: a sample's frame (see `conv_image`) and what its layer remembers lie in the thread's own
 memory, as many samples behind each other as a block has, and are written anew for the next block. Of a matrix of images,
-`row` is the distance of samples, `col` that of an image's rows and `vec` that of the threads' memories, in elements.
+`row` is the distance of samples, `col` that of an image's rows and `vec` that of the threads' memories, in elements. Where a
+layer needs the whole mini-batch at once, `vec` is 0, and there is memory for all of its samples.
 
 Gradients of filters are summed over the samples of a group of blocks, one after the other, into memory of the group's own;
 the update adds them up in the order of the groups. So they do not depend on the number of threads.
 
-``OP.n`` and ``OP.k`` are the channels that come out and go in, ``OP.dims`` is (r, k, h or pool size, length of a filter's
-row, frame around the input, frame around the output, samples of a block, a choice); of an update, the first is the way in
-which the gradient was computed, see `conv_avx512`.
+``OP.n`` and ``OP.k`` are the channels that come out and go in, ``OP.dims`` is (r, k, h, length of a filter's row, frame
+around the input, frame around the output, samples of a block, a choice), where r and k are the sides of the input; a pool
+has the two sides of its windows in the places of h and length; of an update, the first is the way in which the gradient was
+computed, see `conv_avx512`. ``OP.window`` says how far apart windows are, and how much zero padding they reach into.
 """
+import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.conv.avx512 import LANES
 from fastnet.kernels.conv.image import (
+    PATCHES,
     add_channel_sums,
     clear,
     dense_conv_back,
     from_frame,
+    patches_back,
     plain_conv,
     pooled_conv,
     pooled_conv_back,
     to_frame,
 )
-from fastnet.kernels.conv.simd import load_byte, store_byte
 from fastnet.kernels.conv.winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm.blocking import pack_columns, pack_copy, partition
 from fastnet.kernels.program.ops import descend
 from fastnet.kernels.records import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at
-from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, load, store
+from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, store
 
 _ADDED = 1024  # elements that are added up at a time: they stay in the L1 cache
 NO_COPY, ROWS, TURNED = range(3)  # what the way back reads of the filters: the last of `dims` of an update
 
 
 @jit
-def image_at(images, thread, number, one):
-    """Address of the frame of a thread's sample, counted from the block's first."""
-    return images.at + (thread * images.vec + number * images.row) * (VECTOR_BYTES // lanes(one))
+def image_at(images, thread, start, number, one):
+    """Address of the frame of a sample: of `number` in the block, which begins with sample `start` of the mini-batch."""
+    place = thread * images.vec + number * images.row if images.vec else (start + number) * images.row
+    return images.at + place * (VECTOR_BYTES // lanes(one))
 
 
 @jit
@@ -48,9 +53,16 @@ def frame_size(r, k, f, c):
 
 
 @jit
-def patches(frame, row, around, f, c, one):
-    """Address of the patch of pixel (0, 0), which reaches f pixels to each side, in a frame of `around` pixels."""
-    return frame + (around - f) * (row + c) * (VECTOR_BYTES // lanes(one))
+def patches(frame, row, around, above, left, c, one):
+    """Address of the patch of pixel (0, 0), which reaches so far above and to the left, in a frame of `around` pixels."""
+    return frame + ((around - above) * row + (around - left) * c) * (VECTOR_BYTES // lanes(one))
+
+
+@jit
+def output_sides(o, high, wide):
+    """Rows and columns of the output of windows of `high` x `wide` pixels."""
+    return ((o.dims[0] + 2 * o.window[2] - high) // o.window[0] + 1,
+            (o.dims[1] + 2 * o.window[3] - wide) // o.window[1] + 1)
 
 
 @op_kernel
@@ -63,7 +75,7 @@ def rows_to_images_op(op, context, start, stop, one):
         at, row = now.batch, now.batch_row
     r, k, around = o.dims[0], o.dims[1], o.dims[5]
     for s in range(start, stop):
-        to_frame(image_at(o.c, now.thread, s - start, one), at + s * row * size, o.n, r, k, around, one - one)
+        to_frame(image_at(o.c, now.thread, start, s - start, one), at + s * row * size, o.n, r, k, around, one - one)
 
 
 @op_kernel
@@ -73,7 +85,8 @@ def images_to_rows_op(op, context, start, stop, one):
     size = VECTOR_BYTES // lanes(one)
     r, k, around = o.dims[0], o.dims[1], o.dims[4]
     for s in range(start, stop):
-        from_frame(o.c.at + s * o.c.row * size, image_at(o.a, now.thread, s - start, one), o.n, r, k, around, one - one)
+        x = image_at(o.a, now.thread, start, s - start, one)
+        from_frame(o.c.at + s * o.c.row * size, x, o.n, r, k, around, one - one)
 
 
 @op_kernel
@@ -81,44 +94,48 @@ def conv_op(op, context, start, stop, one):
     """C = the convolution of images A with filters B, plus bias, perhaps after ReLU."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    r, k, h, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
+    h, n_o, c, of_x, of_y = o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
+    rows, cols = output_sides(o, h, h)
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
-        y = image_at(o.c, now.thread, number, one) + of_y * (o.c.col + n_o) * size
-        plain_conv(y, o.c.col, x, o.a.col, o.b.at, o.bias, r, k, c, n_o, h, o.relu, one - one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        y = image_at(o.c, now.thread, start, number, one) + of_y * (o.c.col + n_o) * size
+        plain_conv(y, o.c.col, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.b.at, o.bias, rows, cols, c, n_o, h,
+                   o.relu, one - one)
 
 
 @op_kernel
 def conv_winograd_op(op, context, start, stop, one):
-    """As `conv_op`, by Winograd's algorithm; at `aux` each thread has memory for it, `memory_size` elements."""
+    """As `conv_op` at a stride of 1, by Winograd's algorithm; `aux`: memory of each thread, `memory_size` elements."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    r, k, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.n, o.k, o.dims[4], o.dims[5]
+    n_o, c, of_x, of_y = o.n, o.k, o.dims[4], o.dims[5]
+    rows, cols = output_sides(o, 3, 3)
     memory = o.aux + now.thread * whole_vectors(memory_size(c, n_o, lanes(one)), one) * size
     if now.begins:
         winograd_filters(memory, o.b.at, c, n_o, one - one)
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, 1, c, one)
-        y = image_at(o.c, now.thread, number, one) + of_y * (o.c.col + n_o) * size
-        winograd_plain_conv(y, o.c.col, x, o.a.col, memory, o.b.at, o.bias, r, k, c, n_o, o.relu, one - one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        y = image_at(o.c, now.thread, start, number, one) + of_y * (o.c.col + n_o) * size
+        winograd_plain_conv(y, o.c.col, x, o.a.col, memory, o.b.at, o.bias, rows, cols, c, n_o, o.relu, one - one)
 
 
 @op_kernel
 def conv_pool_op(op, context, start, stop, one):
     """C = the maxima of 2 x 2 windows of the convolution of images A with filters B, plus bias, perhaps after ReLU.
 
-    Behind each frame of C a byte per window and channel says where its maxima are.
+    The stride is 1. Behind each frame of C a byte per window and channel says where its maxima are.
     """
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    r, k, h, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
-    behind = frame_size(r // 2, k // 2, of_y, n_o) * size
+    h, n_o, c, of_x, of_y = o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
+    rows, cols = output_sides(o, h, h)
+    behind = frame_size(rows // 2, cols // 2, of_y, n_o) * size
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
-        frame = image_at(o.c, now.thread, number, one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        frame = image_at(o.c, now.thread, start, number, one)
         y = frame + of_y * (o.c.col + n_o) * size
-        pooled_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, o.b.at, o.bias, r, k, c, n_o, h, o.relu,
-                    one - one)
+        pooled_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, o.b.at, o.bias, rows, cols, c, n_o, h,
+                    o.relu, one - one)
 
 
 @op_kernel
@@ -126,17 +143,18 @@ def conv_pool_winograd_op(op, context, start, stop, one):
     """As `conv_pool_op`, by Winograd's algorithm; at `aux` each thread has memory for it, `memory_size` elements."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    r, k, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.n, o.k, o.dims[4], o.dims[5]
-    behind = frame_size(r // 2, k // 2, of_y, n_o) * size
+    n_o, c, of_x, of_y = o.n, o.k, o.dims[4], o.dims[5]
+    rows, cols = output_sides(o, 3, 3)
+    behind = frame_size(rows // 2, cols // 2, of_y, n_o) * size
     memory = o.aux + now.thread * whole_vectors(memory_size(c, n_o, lanes(one)), one) * size
     if now.begins:
         winograd_filters(memory, o.b.at, c, n_o, one - one)
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, 1, c, one)
-        frame = image_at(o.c, now.thread, number, one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        frame = image_at(o.c, now.thread, start, number, one)
         y = frame + of_y * (o.c.col + n_o) * size
-        winograd_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, memory, o.bias, r, k, c, n_o,
-                             o.relu, one - one)
+        winograd_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, memory, o.bias, rows, cols, c, n_o,
+                      o.relu, one - one)
 
 
 CONVOLUTIONS = conv_op, conv_winograd_op, conv_pool_op, conv_pool_winograd_op  # which have ReLU at their end
@@ -153,55 +171,89 @@ def conv_pool_back_op(op, context, start, stop, one):
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
     r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
+    rows, cols = output_sides(o, h, h)
     dW, db = gradient_of_group(o, now.block, o.dims[7], one)
-    behind = frame_size(r // 2, k // 2, of_y, n_o) * size
+    behind = frame_size(rows // 2, cols // 2, of_y, n_o) * size
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
-        dy = image_at(o.b, now.thread, number, one) + of_y * (o.b.col + n_o) * size
-        bits = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, number, one) + behind
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        dy = image_at(o.b, now.thread, start, number, one) + of_y * (o.b.col + n_o) * size
+        bits = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, start, number, one) + behind
         dx = 0
         if o.c.at != 0:
-            frame = image_at(o.c, now.thread, number, one)
+            frame = image_at(o.c, now.thread, start, number, one)
             clear(frame, frame_size(r, k, of_x, c), zero)
-            dx = patches(frame, o.c.col, of_x, h // 2, c, one)
+            dx = patches(frame, o.c.col, of_x, o.window[2], o.window[3], c, one)
         pooled_conv_back(o.dims[7], dx, dW, db, length, dy, o.b.col, bits, whole_vectors(n_o, one), x, o.a.col, o.packed,
-                         r, k, c, n_o, h, now.scratch, zero)
+                         rows, cols, c, n_o, h, now.scratch, zero)
 
 
 @op_kernel
 def conv_back_op(op, context, start, stop, one):
-    """The way back through `conv_op`; as `conv_pool_back_op`, but that `packed` holds the turned filters in vector columns.
+    """The way back through `conv_op` at a stride of 1, as `conv_pool_back_op`.
 
-    B, the gradient of what lies at `aux`, is changed: it becomes 0 where ReLU cut off, and in the frame. With a choice of 1,
-    C is computed by Winograd's algorithm, for which each thread has memory behind `packed`.
+    `packed` holds the turned filters in vector columns. B, the gradient of what lies at `aux`, is changed: it becomes 0
+    where ReLU cut off, and in the frame. With a choice of 1, C is computed by Winograd's algorithm, for which each thread
+    has memory behind `packed`.
     """
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
     r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
-    dW, db = gradient_of_group(o, now.block, 0, one)
     no_bias = o.packed + h * h * n_o * whole_vectors(c, one) * size
     memory = no_bias + (whole_vectors(c, one) + now.thread * whole_vectors(memory_size(n_o, c, lanes(one)), one)) * size
     if o.dims[7] and now.begins:
         winograd_filters(memory, o.packed, n_o, c, zero)
+    dW, db = gradient_of_group(o, now.block, 0, one)
+    rows, cols = output_sides(o, h, h)
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, number, one), o.a.col, of_x, h // 2, c, one)
-        frame = image_at(o.b, now.thread, number, one)
-        if o.relu:
-            y = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, number, one)
-            mask_frame(frame, y, frame_size(r, k, of_y, n_o), zero)
-        else:
-            clear_around(frame, r, k, of_y, n_o, zero)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        frame = image_at(o.b, now.thread, start, number, one)
+        _cut_off(o, now, frame, start, number, rows, cols, one)
         dy = frame + of_y * (o.b.col + n_o) * size
-        dense_conv_back(dW, length, dy, o.b.col, x, o.a.col, r, k, c, n_o, h, zero)
-        add_channel_sums(db, dy, o.b.col, r, k, n_o, zero)
+        dense_conv_back(dW, length, dy, o.b.col, x, o.a.col, rows, cols, c, n_o, h, zero)
+        add_channel_sums(db, dy, o.b.col, rows, cols, n_o, zero)
         if o.c.at != 0:
-            dx = image_at(o.c, now.thread, number, one) + of_x * (o.c.col + c) * size
-            dy_at = patches(frame, o.b.col, of_y, h // 2, n_o, one)
+            dx = image_at(o.c, now.thread, start, number, one) + of_x * (o.c.col + c) * size
+            dy_at = patches(frame, o.b.col, of_y, h - 1 - o.window[2], h - 1 - o.window[3], n_o, one)
             if o.dims[7]:
                 winograd_plain_conv(dx, o.c.col, dy_at, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
             else:
-                plain_conv(dx, o.c.col, dy_at, o.b.col, o.packed, no_bias, r, k, n_o, c, h, 0, zero)
+                plain_conv(dx, o.c.col, dy_at, o.b.col, o.b.col, n_o, o.packed, no_bias, r, k, n_o, c, h, 0, zero)
+
+
+@op_kernel
+def conv_strided_back_op(op, context, start, stop, one):
+    """The way back through `conv_op` at any stride: as `conv_back_op`, but that `packed` holds the filters row by row."""
+    o, now = op_at(op), context_at(context)
+    zero = one - one
+    size = VECTOR_BYTES // lanes(one)
+    h, length, n_o, c, of_x, of_y = o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
+    rows, cols = output_sides(o, h, h)
+    dW, db = gradient_of_group(o, now.block, 0, one)
+    memory_bytes = max(PATCHES, (h * length + n_o) * size)
+    for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        frame = image_at(o.b, now.thread, start, number, one)
+        _cut_off(o, now, frame, start, number, rows, cols, one)
+        dy, dx = frame + of_y * (o.b.col + n_o) * size, 0
+        add_channel_sums(db, dy, o.b.col, rows, cols, n_o, zero)
+        if o.c.at != 0:
+            around = image_at(o.c, now.thread, start, number, one)
+            clear(around, frame_size(o.dims[0], o.dims[1], of_x, c), zero)
+            dx = patches(around, o.c.col, of_x, o.window[2], o.window[3], c, one)
+        patches_back(dx, dW, length, dy, o.b.col, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.packed, rows, cols,
+                     c, n_o, h, now.scratch, memory_bytes, zero)
+
+
+@jit
+def _cut_off(o, now, frame, start, number, rows, cols, one):
+    """The gradient in a frame becomes 0 where ReLU cut off the output, and around it."""
+    n_o, of_y = o.n, o.dims[5]
+    if o.relu:
+        y = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, start, number, one)
+        mask_frame(frame, y, frame_size(rows, cols, of_y, n_o), one - one)
+    else:
+        clear_around(frame, rows, cols, of_y, n_o, one - one)
 
 
 @jit
@@ -258,8 +310,8 @@ def relu_images_op(op, context, start, stop, one):
     o, now = op_at(op), context_at(context)
     count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
     for number in range(stop - start):
-        x = vector_at(image_at(o.a, now.thread, number, one), count, one)
-        y = vector_at(image_at(o.c, now.thread, number, one), count, one)
+        x = vector_at(image_at(o.a, now.thread, start, number, one), count, one)
+        y = vector_at(image_at(o.c, now.thread, start, number, one), count, one)
         for i in range(count):
             y[i] = max(x[i], one - one)  # in this order: NaN stays
 
@@ -270,40 +322,51 @@ def relu_images_back_op(op, context, start, stop, one):
     o, now = op_at(op), context_at(context)
     count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
     for number in range(stop - start):
-        mask_frame(image_at(o.c, now.thread, number, one), image_at(o.a, now.thread, number, one), count, one - one)
+        y = image_at(o.a, now.thread, start, number, one)
+        mask_frame(image_at(o.c, now.thread, start, number, one), y, count, one - one)
 
 
 @op_kernel
 def maxpool_op(op, context, start, stop, one):
-    """C = the maxima of windows of images A; behind each frame of C a byte for each of A's values: 1 where it is one."""
+    """C = the maxima of windows of images A; behind each frame of C a byte for each value of a window: 1 where it is one.
+
+    The bytes are (rows, columns, rows of a window, columns of a window, channels).
+    """
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
-    behind = frame_size(r // pool, k // pool, of_y, c) * size
+    high, wide, c, of_x, of_y = o.dims[2], o.dims[3], o.n, o.dims[4], o.dims[5]
+    rows, cols = output_sides(o, high, wide)
+    behind = frame_size(rows, cols, of_y, c) * size
     for number in range(stop - start):
-        x = image_at(o.a, now.thread, number, one) + of_x * (o.a.col + c) * size
-        frame = image_at(o.c, now.thread, number, one)
+        x = image_at(o.a, now.thread, start, number, one) + of_x * (o.a.col + c) * size
+        frame = image_at(o.c, now.thread, start, number, one)
         y, places = frame + of_y * (o.c.col + c) * size, frame + behind
-        for i in range(r // pool):
-            for j in range(k // pool):
-                for channel in range(c):
-                    pool_window(y + (i * o.c.col + j * c + channel) * size, places + ((i * k + j) * pool * c + channel),
-                                x + ((i * o.a.col + j * c) * pool + channel) * size, o.a.col, k, c, pool, size, one)
+        for i in range(rows):
+            for j in range(cols):
+                at = x + (i * o.window[0] * o.a.col + j * o.window[1] * c) * size
+                pool_window(y + (i * o.c.col + j * c) * size, places + (i * cols + j) * high * wide * c, at, o.a.col, c,
+                            high, wide, one)
 
 
 @jit
-def pool_window(y, places, x, x_row, k, c, pool, size, one):
-    """One window of one channel: its maximum, and the places of it."""
-    top = load(x, one)
-    for p in range(pool):
-        for q in range(pool):
-            value = load(x + (p * x_row + q * c) * size, one)
-            if value > top or value != value:
-                top = value
-    store(y, top)
-    for p in range(pool):
-        for q in range(pool):
-            store_byte(places + (p * k + q) * c, int(load(x + (p * x_row + q * c) * size, one) == top))
+def pool_window(y, places, x, x_row, c, high, wide, one):
+    """One window of all channels: its maxima, and the places of them."""
+    size = VECTOR_BYTES // lanes(one)
+    top, first = vector_at(y, c, one), vector_at(x, c, one)
+    for channel in range(c):
+        top[channel] = first[channel]
+    for p in range(high):
+        for q in range(wide):
+            pixel = vector_at(x + (p * x_row + q * c) * size, c, one)
+            for channel in range(c):
+                value = pixel[channel]
+                top[channel] = value if value > top[channel] or value != value else top[channel]
+    for p in range(high):
+        for q in range(wide):
+            pixel, is_top = vector_at(x + (p * x_row + q * c) * size, c, one), vector_at(places, c, np.uint8(0))
+            for channel in range(c):
+                is_top[channel] = pixel[channel] == top[channel]
+            places += c
 
 
 @op_kernel
@@ -312,20 +375,27 @@ def maxpool_back_op(op, context, start, stop, one):
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
-    r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
-    behind = frame_size(r // pool, k // pool, of_y, c) * size
+    high, wide, c, of_x, of_y = o.dims[2], o.dims[3], o.n, o.dims[4], o.dims[5]
+    rows, cols = output_sides(o, high, wide)
+    behind, overlap = frame_size(rows, cols, of_y, c) * size, o.window[0] < high or o.window[1] < wide
     for number in range(stop - start):
-        frame = image_at(o.c, now.thread, number, one)
-        clear(frame, frame_size(r, k, of_x, c), zero)
+        frame = image_at(o.c, now.thread, start, number, one)
+        clear(frame, frame_size(o.dims[0], o.dims[1], of_x, c), zero)
         dx = frame + of_x * (o.c.col + c) * size
-        dy = image_at(o.b, now.thread, number, one) + of_y * (o.b.col + c) * size
-        places = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, number, one) + behind
-        for i in range(r // pool * pool):
-            for j in range(k // pool * pool):
-                for channel in range(c):
-                    if load_byte(places + (i * k + j) * c + channel):
-                        store(dx + (i * o.c.col + j * c + channel) * size,
-                              load(dy + (i // pool * o.b.col + j // pool * c + channel) * size, zero))
+        dy = image_at(o.b, now.thread, start, number, one) + of_y * (o.b.col + c) * size
+        places = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, start, number, one) + behind
+        for i in range(rows):
+            for j in range(cols):
+                gradient = vector_at(dy + (i * o.b.col + j * c) * size, c, one)
+                corner = dx + (i * o.window[0] * o.c.col + j * o.window[1] * c) * size
+                for p in range(high):
+                    for q in range(wide):
+                        to = vector_at(corner + (p * o.c.col + q * c) * size, c, one)
+                        is_top = vector_at(places, c, np.uint8(0))
+                        places += c
+                        for channel in range(c):
+                            value = gradient[channel] if is_top[channel] != 0 else zero
+                            to[channel] = to[channel] + value if overlap else value
 
 
 @op_kernel

@@ -274,22 +274,3 @@ def store_byte(typingctx, address, value):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
-
-
-@intrinsic
-def load_int(typingctx, address):
-    """The int64 at an address."""
-    def codegen(context, builder, signature, arguments):
-        return builder.load(builder.inttoptr(arguments[0], ADDRESS.as_pointer()))
-
-    return types.int64(types.int64), codegen
-
-
-@intrinsic
-def store_int(typingctx, address, value):
-    """Write an int64 at an address."""
-    def codegen(context, builder, signature, arguments):
-        builder.store(arguments[1], builder.inttoptr(arguments[0], ADDRESS.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen

@@ -102,10 +102,10 @@ def winograd_plain_conv(y, y_row, x, x_row, memory, filters, bias, r, k, c, n_o,
     winograd_conv(y, y_row, 0, 0, x, x_row, memory, bias, r, k, c, n_o, relu, zero)
     if r % 2:
         to, at = y + (r - 1) * y_row * size, x + (r - 1) * x_row * size
-        plain_conv(to, y_row, at, x_row, filters, bias, 1, k, c, n_o, 3, relu, zero)
+        plain_conv(to, y_row, at, x_row, x_row, c, filters, bias, 1, k, c, n_o, 3, relu, zero)
     if k % 2:
         to, at = y + (k - 1) * n_o * size, x + (k - 1) * c * size
-        plain_conv(to, y_row, at, x_row, filters, bias, r, 1, c, n_o, 3, relu, zero)
+        plain_conv(to, y_row, at, x_row, x_row, c, filters, bias, r, 1, c, n_o, 3, relu, zero)
 
 
 @intrinsic

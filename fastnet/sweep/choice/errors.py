@@ -27,6 +27,7 @@ class Errors(NamedTuple):
     of_samples: np.ndarray  # the part that more seeds leave as it is
     covariance: np.ndarray  # of the means
     of_mean: np.ndarray  # variance of each mean, shape (k,)
+    repeated: bool  # whether there are several seeds, samples or folds, without which nothing is known of chance
 
 
 def errors(cells: np.ndarray) -> Errors:
@@ -45,7 +46,7 @@ def errors(cells: np.ndarray) -> Errors:
     variance = np.maximum(a + b - c, np.maximum(a, b))
     freedom = variance**2 / (a**2 / max(1, seeds - 1) + b**2 / max(1, samples - 1) + 1e-300)
     of_mean = np.maximum(np.diag(covariance), np.maximum(np.diag(of_seeds), np.diag(of_samples)))
-    return Errors(variance, np.maximum(freedom, 1.0), np.maximum(b - c, 0.0), covariance, of_mean)
+    return Errors(variance, np.maximum(freedom, 1.0), np.maximum(b - c, 0.0), covariance, of_mean, seeds > 1 or samples > 1)
 
 
 def not_worse(mean: np.ndarray, found: Errors, confidence: float) -> np.ndarray:
@@ -57,16 +58,17 @@ def not_worse(mean: np.ndarray, found: Errors, confidence: float) -> np.ndarray:
     """
     k = len(mean)
     inside = np.ones(k, bool)
-    if k < 2 or not found.variance.any():
+    if k < 2 or not found.repeated:
         return inside
-    error = np.sqrt(found.variance)
+    error, scale = np.sqrt(found.variance), np.abs(mean).max()
     with np.errstate(divide="ignore", invalid="ignore"):
         lead = np.nan_to_num((mean[None] - mean[:, None]) / error, nan=0.0)  # [i, j]: of j over i
     values, vectors = np.linalg.eigh(found.covariance)
     draws = np.random.default_rng(0).normal(size=(_DRAWS, k)) @ (vectors * np.sqrt(np.maximum(values, 0))).T
     for i in range(k):
-        rivals = np.flatnonzero((lead[i] > -_NEAR) & (error[i] > 0) & (np.arange(k) != i))
-        certain = (error[i] == 0) & (mean > mean[i])  # differs by the same amount with every seed and sample
+        rivals = np.flatnonzero((lead[i] > -_NEAR) & (error[i] > 1e-12 * scale) & (np.arange(k) != i))
+        # What differs by the same amount with every seed and sample, but for rounding
+        certain = (error[i] <= 1e-12 * scale) & (mean > mean[i] + 1e-9 * scale)
         if len(rivals):
             limit = np.quantile(((draws[:, rivals] - draws[:, [i]]) / error[i, rivals]).max(1), confidence)
             inside[i] = (as_normal(lead[i, rivals], found.freedom[i, rivals]) <= limit).all()

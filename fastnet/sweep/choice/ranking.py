@@ -26,12 +26,12 @@ def _middle(table: Table, rows: np.ndarray, mean: np.ndarray) -> int:
     return int(same[len(same) // 2])
 
 
-def tied(table: Table, columns: np.ndarray) -> tuple[np.ndarray, Errors]:
+def tied(table: Table, columns: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, Errors]:
     """Which candidates can't be told from the best, those that a search ran on fewer repeats included; the errors."""
     rows = np.flatnonzero(table.whole)
     found = errors(table.cells(rows, columns))
     equal = np.zeros(len(table.candidates), bool)
-    equal[rows] = not_worse(table.values[rows][:, columns].mean(1), found, CONFIDENCE)
+    equal[rows] = not_worse(table.values[rows][:, columns].mean(1), found, confidence)
     return equal | _close(table, columns, found), found
 
 
@@ -65,36 +65,56 @@ def error_of(table: Table, row: int) -> float:
     return math.sqrt(errors(table.cells(np.array([row]), columns)).of_mean[0])
 
 
-def equal_to_best(table: Table) -> set[Candidate]:
+def equal_to_best(table: Table, confidence: float) -> set[Candidate]:
     """Which candidates can't be told from the best."""
-    equal, _ = tied(table, np.flatnonzero(table.common))
+    equal, _ = tied(table, np.flatnonzero(table.common), confidence)
     return {candidate for candidate, yes in zip(table.candidates, equal) if yes}
 
 
 def instability(table: Table, columns: np.ndarray) -> float:
-    """How often as many other seeds would choose another candidate, on the same held-out samples; nan for one seed.
+    """How often as many other seeds would choose another candidate, on the same held-out samples.
 
-    It is the mean of two guesses. How often two halves of the seeds choose differently is too large, as each has half of the
-    seeds. How often draws choose differently whose means are these, with the error of a difference of two such means, is too
-    small, as these means are themselves spread by chance. bench/studies/sweep_choice.py compares the mean with the truth.
-    (A bootstrap of the seeds sees less than half of it.)
+    It is nan for one seed, and where there is no other candidate.
+
+    How often two disjoint halves of the seeds choose differently is unbiased for half as many seeds, whatever the candidates
+    are. Two guesses say what twice as many seeds change, and their mean is taken:
+
+    - what changed from quarters to halves, carried on in the square root of the number of seeds, as errors shrink with it;
+    - what changes for normal draws around the observed means.
     """
     rows = np.flatnonzero(table.whole)
     by_seed = table.cells(rows, columns).mean(2, dtype=np.float64)
     if by_seed.shape[1] < 2:
         by_seed = table.values[rows][:, columns]  # a single seed: its folds
     seeds = by_seed.shape[1]
-    if seeds < 2:
+    if seeds < 2 or len(table.candidates) < 2:
         return math.nan
-    mean = by_seed.mean(1)
     rng = np.random.default_rng(0)
-    scatter = (by_seed - mean[:, None]) / math.sqrt(seeds * (seeds - 1))
-    t = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, (_DRAWS, 1)))  # a few seeds are a poor guess of their own scatter
-    draws = mean + math.sqrt(2) * t * (rng.normal(size=(_DRAWS, seeds)) @ scatter.T)
-    mine = _middle(table, rows, mean)
-    drawn = np.mean([_middle(table, rows, draw) != mine for draw in draws])
     half = seeds // 2
-    orders = [rng.permutation(seeds) for _ in range(_DRAWS)]
-    halves = np.mean([_middle(table, rows, by_seed[:, order[:half]].mean(1))
-                      != _middle(table, rows, by_seed[:, order[half:2 * half]].mean(1)) for order in orders])
-    return float(drawn + halves) / 2
+    found = _disagree(table, rows, by_seed, half, rng)
+    trend, quarter = 0.0, half // 2
+    if quarter:
+        steps = np.diff(np.sqrt([quarter, half, seeds]))
+        trend = (found - _disagree(table, rows, by_seed, quarter, rng)) * steps[1] / steps[0]
+    return float(np.clip(found + (trend + _drawn_change(by_seed, half, rng)) / 2, 0.0, 1.0))
+
+
+def _disagree(table: Table, rows: np.ndarray, by_seed: np.ndarray, size: int, rng: np.random.Generator) -> float:
+    """How often two disjoint sets of so many seeds choose differently."""
+    orders = [rng.permutation(by_seed.shape[1]) for _ in range(_DRAWS)]
+    chosen = [[_middle(table, rows, by_seed[:, part].mean(1)) for part in (order[:size], order[size:2 * size])]
+              for order in orders]
+    return float(np.mean([one != other for one, other in chosen]))
+
+
+def _drawn_change(by_seed: np.ndarray, half: int, rng: np.random.Generator) -> float:
+    """How much more often two draws of all seeds choose differently than two draws of half of them: mostly less than 0."""
+    seeds = by_seed.shape[1]
+    mean = by_seed.mean(1)
+    scatter = (by_seed - mean[:, None]).T / math.sqrt(seeds - 1)  # of a single seed
+    t = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, (_DRAWS, 1)))  # a few seeds are a poor guess of their own scatter
+    truth = mean + t * (rng.normal(size=(_DRAWS, seeds)) @ scatter) / math.sqrt(seeds)
+    of_all, of_half = (np.mean(np.diff([
+        (truth + rng.normal(size=(_DRAWS, seeds)) @ scatter / math.sqrt(size)).argmax(1) for _ in range(2)], axis=0) != 0)
+        for size in (seeds, half))
+    return float(of_all - of_half)

@@ -12,7 +12,7 @@ from fastnet.sweep.choice.errors import Errors, as_normal, normal_quantile
 from fastnet.sweep.choice.metrics import Metric, rounded_error, tolerance
 from fastnet.sweep.choice.ranking import CONFIDENCE, best_of, error_of, instability, tied
 from fastnet.sweep.choice.table import Candidate, Table
-from fastnet.sweep.spec import Setting
+from fastnet.sweep.spec import Setting, rate_text
 
 _FEASIBLE = 100_000  # trials a rate
 _MEMORISED = 0.8  # times a constant prediction's training loss: below, the training data were learned
@@ -72,7 +72,8 @@ class Suggestion(float):
 
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("_") and "setting" in self.__dict__:
-            return getattr(self.setting, name)
+            values = self.setting.asdict()
+            return values[name] if name in values else getattr(self.setting, name)
         raise AttributeError(name)
 
     @functools.cached_property
@@ -99,14 +100,15 @@ class Suggestion(float):
     def explanation(self) -> str:
         """In a few sentences."""
         table = self._table
+        shown = functools.partial(rate_text, lrs=table.lrs)
         error = f" +- {self.error:.2g}" if self.error else ""
         found = f"{self._metric.label} {self.mean:.4g}{error} over {_basis(table, self._columns, self.samples)}"
         if not self.learned:
             far = ", as far as the held-out samples tell" if self.ahead else ""
-            return (f"No rate learned more than guessing{far}: {found} at best, at rate {self.lr:.3g}; always giving the "
+            return (f"No rate learned more than guessing{far}: {found} at best, at rate {shown(self.lr)}; always giving the "
                     f"same answer gets {table.guess:.4g}. {_why_nothing(table, self)}")
-        lines = [f"{self.label + ', ' if self.label else ''}learning rate {self.lr:.3g}: {found}."]
-        others = [f"{c.lr:.3g}" for c in self.equals if c.setting == self.setting and c.lr != self.lr]
+        lines = [f"{self.label + ', ' if self.label else ''}learning rate {shown(self.lr)}: {found}."]
+        others = [shown(c.lr) for c in self.equals if c.setting == self.setting and c.lr != self.lr]
         elsewhere = len(self.equals) - len(others) - 1
         if others or elsewhere:
             more = f"{elsewhere} with other settings" if elsewhere else ""
@@ -129,15 +131,14 @@ class Suggestion(float):
         return f"<Suggestion: {self.explanation()}>"
 
 
-def suggestion_of(table: Table) -> Suggestion:
+def suggestion_of(table: Table, who: str = "SweepResult.suggest") -> Suggestion:
     """The candidate with the best mean over the seeds and folds that all candidates have; of equal means the middle rate.
 
     All candidates have the same seeds and held-out samples, so that means are compared in pairs. Nothing is smoothed over
     neighbouring rates: the best one often stands next to the one at which training breaks down.
     """
     if not table.candidates:
-        raise ValueError("SweepResult.suggest: " + (_all_diverged(table) if table.diverged
-                                                    else "no trial is finished yet."))
+        raise ValueError(f"{who}: " + (_all_diverged(table) if table.diverged else "no trial is finished yet."))
     columns = np.flatnonzero(table.common)
     best, metric = best_of(table, columns), table.metric
     equal, found = tied(table, columns)
@@ -185,7 +186,8 @@ def _why_nothing(table: Table, chosen: Suggestion) -> str:
 
 
 def _all_diverged(table: Table) -> str:
-    return (f"every rate diverged, from {min(table.lrs):g} to {max(table.lrs):g}. Sweep smaller rates; or, if "
+    which = f", from {min(table.lrs):g} to {max(table.lrs):g}" if len(table.lrs) > 1 else f": {table.lrs[0]:g}"
+    return (f"every rate diverged{which}. Sweep smaller rates; or, if "
             "values of x are large, as the 0 to 255 of pixels are, scale them to about 1: x / 255 - 0.5.")
 
 

@@ -50,7 +50,7 @@ def _setting(result: SweepResult, wanted: dict[str, Any]) -> Setting:
         return result._setting(_WHO, wanted)
     except ValueError:
         best = result.suggestion()
-        if best is None or any(getattr(best.setting, field, None) != value for field, value in wanted.items()):
+        if best is None or any(best.setting.asdict().get(field) != value for field, value in wanted.items()):
             raise
         return best.setting
 

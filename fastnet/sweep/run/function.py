@@ -4,6 +4,7 @@ from __future__ import annotations
 import concurrent.futures as cf
 import contextlib
 import functools
+import inspect
 import math
 import os
 import time
@@ -21,7 +22,7 @@ from fastnet.sweep.record import Record, State
 from fastnet.sweep.result import SweepResult
 from fastnet.sweep.run.asked import checked_budget, checked_multiple, direction_of
 from fastnet.sweep.run.executors import LocalThreads, executor_for
-from fastnet.sweep.run.generators import Suspended
+from fastnet.sweep.run.generators import END, Suspended
 from fastnet.sweep.run.progress import progress_line
 from fastnet.sweep.run.range_test import RangeTest
 from fastnet.sweep.run.search import SEARCHES
@@ -31,6 +32,7 @@ from fastnet.sweep.store.fingerprint import describe
 from fastnet.sweep.store.journal import open_journal
 
 _WHO = "sweep"
+_HOW = 'Write: def train(trial): ... yield {"loss": loss}.'
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,12 @@ def sweep(
     0.4
     """
     if not callable(train):
-        raise TypeError(f"{_WHO}: train must be a function that trains a model, got {train!r}. Write: def train(trial): ... "
-                        'yield {"loss": loss}.')
+        raise TypeError(f"{_WHO}: train must be a function that trains a model, got {train!r}. {_HOW}")
+    with contextlib.suppress(ValueError):  # of a callable whose signature cannot be seen
+        try:
+            inspect.signature(train).bind(None)
+        except TypeError:
+            raise TypeError(f"{_WHO}: train must take one argument, what it is asked for. {_HOW}") from None
     run_search = SEARCHES[checks.choice(_WHO, "search", search, tuple(SEARCHES))]
     if grid.is_automatic(lrs):
         raise ValueError(f'{_WHO}: lrs="auto" needs networks of fastnet. Give a range, such as "1e-4:1:log9".')
@@ -131,7 +137,7 @@ def sweep(
                 guess=() if guess is None or direction is None else ((direction[0], float(guess)),),
                 budget=checked_budget(_WHO, budget))
     head = {"train": describe(train), "key": describe(key), "diverged_above": str(spec.diverged_above)}
-    runner = LocalThreads(1) if executor is None else executor_for(executor)
+    runner = LocalThreads(1) if executor is None else executor_for(executor, _WHO)
     with (open_journal(resume, None if resume is None else head, _WHO) as journal, progress_line(progress) as show,
           deferred_interrupt() as check, contextlib.ExitStack() as stack):
         result = SweepResult(spec, journal.records, {})
@@ -145,6 +151,8 @@ def sweep(
 
 
 def _params(params: Mapping[str, Any] | None) -> tuple[tuple[str, tuple[Any, ...]], ...]:
+    if params is not None and not isinstance(params, Mapping):
+        raise TypeError(f'{_WHO}: params must be a dict of values by name, such as {{"dropout": [0, 0.5]}}, got {params!r}.')
     found = []
     for name, given in (params or {}).items():
         if not isinstance(name, str) or not name.isidentifier() or name in RESERVED:
@@ -224,8 +232,9 @@ class Function:
             return None
         if status == "done" and until < spec.epochs and not suspended.ended:
             status = "stopped"
-        record = Record(trial, status, "function", run.curves, run.final,
-                        (0.0 if state is None else state.record.seconds) + time.perf_counter() - began, run.samples(status))
+        ended = status == "done" and len(next(iter(run.curves.values()))) < spec.epochs
+        record = Record(trial, status, "function", run.curves, run.final, samples=run.samples(status), ended=ended,
+                        seconds=(0.0 if state is None else state.record.seconds) + time.perf_counter() - began)
         if status == "stopped" and keep and self.suspends:
             return record, State(suspended, None, run.limit, record, tuple(run.recent))
         suspended.close()
@@ -237,7 +246,7 @@ class Function:
         def reports() -> Iterator[Any]:
             answer = self.train(asked)
             if isinstance(answer, Mapping):
-                if spec.search != "grid":
+                if spec.search == "halving":
                     raise TypeError(f'{_WHO}: search={spec.search!r} needs a train that yields after each epoch; this one '
                                     'returns its curves at the end. Write: yield {"loss": loss}')
                 answer = _by_epoch(answer)
@@ -289,7 +298,7 @@ class _Run:
                 if not count:
                     raise
                 return "diverged"
-            if report is None:
+            if report is END:
                 if not count:
                     raise ValueError("train ended without a report of any epoch")
                 return "done"
@@ -298,8 +307,9 @@ class _Run:
                 self.final |= values
                 continue
             if self.curves and set(values) != set(self.curves):
-                raise ValueError(f"train reported {', '.join(values)} after epoch {count + 1}, and "
-                                 f"{', '.join(self.curves)} before")
+                raise ValueError(f"train reported {', '.join(values)} after epoch {count + 1}, and {', '.join(self.curves)} "
+                                 "before. Report the same names after every epoch: of what is measured less often, the last "
+                                 "value again")
             if count == self.spec.epochs:
                 raise ValueError(f"train reported more than the {count} epochs that it was asked for (trial.epochs)")
             if self.final:
@@ -308,7 +318,7 @@ class _Run:
                 self.curves.setdefault(name, []).append(value)
             count += 1
             self.recent.append(samples)
-            if count == 1 and "loss" in values:
+            if count == 1 and values.get("loss"):  # of a loss that begins at 0, no multiple says anything
                 self.limit = self.spec.diverged_above * abs(values["loss"])
             if not all(map(math.isfinite, values.values())) or values.get("loss", -math.inf) > self.limit:
                 return "diverged"
@@ -318,6 +328,10 @@ class _Run:
         if not isinstance(report, Mapping) or not report:
             raise TypeError(f"train must yield a dict of numbers, such as {{'loss': 0.5}}, got {report!r}")
         values, samples = {}, {}
+        taken = [name for name in report if name in RESERVED or name in self.trial.setting.asdict()]
+        if taken:
+            raise ValueError(f"train reported {taken[0]!r}, which is the name of a hyperparameter, or of a column of every "
+                             "table. Name the curve otherwise")
         for name, value in report.items():
             try:
                 array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=float)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-_END = object()
+END: Any = object()  # what comes after the last report
 
 
 class Suspended:
@@ -38,9 +38,9 @@ class Suspended:
         self._thread: threading.Thread | None = None
 
     def next(self) -> Any:
-        """The next report; None at the end. Errors of the function are raised here."""
+        """The next report; `END` after the last one. Errors of the function are raised here."""
         if self.ended:
-            return None
+            return END
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="fastnet-sweep-train", daemon=True)
             self._thread.start()
@@ -58,9 +58,7 @@ class Suspended:
         if error is not None:
             self.ended = True
             raise error
-        if answer is _END:
-            self.ended = True
-            return None
+        self.ended = answer is END
         return answer
 
     def close(self) -> None:
@@ -80,7 +78,7 @@ class Suspended:
                 self._answers.put((report, None))
                 if not self._asked.get():
                     return
-            self._answers.put((_END, None))
+            self._answers.put((END, None))
         except BaseException as error:
             self._answers.put((None, error))
         finally:

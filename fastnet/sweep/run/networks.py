@@ -72,7 +72,8 @@ def lr_sweep(
     schedule : str, callable or dict of these
         How the rate changes: ``"constant"``, ``"cosine"`` (to 0 after the last epoch), ``"linear"`` (the same), ``"step"``
         (a tenth in the last quarter), or a function of the epoch, from 0, that returns what the rate is multiplied by.
-        Every one of a dict, by name, is combined with every rate.
+        Every one of a dict, by name, is combined with every rate; epochs in which schedules do not differ yet are trained
+        once.
     seeds : int or list of int
         How many seeds, 0, 1, 2, ..., or which.
     validation : (x, y), optional
@@ -82,8 +83,10 @@ def lr_sweep(
         in turn, from trials that train on the rest; 0 for none.
     test : (x, y), optional
         Evaluated after the last epoch.
-    search : {"grid", "halving"}
-        ``"halving"`` stops, after a few epochs, the rates that are clearly behind; the others go on, bit for bit.
+    search : {"grid", "racing", "halving"}
+        ``"racing"`` runs no more seeds of a rate that is worse than another beyond chance. ``"halving"`` also stops, after a
+        few epochs, the rates that are clearly behind, and lets fewer go on from lot to lot. What goes on has the bits of the
+        grid.
     metric : str, optional
         What the search and :meth:`SweepResult.suggest` judge by: ``"val_accuracy"`` (the default, if there are validation
         data), the mean over the last 15% of the epochs; ``"val_loss"``, ``"best_val_accuracy"`` or ``"best_val_loss"`` of
@@ -106,8 +109,8 @@ def lr_sweep(
         As in ``fit``: every one is combined with every rate. Useful rates of Adam and RMSprop are a hundred times smaller.
         Both need ``momentum=0``, and do not share the Gram matrix.
     budget : float or str, optional
-        How many epochs all trials may run together, or for how long: ``"90 s"``, ``"5 min"``, ``"2 h"``. The sweep never
-        runs more; trials for which it does not suffice are left out.
+        How many epochs all trials may have together, or for how long the sweep may run: ``"90 s"``, ``"5 min"``, ``"2 h"``.
+        The sweep never runs more; trials for which it does not suffice are left out. Epochs that `resume` finds count, too.
     nesterov : bool
         As in ``fit``, for every momentum above 0.
 
@@ -156,7 +159,7 @@ def lr_sweep(
     metric_of(_WHO, spec.metric, _curves(data, spec))
     planner = _Planner(firsts, data, len(spec.repeats()) * len(spec.settings) * (len(spec.lrs) or 12))
     head, digests = _fingerprint(builders, firsts, data, spec) if resume is not None else (None, {})
-    runner = LocalThreads(planner.models_at_once(spec)) if executor is None else executor_for(executor)
+    runner = LocalThreads(planner.models_at_once(spec)) if executor is None else executor_for(executor, _WHO)
     states = Files(Path(f"{os.fspath(resume)}.states")) if keep_states and resume is not None else Memory()
     with (open_journal(resume, head, _WHO) as journal, progress_line(progress) as show, deferred_interrupt() as check,
           contextlib.ExitStack() as stack):

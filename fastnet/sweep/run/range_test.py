@@ -10,7 +10,8 @@ from fastnet.sequential import Sequential
 
 _FIRST, _LAST, _STEPS = 1e-8, 1e3, 180  # raw pixels want 1e-6, small networks on scaled data 10
 _SMOOTHING = 0.9  # of the loss, exponentially
-_LOST = 4.0  # times the best smoothed loss is divergence
+_LOST = 4.0  # times the best smoothed loss is divergence,
+_HARD = 1.1  # if it is also more than so many times the untrained network's on the same batch, which may be a hard one
 _BELOW = 300.0  # the grid begins so far below divergence: a whole training has more steps than this run
 
 
@@ -45,20 +46,22 @@ def range_test(model: Sequential, x: np.ndarray, t: np.ndarray, batch_size: int,
     """
     lrs = np.geomspace(_FIRST, _LAST, _STEPS)
     batch = min(batch_size, len(x))
+    batches = [slice(at, at + batch) for at in range(0, len(x), batch)]
     losses: list[float] = []
     smooth: list[float] = []
-    average, at = 0.0, 0
     with np.errstate(all="ignore"):
+        untrained = [float(model.forward(np.asarray(x[rows], model.dtype), t[rows])) for rows in batches[:_STEPS]]
+        worst = untrained[int(np.argmin(np.isfinite(untrained)))]
+        if not np.isfinite(worst):
+            raise ValueError(_too_large(worst, float(np.min(x)), float(np.max(x))))
+        average = float(np.mean(untrained))
         for step, lr in enumerate(lrs):
-            rows = np.arange(at, at + batch) % len(x)
-            at = (at + batch) % len(x)
-            loss = float(model.forward(np.asarray(x[rows], model.dtype), t[rows]))
-            if not step and not np.isfinite(loss):
-                raise ValueError(_too_large(loss, float(np.min(x)), float(np.max(x))))
+            at = step % len(batches)
+            loss = float(model.forward(np.asarray(x[batches[at]], model.dtype), t[batches[at]]))
             losses.append(loss)
             average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
-            smooth.append(average / (1 - _SMOOTHING ** (step + 1)))
-            if not np.isfinite(loss) or loss > _LOST * min(smooth):
+            smooth.append(average)
+            if not np.isfinite(loss) or (loss > _LOST * min(smooth) and loss > _HARD * untrained[at]):
                 break
             model.backward()
             model.update_param(float(lr))

@@ -1,4 +1,4 @@
-"""Which trials to run: all of them, or successive halving, or a grid that finds itself."""
+"""Which trials to run: all of them, those that may still be the best, successive halving, or a grid that finds itself."""
 from __future__ import annotations
 
 import math
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastnet.sweep.choice.metrics import Metric, settled
-from fastnet.sweep.choice.ranking import equal_to_best
+from fastnet.sweep.choice.ranking import CONFIDENCE, equal_to_best
 from fastnet.sweep.choice.table import Candidate
 from fastnet.sweep.spec import Trial
 
@@ -17,6 +17,7 @@ _PROMOTED = (0.5, 0.3, 0.2)  # part of the candidates that go on after the first
 _RUNG = 0.3  # part of the epochs of the first lot after which the slowest are stopped
 _SLOWEST = 0.2  # part of the candidates that may be stopped then
 _EXTENSIONS = 8  # half decades that a grid may grow by
+_LEAST = 1e-12  # where smaller rates diverge, too, it is not their fault
 _REFINEMENTS = (10**0.25, 10**0.125)
 _FINALISTS = 5
 _OF_ADAM = range(-8, -3)  # half decades: from 1e-4 to 1e-2
@@ -25,6 +26,21 @@ _OF_ADAM = range(-8, -3)  # half decades: from 1e-4 to 1e-2
 def full(session: Any) -> None:
     """All trials to the end."""
     session.run(session.spec.trials(), session.spec.epochs)
+
+
+def racing(session: Any) -> None:
+    """All epochs, but only of what may still be the best: the seeds and folds are run in five lots, see `_contenders`."""
+    alive = [Candidate(setting, lr) for setting in session.spec.settings for lr in session.spec.lrs]
+    lots = _lots(session.spec.repeats())
+    for number, lot in enumerate(lots):
+        session.run(_trials(session, alive, lot), session.spec.epochs)
+        if number + 1 < len(lots):
+            alive = _contenders(session, alive, lots[:number + 1], len(lots) - 1)
+
+
+def _lots(repeats: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    size = math.ceil(_LOT * len(repeats))
+    return [repeats[first:first + size] for first in range(0, len(repeats), size)]
 
 
 def halving(session: Any) -> None:
@@ -36,14 +52,12 @@ def halving(session: Any) -> None:
        training loss is stopped. (Large rates are behind at first and ahead at the end, so that the metric alone would stop
        the best: the loss shows how fast they learn.) The rest run to the end, what looks best first.
     2. Of what did not diverge, the best half by the mean of all lots so far goes on to the second lot, three tenths to the
-       third, a fifth, two at least, to the others; less where others are worse beyond chance, in pairs.
+       third, a fifth, two at least, to the others; less where others are worse beyond chance, see `_contenders`.
 
     Trials that go on do so from where they stopped: in the end they are, bit for bit, those of the full grid.
     """
     spec = session.spec
-    repeats = spec.repeats()
-    size = math.ceil(_LOT * len(repeats))
-    lots = [repeats[first:first + size] for first in range(0, len(repeats), size)]
+    lots = _lots(spec.repeats())
     everyone = alive = [Candidate(setting, lr) for setting in spec.settings for lr in spec.lrs]
     rung = math.ceil(_RUNG * spec.epochs)
     if 0 < rung < spec.epochs:
@@ -52,12 +66,12 @@ def halving(session: Any) -> None:
         score = _levels(session, alive, lots[0], session.metric, rung)
         alive.sort(key=lambda candidate: -score[candidate])  # what looks best is finished first
     for number, lot in enumerate(lots):
-        done = repeats[:(number + 1) * size]
         session.run(_trials(session, alive, lot), spec.epochs)
         if not number:
             count = len(everyone) - _diverged(session, everyone, lot)
         if number + 1 < len(lots):
-            alive = _best(session, alive, done, max(2, round(_PROMOTED[min(number, len(_PROMOTED) - 1)] * count)))
+            promoted = max(2, round(_PROMOTED[min(number, len(_PROMOTED) - 1)] * count))
+            alive = _contenders(session, alive, lots[:number + 1], len(lots) - 1)[:promoted]
 
 
 def _diverged(session: Any, candidates: Iterable[Candidate], repeats: list[tuple[int, int]]) -> int:
@@ -88,11 +102,17 @@ def _not_slowest(session: Any, alive: list[Candidate], repeats: list[tuple[int, 
     return [candidate for candidate in alive if candidate in kept]
 
 
-def _best(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], count: int) -> list[Candidate]:
-    """So many of the best, and none that is worse beyond chance; a single seed cannot say what chance is."""
+def _contenders(session: Any, alive: list[Candidate], lots: list[list[tuple[int, int]]], looks: int = 1) -> list[Candidate]:
+    """Those that did not diverge and are not worse than another beyond chance, in pairs; the best mean first.
+
+    A look that may be one of several has its part of the chance to err; a single seed cannot say what chance is.
+    """
+    repeats = [repeat for lot in lots for repeat in lot]
     score = _levels(session, alive, repeats, session.metric, session.spec.epochs)
-    equal = set(score) if len({seed for seed, _ in repeats}) < 2 else equal_to_best(session.result.table(repeats=repeats))
-    return sorted((candidate for candidate in score if candidate in equal), key=lambda candidate: -score[candidate])[:count]
+    equal = set(score)
+    if len({seed for seed, _ in repeats}) > 1 and score:
+        equal = equal_to_best(session.result.table(repeats=repeats), 1 - (1 - CONFIDENCE) / looks)
+    return sorted((candidate for candidate in score if candidate in equal), key=lambda candidate: -score[candidate])
 
 
 def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], metric: Metric,
@@ -136,7 +156,7 @@ def find_rates(session: Any) -> None:
         wanted |= more
         _run_all(session, more, first)
     if session.result.table().candidates:  # not all diverged
-        _run_all(session, set(_best(session, sorted(wanted), first, _FINALISTS)), repeats)
+        _run_all(session, set(_contenders(session, sorted(wanted), [first])[:_FINALISTS]), repeats)
 
 
 def _half_decades(exponents: Iterable[int]) -> list[float]:
@@ -170,7 +190,8 @@ def _beyond_edges(session: Any, wanted: set[Candidate], repeats: list[tuple[int,
             more.update(Candidate(best.setting, lr) for lr in _half_decades([round(2 * math.log10(best.lr)) + step]))
     for setting in {candidate.setting for candidate in wanted} - {best.setting for best, _ in leaders}:
         least = min(candidate.lr for candidate in wanted if candidate.setting == setting)
-        more.update(Candidate(setting, lr) for lr in _half_decades([round(2 * math.log10(least)) - k for k in (1, 2)]))
+        if least > _LEAST:
+            more.update(Candidate(setting, lr) for lr in _half_decades([round(2 * math.log10(least)) - k for k in (1, 2)]))
     return more
 
 
@@ -180,4 +201,4 @@ def _around_the_best(session: Any, wanted: set[Candidate], repeats: list[tuple[i
     return around - wanted
 
 
-SEARCHES: dict[str, Callable[[Any], None]] = {"grid": full, "halving": halving}
+SEARCHES: dict[str, Callable[[Any], None]] = {"grid": full, "halving": halving, "racing": racing}

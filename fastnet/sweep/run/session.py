@@ -12,11 +12,13 @@ from typing import Any, Protocol
 from fastnet.sweep.choice.metrics import Metric, metric_of
 from fastnet.sweep.record import Record, State
 from fastnet.sweep.result import SweepResult
+from fastnet.sweep.run.prefixes import Fork, blocks, forks
 from fastnet.sweep.run.range_test import RangeTest
 from fastnet.sweep.spec import Setting, Spec, Trial
 from fastnet.sweep.store.states import Memory
 
 _WAIT = 0.1  # seconds between looks for Ctrl-C
+_BLOCK = 4  # times the trials that are submitted at once: so many share beginnings, and end before others begin
 _RETRIES = 3  # of a trial whose data died with workers
 
 
@@ -101,7 +103,7 @@ class Session:
 
     def add_rates(self, lrs: Iterable[float]) -> None:
         """Let the grid have these rates too."""
-        new = tuple(lr for lr in lrs if lr not in self.spec.lrs)
+        new = tuple(lr for lr in dict.fromkeys(lrs) if lr not in self.spec.lrs)
         self.ask(replace(self.spec, lrs=tuple(sorted(self.spec.lrs + new))))
 
     def range_test(self, name: str) -> RangeTest:
@@ -125,16 +127,49 @@ class Session:
         """
         records = self.journal.records
         trials = list(trials)
-        todo = [trial for trial in trials
-                if trial not in records or (records[trial].status != "diverged" and records[trial].epochs < until)]
+        todo = self._unfinished(trials, until)
         for trial in set(trials) - set(todo):
+            self.budget.found(records[trial])
             self.show(records[trial], self.spec)
         if not todo:
             return
         if not self.held:
             self.work.hold(self.result)
             self.held = True
-        self._run(todo, until)
+        at = {trial: records[trial].epochs if trial in records else 0 for trial in todo}
+        for block in blocks(self.spec, todo, _BLOCK * self.runner.window()):
+            shared = forks(self.spec, block, at, until, self.result.settings_engines)
+            for epoch in sorted({fork.epoch for fork in shared}):
+                now = [fork for fork in shared if fork.epoch == epoch]
+                self._run(self._unfinished([fork.leader for fork in now], epoch), epoch)
+                for fork in now:
+                    self._share(fork)
+            self._run(self._unfinished(block, until), until)
+
+    def _unfinished(self, trials: Iterable[Trial], until: int) -> list[Trial]:
+        """Those that have not come to that epoch, nor diverged or ended by themselves before."""
+        records = self.journal.records
+        return [trial for trial in trials
+                if trial not in records or (records[trial].epochs < until and not records[trial].ended
+                                            and records[trial].status != "diverged")]
+
+    def _share(self, fork: Fork) -> None:
+        """Let the followers stand where their leader does."""
+        leader = self.journal.records[fork.leader]
+        state = self.states.get(leader)
+        if leader.status != "diverged" and (state is None or leader.epochs != fork.epoch):
+            return  # there was no memory for its state: they run from the start
+        for trial in fork.followers:
+            record = replace(leader, trial=trial, seconds=0.0)
+            more = record.epochs - (self.journal.records[trial].epochs if trial in self.journal.records else 0)
+            if more <= 0:  # they diverged together before
+                continue
+            if not self.budget.share(more):
+                raise Interrupted
+            if leader.status != "diverged" and state is not None:
+                self.states.put(trial, replace(state, record=record))
+            self.journal.add(record)
+            self.show(record, self.spec)
 
     def _run(self, todo: list[Trial], until: int) -> None:
         waiting = deque(todo)
@@ -170,7 +205,8 @@ class Session:
             raise Interrupted from None
         except Exception as error:
             raise SweepError(
-                f"{self.work.who}: the trial of {self.spec.described(trial)} failed: {type(error).__name__}: {error}. "
+                f"{self.work.who}: the trial of {self.spec.described(trial)} failed: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. "
                 f"{self.result.finished} of {len(self.spec.trials())} trials are finished, and in this error's `result`.",
                 self.result) from error
         finally:
@@ -205,6 +241,8 @@ class Budget:
     """The epochs, or the seconds, that a sweep may still run for: never more, and less only by what fits no trial.
 
     A trial takes its epochs when it is submitted, and gives back those that it did not need, as one that diverges does.
+    What a resumed sweep found in its file counts too, and so do epochs that trials share, in each of them: the sum over all
+    trials of the result is what the budget bounds.
     """
 
     def __init__(self, budget: float | str | None) -> None:
@@ -212,10 +250,12 @@ class Budget:
         seconds = float("inf") if not isinstance(budget, str) else seconds_in(budget)
         self.deadline = time.monotonic() + seconds
         self.taken: dict[Trial, tuple[int, int]] = {}
+        self.known: set[Trial] = set()  # whose epochs are counted
 
     def take(self, trial: Trial, until: int, state: State | None) -> bool:
         """Whether a trial may go on to that epoch."""
         before = state.record.epochs if state is not None else 0
+        self.known.add(trial)
         if trial in self.taken:
             return True  # it is run again, since what it gave was lost
         if until - before > self.epochs:
@@ -228,6 +268,19 @@ class Budget:
         """Give back what a trial did not need."""
         _, until = self.taken.pop(record.trial, (0, record.epochs))
         self.epochs += until - record.epochs
+
+    def found(self, record: Record) -> None:
+        """Count a trial that ran before this sweep was resumed."""
+        if record.trial not in self.known:
+            self.known.add(record.trial)
+            self.epochs -= record.epochs
+
+    def share(self, epochs: int) -> bool:
+        """Whether a trial may take so many epochs from another."""
+        if epochs > self.epochs:
+            return False
+        self.epochs -= epochs
+        return True
 
     def late(self) -> bool:
         """Whether the time is over."""

@@ -71,11 +71,19 @@ class Arrays:
 
     def curve(self, name: str) -> np.ndarray:
         """A curve by its name: an array with an axis for the epochs, nan where a trial did not come to."""
+        self._known("curve", name, lambda record: record.curves)
         return self._by_epoch(lambda record: record.curves.get(name, []))
 
     def final(self, name: str) -> np.ndarray:
         """What was only reported, by its name, for every trial."""
+        self._known("final", name, lambda record: record.final)
         return self._array(lambda record: record.final.get(name, np.nan), np.nan)
+
+    def _known(self, what: str, name: str, of: Callable[[Record], Any]) -> None:
+        there = list(dict.fromkeys(known for record in self.records.values() for known in of(record)))
+        if self.records and name not in there:
+            raise ValueError(f"SweepResult.{what}: no trial reported {name!r}. There is: "
+                             f"{', '.join(map(repr, there)) or 'nothing'}.")
 
     @property
     def status(self) -> np.ndarray:
@@ -100,9 +108,9 @@ class Arrays:
 
     @property
     def cost(self) -> float:
-        """Epochs that were run, as a part of those of all trials to the end; what diverged ended by itself."""
+        """Epochs that were run, as a part of those of all trials to the end, or until they diverged or ended themselves."""
         records = [self.records[trial] for trial in self.spec.trials() if trial in self.records]
-        full = sum(record.epochs if record.status == "diverged" else self.spec.epochs for record in records)
+        full = sum(record.epochs if record.status == "diverged" or record.ended else self.spec.epochs for record in records)
         missing = sum(trial not in self.records for trial in self.spec.trials())
         return sum(record.epochs for record in records) / max(1, full + missing * self.spec.epochs)
 

@@ -20,7 +20,7 @@ from fastnet.sweep.show import tables
 from fastnet.sweep.show.charts import Chart, colour, heat
 from fastnet.sweep.show.page import CSS, JS
 from fastnet.sweep.show.plot import best_settings, style
-from fastnet.sweep.spec import Setting, in_words
+from fastnet.sweep.spec import Setting, in_words, rate_text
 
 _LEAST = 0.1  # of an accuracy axis
 
@@ -156,7 +156,7 @@ def _curves(result: SweepResult, setting: Setting, kind: str, label: str, y: tup
             if record.status == "diverged":
                 x, at = chart.at(record.epochs, min(last, y[1]) if math.isfinite(last) else y[1])
                 lines.append(f'<text x="{x}" y="{at + 4}" text-anchor="middle" fill="var(--bad)">&#215;</text>')
-        chart.parts.append(f'<g class="curve" data-lr="{lr:g}"><title>rate {lr:.3g}</title>{"".join(lines)}</g>')
+        chart.parts.append(_curve(result, lr, lines))
     return chart.svg(f"{label} against epoch")
 
 
@@ -191,7 +191,7 @@ def _against_rate(result: SweepResult, setting: Setting, metric: str, suggestion
             marks.append(f'<path d="M{x} {low} V{high} M{x - 4} {low} h8 M{x - 4} {high} h8" stroke="{colours[lr]}" '
                          f'stroke-width="1.5" fill="none"/><circle cx="{x}" cy="{chart.at(lr, mean)[1]}" r="4" '
                          f'fill="{colours[lr]}"/>')
-        chart.parts.append(f'<g class="curve" data-lr="{lr:g}"><title>rate {lr:.3g}</title>{"".join(marks)}</g>')
+        chart.parts.append(_curve(result, lr, marks))
     if means:
         rates, heights = zip(*means)
         chart.parts.append(chart.path(rates, heights, 'stroke="var(--soft)" fill="none" opacity=".6"'))
@@ -231,7 +231,8 @@ def _heat_map(result: SweepResult, axis: str, cell: Callable[[list[Record]], tup
     found: dict[tuple[float, Any], list[Record]] = {}
     for record in _all(result):
         found.setdefault((record.trial.lr, record.trial.asdict()[axis]), []).append(record)
-    rows = [(f"{lr:.3g}", [cell(found.get((lr, value), [])) for value in result.axes[axis]]) for lr in sorted(result.lrs)]
+    rows = [(rate_text(lr, result.lrs), [cell(found.get((lr, value), [])) for value in result.axes[axis]])
+            for lr in sorted(result.lrs)]
     return heat(rows, [str(value) for value in result.axes[axis]], f"rate \\ {axis.replace('_', ' ')}", least)
 
 
@@ -242,6 +243,11 @@ def _fate(records: list[Record]) -> str:
         if count:
             words.append(f'<span class="{css}">{status}{f" {count}x" if count > 1 else ""}</span>')
     return " ".join(words)
+
+
+def _curve(result: SweepResult, lr: float, parts: list[str]) -> str:
+    """What a chart shows of a rate, to be picked out by it."""
+    return f'<g class="curve" data-lr="{lr:g}"><title>rate {rate_text(lr, result.lrs)}</title>{"".join(parts)}</g>'
 
 
 def _range_tests(result: SweepResult) -> str:
@@ -286,7 +292,7 @@ def _origin(result: SweepResult, command: str) -> str:
 def _chips(result: SweepResult, colours: dict[float, str]) -> str:
     return '<div class="chips" role="group" aria-label="Learning rates">' + "".join(
         f'<button type="button" data-lr="{lr:g}" aria-pressed="false"><i style="background:{colours[lr]}"></i>'
-        f"{lr:.3g}</button>" for lr in sorted(result.lrs)) + "</div>"
+        f"{rate_text(lr, result.lrs)}</button>" for lr in sorted(result.lrs)) + "</div>"
 
 
 def _colours(result: SweepResult) -> dict[float, str]:

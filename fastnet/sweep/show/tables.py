@@ -17,7 +17,7 @@ import numpy as np
 from fastnet.sweep.choice.metrics import Metric, rounded_error, settled
 from fastnet.sweep.choice.suggestion import Suggestion, as_dict
 from fastnet.sweep.record import Record
-from fastnet.sweep.spec import Setting, in_words
+from fastnet.sweep.spec import Setting, in_words, rate_text
 
 if TYPE_CHECKING:
     from fastnet.sweep.result import SweepResult
@@ -103,7 +103,8 @@ def headline(result: SweepResult) -> str:
     spec = result.spec
     total = len(spec.trials())
     records = [result.records[trial] for trial in spec.trials() if trial in result.records]
-    parts = [f"{len(spec.lrs)} rates", f"{len(spec.seeds)} seeds", *([f"{spec.folds} folds"] if spec.folds else []),
+    parts = [_counted(len(spec.lrs), "rate"), _counted(len(spec.seeds), "seed"),
+             *([f"{spec.folds} folds"] if spec.folds else []),
              *(f"{len(values)} {_PLURAL.get(field, f'values of {field}')}" for field, values in spec.axes.items()
                if field in dict(spec.params))]
     states = [f"{len(records)} of {total} trials finished"] if len(records) < total and spec.search == "grid" else []
@@ -115,6 +116,10 @@ def headline(result: SweepResult) -> str:
         stopped = total - sum(record.status in ("done", "diverged") for record in records)
         states.append(f"{stopped} stopped early or not begun, {result.cost:.0%} of the epochs of the full grid")
     return f"SweepResult: {' x '.join(parts)}, {spec.epochs} epochs; " + ", ".join(states)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 _PLURAL = {"name": "networks", "batch_size": "batch sizes", "momentum": "momenta", "weight_decay": "weight decays",
@@ -148,7 +153,7 @@ def grid(result: SweepResult) -> list[list[str]]:
                 error = None if suggested is None else suggested.error_at(setting, lr)
                 shown.insert(of_training, _text([settled(record, judge) for record in done], error))
             chosen = suggested is not None and suggested.ahead and (suggested.setting, suggested.lr) == (setting, lr)
-            lines.append([*(str(getattr(setting, field)) for field in fields), f"{lr:.4g}" if lr < 1e4 else f"{lr:g}",
+            lines.append([*(str(setting.asdict()[field]) for field in fields), rate_text(lr, result.lrs, 4),
                           *shown, str(len(done)), f"{lost} of {repeats}" if lost else "",
                           "<- suggested" if chosen else "= tied" if (setting, lr) in equal else ""])
     return lines

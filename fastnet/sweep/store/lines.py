@@ -137,7 +137,8 @@ def to_json(record: Record) -> dict[str, Any]:
     return {"trial": record.trial.asdict(), "status": record.status, "engine": record.engine,
             "curves": {name: [plain(v) for v in curve] for name, curve in record.curves.items()},
             "final": {name: plain(v) for name, v in record.final.items()}, "seconds": record.seconds,
-            "samples": {name: _packed(values) for name, values in record.samples.items()}}
+            "samples": {name: _packed(values) for name, values in record.samples.items()},
+            **({"ended": True} if record.ended else {})}
 
 
 def from_json(found: dict[str, Any], specs: list[Spec]) -> Record:
@@ -159,7 +160,8 @@ def from_json(found: dict[str, Any], specs: list[Spec]) -> Record:
     if any(name not in curves for name in samples):
         raise ValueError("its samples are of no curve")
     return Record(trial, found["status"], found["engine"], curves,
-                  {str(name): _number(v) for name, v in found["final"].items()}, _number(found["seconds"]), samples)
+                  {str(name): _number(v) for name, v in found["final"].items()}, _number(found["seconds"]), samples,
+                  found.get("ended") is True)
 
 
 def _trial_of(found: dict[str, Any], specs: list[Spec]) -> tuple[Trial, Spec]:
