@@ -1,9 +1,10 @@
 """The typed records that kernels pass to each other, in place of long rows of integers.
 
-A compiled training step is a short program: an array of `OP` records that `step.train` runs in order. Layers make them, see
-``fastnet/program/builder.py``. Everything in a record is an int64, so that one compiled interpreter serves every network.
+A compiled training step is a short program: an array of `OP` records that `interpreter.steps` runs in order. Layers make
+them, see ``fastnet/program/builder.py``. Everything in a record is an int64, or a float64 that holds a number of either
+dtype, so that one compiled interpreter serves every network.
 """
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llvmlite.ir as ir
 import numpy as np
@@ -29,23 +30,6 @@ class Mat(NamedTuple):
 
 
 MATRIX = typeof(Mat(0, 0, 0, 0))
-
-
-class Team(NamedTuple):
-    """Which part of each op to do, see ``pieces.py``, and with what memory."""
-
-    part: int  # of `parts`, from 0
-    parts: int
-    scratch: int  # address of the thread's own memory for packing
-
-
-class Batch(NamedTuple):
-    """The mini-batch that a step is at."""
-
-    at: int  # address of its first row in the source of the data
-    row: int  # distance of its rows, in elements
-    first: int  # its first row's place in the order
-    n: int  # samples in it
 
 
 class Data(NamedTuple):
@@ -76,7 +60,7 @@ class Hyperparameters(NamedTuple):
 
 SGD, MOMENTUM, ADAM, NESTEROV, RMSPROP = range(5)
 
-# Kinds of ops. The numbers are the interpreter's business alone; CALL runs the function at `OP.kernel`.
+# Kinds of ops. CALL is one whose layer brings the kernel; see `fastnet.program.schedule.KERNELS` for the others.
 CALL, GATHER, DENSE, MASK, SOFTMAX_CROSS_ENTROPY, MEAN_LOSS, UPDATE, UPDATE_BIAS, GRAM_FIRST, GRAM_UPDATE = range(10)
 
 # How an op is shared out among the threads: by the samples of the batch, by outputs or inputs of the layer, or as it likes
@@ -86,7 +70,7 @@ _MAT = np.dtype([("at", "i8"), ("row", "i8"), ("col", "i8"), ("vec", "i8")])
 
 OP = np.dtype([
     ("kind", "i8"),
-    ("kernel", "i8"),  # CALL: address of a function compiled by `linking.op_kernel`
+    ("kernel", "i8"),  # address of a function compiled by `linking.op_kernel`
     ("split", "i8"),
     ("wait", "i8"),  # 1: a barrier stands before it
     ("last", "i8"),  # SAMPLES: number of the op after the last that runs on the same samples without a barrier
@@ -108,8 +92,70 @@ OP = np.dtype([
     ("window", "i8", (4,)),  # of a convolution or pool: steps down and right to the next window, zero padding above and left
 ])
 
-# What a kernel that is called by address (CALL) is told beside its op
+OP_BYTES = OP.itemsize
+
+# `gram.Gram.scales`: those of W = w_w W_0 + w_v V_0 - d_scale D.T X and of V = v_w W_0 + v_v V_0 + E.T X
+SCALES = "w_w", "w_v", "v_w", "v_v", "d_scale"
+_SCALES = [(name, "f8") for name in SCALES]
+# `Hyperparameters`; numbers of either dtype are exact
+_HYPER = [("lr", "f8"), ("momentum", "f8"), ("weight_decay", "f8"), ("optimizer", "i8"), ("moments", "i8"), ("beta1", "f8"),
+          ("beta2", "f8"), ("epsilon", "f8")]
+
+# What `interpreter.steps` is asked for: ops, rows, `Data`, `Gram` and `Hyperparameters` by address
+JOB = np.dtype([
+    ("ops", "i8"),
+    ("count", "i8"),  # of ops
+    ("double", "i8"),  # 1: elements are float64, 0: float32
+    ("batch_size", "i8"),
+    ("start", "i8"),  # rows of the order
+    ("stop", "i8"),
+    ("losses", "i8"),  # float64, a number for each batch
+    ("correct", "i8"),  # ADAM: address of `ops.bias_corrected`, otherwise 0
+    ("source", "i8"),
+    ("source_row", "i8"),
+    ("targets", "i8"),
+    ("targets_row", "i8"),
+    ("order", "i8"),
+    ("gathered", "i8"),
+    ("rows", "i8"),
+    ("rows_row", "i8"),
+    ("a0", "i8"),  # rows of A_0 and A_V are contiguous; av and e are 0 where there is none
+    ("a0_row", "i8"),
+    ("av", "i8"),
+    ("av_row", "i8"),
+    ("d", "i8"),
+    ("e", "i8"),
+    ("d_rows", "i8"),
+    ("visited", "i8"),
+    ("steps", "i8"),
+    *_HYPER,
+    *_SCALES,
+])
+
+# What a layer has the threads do to arrays, see ``gemm/commands.py``. Addresses, and distances in elements
+COMMAND = np.dtype([
+    ("kind", "i8"),
+    ("c", "i8"),
+    ("c_row", "i8"),
+    ("a", "i8"),
+    ("a_row", "i8"),
+    ("a_k", "i8"),
+    ("b", "i8"),
+    ("b_k", "i8"),
+    ("b_col", "i8"),
+    ("b_vec", "i8"),
+    ("m", "i8"),
+    ("n", "i8"),
+    ("k", "i8"),
+    ("alpha", "f8"),
+    ("beta", "f8"),
+    ("bias", "i8"),  # address of a row to add, 0 for none
+    ("relu", "i8"),
+])
+
+# What an op's kernel is told beside its op
 CONTEXT = np.dtype([
+    ("job", "i8"),  # address of the `JOB`
     ("thread", "i8"),  # whose memory to use
     ("part", "i8"),  # of `parts`, from 0: what to do, of an op that is not shared out by samples
     ("parts", "i8"),
@@ -117,23 +163,18 @@ CONTEXT = np.dtype([
     ("block", "i8"),  # which of the blocks of samples is at work, from 0
     ("begins", "i8"),  # 1: it is the first one of this thread in the mini-batch
     ("n", "i8"),  # samples in the mini-batch
+    ("first", "i8"),  # its first row's place in the order
+    ("loss", "i8"),  # address of its loss
+    ("source", "i8"),  # of the data: address of the first row
+    ("source_row", "i8"),
     ("batch", "i8"),  # address of its first row in the source of the data
     ("batch_row", "i8"),  # distance of its rows, in elements
     ("order", "i8"),  # address of the numbers of its rows in the targets
     ("targets", "i8"),  # address
     ("targets_row", "i8"),  # in elements; a row's elements are neighbours
-    ("lr", "f8"),  # and the hyperparameters of the step
-    ("momentum", "f8"),
-    ("weight_decay", "f8"),
-    ("optimizer", "i8"),
-    ("moments", "i8"),
-    ("beta1", "f8"),
-    ("beta2", "f8"),
-    ("epsilon", "f8"),
+    *_HYPER,  # of the step
+    *_SCALES,
 ])
-
-_OP_RECORD, _CONTEXT_RECORD = from_dtype(OP), from_dtype(CONTEXT)
-
 
 @jit
 def mat(record):
@@ -149,29 +190,28 @@ def hyperparameters(context, one):
                            cast_like(context.beta1, one), cast_like(context.beta2, one), cast_like(context.epsilon, one))
 
 
-@intrinsic
-def op_at(typingctx, address):
-    """The `OP` record at an address."""
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(_OP_RECORD))
+def _record_at(kind: np.dtype) -> Any:
+    """A function for compiled code: the record of this kind at an address."""
+    record = from_dtype(kind)
 
-    return _OP_RECORD(types.int64), codegen
+    @intrinsic
+    def at(typingctx, address):
+        def codegen(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(record))
+
+        return record(types.int64), codegen
+
+    return at
 
 
-@intrinsic
-def context_at(typingctx, address):
-    """The `CONTEXT` record at an address."""
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(_CONTEXT_RECORD))
-
-    return _CONTEXT_RECORD(types.int64), codegen
+op_at, context_at, job_at, command_at = map(_record_at, (OP, CONTEXT, JOB, COMMAND))
 
 
 @intrinsic
 def new_context(typingctx):
     """Address of a `CONTEXT` of zeros on the stack, good until the function that asks returns."""
     def codegen(context, builder, signature, arguments):
-        kind = context.get_data_type(_CONTEXT_RECORD)
+        kind = context.get_data_type(from_dtype(CONTEXT))
         room = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
         room.align = 8
         return builder.ptrtoint(room, ir.IntType(64))

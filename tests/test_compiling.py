@@ -175,7 +175,7 @@ def test_compiled_code_of_a_user_is_kept_by_numba(tmp_path):
     """Loaded in a new process, it has the kernels that it calls; of another version of fastnet, it is compiled anew."""
     (tmp_path / "user.py").write_text(USER)
 
-    def run(setting="", cache="cache"):
+    def run(setting="", cache=None):
         return program(f"""
             {setting}
             import user
@@ -183,7 +183,8 @@ def test_compiled_code_of_a_user_is_kept_by_numba(tmp_path):
             z = np.exp(x @ W.T)
             assert np.allclose(user.outputs(x, W, b), z / z.sum(axis=1, keepdims=True))
             print(sum(user.outputs.stats.cache_hits.values()))
-        """, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "numba"), FASTNET_CACHE_DIR=str(tmp_path / cache)).strip()
+        """, tmp_path, NUMBA_CACHE_DIR=str(tmp_path / "numba"),
+                       FASTNET_CACHE_DIR=os.environ["FASTNET_CACHE_DIR"] if cache is None else str(tmp_path / cache)).strip()
 
     assert run() == "0"
     assert run() == "1"

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 from fastnet.kernels.program import interpreter
-from fastnet.kernels.records import GRAM_UPDATE, OP, SAMPLES
+from fastnet.kernels.records import GRAM_UPDATE, OP, SAMPLES, Data
 from fastnet.kernels.runtime import phases, pool
 from numpy_loop import clusters, network, parameters
 
@@ -163,8 +163,10 @@ def test_skipping_a_phase_leads_where_running_it_does():
     ops["split"], ops["wait"], ops["last"] = SAMPLES + 1, [0, 1, 0, 1, 0], 0
     ops["kind"][4] = GRAM_UPDATE
     hyper = runner.CompiledProgram(Builder(np.dtype(float), 1).lower([], (1,))).hyperparameters(0.5, weight_decay=0.5)
+    job = runner.new_job(ops, np.dtype(float), Data(0, 0, np.empty((5, 1)), np.arange(5), False, 0, 0), hyper)
+    job["batch_size"], job["stop"], job = 2, 5, job.reshape(1).view(np.recarray)[0]
     here, places = interpreter.Position(0, 0, (1.0, 0.0, 0.0, 0.0, 1.0)), []
     while here[0] < 5:
-        here = interpreter.skip_ops(ops, hyper, (2, 0, 5), here)
+        here = interpreter.skip_ops(job, here)
         places.append((here[0], here[1], here[2][4]))
     assert places == [(0, 1, 1), (0, 3, 1), (2, 1, 0.75), (2, 3, 0.75), (4, 1, 0.75**2), (4, 3, 0.75**2), (6, 0, 0.75**3)]

@@ -1,22 +1,30 @@
-"""What the first use costs in CPU seconds, beside another revision: nothing is compiled yet, or everything is.
+"""What the first use costs, beside another revision: nothing is compiled yet, or everything is.
 
     git worktree add --detach ../before 13dc4a6
-    python -m bench.studies.first_minute --before ../before [--turns 3]
+    python -m bench.studies.first_minute --before ../before [--turns 3] [--wheel FILE]
 
 Each job runs in a process of its own, the two revisions one after the other in each turn, with an empty cache for `first`
-and a filled one for `warm`. CPU seconds are of the process and its children. The last column is the median of the turns'
-ratios: smaller is better.
+and a filled one for `warm`; `sweep` is the first sweep after the first fit. CPU seconds are of the process and its children;
+of a clock, only two free cores give a figure worth reading. Ratios are medians over the turns: smaller is better.
+
+With --wheel, a wheel that carries compiled kernels (`.github/scripts/compiled_wheel.py` makes it) is installed in a new
+environment, and its first fit with an empty cache is compared with a warm start and, where it is installed, with
+`import torch`.
 """
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
+import venv
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,15 +33,21 @@ import numpy as np, fastnet
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer, one_hot
 rng = np.random.default_rng(0)
 
+def network(n_i, hidden, dtype, rng=rng):
+    return Sequential((FullLayer(n_i, hidden, dtype, rng), ReluLayer(), FullLayer(hidden, 5, dtype, rng), SoftMaxLayer()),
+                      CrossEntropyLayer())
+
+def data(n_i, dtype, n):
+    return rng.random((n, n_i), dtype), one_hot(np.arange(n) % 5, 5, dtype)
+
 def train(n_i, hidden, dtype, n):
-    model = Sequential((FullLayer(n_i, hidden, dtype, rng), ReluLayer(), FullLayer(hidden, 5, dtype, rng), SoftMaxLayer()),
-                       CrossEntropyLayer())
-    model.fit(rng.random((n, n_i), dtype), one_hot(np.arange(n) % 5, 5, dtype), 2, 0.1, progress=False)
+    network(n_i, hidden, dtype).fit(*data(n_i, dtype, n), 2, 0.1, progress=False)
 """
+SMALL = "train(20, 16, np.float64, 100)"
 JOBS = {
     "course, float32": "train(3072, 500, np.float32, 2500)",
     "course, float64": "train(3072, 500, np.float64, 2500)",
-    "small": "train(20, 16, np.float64, 100)",
+    "small": SMALL,
     "images": """
 from fastnet.conv import ConvLayer
 from fastnet.flatten import FlattenLayer
@@ -45,37 +59,93 @@ model = Sequential((ConvLayer(3, 16, 3, np.float32, rng), ReluLayer(), MaxPoolLa
 model.fit(rng.random((64, 3, 32, 32), np.float32), one_hot(np.arange(64) % 5, 5, np.float32), 1, 0.1, progress=False)
 """,
 }
+SWEEP = """
+from fastnet.sweep import lr_sweep
+lr_sweep(lambda rng: network(3072, 500, np.float32, rng), *data(3072, np.float32, 500), lrs="0.01:1:log3", epochs=2, seeds=1,
+         progress=False)
+"""
+AT_MOST = {"first": 0.35, "sweep": 0.5, "warm": 1.0}  # of the other revision's CPU seconds
+CLOCK_AT_MOST = 0.30  # of the other revision's first fit, with two free cores
+WHEEL_AT_MOST = 1.2  # of a warm start, and of `import torch`
 
 
-def cpu_seconds(tree: Path, cache: Path, job: str) -> float:
-    """CPU seconds of one job in a process of its own."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", SETTING + JOBS[job]], check=True, capture_output=True, cwd=tree,
-                   env={**os.environ, "PYTHONPATH": str(tree), "FASTNET_CACHE_DIR": str(cache)})
+class Cost(NamedTuple):
+    """Of one job in a process of its own."""
+
+    cpu: float  # seconds, with its children
+    clock: float
+
+
+def cost(program: str, cache: Path, tree: Path | None = None, python: str | os.PathLike[str] = sys.executable) -> Cost:
+    """Run a program with a cache and, unless the interpreter has fastnet installed, with a checkout of it."""
+    environment = {**os.environ, "FASTNET_CACHE_DIR": str(cache)}
+    environment.pop("PYTHONPATH", None)
+    if tree is not None:
+        environment["PYTHONPATH"] = str(tree)
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run([python, "-c", program], check=True, capture_output=True, cwd=tree or cache, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Cost(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, time.perf_counter() - started)
+
+
+def row(name: str, before: list[float], now: list[float], at_most: float) -> None:
+    """Print medians and the median of the turns' ratios."""
+    ratio = statistics.median(b / a for a, b in zip(before, now, strict=True))
+    print(f"{name:30s}{statistics.median(before):9.2f}s{statistics.median(now):9.2f}s{ratio:8.2f}{at_most:9.2f}"
+          f"  {'ok' if ratio <= at_most else 'MISSED'}", flush=True)
+
+
+def compare(trees: dict[str, Path], job: str, turns: int) -> None:
+    """The rows of one job."""
+    kinds = {"first": JOBS[job], "warm": JOBS[job]} | ({"sweep": SWEEP} if job == "course, float32" else {})
+    costs: dict[str, dict[str, list[Cost]]] = {kind: {side: [] for side in trees} for kind in kinds}
+    for _ in range(turns):
+        for side, tree in trees.items():
+            with tempfile.TemporaryDirectory() as cache:
+                for kind, program in kinds.items():
+                    costs[kind][side].append(cost(SETTING + program, Path(cache), tree))
+    for kind, sides in costs.items():
+        row(f"{job}, {kind}", *([each.cpu for each in sides[side]] for side in trees), AT_MOST[kind])
+    row(f"{job}, first, by the clock", *([each.clock for each in costs["first"][side]] for side in trees), CLOCK_AT_MOST)
+
+
+def compare_wheel(wheel: Path, turns: int) -> None:
+    """The rows of a wheel that carries compiled kernels: import, build and first fit of the small network, cache empty."""
+    with tempfile.TemporaryDirectory() as folder:
+        venv.create(Path(folder, "environment"), with_pip=True)
+        python = Path(folder, "environment", "Scripts/python.exe" if os.name == "nt" else "bin/python")
+        subprocess.run([python, "-m", "pip", "install", "--quiet", wheel], check=True)
+        cost(SETTING + SMALL, Path(folder), ROOT)
+        first, warm, torch = [], [], []
+        for turn in range(turns):
+            empty = Path(folder, f"empty-{turn}")
+            empty.mkdir()
+            first.append(cost(SETTING + SMALL, empty, python=python).cpu)
+            warm.append(cost(SETTING + SMALL, Path(folder), ROOT).cpu)
+            if importlib.util.find_spec("torch"):
+                torch.append(cost("import torch", Path(folder)).cpu)
+        row("wheel, beside a warm start", warm, first, WHEEL_AT_MOST)
+        if torch:
+            row("wheel, beside import torch", torch, first, WHEEL_AT_MOST)
+    print(f"the wheel has {wheel.stat().st_size / 1e6:.1f} MB, of at most 20")
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--before", type=Path, required=True, metavar="FOLDER", help="a checkout of the other revision")
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="a checkout of the other revision")
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--job", choices=list(JOBS), action="append", help="only this one; may be given several times")
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="a wheel that carries compiled kernels")
     options = parser.parse_args()
-    trees = {"before": options.before.resolve(), "now": ROOT}
-    print(f"{'':24s}{'before':>10s}{'now':>10s}{'ratio':>8s}")
-    for job in options.job or JOBS:
-        times: dict[str, dict[str, list[float]]] = {kind: {side: [] for side in trees} for kind in ("first", "warm")}
-        for _ in range(options.turns):
-            for side, tree in trees.items():
-                with tempfile.TemporaryDirectory() as cache:
-                    for kind in times:
-                        times[kind][side].append(cpu_seconds(tree, Path(cache), job))
-        for kind, sides in times.items():
-            ratio = statistics.median(now / before for before, now in zip(sides["before"], sides["now"], strict=True))
-            medians = [statistics.median(sides[side]) for side in trees]
-            print(f"{job + ', ' + kind:24s}{medians[0]:9.2f}s{medians[1]:9.2f}s{ratio:8.2f}", flush=True)
+    if options.before is None and options.wheel is None:
+        parser.error("give --before, --wheel, or both")
+    print(f"{'':30s}{'before':>10s}{'now':>10s}{'ratio':>8s}{'at most':>9s}")
+    if options.before is not None:
+        for job in options.job or JOBS:
+            compare({"before": options.before.resolve(), "now": ROOT}, job, options.turns)
+    if options.wheel is not None:
+        compare_wheel(options.wheel.resolve(), options.turns)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ import numpy as np
 
 from fastnet.kernels.program import interpreter
 from fastnet.kernels.program.gram import Gram
-from fastnet.kernels.records import ADAM, MOMENTUM, NESTEROV, RMSPROP, SGD, Data, Hyperparameters
+from fastnet.kernels.program.ops import bias_corrected
+from fastnet.kernels.records import ADAM, JOB, MOMENTUM, NESTEROV, RMSPROP, SCALES, SGD, Data, Hyperparameters
 from fastnet.kernels.runtime.pool import run
 from fastnet.program.builder import Builder, Value
 from fastnet.program.memory import DATA, LOSSES, MOMENTS, STATE, WORK
@@ -67,9 +68,18 @@ class CompiledProgram:
             last: int | None = None, gram: Gram | None = None) -> None:
         """Run commands for rows first:last of the data, a batch at a time; `losses` gets a number for each batch."""
         last = len(data.order) if last is None else last
-        gram = no_gram(self.dtype) if gram is None else gram
-        run(interpreter.train, commands, data, gram, hyper, self.rows_of_batch, first, last, losses,
-            threads=self.threads_for(min(self.rows_of_batch, last - first)))
+        job = new_job(commands, self.dtype, data, hyper)
+        job["batch_size"], job["start"], job["stop"], job["losses"] = self.rows_of_batch, first, last, address(losses)
+        if gram is not None:
+            for name, array in (("a0", gram.a0), ("av", gram.av), ("d", gram.d), ("e", gram.e)):
+                job[name] = address(array) if array.size else 0
+            job["a0_row"], job["av_row"] = gram.a0.shape[1], gram.av.shape[1]
+            job["d_rows"], job["visited"] = gram.d.shape[1], gram.visited
+            for name, value in zip(SCALES, gram.scales, strict=True):
+                job[name] = value
+        run(interpreter.train, address(job), threads=self.threads_for(min(self.rows_of_batch, last - first)))
+        if gram is not None:
+            gram.scales[:] = [job[name] for name in SCALES]
 
     def values(self, value: Value, n: int) -> np.ndarray:
         """The first n rows of a value, as they lie."""
@@ -135,10 +145,21 @@ def optimizer_of(name: str, momentum: float, nesterov: bool = False) -> int:
     return (NESTEROV if nesterov else MOMENTUM) if momentum else SGD
 
 
-def no_gram(dtype: np.dtype) -> Gram:
-    """The state of a first layer that is not in Gram space."""
-    rows, columns = np.empty((0, 0), dtype), np.empty((0, 0, 0), dtype)
-    return Gram(rows, rows, columns, columns, np.ones(5), 0)
+def new_job(commands: np.ndarray, dtype: np.dtype, data: Data, hyper: Hyperparameters) -> np.ndarray:
+    """The record that `interpreter.steps` takes, but for the rows and where to write the losses.
+
+    It holds addresses: who runs it keeps the arrays.
+    """
+    job = np.zeros((), JOB)
+    job["ops"], job["count"], job["double"] = address(commands), len(commands), dtype.itemsize == 8
+    job["source"], job["source_row"], job["gathered"] = data.source, data.source_row, data.gathered
+    job["targets"], job["targets_row"] = address(data.targets), data.targets.shape[1]
+    job["order"], job["rows"], job["rows_row"] = address(data.order), data.rows, data.rows_row
+    for name in Hyperparameters._fields:
+        job[name] = getattr(hyper, name)
+    if hyper.optimizer == ADAM:
+        job["correct"] = bias_corrected.address()
+    return job
 
 
 def address(array: np.ndarray) -> int:

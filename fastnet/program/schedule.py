@@ -18,12 +18,34 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.kernels.codegen.beside import ensure_all
 from fastnet.kernels.codegen.linking import AddressedKernel
-from fastnet.kernels.records import OP, SAMPLES
+from fastnet.kernels.program import gram, interpreter
+from fastnet.kernels.program import ops as built_in
+from fastnet.kernels.records import (
+    DENSE,
+    GATHER,
+    GRAM_FIRST,
+    GRAM_UPDATE,
+    MASK,
+    MEAN_LOSS,
+    OP,
+    SAMPLES,
+    SOFTMAX_CROSS_ENTROPY,
+    UPDATE,
+    UPDATE_BIAS,
+)
+from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.program.memory import DATA, LOSSES, WORK, Matrix, Ref, Region
 
 ALL = "all"
 ROWS, COLUMNS, INPUTS, ONE = "rows", "columns", "inputs", "one"
+
+# What kinds of ops other than CALL run; the second table, where an optimiser keeps something of the parameter
+KERNELS = {GATHER: built_in.gather, DENSE: built_in.dense, MASK: built_in.mask, MEAN_LOSS: built_in.mean_loss,
+           SOFTMAX_CROSS_ENTROPY: built_in.softmax_cross_entropy, UPDATE: built_in.update, UPDATE_BIAS: built_in.update_bias,
+           GRAM_FIRST: gram.gram_first, GRAM_UPDATE: gram.gram_update}
+WITH_MOMENTS = {UPDATE: built_in.update_with_moments, UPDATE_BIAS: built_in.update_bias_with_moments}
 
 
 class ProgramError(RuntimeError):
@@ -192,6 +214,10 @@ def lay_out(regions: Iterable[Region], shared: Mapping[Region, Region], lanes: i
         region.offset = memory.start
 
 
+def _built_in(op: Op) -> AddressedKernel:
+    return WITH_MOMENTS[op.kind] if "aux" in op.record and op.kind in WITH_MOMENTS else KERNELS[op.kind]
+
+
 def assemble(ops: list[Op], bases: Mapping[str, int], dtype: np.dtype) -> np.ndarray:
     """The ops as an array of `OP`, with versions turned into addresses; `bases` says where each arena starts."""
     def address(ref: Ref) -> int:
@@ -199,11 +225,15 @@ def assemble(ops: list[Op], bases: Mapping[str, int], dtype: np.dtype) -> np.nda
             return 0
         return bases[ref.region.arena] + ref.region.start * (8 if ref.region.arena == LOSSES else dtype.itemsize)
 
+    kernels = {op.record.get("kernel") or _built_in(op): None for op in ops}
+    ensure_all([(interpreter.steps.name, "none"), *((kernel.name, dtype.name) for kernel in kernels)], get_num_threads())
     program = np.zeros(len(ops), OP)
     last = len(ops)
     for i in reversed(range(len(ops))):
         op, record = ops[i], program[i]
         record["kind"], record["split"], record["wait"] = op.kind, op.split, op.wait
+        if op.kind in KERNELS:
+            record["kernel"] = _built_in(op).address(dtype)
         for name, value in op.record.items():
             if isinstance(value, Matrix):
                 record[name] = (address(value.ref), *value[1:])

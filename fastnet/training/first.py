@@ -23,7 +23,6 @@ from fastnet.kernels.program import gram as kernel
 from fastnet.kernels.records import GRAM_FIRST, GRAM_UPDATE, TEAM
 from fastnet.program.builder import ALL, COLUMNS, Builder, Value
 from fastnet.program.memory import DATA, Ref, Region
-from fastnet.program.runner import no_gram
 
 WINDOW = 256  # rows of a window: fewer move the weights more often, more cost a larger Gram matrix
 START = (1.0, 0.0, 0.0, 1.0, 1.0)  # the scales while W is W_0 and V is V_0
@@ -42,7 +41,7 @@ class Source(NamedTuple):
     gathered: bool  # whether `order` says anything
     first: int  # the call trains on places first:last of the order
     last: int
-    gram: kernel.Gram
+    gram: kernel.Gram | None
 
 
 class Plain:
@@ -60,7 +59,7 @@ class Plain:
 
     def __init__(self, x: np.ndarray, dtype: np.dtype, batch_size: int) -> None:
         self.x, self.dtype, self.batch_size = x, dtype, batch_size
-        self.gram = no_gram(dtype)
+        self.gram = None
 
     @property
     def columns(self) -> int:

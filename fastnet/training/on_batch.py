@@ -16,11 +16,12 @@ from fastnet.base import checks
 from fastnet.base.attributes import FloatArray, settle, snapshot
 from fastnet.base.buffers import PLAIN, Buffered
 from fastnet.base.modes import in_mode
-from fastnet.kernels.codegen.layout import make_ready
+from fastnet.kernels.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
+from fastnet.kernels.records import JOB, Data
 from fastnet.kernels.runtime.pool import caller, start_workers
 from fastnet.layer import learned, trained
-from fastnet.program.runner import address
+from fastnet.program.runner import address, new_job
 from fastnet.training.eligibility import why_not_compiled
 from fastnet.training.engine import Engine
 from fastnet.training.first import readable_rows
@@ -150,16 +151,17 @@ class OnBatch(LazySource):
 
     def _record(self) -> None:
         """Write down what the kernel wants to know, see `fastnet.kernels.program.on_batch`."""
-        engine, place = self.engine, kernel
+        engine = self.engine
         make_ready(kernel.step_entry, self.dtype)
-        self.commands, self.order = engine.commands(), np.arange(self.most)
-        self.record = record = np.zeros(kernel.SIZE, np.int64)
-        record[place.FUNCTION], record[place.OUTPUTS] = kernel.kernel_for(self.dtype), self.outputs
-        record[place.OPS], record[place.COUNT] = address(self.commands), len(self.commands)
-        record[place.ORDER] = address(self.order)
-        record[place.ROWS], record[place.ROWS_ROW] = engine.gathered_rows()
-        record[place.MOST] = engine.program.threads or _EVERY_THREAD
-        self.record_at, self.loss_of_batch = address(record), record[place.LOSS:].view(np.float64)
+        self.kept = commands, order = engine.commands(), np.arange(self.most)
+        data = Data(0, 0, np.empty((0, self.outputs), self.dtype), order, False, *engine.gathered_rows())
+        self.record = record = np.zeros(1, kernel.RECORD)
+        job = new_job(commands, self.dtype, data, engine.program.hyperparameters())
+        for name in JOB.names:
+            record[name] = job[name]
+        self.record_at, self.loss_of_batch = address(record), record["loss"]
+        record["losses"] = self.record_at + kernel.LOSS
+        record["function"], record["most"] = kernel.step_function(), engine.program.threads or _EVERY_THREAD
 
     def take(self) -> None:
         """As of `LazySource`."""

@@ -173,6 +173,11 @@ class KernelCache(caching.FunctionCache):
     def _name_of(self, key: tuple) -> str:
         return f"{self._stem}-{hashlib.sha256(repr(key).encode()).hexdigest()[:32]}.nbc"
 
+    def has(self, signature: Any) -> bool:
+        """Whether there is a file for these types; it may turn out to be damaged."""
+        name = self._name_of(self._key(signature))
+        return name in CARRIED.files or (self._folder is not None and (self._folder / name).exists())
+
     def _load_overload(self, sig: Any, target_context: Any) -> Any:
         if not self._enabled:
             return None

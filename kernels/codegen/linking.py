@@ -18,7 +18,7 @@ import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.carried import codegen
 from fastnet.kernels.codegen.digest import SOURCES
-from fastnet.kernels.codegen.jit import Machine, compile_into, compiling, jit
+from fastnet.kernels.codegen.jit import Kernel, Machine, compile_into, compiling, jit
 from numba import from_dtype, types
 from numba.core import cgutils, errors
 from numba.core.datamodel import models
@@ -82,6 +82,10 @@ class AddressedKernel:
                     self._compiled[element] = address, made
         return self._compiled[element][0]
 
+    def is_at_hand(self, element: types.Type) -> bool:
+        """Whether it need not be compiled any more."""
+        return element in self._compiled or self._kernel(element)._cache.has(types.void(*self._signature(element)))
+
     def symbol(self, element: types.Type) -> str:
         """The name by which compiled code refers to it: no other version of the sources has the same."""
         return f"fastnet.{VERSION}.{self.name}.{element}"
@@ -90,9 +94,11 @@ class AddressedKernel:
         """The arguments' types."""
         return self._signature(element)
 
+    def _kernel(self, element: types.Type) -> Kernel:
+        return jit(self._functions if callable(self._functions) else self._functions[element])
+
     def _compile(self, element: types.Type) -> Any:
-        function = self._functions if callable(self._functions) else self._functions[element]
-        kernel, arguments = jit(function), self._signature(element)
+        kernel, arguments = self._kernel(element), self._signature(element)
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
@@ -156,10 +162,20 @@ class _Needed:
 def _need(name: str, element: str, version: str) -> _Needed:
     if version is None or version != VERSION:  # Numba takes this for a cache without the file, and compiles anew
         raise FileNotFoundError("compiled for another version of fastnet")
+    return _Needed(*ensure(name, element))
+
+
+def is_at_hand(name: str, element: str) -> bool:
+    """Whether a kernel, by its name, is compiled or kept in the cache, for elements of a type by its name."""
+    return _separate[name].is_at_hand(getattr(types, element))
+
+
+def ensure(name: str, element: str) -> tuple[AddressedKernel, types.Type]:
+    """Have a kernel by its name, for elements of a type by its name; returns both."""
     importlib.import_module(name.partition(":")[0])
     kernel, type_ = _separate[name], getattr(types, element)
     kernel.ensure(type_)
-    return _Needed(kernel, type_)
+    return kernel, type_
 
 
 def _element(args: Any) -> types.Type:

@@ -20,9 +20,10 @@ from typing import NamedTuple
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
+from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.gemm.blocking import macro_kernel, partition
-from fastnet.kernels.records import NESTEROV, Mat, vector_at
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.records import NESTEROV, Mat, context_at, hyperparameters, job_at, op_at, rows_at, vector_at
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load_int
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
 
@@ -40,40 +41,43 @@ class Gram(NamedTuple):
     visited: int  # rows of D, from the top, that may not be 0 before this call
 
 
-@jit
-def gram_first(team, op, gram, data, batch, scales, one):
+@op_kernel
+def gram_first(op, context, start, n, one):
     """H_0 = relu(w_w A_0[B] + w_v A_V[B] - d_scale G[B] D + b_0), this part's range of the columns.
 
     Only the first `known` rows of D can be other than 0: in the first epoch this halves the work.
     """
-    a0, av, d, n = gram.a0, gram.av, gram.d, batch.n
+    op, told = op_at(op), context_at(context)
+    job = job_at(told.job)
     width = lanes(one)
     size = VECTOR_BYTES // width
-    known = len(a0) if data.gathered else max(gram.visited, batch.first)
-    j0, j1 = partition(op.n, width, team.part, team.parts), partition(op.n, width, team.part + 1, team.parts)
-    of_w, of_v = cast_like(scales[W_W], one), cast_like(scales[W_V], one)
+    known = job.d_rows if job.gathered else max(job.visited, told.first)
+    j0, j1 = partition(op.n, width, told.part, told.parts), partition(op.n, width, told.part + 1, told.parts)
+    of_w, of_v = cast_like(told.w_w, one), cast_like(told.w_v, one)
     for i in range(n):
         row = vector_at(op.c.at + i * op.c.row * size, op.n, one)
-        sample = data.order[batch.first + i]
+        sample = load_int(told.order + 8 * i)
+        a0 = vector_at(job.a0 + sample * job.a0_row * size, op.n, one)
         for j in range(j0, j1):
-            row[j] = of_w * a0[sample, j]
-        if av.size > 0:
+            row[j] = of_w * a0[j]
+        if job.av != 0:
+            av = vector_at(job.av + sample * job.av_row * size, op.n, one)
             for j in range(j0, j1):
-                row[j] += of_v * av[sample, j]
-    macro_kernel(team.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(batch.at, batch.row, 1, 0),
-                 Mat(d.ctypes.data + j0 * d.shape[1] * size, width, 1, d.shape[1] * width), n, j1 - j0, known,
-                 cast_like(-scales[D_SCALE], one), one, op.bias + j0 * size, op.relu, 0)
+                row[j] += of_v * av[j]
+    macro_kernel(told.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(told.batch, told.batch_row, 1, 0),
+                 Mat(job.d + j0 * job.d_rows * size, width, 1, job.d_rows * width), n, j1 - j0, known,
+                 cast_like(-told.d_scale, one), one, op.bias + j0 * size, op.relu, 0)
 
 
 @jit_exact
-def gram_scales(scales, hyper):
+def gram_scales(scales, job):
     """The five scales after one more step; float64, as they are products of thousands of numbers near 1."""
     w_w, w_v, v_w, v_v, d_scale = scales
-    lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
+    lr, momentum, decay = job.lr, job.momentum, job.weight_decay
     if momentum == 0:
-        shrink = 1.0 - lr * decay
+        shrink = 1.0 - lr * decay if job.double else 1.0 - np.float64(np.float32(lr * decay))  # as the update rounds it
         return w_w * shrink, w_v, v_w, v_v, d_scale * shrink
-    ahead = momentum if hyper.optimizer == NESTEROV else 0.0
+    ahead = momentum if job.optimizer == NESTEROV else 0.0
     old_w, old_v = v_w, v_v
     v_w = momentum * v_w + decay * w_w
     v_v = momentum * v_v + decay * w_v
@@ -89,43 +93,45 @@ def settled(scales):
     return w_w, w_v, v_w, v_v, 1.0 if abs(d_scale) < _LEAST_SCALE else d_scale
 
 
-@jit
-def gram_update(team, op, gram, data, batch, scales, hyper):
+@op_kernel
+def gram_update(op, context, start, n, one):
     """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. A range of the columns.
 
     Nesterov's momentum steps by dA - decay D + momentum E, which is (1 + momentum) E - momentum (E before the step).
     Where d_scale has become so small that D had better be multiplied by it, that is done: see `settled`.
     """
-    order, d, e, n = data.order, gram.d, gram.e, batch.n
-    d_scale = scales[D_SCALE]
+    op, told = op_at(op), context_at(context)
+    job, hyper, d_scale = job_at(told.job), hyperparameters(told, one), told.d_scale
     lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
     width = lanes(lr)
     size = VECTOR_BYTES // width
-    v1 = (partition(op.n, width, team.part + 1, team.parts) + width - 1) // width
+    rows = job.d_rows
+    v1 = (partition(op.n, width, told.part + 1, told.parts) + width - 1) // width
     rescale, factor = abs(d_scale) < _LEAST_SCALE, cast_like(d_scale, lr)
     if rescale:
         d_scale = 1.0
     nesterov = hyper.optimizer == NESTEROV
     of_velocity = lr * (cast_like(1, lr) + momentum) if nesterov else lr
     step = cast_like(lr / d_scale if momentum == 0 else 1.0, lr)
-    for v in range(partition(op.n, width, team.part, team.parts) // width, v1):
-        to = d[v] if momentum == 0 else e[v]
+    for v in range(partition(op.n, width, told.part, told.parts) // width, v1):
+        d = rows_at(job.d + v * rows * VECTOR_BYTES, rows, width, lr)
+        to = d if momentum == 0 else rows_at(job.e + v * rows * VECTOR_BYTES, rows, width, lr)
         if rescale:
-            for i in range(d.shape[1]):
+            for i in range(rows):
                 for lane in range(width):
-                    d[v, i, lane] *= factor
+                    d[i, lane] *= factor
         if momentum != 0:
-            for i in range(d.shape[1]):
+            for i in range(rows):
                 for lane in range(width):
                     before = to[i, lane]
-                    to[i, lane] = momentum * before - decay * d[v, i, lane]
+                    to[i, lane] = momentum * before - decay * d[i, lane]
                     if nesterov:
-                        d[v, i, lane] -= lr * momentum * before
+                        d[i, lane] -= lr * momentum * before
         for i in range(n):
             dz = vector_at(op.b.at + (i * op.b.row + v * width) * size, width, lr)
             for lane in range(min(width, op.n - v * width)):
-                to[order[batch.first + i], lane] += step * dz[lane]
+                to[load_int(told.order + 8 * i), lane] += step * dz[lane]
         if momentum != 0:
-            for i in range(d.shape[1]):
+            for i in range(rows):
                 for lane in range(width):
-                    d[v, i, lane] += of_velocity * to[i, lane]
+                    d[i, lane] += of_velocity * to[i, lane]

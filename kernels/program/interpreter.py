@@ -1,7 +1,8 @@
 """The compiled training step: a short program of ops, run for one mini-batch after the other.
 
 Layers make the ops (``fastnet/program/builder.py``), a planner marks where threads must wait for each other, and `train`
-runs them; it is compiled once for each dtype and serves every network. For fully connected layers with ReLU (`l` counts
+runs them. It calls each op's kernel by its address, so that it knows nothing of elements: it is compiled once, for every
+network of either dtype, and of the kernels only those that a network needs. For fully connected layers with ReLU (`l` counts
 them from 0, H_l is the output of layer l after ReLU, A_l what stands before it) a step has three phases, with a barrier
 after the first and the second:
 
@@ -22,38 +23,20 @@ The first layer can also be trained in Gram space, where its weights are never f
 """
 from typing import NamedTuple
 
+import numpy as np
 from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.linking import thread_kernel
 from fastnet.kernels.gemm.blocking import partition
-from fastnet.kernels.program.gram import gram_first, gram_scales, gram_update, settled
-from fastnet.kernels.program.ops import (
-    bias_corrected,
-    dense,
-    gather,
-    input_of,
-    mask,
-    mean_loss,
-    softmax_cross_entropy,
-    update,
-    update_bias,
-)
+from fastnet.kernels.program.gram import gram_scales, settled
 from fastnet.kernels.records import (
-    ADAM,
-    CALL,
-    DENSE,
-    GATHER,
-    GRAM_FIRST,
     GRAM_UPDATE,
-    MASK,
-    MEAN_LOSS,
+    OP_BYTES,
     SAMPLES,
-    SOFTMAX_CROSS_ENTROPY,
-    UPDATE,
-    UPDATE_BIAS,
-    Batch,
-    Team,
     call_op,
     context_at,
+    job_at,
     new_context,
+    op_at,
 )
 from fastnet.kernels.runtime.phases import (
     CROWDED,
@@ -67,7 +50,7 @@ from fastnet.kernels.runtime.phases import (
     wait_for_next,
 )
 from fastnet.kernels.runtime.pool import PACE
-from fastnet.kernels.simd import VECTOR_BYTES, atomic_load, cast_like, lanes, load_int, noinline
+from fastnet.kernels.simd import atomic_load, call_kernel, load_int, noinline
 
 
 class Position(NamedTuple):
@@ -79,53 +62,56 @@ class Position(NamedTuple):
 
 
 @jit
-def train(thread, threads, sync, scratch, ops, data, gram, hyper, batch_size, start, stop, losses):
-    """Run the ops for rows start:stop of the order, batch after batch, and write each batch's loss (float64).
+def train(thread, threads, sync, scratch, job):
+    """`steps`, for ``pool.run``."""
+    steps(thread, threads, sync.ctypes.data, scratch, job)
 
-    What lies between two barriers is a phase, see ``pieces.py``: the threads share out its parts, and one that has fallen
+
+@thread_kernel
+def steps(thread, threads, sync, scratch, job):
+    """Run the ops of a `JOB` for some rows of the order, batch after batch.
+
+    What lies between two barriers is a phase, see ``phases.py``: the threads share out its parts, and one that has fallen
     behind goes on where the others are.
 
     Parameters
     ----------
     thread, threads, sync, scratch
-        See ``threads.run``.
-    ops : array of OP
-    data : Data
-    gram : Gram
-    hyper : Hyperparameters
-        Their dtype is that of all matrices.
-    batch_size, start, stop : int
-    losses : ndarray of float64, a number for each batch
-        Overwritten, if there is an op MEAN_LOSS.
+        See ``pool.run_compiled``.
+    job : int
+        Address of the record. Each batch's loss is written where it says, if there is an op MEAN_LOSS, and the scales of
+        Gram space as they are in the end.
     """
-    rows, at, board, pace = (batch_size, start, stop), sync.ctypes.data, load_int(scratch - 8), scratch + PACE
+    board, pace, asked = load_int(scratch - 8), scratch + PACE, job_at(job)
     context = new_context()
     told = context_at(context)
-    told.thread, told.scratch = thread, scratch
-    told.targets, told.targets_row = data.targets.ctypes.data, data.targets.shape[1]
-    here = Position(start, 0, (gram.scales[0], gram.scales[1], gram.scales[2], gram.scales[3], gram.scales[4]))
+    told.job, told.thread, told.scratch = job, thread, scratch
+    told.source, told.source_row = asked.source, asked.source_row
+    told.targets, told.targets_row = asked.targets, asked.targets_row
+    told.lr, told.momentum, told.weight_decay = asked.lr, asked.momentum, asked.weight_decay
+    told.optimizer, told.moments = asked.optimizer, asked.moments
+    told.beta1, told.beta2, told.epsilon = asked.beta1, asked.beta2, asked.epsilon
+    here = Position(asked.start, 0, (asked.w_w, asked.w_v, asked.v_w, asked.v_v, asked.d_scale))
     if threads == 1:
-        here = run_ops(Team(0, 1, scratch), ops, context, data, gram, hyper, rows, here, losses, False)
+        here = run_ops(0, 1, asked, context, here, False)
     number, behind = 0, here  # of the phase that begins `here`, and where it ends once that is known
-    while here.first < stop:
-        phase = atomic_load(at + 8 * PHASE)
-        while number < phase >> 1 and here.first < stop:
-            here = behind if behind.first > here.first or behind.op > here.op else skip_ops(ops, hyper, rows, here)
+    while here.first < asked.stop:
+        phase = atomic_load(sync + 8 * PHASE)
+        while number < phase >> 1 and here.first < asked.stop:
+            here = behind if behind.first > here.first or behind.op > here.op else skip_ops(asked, here)
             number, behind = number + 1, here
-        if here.first >= stop:
+        if here.first >= asked.stop:
             break
-        piece = claim(board, at, thread, threads, phase)
+        piece = claim(board, sync, thread, threads, phase)
         if piece >= 0:
-            team = Team(piece, pieces_in(phase, threads), scratch)
-            behind = run_ops(team, ops, context, data, gram, hyper, rows, here, losses, True)
-            finish(board, at, threads, phase)
+            behind = run_ops(piece, pieces_in(phase, threads), asked, context, here, True)
+            finish(board, sync, threads, phase)
             if load_int(board + 8 * CROWDED) > 0:
                 give_way(board, pace)
         else:
-            wait_for_next(board, at, phase, pace)
+            wait_for_next(board, sync, phase, pace)
     if thread == 0:
-        for i in range(5):  # not a slice: the text of an error about shapes would take two seconds to compile
-            gram.scales[i] = here.scales[i]
+        asked.w_w, asked.w_v, asked.v_w, asked.v_v, asked.d_scale = here.scales
 
 
 @jit
@@ -140,109 +126,92 @@ def claim(board, sync, thread, threads, phase):
 
 
 @jit
-def run_ops(team, ops, context, data, gram, hyper, rows, here, losses, one_phase):
-    """The ops from a `Position` on, this team's part of each, to the end of the phase or to that of the rows.
+def run_ops(part, parts, job, context, here, one_phase):
+    """The ops from a `Position` on, this part of each, to the end of the phase or to that of the rows.
 
     Returns the position behind them.
     """
     noinline()
-    batch_size, start, stop = rows
     first, number, scales = here
-    part, parts, scratch = team
-    one = cast_like(1, hyper.lr)
-    width = lanes(one)
-    size = VECTOR_BYTES // width
-    begun, told = False, context_at(context)
+    begun, told, size = False, context_at(context), 8 if job.double else 4
     told.part, told.parts = part, parts
-    while first < stop:
-        n = min(batch_size, stop - first)
-        batch = Batch(data.source + first * data.source_row * size, data.source_row, first, n)
-        if data.gathered:
-            batch = Batch(data.rows, data.rows_row, first, n)
-        told.n, told.batch, told.batch_row = n, batch.at, batch.row
-        told.order = data.order.ctypes.data + 8 * first
-        steps = (first - start) // batch_size
-        now = bias_corrected(hyper, steps + 1) if hyper.optimizer == ADAM else hyper
-        told.lr, told.momentum, told.weight_decay = now.lr, now.momentum, now.weight_decay
-        told.optimizer, told.moments = now.optimizer, now.moments
-        told.beta1, told.beta2, told.epsilon = now.beta1, now.beta2, now.epsilon
-        while number < len(ops):
-            op = ops[number]
-            kind = op.kind
+    told.w_w, told.w_v, told.v_w, told.v_v, told.d_scale = scales
+    while first < job.stop:
+        n = min(job.batch_size, job.stop - first)
+        told.n, told.first = n, first
+        told.batch, told.batch_row = job.source + first * job.source_row * size, job.source_row
+        if job.gathered:
+            told.batch, told.batch_row = job.rows, job.rows_row
+        told.order = job.order + 8 * first
+        batch = (first - job.start) // job.batch_size
+        told.loss = job.losses + 8 * batch
+        if job.correct != 0:
+            call_kernel(job.correct, context, batch + 1, 0, 0, 0)
+        while number < job.count:
+            address = job.ops + number * OP_BYTES
+            op = op_at(address)
             if op.wait and begun and one_phase:
                 return Position(first, number, scales)
             begun = True
             if op.split == SAMPLES:
-                run_samples(team, ops, number, context, data, batch, one)
+                run_samples(job, number, context)
                 number = op.last
                 continue
-            if kind == GATHER:
-                gather(team, op, data, batch, one)
-            elif kind == DENSE:
-                dense(scratch, op, input_of(op, batch), 0, n, partition(op.n, width, part, parts),
-                      partition(op.n, width, part + 1, parts), one)
-            elif kind == MEAN_LOSS:
-                if part == 0:
-                    losses[steps] = mean_loss(op, n)
-            elif kind == UPDATE:
-                update(team, op, input_of(op, batch), n, now)
-            elif kind == UPDATE_BIAS:
-                update_bias(team, op, n, now)
-            elif kind == GRAM_FIRST:
-                gram_first(team, op, gram, data, batch, scales, one)
-            elif kind == GRAM_UPDATE:
-                scales = gram_scales(scales, hyper)
-                gram_update(team, op, gram, data, batch, scales, hyper)
+            if op.kind == GRAM_UPDATE:
+                scales = gram_scales(scales, job)
+                told.w_w, told.w_v, told.v_w, told.v_v, told.d_scale = scales
+            call(job, op.kernel, address, context, 0, n)
+            if op.kind == GRAM_UPDATE:
                 scales = settled(scales)
-            elif kind == CALL:
-                call_op(op.kernel, ops.ctypes.data + number * ops.itemsize, context, 0, n, one)
+                told.d_scale = scales[4]
             number += 1
-        first, number = first + batch_size, 0
+        first, number = first + job.batch_size, 0
     return Position(first, 0, scales)
 
 
 @jit
-def skip_ops(ops, hyper, rows, here):
+def call(job, kernel, op, context, start, stop):
+    """Call an op's kernel with a 1 of the elements' type."""
+    if job.double:
+        call_op(kernel, op, context, start, stop, 1.0)
+    else:
+        call_op(kernel, op, context, start, stop, np.float32(1))
+
+
+@jit
+def skip_ops(job, here):
     """The position behind a phase that others have run."""
-    batch_size, _, stop = rows
     first, number, scales = here
     begun = False
-    while first < stop:
-        while number < len(ops):
-            op = ops[number]
+    while first < job.stop:
+        while number < job.count:
+            op = op_at(job.ops + number * OP_BYTES)
             if op.wait and begun:
                 return Position(first, number, scales)
             begun = True
             if op.kind == GRAM_UPDATE:
-                scales = settled(gram_scales(scales, hyper))
+                scales = settled(gram_scales(scales, job))
             number = op.last if op.split == SAMPLES else number + 1
-        first, number = first + batch_size, 0
+        first, number = first + job.batch_size, 0
     return Position(first, 0, scales)
 
 
 @jit
-def run_samples(team, ops, number, context, data, batch, one):
+def run_samples(job, number, context):
     """The ops from `number` to the last of its run, on one part of the samples.
 
     With `OP.block` that many samples at a time go through all of them, so that what they pass on stays in the cache. Blocks
     are the same for any number of threads, and `CONTEXT.block` says which one is at work. Those of a group go through in
     order, on one thread.
     """
-    block, last, group = ops[number].block, ops[number].last, max(1, ops[number].group)
-    blocks = (batch.n + block - 1) // block if block > 0 else batch.n
-    begin, end = partition(blocks, group, team.part, team.parts), partition(blocks, group, team.part + 1, team.parts)
-    step, told = 1 if block > 0 else max(1, end - begin), context_at(context)
+    told, op = context_at(context), op_at(job.ops + number * OP_BYTES)
+    n, block, last, group = told.n, op.block, op.last, max(1, op.group)
+    blocks = (n + block - 1) // block if block > 0 else n
+    begin, end = partition(blocks, group, told.part, told.parts), partition(blocks, group, told.part + 1, told.parts)
+    step = 1 if block > 0 else max(1, end - begin)
     for at in range(begin, end, step):
-        i0, i1 = (at * block, min(batch.n, (at + 1) * block)) if block > 0 else (begin, end)
+        i0, i1 = (at * block, min(n, (at + 1) * block)) if block > 0 else (begin, end)
         told.block, told.begins = at, int(at == begin)
         for q in range(number, last):
-            op = ops[q]
-            kind = op.kind
-            if kind == DENSE:
-                dense(team.scratch, op, input_of(op, batch), i0, i1, 0, op.n, one)
-            elif kind == MASK:
-                mask(op, i0, i1, one)
-            elif kind == SOFTMAX_CROSS_ENTROPY:
-                softmax_cross_entropy(op, data, batch, i0, i1, one)
-            elif kind == CALL:
-                call_op(op.kernel, ops.ctypes.data + q * ops.itemsize, context, i0, i1, one)
+            address = job.ops + q * OP_BYTES
+            call(job, op_at(address).kernel, address, context, i0, i1)

@@ -1,62 +1,72 @@
 """The ops of a compiled training step that every network needs: products, ReLU's mask, the loss, the updates.
 
-Each computes one part of one record of `structs.OP` for one mini-batch. `step.train` runs them in order.
+Each computes one part of one `OP` for one mini-batch, see `linking.op_kernel`; `interpreter.steps` calls them in order.
 """
 import math
 
-import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
+from fastnet.kernels.codegen.linking import op_kernel, thread_kernel
 from fastnet.kernels.gemm.blocking import macro_kernel, pack_columns, pack_copy, partition, tile_loop
 from fastnet.kernels.records import (
     MOMENTUM,
     NESTEROV,
     OUTPUTS,
     RMSPROP,
+    SAMPLES,
     SGD,
-    Hyperparameters,
     Mat,
+    context_at,
+    hyperparameters,
+    job_at,
     mat,
+    op_at,
     rows_at,
     vector_at,
 )
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes, load, store
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes, load, load_int, store
 from fastnet.kernels.softmax import softmax_rows
 
 
-@jit
-def gather(team, op, data, batch, one):
+@op_kernel
+def gather(op, context, start, stop, one):
     """Copy the rows of a mini-batch that lie anywhere in the source to neighbouring rows; a range of the samples."""
+    op, told = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    for i in range(partition(batch.n, 1, team.part, team.parts), partition(batch.n, 1, team.part + 1, team.parts)):
-        row = Mat(data.source + data.order[batch.first + i] * data.source_row * size, 0, 1, 0)
-        pack_copy(data.rows + i * data.rows_row * size, 0, row, 1, op.k, one)
+    for i in range(partition(told.n, 1, told.part, told.parts), partition(told.n, 1, told.part + 1, told.parts)):
+        row = Mat(told.source + load_int(told.order + 8 * i) * told.source_row * size, 0, 1, 0)
+        pack_copy(told.batch + i * told.batch_row * size, 0, row, 1, op.k, one)
 
 
 @jit
-def input_of(op, batch):
+def input_of(op, told):
     """Matrix a of an op: a buffer, or the batch's rows of the data."""
     if op.from_data:
-        return Mat(batch.at, batch.row, 1, 0)
+        return Mat(told.batch, told.batch_row, 1, 0)
     return mat(op.a)
 
 
-@jit
-def dense(scratch, op, a, i0, i1, j0, j1, one):
-    """C = epilogue(A B + bias) (3.7), or the way back through it, C = A B (3.9): rows i0:i1, columns j0:j1.
+@op_kernel
+def dense(op, context, i0, i1, one):
+    """C = epilogue(A B + bias) (3.7), or the way back through it, C = A B (3.9): a range of the rows or of the columns.
 
-    B (k, n) lies in vector columns, and so may C; j0 is a multiple of LANES.
+    B (k, n) lies in vector columns, and so may C.
     """
+    op, told = op_at(op), context_at(context)
     width = lanes(one)
     size = VECTOR_BYTES // width
-    c, b, v = mat(op.c), mat(op.b), j0 // width
-    macro_kernel(scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
+    j0, j1 = 0, op.n
+    if op.split != SAMPLES:
+        j0, j1 = partition(op.n, width, told.part, told.parts), partition(op.n, width, told.part + 1, told.parts)
+    a, c, b, v = input_of(op, told), mat(op.c), mat(op.b), j0 // width
+    macro_kernel(told.scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
                  Mat(a.at + i0 * a.row * size, a.row, a.col, 0), Mat(b.at + v * b.vec * size, b.row, b.col, b.vec),
                  i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu, 0)
 
 
-@jit
-def mask(op, i0, i1, one):
+@op_kernel
+def mask(op, context, i0, i1, one):
     """C = 0 C wherever A is not above 0: the way back through ReLU (3.14), from its output A."""
+    op = op_at(op)
     width = lanes(one)
     size = VECTOR_BYTES // width
     c, a, begin, end, zero = op.c.at, op.a.at, i0 * op.c.row, i1 * op.c.row, one - one
@@ -69,22 +79,23 @@ def mask(op, i0, i1, one):
             store(c + i * size, value - value)
 
 
-@jit
-def softmax_cross_entropy(op, data, batch, i0, i1, one):
+@op_kernel
+def softmax_cross_entropy(op, context, i0, i1, one):
     """B = softmax of the scores A (3.16), each row's loss (3.18), and C = the gradient (3.19 through 3.17, where p cancels).
 
     B may be A. All three lie without gaps between their rows.
     """
+    op, told = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
     classes, rows, zero = op.n, i1 - i0, one - one
     p = rows_at(op.b.at + i0 * classes * size, rows, classes, one)
     dz = rows_at(op.c.at + i0 * classes * size, rows, classes, one)
     losses = vector_at(op.aux + i0 * 8, rows, 1.0)
     softmax_rows(p, rows_at(op.a.at + i0 * classes * size, rows, classes, one))
-    count = cast_like(batch.n, one)
-    scale = cast_like(1 / batch.n, one)
+    count = cast_like(told.n, one)
+    scale = cast_like(1 / told.n, one)
     for i in range(rows):
-        t = data.targets[data.order[batch.first + i0 + i]]
+        t = vector_at(told.targets + load_int(told.order + 8 * (i0 + i)) * told.targets_row * size, classes, one)
         loss, total, lost = 0.0, zero, False
         for j in range(classes):
             total += t[j]
@@ -114,14 +125,16 @@ def _gradient_of_lost(dz, p, t, n):
         dz[j] = p[j] * ((-t[j] / p[j] / n if t[j] != 0 else zero) - dot)
 
 
-@jit
-def mean_loss(op, n):
-    """The mean of the rows' losses, summed in order."""
-    losses = vector_at(op.aux, n, 1.0)
-    total = 0.0
-    for i in range(n):
-        total += losses[i]
-    return _quotient(total, n)
+@op_kernel
+def mean_loss(op, context, start, stop, one):
+    """The mean of the rows' losses, summed in order by whoever has the first part."""
+    op, told = op_at(op), context_at(context)
+    if told.part == 0:
+        losses = vector_at(op.aux, told.n, 1.0)
+        total = 0.0
+        for i in range(told.n):
+            total += losses[i]
+        store(told.loss, _quotient(total, told.n))
 
 
 @jit_exact
@@ -129,42 +142,63 @@ def _quotient(a, b):
     return a / b  # rounded once: not a times the reciprocal of b, which LLVM has at hand
 
 
-@jit
-def update(team, op, a, n, hyper):
-    """W -= lr (dA.T H + decay W) (3.11), or a step of another optimiser; this part's range of the outputs or the inputs.
+@op_kernel
+def update(op, context, start, n, one):
+    """W -= lr (dA.T H + decay W) (3.11); this part's range of the outputs or the inputs.
 
     A (n, inputs) is H, B (n, outputs) is dA. C is W.T in vector columns; with `packed`, the copy that the way back reads,
     W in vector columns, is made anew from the same range of inputs.
     """
-    width = lanes(hyper.lr)
-    size = VECTOR_BYTES // width
-    one = cast_like(1, hyper.lr)
-    inputs, outputs = op.k, op.n
-    i0, i1, j0, j1 = 0, inputs, 0, outputs
-    if op.split == OUTPUTS:
-        j0 = partition(outputs, width, team.part, team.parts)
-        j1 = partition(outputs, width, team.part + 1, team.parts)
-    else:
-        i0 = partition(inputs, width, team.part, team.parts)
-        i1 = partition(inputs, width, team.part + 1, team.parts)
-    offset = (j0 * inputs + i0 * width) * size
-    weights = Mat(op.c.at + offset, width, 1, inputs * width)
-    h = Mat(a.at + i0 * size, 1, a.row, 0)
-    dz = Mat(op.b.at + j0 * size, op.b.row, 1, 0)
+    op, told = op_at(op), context_at(context)
+    hyper, (i0, i1, j0, j1) = hyperparameters(told, one), _range(op, told, lanes(one))
+    weights, h, dz = _operands(op, told, i0, j0, op.c.at, one)
     decay = hyper.weight_decay if op.decays else one - one
-    if hyper.optimizer == SGD:
-        macro_kernel(team.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0, 0)
-    else:
-        keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
-        gradient = Mat(op.aux + offset, width, 1, inputs * width)
-        macro_kernel(team.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0, 0)
-        for v in range((j1 - j0 + width - 1) // width):
-            column = v * inputs * width * size
-            descend(weights.at + column, gradient.at + column, (i1 - i0) * width, decay, hyper)
+    macro_kernel(told.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0, 0)
+    _copy(op, i0, i1, j0, j1, one)
+
+
+@op_kernel
+def update_with_moments(op, context, start, n, one):
+    """As `update`, but a step of another optimiser than plain gradient descent; `aux` is what that keeps of W."""
+    op, told = op_at(op), context_at(context)
+    hyper, (i0, i1, j0, j1) = hyperparameters(told, one), _range(op, told, lanes(one))
+    gradient, h, dz = _operands(op, told, i0, j0, op.aux, one)
+    decay = hyper.weight_decay if op.decays else one - one
+    keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
+    macro_kernel(told.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0, 0)
+    width = lanes(one)
+    for v in range((j1 - j0 + width - 1) // width):
+        column = v * op.k * VECTOR_BYTES
+        descend(gradient.at - op.aux + op.c.at + column, gradient.at + column, (i1 - i0) * width, decay, hyper)
+    _copy(op, i0, i1, j0, j1, one)
+
+
+@jit
+def _range(op, told, width):
+    """The inputs and the outputs of an update that are this part's."""
+    if op.split == OUTPUTS:
+        return 0, op.k, partition(op.n, width, told.part, told.parts), partition(op.n, width, told.part + 1, told.parts)
+    return partition(op.k, width, told.part, told.parts), partition(op.k, width, told.part + 1, told.parts), 0, op.n
+
+
+@jit
+def _operands(op, told, i0, j0, at, one):
+    """A range of an array that lies as W.T does, and of H and dA, whose product it takes."""
+    width = lanes(one)
+    size, a = VECTOR_BYTES // width, input_of(op, told)
+    return (Mat(at + (j0 * op.k + i0 * width) * size, width, 1, op.k * width), Mat(a.at + i0 * size, 1, a.row, 0),
+            Mat(op.b.at + j0 * size, op.b.row, 1, 0))
+
+
+@jit
+def _copy(op, i0, i1, j0, j1, one):
+    """Make the range of the copy of W anew, if there is one."""
+    width = lanes(one)
+    size = VECTOR_BYTES // width
     if op.packed != 0:
         for j in range(j0, j1, width):
-            pack_columns(op.packed + (i0 * outputs + j * width) * size, outputs * width,
-                         Mat(op.c.at + (j * inputs + i0 * width) * size, 1, width, 0), min(width, outputs - j), i1 - i0, one)
+            pack_columns(op.packed + (i0 * op.n + j * width) * size, op.n * width,
+                         Mat(op.c.at + (j * op.k + i0 * width) * size, 1, width, 0), min(width, op.n - j), i1 - i0, one)
 
 
 @jit
@@ -213,35 +247,48 @@ def descend(weights, gradient, count, decay, hyper):
         w[i] -= lr * m[i] / (math.sqrt(v[i]) + epsilon)
 
 
-@jit
-def bias_corrected(hyper, step):
+@thread_kernel
+def bias_corrected(context, step, _, __, ___):
     """The hyperparameters of one step of Adam in a call, the first being 1, with m and v's bias towards 0 undone.
 
     lr m' / (sqrt(v') + epsilon) with m' = m / (1 - beta1^t), v' = v / (1 - beta2^t) is the same as with m and v, and lr and
     epsilon multiplied by what `descend` gets.
     """
-    t = hyper.steps + step
-    of_m, of_v = 1.0 - np.float64(hyper.beta1) ** t, math.sqrt(1.0 - np.float64(hyper.beta2) ** t)
-    return Hyperparameters(cast_like(hyper.lr * of_v / of_m, hyper.lr), hyper.momentum, hyper.weight_decay, hyper.optimizer,
-                           hyper.moments, hyper.steps, hyper.beta1, hyper.beta2,
-                           cast_like(hyper.epsilon * of_v, hyper.lr))
+    told = context_at(context)
+    job = job_at(told.job)
+    t = job.steps + step
+    of_m, of_v = 1.0 - job.beta1 ** t, math.sqrt(1.0 - job.beta2 ** t)
+    told.lr, told.epsilon = job.lr * of_v / of_m, job.epsilon * of_v
 
 
-@jit
-def update_bias(team, op, n, hyper):
-    """b -= lr (column sums of dA) (3.10), or a step of another optimiser as for the weights; a range of the units.
+@op_kernel
+def update_bias(op, context, start, n, one):
+    """b -= lr (column sums of dA) (3.10); a range of the units.
 
     The sums are a product with a row of ones: A is the address of a single 1, and its strides are 0.
     """
-    width = lanes(hyper.lr)
+    op, told = op_at(op), context_at(context)
+    j0, j1, dz = _sums_of(op, told, one)
+    width, lr = lanes(one), cast_like(told.lr, one)
+    tile_loop(Mat(op.c.at + j0 * (VECTOR_BYTES // width), 0, 1, width), mat(op.a), dz, 1, j1 - j0, n, -lr, one, 0, 0)
+
+
+@op_kernel
+def update_bias_with_moments(op, context, start, n, one):
+    """As `update_bias`, but a step of another optimiser than plain gradient descent."""
+    op, told = op_at(op), context_at(context)
+    hyper, (j0, j1, dz) = hyperparameters(told, one), _sums_of(op, told, one)
+    width = lanes(one)
     size = VECTOR_BYTES // width
-    one = cast_like(1, hyper.lr)
-    j0, j1 = partition(op.n, width, team.part, team.parts), partition(op.n, width, team.part + 1, team.parts)
-    dz, ones, bias = Mat(op.b.at + j0 * size, op.b.row, 1, width), mat(op.a), op.c.at + j0 * size
-    if hyper.optimizer == SGD:
-        tile_loop(Mat(bias, 0, 1, width), ones, dz, 1, j1 - j0, n, -hyper.lr, one, 0, 0)
-        return
     gradient = op.aux + j0 * size
     keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
-    tile_loop(Mat(gradient, 0, 1, width), ones, dz, 1, j1 - j0, n, one, keep, 0, 0)
-    descend(bias, gradient, j1 - j0, one - one, hyper)
+    tile_loop(Mat(gradient, 0, 1, width), mat(op.a), dz, 1, j1 - j0, n, one, keep, 0, 0)
+    descend(op.c.at + j0 * size, gradient, j1 - j0, one - one, hyper)
+
+
+@jit
+def _sums_of(op, told, one):
+    """This part's units, and dA of them."""
+    width = lanes(one)
+    j0, j1 = partition(op.n, width, told.part, told.parts), partition(op.n, width, told.part + 1, told.parts)
+    return j0, j1, Mat(op.b.at + j0 * (VECTOR_BYTES // width), op.b.row, 1, width)

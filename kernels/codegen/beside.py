@@ -1,0 +1,128 @@
+"""Kernels compiled in several processes at once: each keeps what it has made in the cache, where the others find it."""
+import collections
+import contextlib
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from fastnet.kernels.codegen import progress
+from fastnet.kernels.codegen.cache import CACHE
+from fastnet.kernels.codegen.digest import KERNELS
+from fastnet.kernels.codegen.linking import ensure, is_at_hand
+from fastnet.kernels.system import available_cores
+
+Job = tuple[str, str]  # the name of an `AddressedKernel`, and the type of its elements or "none"
+_CHILD = "import sys; sys.path[:] = {path!r}; from fastnet.kernels.codegen import beside; beside.serve()"
+_LEAST = 4  # kernels for which another process is worth its start
+
+
+class CompilationError(RuntimeError):
+    """A process that compiles has failed; it has said why on the error stream."""
+
+
+class _Children:
+    """Processes that compile what `take` gives them, until it raises IndexError."""
+
+    def __init__(self, processes: int, take: Callable[[], Job], **options: Any) -> None:
+        self.done: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None for a process that is through
+        self._take = take
+        if os.name != "nt":
+            options["start_new_session"] = True  # Ctrl-C is the caller's
+        self._processes = [subprocess.Popen([sys.executable, "-c", _CHILD.format(path=sys.path)], stdin=subprocess.PIPE,
+                                            stdout=subprocess.PIPE, text=True, **options) for _ in range(processes)]
+        for process in self._processes:
+            threading.Thread(target=self._hand_out, args=(process,), daemon=True).start()
+
+    def _hand_out(self, process: subprocess.Popen[str]) -> None:
+        assert process.stdin is not None and process.stdout is not None
+        with contextlib.suppress(IndexError, OSError):
+            while True:
+                job = self._take()
+                print(*job, file=process.stdin, flush=True)
+                if not process.stdout.readline():
+                    break
+                self.done.put(job)
+        self.done.put(None)
+
+    def __enter__(self) -> "_Children":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for process in self._processes:
+            if error[0] is None:
+                with contextlib.suppress(OSError):
+                    process.communicate()  # which ends its input, and so itself
+            else:
+                process.kill()
+            process.wait()
+
+    def finished(self) -> Iterator[Job]:
+        """What is done, as long as a process is at work."""
+        running = len(self._processes)
+        while running:
+            job = self.done.get()
+            if job is None:
+                running -= 1
+            else:
+                yield job
+
+
+def compile_all(jobs: Iterable[Job], processes: int | None = None) -> Iterator[Job]:
+    """Compile kernels in so many processes, by default one for each core; yields each one that is done.
+
+    Those that others call should come first: a process that needs a kernel which nobody has kept yet compiles it too.
+
+    Raises
+    ------
+    CompilationError
+        If a process fails.
+    """
+    waiting = collections.deque(jobs)
+    missing = len(waiting)
+    with _Children(min(processes or available_cores(), missing), waiting.popleft) as children:
+        for job in children.finished():
+            missing -= 1
+            yield job
+    if missing:
+        raise CompilationError("the kernels could not be compiled.")
+
+
+def ensure_all(jobs: Iterable[Job], cores: int) -> None:
+    """Have kernels: this process compiles them in order, and others, where cores are free, from the end.
+
+    Nothing depends on the others: what they leave undone is compiled here when it is needed.
+    """
+    waiting = collections.deque(job for job in jobs if job[0].startswith(f"{KERNELS}.") and not is_at_hand(*job))
+    processes = min(cores - 1, len(waiting) // _LEAST)
+    if CACHE is None or processes < 1 or _busy() or getattr(sys, "frozen", False) or not sys.executable:
+        return
+    try:
+        children = _Children(processes, waiting.pop, stderr=subprocess.DEVNULL)
+    except OSError:  # no process may be started here
+        return
+    with children:
+        with contextlib.suppress(IndexError):
+            while True:
+                ensure(*waiting.popleft())
+        for _ in children.finished():
+            pass
+
+
+def _busy() -> bool:
+    """Whether other processes want the cores, as far as the system says."""
+    try:
+        return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
+    except (AttributeError, OSError):  # Windows has no such number
+        return False
+
+
+def serve() -> None:
+    """Compile what the lines of the standard input name, and answer each with a line."""
+    progress.silence()
+    for line in sys.stdin:
+        ensure(*line.split())
+        print(flush=True)
