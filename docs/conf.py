@@ -52,6 +52,12 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 numpydoc_show_class_members = False  # autodoc lists them
 numpydoc_class_members_toctree = False
+numpydoc_xref_param_type = True  # the types of parameters link to their pages, where these are known
+numpydoc_xref_ignore = "all"
+numpydoc_xref_aliases = {"ndarray": "numpy.ndarray", "Figure": "matplotlib.figure.Figure",
+                         "Sequential": "fastnet.Sequential", "SweepResult": "fastnet.sweep.SweepResult",
+                         "Suggestion": "fastnet.sweep.Suggestion", "Data": "fastnet.dataset.Data",
+                         "Plan": "fastnet.Plan", "EpochReport": "fastnet.EpochReport"}
 
 
 def visit_inline(writer: Any, node: Any) -> None:

@@ -23,8 +23,8 @@ class ConvLayer(Buffered):
 
     y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, stride i + p - padding, stride j + q - padding]
 
-    Filters are not flipped, and x counts as 0 outside. By default the stride is 1 and the padding h // 2, so that images keep
-    their height and width.
+    Filters are not flipped, and x counts as 0 outside. By default the stride is 1 and the padding h // 2, so that images
+    keep their height and width.
 
     Parameters
     ----------
@@ -43,8 +43,8 @@ class ConvLayer(Buffered):
     stride : int or (int, int)
         How far apart the patches of neighbouring output pixels are; a pair is for rows and columns.
     padding : {"same", "valid"} or int or (int, int)
-        Rows and columns of zeros on each side of an image. ``"same"`` is h // 2: an image of r rows becomes one of r / stride
-        rows, rounded up. ``"valid"`` is 0.
+        Rows and columns of zeros on each side of an image. ``"same"`` is h // 2: an image of r rows becomes one of
+        r / stride rows, rounded up. ``"valid"`` is 0.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class ConvLayer(Buffered):
     All may be assigned, and changed in place. ``update_param`` never writes into an array that was assigned: it binds
     new ones.
 
-    With an image of r rows the output has (r + 2 padding - h) // stride + 1. As in PyTorch, padding is the same on both sides;
+    An image of r rows becomes one of (r + 2 padding - h) // stride + 1. As in PyTorch, padding is the same on both sides;
     Keras' ``"same"`` with a stride above 1 may have less above and to the left.
 
     Examples

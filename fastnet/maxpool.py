@@ -24,8 +24,8 @@ class MaxPoolLayer(Buffered):
 
     y[n, c, i, j] = max over p, q < size of x[n, c, stride i + p, stride j + q]
 
-    Rows and columns behind the last whole window are ignored. Of equal maxima in a window each gets the whole gradient. Where
-    windows overlap, a value's gradient is the sum over the windows whose maximum it is.
+    Rows and columns behind the last whole window are ignored. Of equal maxima in a window each gets the whole gradient (in
+    PyTorch one of them). Where windows overlap, a value's gradient is the sum over the windows whose maximum it is.
 
     Parameters
     ----------

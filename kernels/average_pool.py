@@ -1,13 +1,13 @@
 """Average pooling over windows that do not overlap, and its gradient."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
 from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.conv.ops import clear, frame_size, image_at
 from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, op_at, vector_at
 from fastnet.kernels.runtime.pool import run
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load
 from numba.extending import overload
 
 _SHARE = 1 << 16  # elements below which waking a second thread costs more than it gains
@@ -38,27 +38,35 @@ def average_pool_backward(dx: np.ndarray, dy: np.ndarray, size: int) -> None:
 @jit
 def _forward(thread, threads, sync, scratch, y, x, size):
     images, rows, columns = y.shape
-    scale = 1.0 / (size * size)
+    scale, zero, first = 1.0 / (size * size), y.dtype.type(0), x.ctypes.data
     for image in range(partition(images, 1, thread, threads), partition(images, 1, thread + 1, threads)):
         for i in range(rows):
+            at = first + (image * x.shape[1] + i * size) * x.shape[2] * x.itemsize
             for j in range(columns):
                 total = 0.0
                 for p in range(size):
                     for q in range(size):
-                        total += np.float64(x[image, i * size + p, j * size + q])
+                        total += np.float64(load(at + (p * x.shape[2] + j * size + q) * x.itemsize, zero))
                 y[image, i, j] = total * scale
 
 
 @jit
 def _backward(thread, threads, sync, scratch, dx, dy, size):
-    images, r, k = dx.shape
-    rows, columns = dy.shape[1], dy.shape[2]
-    scale = 1.0 / (size * size)
+    images, rows, columns = dy.shape
+    scale, zero = 1.0 / (size * size), dx.dtype.type(0)
     for image in range(partition(images, 1, thread, threads), partition(images, 1, thread + 1, threads)):
-        for i in range(r):
-            for j in range(k):
-                inside = i < rows * size and j < columns * size
-                dx[image, i, j] = dy[image, i // size, j // size] * scale if inside else 0.0
+        dx[image, rows * size:] = zero
+        for i in range(rows * size):
+            to, row = dx[image, i], dy[image, i // size]
+            to[columns * size:] = zero
+            if size == 2:
+                for j in range(columns):
+                    to[2 * j] = row[j] * scale
+                    to[2 * j + 1] = row[j] * scale
+            else:
+                for j in range(columns):
+                    for q in range(size):
+                        to[j * size + q] = row[j] * scale
 
 
 @overload(average_pool_forward)

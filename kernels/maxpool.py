@@ -1,16 +1,18 @@
 """Maximum pooling and its gradient.
 
-Windows that do not overlap have a truth value for each value of the image, which says whether it is its window's maximum. A
-value of an image may be the maximum of one window and not of another where they overlap: then there is a truth value for each
-value of each window.
+Windows that do not overlap have a truth value for each value of the image, which says whether it is its window's maximum.
+Where windows overlap, a value may be the maximum of one and not of another: then there is a truth value for each value of
+each window.
 """
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
 from fastnet.kernels.conv.arrays import Both, both
+from fastnet.kernels.conv.simd import load_byte, store_byte
 from fastnet.kernels.conv.windows import pool_windows
 from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.simd import VECTOR_BYTES, lanes, load, store
 from numba import types
 from numba.extending import overload
 
@@ -22,34 +24,27 @@ def maxpool_forward(y: np.ndarray, locs: np.ndarray, x: np.ndarray, size: Both, 
 
     y (n, c, R, K), x (n, c, r, k): one dtype (float32 or float64). locs, bool: of x's shape if the stride is at least the
     size, and otherwise (n, c, R, K, rows of a window, columns of a window). y and locs C-contiguous, x of any layout.
-    `size` and `stride` are numbers or pairs for rows and columns; a stride of None is the size. R = (r - size) // stride + 1,
-    and K likewise. Overwrites y and locs. Of equal maxima each is a 1 in locs. Values that no window covers are 0 in locs. A
+    `size` and `stride` are numbers or pairs for rows and columns; a stride of None is the size. R = (r - size) // stride
+    + 1, and K likewise. Overwrites y and locs. Of equal maxima each is a 1 in locs. Values that no window covers are 0. A
     window with NaN gives NaN, and zeros in locs but where NaN is not.
     """
     n, c, r, k = x.shape
-    window, threads = windows_of(size, stride), 1 if x.size < _SHARE else None
-    if locs.ndim == 4:
-        run(_forward, y.reshape(n * c, *y.shape[2:]), locs.reshape(n * c, r, k).view(np.uint8), plain(x).reshape(n * c, r, k),
-            window, threads=threads)
-        return
-    run(_forward_overlapping, y.reshape(n * c, *y.shape[2:]), locs.reshape(n * c, *locs.shape[2:]).view(np.uint8),
-        plain(x).reshape(n * c, r, k), window, threads=threads)
+    kernel = _forward if locs.ndim == 4 else _forward_overlapping
+    run(kernel, y.reshape(n * c, *y.shape[2:]), locs.reshape(n * c, *locs.shape[2:]).view(np.uint8),
+        plain(x).reshape(n * c, r, k), windows_of(size, stride), threads=1 if x.size < _SHARE else None)
 
 
 def maxpool_backward(dx: np.ndarray, dy: np.ndarray, locs: np.ndarray, size: Both, stride: Both | None = None) -> None:
     """dx = the sum of dy over the windows in which locs is not 0: every one of equal maxima gets the whole gradient.
 
-    dx (n, c, r, k), dy (n, c, R, K), locs of bool: shapes, `size` and `stride` as of `maxpool_forward`. dx and dy of one dtype
-    (float32 or float64); dx C-contiguous, the others of any layout. Overwrites dx.
+    dx (n, c, r, k), dy (n, c, R, K), locs of bool: shapes, `size` and `stride` as of `maxpool_forward`. dx and dy of one
+    dtype (float32 or float64); dx C-contiguous, the others of any layout. Overwrites dx.
     """
     n, c, r, k = dx.shape
-    window, threads = windows_of(size, stride), 1 if dx.size < _SHARE else None
-    if locs.ndim == 4:
-        run(_backward, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, *dy.shape[2:]),
-            plain(locs).reshape(n * c, r, k).view(np.uint8), window, threads=threads)
-        return
-    run(_backward_overlapping, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, *dy.shape[2:]),
-        plain(locs).reshape(n * c, *locs.shape[2:]).view(np.uint8), window, threads=threads)
+    kernel = _backward if locs.ndim == 4 else _backward_overlapping
+    run(kernel, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, *dy.shape[2:]),
+        plain(locs).reshape(n * c, *locs.shape[2:]).view(np.uint8), windows_of(size, stride),
+        threads=1 if dx.size < _SHARE else None)
 
 
 def windows_of(size: Both, stride: Both | None) -> tuple[int, int, int, int]:
@@ -168,44 +163,51 @@ def _forward_2(y, locs, x):
 
 
 @jit
+def _maximum(at, row, high, wide, zero):
+    """The maximum of the window at an address, whose rows are `row` elements apart; NaN if it has one."""
+    top = load(at, zero)
+    for p in range(high):
+        for q in range(wide):
+            value = load(at + (p * row + q) * (VECTOR_BYTES // lanes(zero)), zero)
+            top = value if value > top or value != value else top
+    return top
+
+
+@jit
 def _forward_any(y, locs, x, window):
     rows, cols = y.shape
     high, wide, down, right = window
+    zero = y.dtype.type(0)
+    size, row, first, first_place = y.itemsize, x.shape[1], x.ctypes.data, locs.ctypes.data
     locs[:] = 0
     for i in range(rows):
         for j in range(cols):
-            top = x[down * i, right * j]
-            for p in range(high):
-                for q in range(wide):
-                    value = x[down * i + p, right * j + q]
-                    if value > top or value != value:
-                        top = value
+            corner = down * i * row + right * j
+            at, places = first + corner * size, first_place + corner
+            top = _maximum(at, row, high, wide, zero)
             y[i, j] = top
             for p in range(high):
                 for q in range(wide):
-                    locs[down * i + p, right * j + q] = np.uint8(x[down * i + p, right * j + q] == top)
+                    store_byte(places + p * row + q, int(load(at + (p * row + q) * size, zero) == top))
 
 
 @jit
 def _forward_overlapping(thread, threads, sync, scratch, y, locs, x, window):
     planes, rows, cols = y.shape
     high, wide, down, right = window
+    zero = y.dtype.type(0)
+    size, row = y.itemsize, x.shape[2]
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
+        first, places = x[plane].ctypes.data, locs[plane].ctypes.data
         for i in range(rows):
-            top, places = y[plane, i], locs[plane, i]
             for j in range(cols):
-                top[j] = x[plane, down * i, right * j]
-            for p in range(high):
-                row = x[plane, down * i + p]
-                for q in range(wide):
-                    for j in range(cols):
-                        value = row[right * j + q]
-                        top[j] = value if value > top[j] or value != value else top[j]
-            for p in range(high):
-                row = x[plane, down * i + p]
-                for j in range(cols):
+                at = first + (down * i * row + right * j) * size
+                top = _maximum(at, row, high, wide, zero)
+                y[plane, i, j] = top
+                for p in range(high):
                     for q in range(wide):
-                        places[j, p, q] = np.uint8(row[right * j + q] == top[j])
+                        store_byte(places, int(load(at + (p * row + q) * size, zero) == top))
+                        places += 1
 
 
 @jit
@@ -214,7 +216,7 @@ def _backward(thread, threads, sync, scratch, dx, dy, locs, window):
     high, wide, down, right = window
     zero = dx.dtype.type(0)
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
-        if window != (high, wide, high, wide):  # there are gaps
+        if down > high or right > wide:  # there are gaps
             dx[plane] = zero
         dx[plane, down * rows:] = zero
         for i in range(rows):
@@ -236,12 +238,16 @@ def _backward_overlapping(thread, threads, sync, scratch, dx, dy, locs, window):
     planes, rows, cols = dy.shape
     high, wide, down, right = window
     zero = dx.dtype.type(0)
+    size, row = dx.itemsize, dx.shape[2]
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
         dx[plane] = zero
+        first, places = dx[plane].ctypes.data, locs[plane].ctypes.data
         for i in range(rows):
-            row, places = dy[plane, i], locs[plane, i]
-            for p in range(high):
-                at = dx[plane, down * i + p]
-                for j in range(cols):
+            for j in range(cols):
+                at, gradient = first + (down * i * row + right * j) * size, dy[plane, i, j]
+                for p in range(high):
                     for q in range(wide):
-                        at[right * j + q] += row[j] if places[j, p, q] != 0 else zero
+                        if load_byte(places) != 0:
+                            to = at + (p * row + q) * size
+                            store(to, load(to, zero) + gradient)
+                        places += 1

@@ -4,7 +4,7 @@ A compiled training step is a short program: an array of `OP` records that `inte
 them, see ``fastnet/program/builder.py``. Everything in a record is an int64, or a float64 that holds a number of either
 dtype, so that one compiled interpreter serves every network.
 """
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import llvmlite.ir as ir
 import numpy as np
@@ -132,6 +132,27 @@ JOB = np.dtype([
     *_SCALES,
 ])
 
+# What a layer has the threads do to arrays, see ``gemm/commands.py``. Addresses, and distances in elements
+COMMAND = np.dtype([
+    ("kind", "i8"),
+    ("c", "i8"),
+    ("c_row", "i8"),
+    ("a", "i8"),
+    ("a_row", "i8"),
+    ("a_k", "i8"),
+    ("b", "i8"),
+    ("b_k", "i8"),
+    ("b_col", "i8"),
+    ("b_vec", "i8"),
+    ("m", "i8"),
+    ("n", "i8"),
+    ("k", "i8"),
+    ("alpha", "f8"),
+    ("beta", "f8"),
+    ("bias", "i8"),  # address of a row to add, 0 for none
+    ("relu", "i8"),
+])
+
 # What an op's kernel is told beside its op
 CONTEXT = np.dtype([
     ("job", "i8"),  # address of the `JOB`
@@ -155,9 +176,6 @@ CONTEXT = np.dtype([
     *_SCALES,
 ])
 
-_OP_RECORD, _CONTEXT_RECORD, _JOB_RECORD = from_dtype(OP), from_dtype(CONTEXT), from_dtype(JOB)
-
-
 @jit
 def mat(record):
     """The `Mat` in a field of an op."""
@@ -172,38 +190,28 @@ def hyperparameters(context, one):
                            cast_like(context.beta1, one), cast_like(context.beta2, one), cast_like(context.epsilon, one))
 
 
-@intrinsic
-def op_at(typingctx, address):
-    """The `OP` record at an address."""
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(_OP_RECORD))
+def _record_at(kind: np.dtype) -> Any:
+    """A function for compiled code: the record of this kind at an address."""
+    record = from_dtype(kind)
 
-    return _OP_RECORD(types.int64), codegen
+    @intrinsic
+    def at(typingctx, address):
+        def codegen(context, builder, signature, arguments):
+            return builder.inttoptr(arguments[0], context.get_value_type(record))
 
+        return record(types.int64), codegen
 
-@intrinsic
-def context_at(typingctx, address):
-    """The `CONTEXT` record at an address."""
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(_CONTEXT_RECORD))
-
-    return _CONTEXT_RECORD(types.int64), codegen
+    return at
 
 
-@intrinsic
-def job_at(typingctx, address):
-    """The `JOB` record at an address."""
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(_JOB_RECORD))
-
-    return _JOB_RECORD(types.int64), codegen
+op_at, context_at, job_at, command_at = map(_record_at, (OP, CONTEXT, JOB, COMMAND))
 
 
 @intrinsic
 def new_context(typingctx):
     """Address of a `CONTEXT` of zeros on the stack, good until the function that asks returns."""
     def codegen(context, builder, signature, arguments):
-        kind = context.get_data_type(_CONTEXT_RECORD)
+        kind = context.get_data_type(from_dtype(CONTEXT))
         room = cgutils.alloca_once_value(builder, ir.Constant(kind, None))
         room.align = 8
         return builder.ptrtoint(room, ir.IntType(64))

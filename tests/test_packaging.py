@@ -367,7 +367,7 @@ def test_workflows_and_forms_can_be_read():
     classifiers = re.findall(r"Programming Language :: Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     assert matrix["python"] == classifiers
     assert {"macos-latest", "windows-latest", "ubuntu-24.04-arm"} <= {entry["os"] for entry in matrix["include"]}
-    assert {"3.14t", "3.15t"} <= {entry["python"] for entry in matrix["include"]}, "free-threaded builds"
+    assert "3.14t" in {entry["python"] for entry in matrix["include"]}, "the free-threaded build"
 
 
 def test_actions_are_pinned_to_a_commit():

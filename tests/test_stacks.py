@@ -5,6 +5,7 @@ A failure names the seed: ``stacks.case(seed)`` makes that case again. FASTNET_C
 import contextlib
 import copy
 import warnings
+from itertools import count, repeat
 
 import numpy as np
 import pytest
@@ -24,29 +25,55 @@ def quiet():
         yield
 
 
-def close(found, expected, dtype, scale=None):
+class Drift:
+    """How far rounding errors alone take a case of float32 that Adam or RMSprop trains; 0 for any other case.
+
+    These divide a gradient by its own size. One that would be 0, such as that of a bias which batch normalisation removes
+    again, consists of rounding errors, which they make as large as the others: steps of the learning rate in any direction.
+    """
+
+    def __init__(self, case, network, losses, y):
+        self.losses, self.y, self.parameters = np.zeros(len(losses)), 0.0, {}
+        if case.dtype != np.float32 or "optimizer" not in case.options:
+            return
+        for seed in range(3):
+            other = stacks.Network(case.model, np.random.default_rng(seed))
+            far = np.abs(other.fit(case.x.astype(float), case.t.astype(float), **case.options) - losses)
+            self.losses = np.fmax(self.losses, far)
+            self.y = np.fmax(self.y, np.abs(other.output(case.x.astype(float), training=False) - y).max(initial=0))
+            for place, mine, theirs in zip(count(), named(network), named(other), strict=False):
+                self.parameters[place] = np.fmax(self.parameters.get(place, 0.0), np.abs(mine - theirs).max(initial=0))
+
+
+def named(network):
+    """All learned arrays of a reference, in order."""
+    return [value for layer in network.layers for value, _ in (layer.learned() if network.steps else {}).values()]
+
+
+def close(found, expected, dtype, scale=None, drift=0.0):
     """Whether arrays agree to rounding, amplified by some steps of training; nothing is asked of numbers after a NaN."""
     found, expected = np.asarray(found, float), np.asarray(expected, float)
     if not np.isfinite(expected).all() or np.abs(expected).max(initial=0) > 1e6:
         return True
     size = max(1.0, np.abs(expected).max(initial=0) if scale is None else scale)
-    return bool(np.all(np.abs(found - expected) <= TOLERANCE[dtype.itemsize] * size))
+    return bool(np.all(np.abs(found - expected) <= TOLERANCE[dtype.itemsize] * size + 20 * drift))
 
 
-def same_losses(found, expected, dtype):
+def same_losses(found, expected, dtype, drift=None):
     """Up to the first that is not a number or far away; not a number in both from there on."""
-    for one, other in zip(found, expected, strict=True):
+    for one, other, far in zip(found, expected, repeat(0.0) if drift is None else drift, strict=False):
         if not np.isfinite(other) or abs(other) > 1e6:
             return not np.isfinite(one) or abs(one) > 1e3
-        if not close(one, other, dtype):
+        if not close(one, other, dtype, drift=far):
             return False
-    return True
+    return len(found) == len(expected)
 
 
-def same_parameters(model, network, dtype):
+def same_parameters(model, network, dtype, drift=None):
     pairs = [(getattr(layer, name), value) for layer, reference in zip(model.layers, network.layers, strict=True)
              for name, (value, _) in (reference.learned() if network.steps else {}).items()]
-    return all(close(np.reshape(a, np.shape(b)), b, dtype) for a, b in pairs)
+    return all(close(np.reshape(a, np.shape(b)), b, dtype, drift=drift.get(place, 0.0) if drift else 0.0)
+               for place, (a, b) in enumerate(pairs))
 
 
 def engines(model, case):
@@ -66,15 +93,16 @@ def faults(seed):
         network = stacks.Network(case.model)
         expected = network.fit(case.x.astype(float), case.t.astype(float), **case.options)
         y = network.output(case.x.astype(float), training=False)
+        drift = Drift(case, network, expected, y)
         for engine in engines(case.model, case):
             model = copy.deepcopy(case.model)
             losses = model.fit(case.x, case.t, engine=engine, on_divergence="ignore", **case.options)
-            if not same_losses(losses, expected, case.dtype):
+            if not same_losses(losses, expected, case.dtype, drift.losses):
                 yield f"{engine}: losses {losses}, not {expected}"
-            elif np.isfinite(expected).all() and not same_parameters(model, network, case.dtype):
+            elif np.isfinite(expected).all() and not same_parameters(model, network, case.dtype, drift.parameters):
                 yield f"{engine}: other parameters"
             elif np.isfinite(expected).all() and np.isfinite(y).all():
-                yield from wrong_outputs(engine, model, case, y, network)
+                yield from wrong_outputs(engine, model, case, y, network, drift.y)
         model, network = copy.deepcopy(case.model), stacks.Network(case.model)
         for epoch in range(sizes["epochs"]):
             rate = sizes["lr"][epoch] if isinstance(sizes["lr"], list) else sizes["lr"]
@@ -90,16 +118,16 @@ def faults(seed):
             yield "train_on_batch: other parameters"
 
 
-def wrong_outputs(engine, model, case, y, network):
+def wrong_outputs(engine, model, case, y, network, drift):
     """What predict, predict_proba and evaluate of a trained model say beside its reference."""
-    if not close(model.eval().forward(case.x), y, case.dtype):
+    if not close(model.eval().forward(case.x), y, case.dtype, drift=drift):
         yield f"{engine}: other outputs"
     ordered = np.sort(y, axis=1)
-    clear = ordered[:, -1] - ordered[:, -2] > 1e-3 if y.shape[1] > 1 else np.ones(len(y), bool)
+    clear = ordered[:, -1] - ordered[:, -2] > 1e-3 + 40 * drift if y.shape[1] > 1 else np.ones(len(y), bool)
     if not np.array_equal(model.predict(case.x)[clear], y.argmax(axis=1)[clear]):
         yield f"{engine}: other predictions"
     loss = network.loss.forward(y.astype(case.dtype).astype(float), case.t.astype(float))  # a probability of 1e-50 is 0 there
-    if np.isfinite(loss) and not close(model.evaluate(case.x, case.t).loss, loss, case.dtype):
+    if np.isfinite(loss) and drift < 1e-4 and not close(model.evaluate(case.x, case.t).loss, loss, case.dtype):
         yield f"{engine}: evaluate finds another loss"
 
 

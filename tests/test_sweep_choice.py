@@ -194,6 +194,7 @@ ROWS = [{"alpha": lr, "dropout": d, "seed": s, "f1": 0.9 - abs(np.log10(lr / 0.1
         for lr in (0.01, 0.1, 1.0) for d in (0.0, 0.5) for s in range(3)]
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_choose_takes_tables_of_any_kind():
     pandas = pytest.importorskip("pandas")
     columns = {name: [row[name] for row in ROWS] for name in ROWS[0]}
@@ -231,6 +232,14 @@ def test_choose_counts_samples_and_leaves_diverged_rates_out():
     assert choose(rows) == 10 and choose([*rows, {"lr": 10.0, "seed": 7, "val_accuracy": math.nan}]) == 1
 
 
+def test_seeds_that_no_two_rates_share_are_counted():
+    rows = [{"lr": lr, "seed": seed, "loss": lr + 0.001 * (seed % 3)} for lr, first in ((0.1, 0), (0.2, 3), (0.4, 6))
+            for seed in range(first, first + 3)]
+    assert choose(rows).trials == 3 and choose(rows).rates == (0.1,)
+    better = [{"lr": 0.01, "seed": 9, "loss": 0.01}, {"lr": 0.01, "seed": 10, "loss": 0.011}]
+    assert choose(rows + better) == 0.01
+
+
 def test_equal_rows_of_all_seeds_count_as_one():
     rows = [{"lr": lr, "seed": seed, "loss": lr} for lr in (0.1, 0.2, 0.3) for seed in range(5)]
     assert choose(rows).trials == 1
@@ -239,7 +248,8 @@ def test_equal_rows_of_all_seeds_count_as_one():
 @pytest.mark.parametrize("rows, options, words", [
     ([{"lr": 1, "loss": 1, "seed": 0}] * 2, {}, "two rows for rate 1, seed 0"), ([], {}, "no finished trial"), (3, {}, "got int"),
     ([{"rate": 1, "loss": 1}], {}, "no column 'lr'"), ([{"lr": 1, "speed": 1}], {}, "say what to judge by"),
-    ([{"lr": "fast", "loss": 1}], {}, "has no rate"), ({"lr": [1], "loss": [1, 2]}, {}, "different lengths"),
+    ([{"lr": "fast", "loss": 1}], {}, "has no rate"), ([{"lr": 0, "loss": 1}], {}, "has no rate above 0"),
+    ([{"lr": 1, "loss": math.nan}], {}, "choose: every rate diverged: 1"), ({"lr": [1], "loss": [1, 2]}, {}, "different lengths"),
     ([{"lr": 1, "loss": 1}], {"metric": "best_loss"}, "no column 'best_loss'"),
 ], ids=str)
 def test_choose_says_what_is_wrong(rows, options, words):
@@ -252,6 +262,7 @@ def test_names_that_say_what_is_best(name, sign):
     assert metric_of("test", name, [name]).sign == sign
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_losses_of_single_samples_are_kept_where_the_loss_judges():
     result = lr_sweep(**small(metric="val_loss", lrs=[0.02, 0.3]))
     for record in result.records.values():

@@ -171,7 +171,7 @@ def test_all_workers_killed_at_a_random_moment(cluster, tmp_path, number):
 
 def test_a_task_that_dask_cancels_ends_its_future(cluster):
     _, client = cluster
-    runner = Cluster(client.get_executor())
+    runner = Cluster(client.get_executor(), "lr_sweep")
     with runner.holding(None):
         future = runner.submit(None, None, None, 1, None, False)
         for task in list(runner.tasks.values()):
@@ -183,7 +183,7 @@ def test_a_task_that_dask_cancels_ends_its_future(cluster):
 
 def test_the_patience_promised_is_given(cluster, monkeypatch):
     _, client = cluster
-    runner = Cluster(client.get_executor())
+    runner = Cluster(client.get_executor(), "lr_sweep")
     asked = []
     monkeypatch.setattr(cluster_module, "PATIENCE", 0.5)
     monkeypatch.setattr(client, "nthreads", lambda: asked.append(1) or {})

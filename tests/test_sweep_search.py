@@ -13,7 +13,7 @@ from fastnet.sweep.choice.table import Candidate
 from fastnet.sweep.record import Record
 from fastnet.sweep.run import shared as shared_module
 from fastnet.sweep.run.folds import held_out, rows_of
-from fastnet.sweep.run.prefixes import Fork, forks
+from fastnet.sweep.run.prefixes import Fork, blocks, forks
 from fastnet.sweep.run.range_test import range_test
 from fastnet.sweep.run.schedules import multipliers
 from fastnet.sweep.run.search import _levels, _not_slowest
@@ -60,6 +60,7 @@ def test_folds_are_separate_fits_to_rounding(engine, options, dtype):
         np.testing.assert_allclose(result.val_losses[i, j, fold - 1], model.history.val_losses, rtol=exact)
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_folds_share_one_gram_matrix(monkeypatch):
     x, y, _ = data()
     made = []
@@ -88,6 +89,7 @@ def test_wrong_folds(wrong, words):
 # --- other hyperparameters ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_all_combinations_are_single_fits(tmp_path):
     drop = [1.0, 1.0, 0.5, 0.1]
     arguments = small(lrs=[0.02, 0.2], batch_size=[8, 16], momentum=[0, 0.9], weight_decay=[0, 0.1], test=None,
@@ -129,6 +131,7 @@ def test_the_table_is_tidy():
     assert not frame.duplicated(["lr", "seed", "batch_size", "momentum"]).any()
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 @pytest.mark.parametrize("engine", ["fused", "layers"])
 def test_optimizers_are_combined_with_rates(tmp_path, engine):
     arguments = small(lrs=[0.003, 0.03], optimizer=["sgd", "adam"], weight_decay=0.01, seeds=1, test=None, engine=engine)
@@ -149,6 +152,7 @@ def test_adams_rates_are_found():
     found = lr_sweep(**small(lrs="auto", optimizer=["sgd", "adam"], test=None, epochs=3, seeds=2))
     ran = {lr for lr, done in zip(found.lrs, (found.status[1] == "done").any(1)) if done}
     assert {1e-4, 1e-3, 1e-2} <= ran  # whatever the range test says of gradient descent
+    assert len(set(found.lrs)) == len(found.lrs)  # both optimisers ask for some
 
 
 def test_a_compiled_engine_that_has_no_adam_says_so():
@@ -224,9 +228,18 @@ def test_what_schedules_share():
     assert forks(spec, [a, b], {a: 0, b: 0}, 6, {a.setting: "gram", b.setting: "fused"}) == []
 
 
+def test_an_interrupted_sweep_of_schedules_has_whole_trials():
+    spec = Spec((0.1, 0.2), (0, 1, 2), 6, (("schedule", ("a", "b")),), schedules=(("a", ()), ("b", (1.0, 1.0, 1.0, 0.5, 0.5, 0.5))))
+    trials = spec.trials()
+    assert [len(block) for block in blocks(spec, trials, 3)] == [4, 4, 4]
+    assert [len(block) for block in blocks(spec, trials, 5)] == [8, 4]
+    assert blocks(Spec((0.1,), (0, 1), 6), trials, 1) == [trials]
+
+
 # --- racing ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_racing_runs_the_grid_but_for_what_is_worse_beyond_chance():
     x, y, labels = data(400)
     options = dict(build=build, x=x[:100], y=y[:100], lrs="0.0001:0.3:log8", epochs=6, batch_size=16, seeds=10,
@@ -340,6 +353,7 @@ def test_states_beyond_the_memory_are_trained_again(monkeypatch, full):
 # --- a grid that finds itself ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # of rates that diverged with all seeds
 @pytest.mark.parametrize("scale", [1 / 10, 1, 5])
 def test_rates_are_found_at_any_scale(scale):
     x, y, labels = data(400)

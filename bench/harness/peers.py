@@ -21,11 +21,12 @@ Weights = list[tuple[np.ndarray, np.ndarray]]  # (W (n_o, n_i), b (n_o,)) of eac
 
 
 def workload(n: int, widths: tuple[int, ...], dtype: Any, seed: int = 0) -> tuple[np.ndarray, np.ndarray, Weights]:
-    """Images (n, d) within -0.5 .. 0.5, one-hot targets, and Glorot's starting weights."""
+    """8-bit images (n, d), pixels / 255 - 0.5, as the course has them; one-hot targets, and Glorot's starting weights."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, widths[-1], n)
     centres = rng.normal(size=(widths[-1], widths[0])) * 0.02
-    x = np.clip(centres[labels] + rng.normal(size=(n, widths[0])) * 0.25, -0.5, 0.5).astype(dtype)
+    x = np.clip(centres[labels] + rng.normal(size=(n, widths[0])) * 0.25, -0.5, 0.5)
+    x = (np.rint((x + 0.5) * 255) / 255 - 0.5).astype(dtype)
     weights = [((rng.normal(size=(o, i)) * np.sqrt(2 / (i + o))).astype(dtype), np.zeros(o, dtype))
                for i, o in itertools.pairwise(widths)]
     return x, np.eye(widths[-1], dtype=dtype)[labels], weights

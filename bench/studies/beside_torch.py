@@ -73,6 +73,15 @@ def networks() -> dict[str, tuple[Callable[[], list[Any]], tuple[int, ...], int]
                 fastnet.FullLayer(512, 256, f, 2), fastnet.BatchNormLayer(256, dtype=f), r(), fastnet.DropoutLayer(0.5, 3),
                 fastnet.FullLayer(256, 10, f, 4), fastnet.SoftMaxLayer()]
 
+    def small_mlp() -> list[Any]:
+        return [fastnet.FullLayer(64, 128, f, 0), fastnet.BatchNormLayer(128, dtype=f), r(), fastnet.DropoutLayer(0.3, 1),
+                fastnet.FullLayer(128, 64, f, 2), fastnet.BatchNormLayer(64, dtype=f), r(), fastnet.DropoutLayer(0.3, 3),
+                fastnet.FullLayer(64, 10, f, 4), fastnet.SoftMaxLayer()]
+
+    def small_strides() -> list[Any]:
+        return [fastnet.ConvLayer(1, 16, 3, f, 0, stride=2), r(), fastnet.ConvLayer(16, 32, 3, f, 1, stride=2), r(),
+                fastnet.FlattenLayer(), fastnet.FullLayer(1568, 10, f, 3), fastnet.SoftMaxLayer()]
+
     def strides() -> list[Any]:
         return [fastnet.ConvLayer(3, 32, 3, f, 0, stride=2), r(), fastnet.ConvLayer(32, 64, 3, f, 1, stride=2), r(),
                 fastnet.ConvLayer(64, 64, 3, f, 2, stride=2), r(), fastnet.FlattenLayer(), fastnet.FullLayer(1024, 10, f, 3),
@@ -90,7 +99,9 @@ def networks() -> dict[str, tuple[Callable[[], list[Any]], tuple[int, ...], int]
                 fastnet.FullLayer(400, 120, f, 2), r(), fastnet.FullLayer(120, 84, f, 3), r(),
                 fastnet.FullLayer(84, 10, f, 4), fastnet.SoftMaxLayer()]
 
-    return {"MLP with batch norm and dropout": (mlp, (784,), 2048), "CNN with strides": (strides, (3, 32, 32), 512),
+    return {"MLP with batch norm and dropout": (mlp, (784,), 2048),
+            "small MLP with batch norm and dropout": (small_mlp, (64,), 2048),
+            "small CNN with strides": (small_strides, (1, 28, 28), 1024), "CNN with strides": (strides, (3, 32, 32), 512),
             "CNN with strides and batch norm": (normalised, (3, 32, 32), 512), "LeNet": (lenet, (1, 28, 28), 1024)}
 
 

@@ -38,6 +38,7 @@ from fastnet.sweep.spec import Setting, Spec, Trial
 
 SIZES = (3, 5, 20, 80)
 CLOSE = 0.005  # of a mean accuracy
+_LOST = 60.0  # the loss of networks that diverged, which is also the largest that is kept of others
 
 
 class Curves:
@@ -48,6 +49,8 @@ class Curves:
         self.metric = metric
         self.losses, self.diverged = found["losses"], found["diverged"]
         self.right, self.at_rung, self.pool_loss = found["right"], found["right_at_rung"], found.get("pool_loss")
+        if self.pool_loss is not None:
+            self.pool_loss = np.nan_to_num(self.pool_loss, nan=_LOST)
         self.truth = self.right.mean((1, 2), dtype=np.float64) / LAST
         if metric == "val_loss" and self.pool_loss is not None:
             self.truth = -self.pool_loss.mean((1, 2), dtype=np.float64)

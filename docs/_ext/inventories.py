@@ -14,8 +14,11 @@ _KNOWN = {  # project: its address, and (role, name, page) of names
         ("py:exception", "ValueError", "library/exceptions.html"),
         ("py:exception", "TypeError", "library/exceptions.html"),
         ("py:exception", "RuntimeError", "library/exceptions.html"),
+        ("std:term", "iterable", "glossary.html"), ("std:term", "sequence", "glossary.html"),
+        ("std:label", "bltin-boolean-values", "library/stdtypes.html"),
     ]),
     "numpy": ("https://numpy.org/doc/stable/", [
+        ("std:term", "array_like", "glossary.html"),
         ("py:class", "numpy.ndarray", "reference/generated/numpy.ndarray.html"),
         ("py:class", "numpy.random.Generator", "reference/random/generator.html"),
         ("py:function", "numpy.load", "reference/generated/numpy.load.html"),
@@ -40,12 +43,17 @@ _HEAD = """# Sphinx inventory version 2
 """
 
 
+def _line(role: str, name: str, page: str) -> str:
+    place, shown = ("term-$" if role == "std:term" else "$"), (name if role == "std:label" else "-")
+    return f"{name} {role} 1 {page}#{place} {shown}\n"
+
+
 def mapping(folder: Path) -> dict[str, tuple[str, tuple[str | None, ...]]]:
     """For ``intersphinx_mapping``: each project's address, its own list, and the fallback, written into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for project, (address, names) in _KNOWN.items():
-        lines = "".join(f"{name} {role} 1 {page}#$ -\n" for role, name, page in names)
+        lines = "".join(_line(*name) for name in names)
         file = folder / f"{project}.inv"
         file.write_bytes(_HEAD.format(project).encode() + zlib.compress(lines.encode()))
         found[project] = (address, (None, str(file)))

@@ -173,5 +173,6 @@ def _public(module: str, place: str, folder: Path, above: frozenset[Path]) -> li
     for statement in getattr(parsed(path), "body", []):
         if (isinstance(statement, ast.Assign) and isinstance(statement.value, (ast.List, ast.Tuple))
                 and any(isinstance(target, ast.Name) and target.id == "__all__" for target in statement.targets)):
-            return [node.value for node in statement.value.elts if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+            constants = [node for node in statement.value.elts if isinstance(node, ast.Constant)]
+            return [node.value for node in constants if isinstance(node.value, str)]
     return [name for name in _bindings(path, module, above) if not name.startswith("_")]

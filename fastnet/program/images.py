@@ -17,11 +17,12 @@ from fastnet.kernels.conv.avx512 import LANES, LISTS, way_back
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.gemm import pack
 from fastnet.kernels.records import CALL, TEAM
-from fastnet.kernels.runtime.pool import get_num_threads
+from fastnet.kernels.runtime.pool import SCRATCH_BYTES, get_num_threads
 from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
 from fastnet.program.memory import WORK, Matrix, Ref, Region
 
 GROUPS = 16  # of blocks, at most: each has memory for the gradients of all filters, and is work for one thread
+_PATCH_BYTES = SCRATCH_BYTES // 2  # of one patch, at most, on the way back
 _BLOCK_BYTES = 1 << 19  # images of a block: half of an L2 cache
 
 
@@ -231,6 +232,8 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
     fused = _fused(net, net.layer)
     pooled, block = bool(fused), block_size(net)
     strided = not arrays.turns(window, h)
+    if strided and (h * row_length(h * c, net.lanes) + n_o) * net.dtype.itemsize > _PATCH_BYTES:
+        raise Unsupported(f"layers[{net.layer}] has filters of {h} x {h} x {c} values, too large for a thread's memory")
     copy = (ops.ROWS if pooled or strided else ops.TURNED) if x.wanted and not net.forward_only else ops.NO_COPY
     W = net.parameter("W", (n_o, c, h, h), packing=Filters(net.lanes, copy))
     b = net.parameter("b", (1, n_o), vector=True)

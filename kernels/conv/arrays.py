@@ -2,9 +2,10 @@
 
 An image is taken through a buffer of one thread where it lies with its channels innermost and zero padding around it. There
 row p of every patch that a filter covers is a run of h n_i neighbours, and the patches of neighbouring output pixels start
-n_i elements apart, times the stride: the micro-kernel reads them where they lie. No matrix of patches is ever formed. Images
-are dealt out to the threads; gradients of the weights are summed in a fixed number of chunks of images, whatever the number
-of threads.
+n_i elements apart, times the stride: the micro-kernel reads them where they lie. A matrix of patches is formed only on the
+way back, a part of an image at a time, at strides above 1 and where the padding is less than half a filter. Images are
+dealt out to the threads; gradients of the weights are summed in a fixed number of chunks of images, whatever the number of
+threads.
 
 The usual next layers are ReLU and a pool of 2, and a gradient that came through them has one value, or none, in each 2 x 2
 window. `conv_backward` looks, for a stride of 1: such an image goes back as in a compiled network
@@ -18,24 +19,25 @@ from typing import Any
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import to_read, to_write, written
 from fastnet.kernels.conv.avx512 import LANES, way_back
 from fastnet.kernels.conv.image import (
     MEMORY,
+    PATCHES,
     add_channel_sums,
     clear,
     dense_conv_back,
     from_frame,
     is_moderate,
+    patches_back,
     plain_conv,
     pooled_conv_back,
     pooled_form,
-    strided_conv_back,
     to_frame,
 )
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.layout import to_read, to_write, written
 from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import types
@@ -104,8 +106,8 @@ def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray, stride: B
         turned = W[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
         conv_forward(dx, dy, turned, np.zeros((1, len(turned)), W.dtype), 1, (h - 1 - window[2], h - 1 - window[3]))
         return
-    run(_backward_input, dx, _contiguous(dy), _pack_rows(_contiguous(W), vector_lanes(W.dtype)), h, window,
-        threads=_threads(dy[:, 0].size * W.size))
+    dW, db, x = np.empty(W.shape, W.dtype), np.empty((1, len(W)), W.dtype), np.zeros(dx.shape, dx.dtype)
+    conv_backward(dx, dW, db, dy, x, W, stride, padding)
 
 
 def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray, stride: Both = 1,
@@ -120,10 +122,10 @@ def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray, stride:
         return
     n, n_i, _, _ = x.shape
     n_o, _, h, _ = dW.shape
-    sums = np.zeros((min(CHUNKS, n), n_o, h, h * n_i), dW.dtype)
+    sums = np.zeros((min(CHUNKS, n), n_o, h, whole(h * n_i, vector_lanes(dW.dtype))), dW.dtype)
     run(_backward_weights, sums, _contiguous(dy), _contiguous(x), window_of(stride, padding, h),
         threads=_threads(dy[:, 0].size * dW.size))
-    total = _in_order(sums.reshape(len(sums), -1))
+    total = _in_order(sums.reshape(len(sums), -1)).reshape(n_o, h, -1)[:, :, :h * n_i]
     dW[...] = total.reshape(n_o, h, h, n_i).transpose(0, 3, 1, 2)
 
 
@@ -138,6 +140,11 @@ def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
     sums = np.empty(dy.shape[:2], dy.dtype)
     run(_plane_sums, sums, _contiguous(dy), threads=_threads(dy.size))
     db[...] = _in_order(sums)
+
+
+def whole(count: int, lanes: int) -> int:
+    """Elements of whole vectors that hold `count`."""
+    return -(-count // lanes) * lanes
 
 
 def window_of(stride: Both, padding: Both | None, h: int) -> tuple[int, int, int, int]:
@@ -174,8 +181,12 @@ def _threads(work: int) -> int | None:
 
 
 def turns(window: tuple[int, int, int, int], h: int) -> bool:
-    """Whether the way back to the input is a convolution with turned filters: at a stride of 1, and padding below h."""
-    return window[0] == 1 and window[1] == 1 and window[2] < h and window[3] < h
+    """Whether the way back to the input is a convolution with turned filters: at a stride of 1.
+
+    It computes as many pixels as the input has: too many for large filters with less padding than h // 2.
+    """
+    least = 0 if h <= 3 else h // 2
+    return window[0] == 1 and window[1] == 1 and least <= window[2] < h and least <= window[3] < h
 
 
 _turns = jit(turns)
@@ -222,7 +233,7 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     gradient = np.zeros((high + 2 * g) * (wide + 2 * g) * n_o + 2 * width, sums.dtype)
     windows = (high // 2) * (wide // 2)
     pooled, bits = np.empty(windows * n_o + 2 * width, sums.dtype), np.empty(windows * bits_col + 64, np.uint8)
-    memory = np.empty(MEMORY + 64, np.uint8)
+    memory = np.empty(max(MEMORY, PATCHES if is_turned else patches_bytes(rows, sums.itemsize)) + 64, np.uint8)
     no_bias = np.zeros((n_i + width - 1) // width * width, sums.dtype)
     winograd = is_turned and h == 3 and n_o >= LEAST_CHANNELS and size == 4
     transformed = np.empty(memory_size(n_o, n_i, width) if winograd else 0, sums.dtype)
@@ -231,7 +242,7 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     image, patches, middle = frame.ctypes.data, gradient.ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
     corner = ((f - window[2]) * x_row + (f - window[3]) * n_i) * size  # from a frame to the patch of pixel (0, 0)
     patches += ((g - h + 1 + window[2]) * dy_row + (g - h + 1 + window[3]) * n_o) * size if is_turned else 0
-    down, right, by_one = window[0] * x_row, window[1] * n_i, window[0] == 1 and window[1] == 1
+    by_one = window[0] == 1 and window[1] == 1
     moderate, is_ready = is_moderate(rows.ctypes.data, rows.size, zero), False
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         dW, db = sums[chunk].ctypes.data, biases[chunk].ctypes.data
@@ -243,19 +254,21 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                     and pooled_form(pooled.ctypes.data, bits.ctypes.data, bits_col, middle, dy_row, high, wide, n_o, zero)
                     and is_moderate(image, frame.size, zero) and is_moderate(pooled.ctypes.data, windows * n_o, zero)):
                 clear(back.ctypes.data, (r + 2 * f) * x_row, zero)
-                pooled_conv_back(way, back.ctypes.data + corner, columns[chunk].ctypes.data if way == LANES else dW, db, length,
-                                 pooled.ctypes.data, wide // 2 * n_o, bits.ctypes.data, bits_col, image + corner, x_row,
-                                 rows.ctypes.data, high, wide, n_i, n_o, h, (memory.ctypes.data + 63) // 64 * 64, zero)
+                of_W = columns[chunk].ctypes.data if way == LANES else dW
+                pooled_conv_back(way, back.ctypes.data + corner, of_W, db, length, pooled.ctypes.data, wide // 2 * n_o,
+                                 bits.ctypes.data, bits_col, image + corner, x_row, rows.ctypes.data, high, wide, n_i, n_o,
+                                 h, (memory.ctypes.data + 63) // 64 * 64, zero)
                 from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
                 continue
-            dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, down, right, high, wide, n_i, n_o, h, zero)
             add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
             if not is_turned:
                 clear(back.ctypes.data, (r + 2 * f) * x_row, zero)
-                strided_conv_back(back.ctypes.data + corner, x_row, down, right, middle, dy_row, rows.ctypes.data, length, high,
-                                  wide, n_i, n_o, h, zero)
+                patches_back(back.ctypes.data + corner, dW, length, middle, dy_row, image + corner, x_row,
+                             window[0] * x_row, window[1] * n_i, rows.ctypes.data, high, wide, n_i, n_o, h,
+                             memory.ctypes.data, memory.size, zero)
                 from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
                 continue
+            dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
             if winograd and moderate and is_moderate(gradient.ctypes.data, gradient.size, zero):
                 if not is_ready:
                     winograd_filters(transformed.ctypes.data, turned.ctypes.data, n_o, n_i, zero)
@@ -263,26 +276,15 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 winograd_plain_conv(back.ctypes.data, k * n_i, patches, dy_row, transformed.ctypes.data, turned.ctypes.data,
                                     no_bias.ctypes.data, r, k, n_o, n_i, 0, zero)
             else:
-                plain_conv(back.ctypes.data, k * n_i, patches, dy_row, dy_row, n_o, turned.ctypes.data, no_bias.ctypes.data, r,
-                           k, n_o, n_i, h, 0, zero)
+                plain_conv(back.ctypes.data, k * n_i, patches, dy_row, dy_row, n_o, turned.ctypes.data, no_bias.ctypes.data,
+                           r, k, n_o, n_i, h, 0, zero)
             from_frame(dx_at, back.ctypes.data, n_i, r, k, 0, zero)
 
 
 @jit
-def _backward_input(thread, threads, sync, scratch, dx, dy, rows, h, window):
-    """dx alone, from filters row by row."""
-    zero = dx.dtype.type(0)
-    width = lanes(zero)
-    (n, n_i, r, k), (_, n_o, high, wide), f = dx.shape, dy.shape, max(window[2], window[3])
-    size, row = VECTOR_BYTES // width, (k + 2 * f) * n_i
-    back, gradient = np.empty((r + 2 * f) * row + 2 * width, dx.dtype), np.empty(high * wide * n_o + width, dx.dtype)
-    for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
-        to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, 0, zero)
-        clear(back.ctypes.data, (r + 2 * f) * row, zero)
-        strided_conv_back(back.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size, row, window[0] * row,
-                          window[1] * n_i, gradient.ctypes.data, wide * n_o, rows.ctypes.data, rows.shape[2], high, wide, n_i,
-                          n_o, h, zero)
-        from_frame(dx.ctypes.data + s * n_i * r * k * size, back.ctypes.data, n_i, r, k, f, zero)
+def patches_bytes(rows, itemsize):
+    """Memory for `patches_back`: at least one pixel's patch and gradient."""
+    return max(PATCHES, (rows.shape[1] * rows.shape[2] + rows.shape[0]) * itemsize)
 
 
 @jit
@@ -320,20 +322,26 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
     zero = sums.dtype.type(0)
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    (n, n_i, r, k), (_, n_o, high, wide), (chunks, _, h, _) = x.shape, dy.shape, sums.shape
+    (n, n_i, r, k), (_, n_o, high, wide), (chunks, _, h, length) = x.shape, dy.shape, sums.shape
     f = max(window[2], window[3])
     row = (k + 2 * f) * n_i
     frame = np.zeros((r + 2 * f) * row + width, sums.dtype)
     corner = frame.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size
-    g = f if high == r and wide == k else 0  # equal frames make many rows one product, see `dense_conv_back`
+    is_turned = _turns(window, h)
+    g = f if is_turned and high == r and wide == k else 0  # equal frames make many rows one product, see `dense_conv_back`
     dy_row = (wide + 2 * g) * n_o
     gradient = np.zeros((high + 2 * g) * dy_row, sums.dtype)
+    memory = np.empty(0 if is_turned else patches_bytes(sums[0], sums.itemsize), np.uint8)
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
             to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-            dense_conv_back(sums[chunk].ctypes.data, h * n_i, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row, corner,
-                            row, window[0] * row, window[1] * n_i, high, wide, n_i, n_o, h, zero)
+            dW, at = sums[chunk].ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
+            if is_turned:
+                dense_conv_back(dW, length, at, dy_row, corner, row, high, wide, n_i, n_o, h, zero)
+            else:
+                patches_back(0, dW, length, at, dy_row, corner, row, window[0] * row, window[1] * n_i, 0, high, wide, n_i,
+                             n_o, h, memory.ctypes.data, memory.size, zero)
 
 
 @jit
@@ -388,7 +396,7 @@ def _in_order(rows):
 
 # --- the same names in compiled code, on the calling thread ---------------------------------------------------------
 
-_way_back = jit(way_back)
+_way_back, _whole = jit(way_back), jit(whole)
 
 
 @jit
@@ -496,8 +504,9 @@ def _compiled_backward_input(dx, dy, W, stride=1, padding=None):
             _forward_here(result, to_read(dy), _filters(to_read(W), True), np.zeros(W.shape[1], W.dtype), h,
                           (np.int64(1), np.int64(1), h - 1 - above, h - 1 - left))
         else:
-            _backward_input(0, 1, np.zeros(0, np.int64), 0, result, to_read(dy),
-                            _pack_rows(to_read(W), lanes(W.dtype.type(0))), h, (down, right, above, left))
+            weights = to_read(W)
+            conv_backward(result, np.empty_like(weights), np.empty((1, W.shape[0]), W.dtype), to_read(dy),
+                          np.zeros(dx.shape, dx.dtype), weights, (down, right), (above, left))
         written(dx, result)
 
     return in_compiled_code
@@ -511,10 +520,11 @@ def _compiled_backward_weights(dW, dy, x, stride=1, padding=None):
             return
         n, n_i, _, _ = x.shape
         n_o, h = dW.shape[0], dW.shape[2]
-        sums = np.zeros((min(CHUNKS, n), n_o, h, h * n_i), dW.dtype)
+        sums = np.zeros((min(CHUNKS, n), n_o, h, _whole(h * n_i, lanes(dW.dtype.type(0)))), dW.dtype)
         _backward_weights(0, 1, np.zeros(0, np.int64), 0, sums, to_read(dy), to_read(x), window_of(stride, padding, h))
-        total = _in_order(sums.reshape(sums.shape[0], -1)).reshape(n_o, h, h, n_i)
-        dW[...] = total.transpose(0, 3, 1, 2)
+        total = _in_order(sums)
+        for q in range(h):
+            dW[:, :, :, q] = total[:, :, q * n_i:(q + 1) * n_i].transpose(0, 2, 1)
 
     return in_compiled_code
 

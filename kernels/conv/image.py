@@ -35,6 +35,7 @@ from fastnet.kernels.simd import (
 
 LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
 TOGETHER = 256  # pixels in one product of a dense gradient
+PATCHES = 1 << 18  # bytes of a matrix of patches: it stays in the L2 cache
 MEMORY = max(avx512.MEMORY, (24 + 16 * 4) * LISTED + 128)  # of a list: 4 equal maxima a window at most, and a table
 _MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 
@@ -84,8 +85,8 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
 def plain_conv(y, y_row, x, x_row, down, right, filters, bias, r, k, c, n_o, h, relu, zero):
     """One image's convolution, all r x k pixels of its output; the other arguments as of `pooled_conv`.
 
-    The patch of the next output pixel lies `right` elements behind this one's, that of the pixel below `down` elements: c and
-    x_row for a stride of 1.
+    The patch of the next output pixel lies `right` elements behind this one's, that of the pixel below `down` elements: c
+    and x_row for a stride of 1.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
@@ -260,17 +261,17 @@ else:
 
 
 @jit
-def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, down, right, r, k, c, n_o, h, zero):
+def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero):
     """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `pooled_conv_back`.
 
-    `down` and `right` as of `plain_conv`. If, for a stride of 1, rows of x and of dy are equally many pixels apart, what lies
-    between two rows of dy must be 0: then many rows are one product, and dW is read and written less often.
+    If rows of x and of dy are equally many pixels apart, what lies between two rows of dy must be 0: then many rows are
+    one product, and dW is read and written less often.
     """
     noinline()
     width = lanes(zero)
     size = VECTOR_BYTES // width
     one = cast_like(1, zero)
-    if down == x_row and right == c and dy_row * c == x_row * n_o:
+    if dy_row * c == x_row * n_o:
         pixels = (r - 1) * (x_row // c) + k
         for t in range(0, pixels, TOGETHER):
             count = min(TOGETHER, pixels - t)
@@ -281,28 +282,51 @@ def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, down, right, r, k, c, 
     for i in range(r):
         for p in range(h):
             tile_loop(Mat(dW + p * row_length * size, h * row_length, 1, width), Mat(dy + i * dy_row * size, 1, n_o, 0),
-                      Mat(x + (i * down + p * x_row) * size, right, 1, width), n_o, h * c, k, one, one, 0, 0)
+                      Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
+
+
+@separate(lambda element: (*[INT] * 17, element))
+def patches_back(dx, dW, row_length, dy, dy_row, x, x_row, down, right, W, r, k, c, n_o, h, memory, memory_bytes, zero):
+    """dW += and, if dx is not 0, dx += for one image at any stride: products with a matrix of patches.
+
+    dy (r, k, n_o), rows dy_row apart, is dense. x and dx are addresses of the patch of pixel (0, 0) in equal frames, `down`
+    and `right` as of `plain_conv`. dW and W are (n_o, h, row_length), whole vectors; what stands in dW behind a row of a
+    filter has no meaning. `memory` holds some pixels' patches, one row each as a filter's, and their gradients. Behind x a
+    vector is read.
+    """
+    width = lanes(zero)
+    size, one, length = VECTOR_BYTES // width, cast_like(1, zero), h * row_length
+    most = max(1, memory_bytes // ((length + n_o) * size))
+    gradients = memory + most * length * size
+    for i0 in range(0, r, max(1, most // k)):
+        for j0 in range(0, k, most):
+            high, wide = min(max(1, most // k), r - i0), min(most, k - j0)
+            count = high * wide
+            for i in range(high):
+                pack_copy(gradients + i * wide * n_o * size, n_o, Mat(dy + ((i0 + i) * dy_row + j0 * n_o) * size, n_o, 1, 0),
+                          wide, n_o, zero)
+                for p in range(h):
+                    at = x + ((i0 + i) * down + p * x_row + j0 * right) * size
+                    pack_copy(memory + (i * wide * length + p * row_length) * size, length, Mat(at, right, 1, 0), wide,
+                              row_length, zero)
+            tile_loop(Mat(dW, length, 1, width), Mat(gradients, 1, n_o, 0), Mat(memory, length, 1, width), n_o, length,
+                      count, one, one, 0, 0)
+            if dx != 0:
+                tile_loop(Mat(memory, length, 1, width), Mat(gradients, n_o, 1, 0), Mat(W, length, 1, width), count, length,
+                          n_o, one, zero, 0, 0)
+                for i in range(high):
+                    for j in range(wide):
+                        at = memory + (i * wide + j) * length * size
+                        to = dx + ((i0 + i) * down + (j0 + j) * right) * size
+                        for p in range(h):
+                            _add_to(to + p * x_row * size, at + p * row_length * size, h * c, zero)
 
 
 @jit
-def strided_conv_back(dx, x_row, down, right, dy, dy_row, W, row_length, r, k, c, n_o, h, zero):
-    """dx += for one image: each pixel of dy (r, k, n_o), rows dy_row apart, times the filters, at the patch it came from.
-
-    dx is the address of the patch of pixel (0, 0), `down` and `right` as of `plain_conv`, W (n_o, h, row_length) with zeros
-    behind each row. A run of h c elements must not overlap with another one in the same product: as many neighbours as
-    overlap are in products of their own.
-    """
-    noinline()
-    width = lanes(zero)
-    size, apart = VECTOR_BYTES // width, (h * c + right - 1) // right
-    one = cast_like(1, zero)
-    for i in range(r):
-        for first in range(min(apart, k)):
-            for p in range(h):
-                tile_loop(Mat(dx + (i * down + p * x_row + first * right) * size, apart * right, 1, width),
-                          Mat(dy + (i * dy_row + first * n_o) * size, apart * n_o, 1, 0),
-                          Mat(W + p * row_length * size, h * row_length, 1, width), (k - first + apart - 1) // apart, h * c, n_o,
-                          one, one, 0, 0)
+def _add_to(to, at, count, zero):
+    a, b = vector_at(to, count, zero), vector_at(at, count, zero)
+    for i in range(count):
+        a[i] += b[i]
 
 
 @jit

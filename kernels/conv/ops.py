@@ -18,14 +18,15 @@ from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.conv.avx512 import LANES
 from fastnet.kernels.conv.image import (
+    PATCHES,
     add_channel_sums,
     clear,
     dense_conv_back,
     from_frame,
+    patches_back,
     plain_conv,
     pooled_conv,
     pooled_conv_back,
-    strided_conv_back,
     to_frame,
 )
 from fastnet.kernels.conv.winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
@@ -60,7 +61,8 @@ def patches(frame, row, around, above, left, c, one):
 @jit
 def output_sides(o, high, wide):
     """Rows and columns of the output of windows of `high` x `wide` pixels."""
-    return ((o.dims[0] + 2 * o.window[2] - high) // o.window[0] + 1, (o.dims[1] + 2 * o.window[3] - wide) // o.window[1] + 1)
+    return ((o.dims[0] + 2 * o.window[2] - high) // o.window[0] + 1,
+            (o.dims[1] + 2 * o.window[3] - wide) // o.window[1] + 1)
 
 
 @op_kernel
@@ -83,7 +85,8 @@ def images_to_rows_op(op, context, start, stop, one):
     size = VECTOR_BYTES // lanes(one)
     r, k, around = o.dims[0], o.dims[1], o.dims[4]
     for s in range(start, stop):
-        from_frame(o.c.at + s * o.c.row * size, image_at(o.a, now.thread, start, s - start, one), o.n, r, k, around, one - one)
+        x = image_at(o.a, now.thread, start, s - start, one)
+        from_frame(o.c.at + s * o.c.row * size, x, o.n, r, k, around, one - one)
 
 
 @op_kernel
@@ -188,30 +191,34 @@ def conv_pool_back_op(op, context, start, stop, one):
 def conv_back_op(op, context, start, stop, one):
     """The way back through `conv_op` at a stride of 1, as `conv_pool_back_op`.
 
-    `packed` holds the turned filters in vector columns. B, the gradient of what lies at `aux`, is changed: it becomes 0 where
-    ReLU cut off, and in the frame. With a choice of 1, C is computed by Winograd's algorithm, for which each thread has memory
-    behind `packed`.
+    `packed` holds the turned filters in vector columns. B, the gradient of what lies at `aux`, is changed: it becomes 0
+    where ReLU cut off, and in the frame. With a choice of 1, C is computed by Winograd's algorithm, for which each thread
+    has memory behind `packed`.
     """
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
-    r, k, h, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
-    above, left = h - 1 - o.window[2], h - 1 - o.window[3]
+    r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
     no_bias = o.packed + h * h * n_o * whole_vectors(c, one) * size
     memory = no_bias + (whole_vectors(c, one) + now.thread * whole_vectors(memory_size(n_o, c, lanes(one)), one)) * size
     if o.dims[7] and now.begins:
         winograd_filters(memory, o.packed, n_o, c, zero)
     dW, db = gradient_of_group(o, now.block, 0, one)
+    rows, cols = output_sides(o, h, h)
     for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
         frame = image_at(o.b, now.thread, start, number, one)
-        _add_gradients(o, now, dW, db, frame, start, number, one)
+        _cut_off(o, now, frame, start, number, rows, cols, one)
+        dy = frame + of_y * (o.b.col + n_o) * size
+        dense_conv_back(dW, length, dy, o.b.col, x, o.a.col, rows, cols, c, n_o, h, zero)
+        add_channel_sums(db, dy, o.b.col, rows, cols, n_o, zero)
         if o.c.at != 0:
             dx = image_at(o.c, now.thread, start, number, one) + of_x * (o.c.col + c) * size
-            dy = patches(frame, o.b.col, of_y, above, left, n_o, one)
+            dy_at = patches(frame, o.b.col, of_y, h - 1 - o.window[2], h - 1 - o.window[3], n_o, one)
             if o.dims[7]:
-                winograd_plain_conv(dx, o.c.col, dy, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
+                winograd_plain_conv(dx, o.c.col, dy_at, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
             else:
-                plain_conv(dx, o.c.col, dy, o.b.col, o.b.col, n_o, o.packed, no_bias, r, k, n_o, c, h, 0, zero)
+                plain_conv(dx, o.c.col, dy_at, o.b.col, o.b.col, n_o, o.packed, no_bias, r, k, n_o, c, h, 0, zero)
 
 
 @op_kernel
@@ -220,35 +227,33 @@ def conv_strided_back_op(op, context, start, stop, one):
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
-    h, n_o, c, of_x, of_y = o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
+    h, length, n_o, c, of_x, of_y = o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
     rows, cols = output_sides(o, h, h)
     dW, db = gradient_of_group(o, now.block, 0, one)
+    memory_bytes = max(PATCHES, (h * length + n_o) * size)
     for number in range(stop - start):
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
         frame = image_at(o.b, now.thread, start, number, one)
-        _add_gradients(o, now, dW, db, frame, start, number, one)
+        _cut_off(o, now, frame, start, number, rows, cols, one)
+        dy, dx = frame + of_y * (o.b.col + n_o) * size, 0
+        add_channel_sums(db, dy, o.b.col, rows, cols, n_o, zero)
         if o.c.at != 0:
-            dx = image_at(o.c, now.thread, start, number, one)
-            clear(dx, frame_size(o.dims[0], o.dims[1], of_x, c), zero)
-            strided_conv_back(patches(dx, o.c.col, of_x, o.window[2], o.window[3], c, one), o.c.col, o.window[0] * o.c.col,
-                              o.window[1] * c, frame + of_y * (o.b.col + n_o) * size, o.b.col, o.packed, o.dims[3], rows, cols, c,
-                              n_o, h, zero)
+            around = image_at(o.c, now.thread, start, number, one)
+            clear(around, frame_size(o.dims[0], o.dims[1], of_x, c), zero)
+            dx = patches(around, o.c.col, of_x, o.window[2], o.window[3], c, one)
+        patches_back(dx, dW, length, dy, o.b.col, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.packed, rows, cols,
+                     c, n_o, h, now.scratch, memory_bytes, zero)
 
 
 @jit
-def _add_gradients(o, now, dW, db, frame, start, number, one):
-    """dW and db += those of one sample, the gradient of whose output is in `frame`: 0 where ReLU cut off, and around it."""
-    zero = one - one
-    h, n_o, c, of_y = o.dims[2], o.n, o.k, o.dims[5]
-    rows, cols = output_sides(o, h, h)
+def _cut_off(o, now, frame, start, number, rows, cols, one):
+    """The gradient in a frame becomes 0 where ReLU cut off the output, and around it."""
+    n_o, of_y = o.n, o.dims[5]
     if o.relu:
         y = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, start, number, one)
-        mask_frame(frame, y, frame_size(rows, cols, of_y, n_o), zero)
+        mask_frame(frame, y, frame_size(rows, cols, of_y, n_o), one - one)
     else:
-        clear_around(frame, rows, cols, of_y, n_o, zero)
-    x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, o.dims[4], o.window[2], o.window[3], c, one)
-    dy = frame + of_y * (o.b.col + n_o) * (VECTOR_BYTES // lanes(one))
-    dense_conv_back(dW, o.dims[3], dy, o.b.col, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, rows, cols, c, n_o, h, zero)
-    add_channel_sums(db, dy, o.b.col, rows, cols, n_o, zero)
+        clear_around(frame, rows, cols, of_y, n_o, one - one)
 
 
 @jit
@@ -317,7 +322,8 @@ def relu_images_back_op(op, context, start, stop, one):
     o, now = op_at(op), context_at(context)
     count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
     for number in range(stop - start):
-        mask_frame(image_at(o.c, now.thread, start, number, one), image_at(o.a, now.thread, start, number, one), count, one - one)
+        y = image_at(o.a, now.thread, start, number, one)
+        mask_frame(image_at(o.c, now.thread, start, number, one), y, count, one - one)
 
 
 @op_kernel
@@ -337,8 +343,9 @@ def maxpool_op(op, context, start, stop, one):
         y, places = frame + of_y * (o.c.col + c) * size, frame + behind
         for i in range(rows):
             for j in range(cols):
-                pool_window(y + (i * o.c.col + j * c) * size, places + (i * cols + j) * high * wide * c,
-                            x + (i * o.window[0] * o.a.col + j * o.window[1] * c) * size, o.a.col, c, high, wide, one)
+                at = x + (i * o.window[0] * o.a.col + j * o.window[1] * c) * size
+                pool_window(y + (i * o.c.col + j * c) * size, places + (i * cols + j) * high * wide * c, at, o.a.col, c,
+                            high, wide, one)
 
 
 @jit

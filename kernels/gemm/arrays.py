@@ -10,7 +10,7 @@ from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import address_of
 from fastnet.kernels.gemm import commands
 from fastnet.kernels.gemm.blocking import MC, SLAB_BYTES, pack_columns, pack_kernel, syrk_kernel
-from fastnet.kernels.gemm.commands import BIAS_BYTES, PRODUCT, RECORD_SIZE, add_product, work_off
+from fastnet.kernels.gemm.commands import BIAS_BYTES, COMMAND_BYTES, PRODUCT, add_product, work_off
 from fastnet.kernels.records import Mat
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES, caller, least_work, run, start_workers
 from fastnet.kernels.simd import VECTOR_BYTES, call_kernel, cast_like, lanes, load, noinline, store
@@ -192,7 +192,7 @@ def _product_at(kind, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, 
     kernel = address_of(work_off, alpha)
     direct = (c_col == size or n == 1) and c_row % size == 0
     a_whole, b_whole = a_row % size == 0 and a_col % size == 0, b_row % size == 0 and b_col % size == 0
-    scratch, job = np.empty(SCRATCH_BYTES + 64, np.uint8), np.zeros(1 + RECORD_SIZE, np.int64)
+    scratch, job = np.empty(SCRATCH_BYTES + 64, np.uint8), np.zeros(8 + COMMAND_BYTES, np.uint8)
     row = np.empty((n + width) * size, np.uint8)
     out = np.empty(0 if direct else m * n * size, np.uint8)
     new_a, new_b = np.empty(0 if a_whole else m * k * size, np.uint8), np.empty(0 if b_whole else k * n * size, np.uint8)

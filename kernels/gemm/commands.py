@@ -1,17 +1,18 @@
-"""What the layers have done to arrays: products, sums and steps, recorded by compiled code and worked off by all threads.
+"""What layers have done to arrays: products, sums and steps, recorded by compiled code and executed by all threads.
 
 A layer's call is one call of one of the functions at the end of this file. It looks at the shapes, writes a *job*, which is
-a list of records, into the caller's block, and has the threads work it off without going back to Python. Arrays of every
-layout are of one type here (strides are read, nothing is copied), so there is one compiled version for each dtype. What
+a list of `COMMAND` records, into the thread context, and has the threads execute it without going back to Python. Arrays of
+every layout are of one type here (strides are read, nothing is copied), so that each dtype has one compiled version. What
 such a function does not know (an odd shape, a dtype mixed with another, a machine not made ready) it refuses, with
 False or TypeError, before it has changed anything: then the layer checks everything and says what is wrong, or converts.
 """
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.codegen.layout import for_dtypes, make_ready
 from fastnet.kernels.codegen.linking import INT, address_of, separate, thread_kernel
 from fastnet.kernels.gemm.blocking import KC, gemm, partition
+from fastnet.kernels.layout import for_dtypes, make_ready
+from fastnet.kernels.records import COMMAND, command_at
 from fastnet.kernels.runtime.pool import (
     ALONE,
     JOB,
@@ -35,16 +36,14 @@ from fastnet.kernels.simd import (
 )
 from numba import carray, types
 
-# Kinds of records: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows or columns of C are computed
+# Kinds of commands: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows or columns of C are computed
 # without packing B; and what their names say
 PRODUCT, FEW_ROWS, COLUMN_SUMS, SGD = range(4)
-# Places in a record, in int64 numbers
-(_KIND, _C, _C_ROW, _A, _A_ROW, _A_K, _B, _B_K, _B_COL, _B_VEC, _M, _N, _K, _ALPHA, _BETA, _BIAS, _RELU,
- RECORD_SIZE) = range(18)
 
 _FEW = 4  # rows of C below which packing B would cost more than the product
 _NARROW = 12  # columns of C below which dot products are quicker, if the rows of A and of B.T are contiguous
 _STRIP = 1024  # elements of a row of C that stay in L1 cache while rows of B are added to them
+COMMAND_BYTES = COMMAND.itemsize
 BIAS_BYTES = 1 << 16  # at the end of the scratch, which products leave alone
 _SHORT = 1 << 26  # multiply-adds that take few milliseconds: no longer than a worker may wait for its core
 _SGD_WORK = 8  # multiply-adds in the time of one element of a step
@@ -56,55 +55,34 @@ _SGD_WORK = 8  # multiply-adds in the time of one element of a step
 @jit
 def add_product(job, kind, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias, relu):
     """Add a product to a job; arguments as of `blocking.gemm`."""
-    at = _new(job, kind)
-    store_int(at + 8 * _C, c)
-    store_int(at + 8 * _C_ROW, c_row)
-    store_int(at + 8 * _A, a)
-    store_int(at + 8 * _A_ROW, a_row)
-    store_int(at + 8 * _A_K, a_k)
-    store_int(at + 8 * _B, b)
-    store_int(at + 8 * _B_K, b_k)
-    store_int(at + 8 * _B_COL, b_col)
-    store_int(at + 8 * _B_VEC, b_vec)
-    store_int(at + 8 * _M, m)
-    store_int(at + 8 * _N, n)
-    store_int(at + 8 * _K, k)
-    store(at + 8 * _ALPHA, alpha)
-    store(at + 8 * _BETA, beta)
-    store_int(at + 8 * _BIAS, bias)
-    store_int(at + 8 * _RELU, relu)
+    command = _new(job, kind)
+    command.c, command.c_row, command.a, command.a_row, command.a_k = c, c_row, a, a_row, a_k
+    command.b, command.b_k, command.b_col, command.b_vec = b, b_k, b_col, b_vec
+    command.m, command.n, command.k = m, n, k
+    command.alpha, command.beta, command.bias, command.relu = alpha, beta, bias, relu
 
 
 @jit
 def add_column_sums(job, out, a, a_row, a_col, rows, cols):
     """Add to a job: out = column sums of A (rows, cols)."""
-    at = _new(job, COLUMN_SUMS)
-    store_int(at + 8 * _C, out)
-    store_int(at + 8 * _A, a)
-    store_int(at + 8 * _A_ROW, a_row)
-    store_int(at + 8 * _A_K, a_col)
-    store_int(at + 8 * _M, rows)
-    store_int(at + 8 * _N, cols)
+    command = _new(job, COLUMN_SUMS)
+    command.c, command.a, command.a_row, command.a_k, command.m, command.n = out, a, a_row, a_col, rows, cols
 
 
 @jit
 def add_sgd(job, out, W, dW, size, lr):
     """Add to a job: out = W - lr dW for `size` contiguous elements."""
-    at = _new(job, SGD)
-    store_int(at + 8 * _C, out)
-    store_int(at + 8 * _A, W)
-    store_int(at + 8 * _B, dW)
-    store_int(at + 8 * _N, size)
-    store(at + 8 * _ALPHA, lr)
+    command = _new(job, SGD)
+    command.c, command.a, command.b, command.n, command.alpha = out, W, dW, size, lr
 
 
 @jit
 def _new(job, kind):
     number = load_int(job)
     store_int(job, number + 1)
-    at = job + 8 * (1 + number * RECORD_SIZE)
-    store_int(at + 8 * _KIND, kind)
-    return at
+    command = command_at(job + 8 + number * COMMAND_BYTES)
+    command.kind = kind
+    return command
 
 
 # --- what threads do --------------------------------------------------------------------------------------------------
@@ -116,14 +94,12 @@ def _work(thread, threads, sync, scratch, job, like):
     width = lanes(like)
     size = VECTOR_BYTES // width
     for number in range(load_int(job)):
-        at = job + 8 * (1 + number * RECORD_SIZE)
-        kind, c, a, b = load_int(at), load_int(at + 8 * _C), load_int(at + 8 * _A), load_int(at + 8 * _B)
-        c_row, a_row, a_k = load_int(at + 8 * _C_ROW), load_int(at + 8 * _A_ROW), load_int(at + 8 * _A_K)
-        m, n, k = load_int(at + 8 * _M), load_int(at + 8 * _N), load_int(at + 8 * _K)
+        o = command_at(job + 8 + number * COMMAND_BYTES)
+        kind, c, a, b, m, n, k = o.kind, o.c, o.a, o.b, o.m, o.n, o.k
+        c_row, a_row, a_k = o.c_row, o.a_row, o.a_k
         if kind == PRODUCT or kind == FEW_ROWS:
-            b_k, b_col, b_vec = load_int(at + 8 * _B_K), load_int(at + 8 * _B_COL), load_int(at + 8 * _B_VEC)
-            alpha, beta = load(at + 8 * _ALPHA, like), load(at + 8 * _BETA, like)
-            bias, relu = load_int(at + 8 * _BIAS), load_int(at + 8 * _RELU)
+            b_k, b_col, b_vec, bias, relu = o.b_k, o.b_col, o.b_vec, o.bias, o.relu
+            alpha, beta = cast_like(o.alpha, like), cast_like(o.beta, like)
             few, narrow = kind == FEW_ROWS and m < _FEW and k > 1, kind == FEW_ROWS and n < _NARROW and k > 1
             j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
             if (few or narrow) and b_k == 1 and a_k == 1:
@@ -143,7 +119,7 @@ def _work(thread, threads, sync, scratch, job, like):
             _column_sums(c, a, a_row, a_k, m, j0, j1, like)
         else:
             j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
-            _sgd(c, a, b, j0, j1, load(at + 8 * _ALPHA, like))
+            _sgd(c, a, b, j0, j1, cast_like(o.alpha, like))
 
 
 @jit

@@ -10,6 +10,7 @@ import numpy as np
 from fastnet.sweep.choice.metrics import DEFAULTS, Metric, metric_of
 from fastnet.sweep.choice.suggestion import Suggestion, suggestion_of
 from fastnet.sweep.choice.table import Candidate, Table
+from fastnet.sweep.grid import checked_rates
 from fastnet.sweep.spec import Setting
 
 _WHO = "choose"
@@ -32,7 +33,7 @@ def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str |
         array, a value for each held-out sample: errors then count the samples, too.
     lr, seed, fold : str
         The columns of the rate, the seed and the fold. The rate's is ``lr``, ``learning_rate`` or ``learning_rate_init`` by
-        default. Without a column of seeds, the trials of a rate are numbered.
+        default. Without a column of seeds, or where no seed ran with all rates, the trials of a rate are numbered.
     params : sequence of str
         Columns of other hyperparameters; of a study of Optuna, by default all its parameters.
     guess : float, optional
@@ -66,8 +67,11 @@ def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str |
     judge = metric_of(_WHO, metric, columns if metric is not None else [name for name in DEFAULTS if name in columns])
     if judge.best:
         raise ValueError(f"{_WHO}: there is no column {judge.name!r}.")
-    return suggestion_of(_tabulated(rows, judge, lr, seed if seed in columns else None, fold if fold in columns else None,
-                                    tuple(params), guess))
+    table = _tabulated(rows, judge, lr, seed if seed in columns else None, fold if fold in columns else None, tuple(params),
+                       guess)
+    if len(table.candidates) and not np.isfinite(table.values).all(0).any():  # no seed in common: trials are counted
+        table = _tabulated(rows, judge, lr, None, None, tuple(params), guess)
+    return suggestion_of(table, _WHO)
 
 
 def _of_optuna(study: Any, metric: Any) -> tuple[list[dict[str, Any]], Any, list[str]]:
@@ -108,9 +112,9 @@ def _tabulated(rows: list[dict[str, Any]], metric: Metric, lr: str, seed: str | 
     lost: set[Candidate] = set()
     for row in rows:
         try:
-            candidate = Candidate(Setting((name, row.get(name)) for name in params), float(row[lr]))
+            candidate = Candidate(Setting((name, row.get(name)) for name in params), checked_rates([row[lr]], _WHO)[0])
         except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{_WHO}: the row {row!r} has no rate in its column {lr!r}.") from None
+            raise ValueError(f"{_WHO}: the row {row!r} has no rate above 0 in its column {lr!r}.") from None
         of = found.setdefault(candidate, {})
         repeat = (len(of) if seed is None else row.get(seed), None if fold is None else row.get(fold))
         if repeat in of:

@@ -131,15 +131,14 @@ class Suggestion(float):
         return f"<Suggestion: {self.explanation()}>"
 
 
-def suggestion_of(table: Table) -> Suggestion:
+def suggestion_of(table: Table, who: str = "SweepResult.suggest") -> Suggestion:
     """The candidate with the best mean over the seeds and folds that all candidates have; of equal means the middle rate.
 
     All candidates have the same seeds and held-out samples, so that means are compared in pairs. Nothing is smoothed over
     neighbouring rates: the best one often stands next to the one at which training breaks down.
     """
     if not table.candidates:
-        raise ValueError("SweepResult.suggest: " + (_all_diverged(table) if table.diverged
-                                                    else "no trial is finished yet."))
+        raise ValueError(f"{who}: " + (_all_diverged(table) if table.diverged else "no trial is finished yet."))
     columns = np.flatnonzero(table.common)
     best, metric = best_of(table, columns), table.metric
     equal, found = tied(table, columns)
@@ -187,7 +186,8 @@ def _why_nothing(table: Table, chosen: Suggestion) -> str:
 
 
 def _all_diverged(table: Table) -> str:
-    return (f"every rate diverged, from {min(table.lrs):g} to {max(table.lrs):g}. Sweep smaller rates; or, if "
+    which = f", from {min(table.lrs):g} to {max(table.lrs):g}" if len(table.lrs) > 1 else f": {table.lrs[0]:g}"
+    return (f"every rate diverged{which}. Sweep smaller rates; or, if "
             "values of x are large, as the 0 to 255 of pixels are, scale them to about 1: x / 255 - 0.5.")
 
 

@@ -35,12 +35,13 @@ class Cluster:
         futures stay pending for ever when Dask cancels a task whose result was lost before it was fetched.
     """
 
-    def __init__(self, executor: Any) -> None:
+    def __init__(self, executor: Any, who: str) -> None:
+        self.who = who
         self.client = executor._client
         self.options = {"pure": False, **executor._kwargs}
         self.tasks: dict[cf.Future, Any] = {}
         if not self.client.nthreads():
-            raise RuntimeError("lr_sweep: the Dask cluster has no workers. Start some: dask worker tcp://SCHEDULER:8786.")
+            raise RuntimeError(f"{who}: the Dask cluster has no workers. Start some: dask worker tcp://SCHEDULER:8786.")
 
     @contextlib.contextmanager
     def holding(self, shared: Shared) -> Iterator[None]:
@@ -70,7 +71,7 @@ class Cluster:
         """`Client.wait_for_workers` trusts a copy of the scheduler's list that may be old; this asks the scheduler."""
         while not self.client.nthreads():
             if time.monotonic() > deadline:
-                raise TimeoutError(f"lr_sweep: the Dask cluster has had no worker for {PATIENCE:g} s. Start some, and "
+                raise TimeoutError(f"{self.who}: the Dask cluster has had no worker for {PATIENCE:g} s. Start some, and "
                                    "resume the sweep.")
             time.sleep(0.1)
 

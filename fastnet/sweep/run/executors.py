@@ -101,7 +101,7 @@ class Processes:
         return False
 
 
-def executor_for(executor: Any) -> Any:
+def executor_for(executor: Any, who: str) -> Any:
     """What runs trials on an executor that the user gave."""
     if isinstance(executor, cf.ThreadPoolExecutor):
         return LocalThreads(executor._max_workers, executor)
@@ -109,9 +109,9 @@ def executor_for(executor: Any) -> Any:
         executor = executor.get_executor() if hasattr(executor, "get_executor") else executor  # a Client itself
         from fastnet.sweep.run.cluster import Cluster
 
-        return Cluster(executor)
+        return Cluster(executor, who)
     if not callable(getattr(executor, "submit", None)):
-        raise TypeError(f"lr_sweep: executor must be a concurrent.futures.Executor, got {executor!r}. For a Dask cluster, "
+        raise TypeError(f"{who}: executor must be a concurrent.futures.Executor, got {executor!r}. For a Dask cluster, "
                         "give the Client, or client.get_executor().")
     return Processes(executor)
 

@@ -137,7 +137,7 @@ def sweep(
                 guess=() if guess is None or direction is None else ((direction[0], float(guess)),),
                 budget=checked_budget(_WHO, budget))
     head = {"train": describe(train), "key": describe(key), "diverged_above": str(spec.diverged_above)}
-    runner = LocalThreads(1) if executor is None else executor_for(executor)
+    runner = LocalThreads(1) if executor is None else executor_for(executor, _WHO)
     with (open_journal(resume, None if resume is None else head, _WHO) as journal, progress_line(progress) as show,
           deferred_interrupt() as check, contextlib.ExitStack() as stack):
         result = SweepResult(spec, journal.records, {})

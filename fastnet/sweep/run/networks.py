@@ -159,7 +159,7 @@ def lr_sweep(
     metric_of(_WHO, spec.metric, _curves(data, spec))
     planner = _Planner(firsts, data, len(spec.repeats()) * len(spec.settings) * (len(spec.lrs) or 12))
     head, digests = _fingerprint(builders, firsts, data, spec) if resume is not None else (None, {})
-    runner = LocalThreads(planner.models_at_once(spec)) if executor is None else executor_for(executor)
+    runner = LocalThreads(planner.models_at_once(spec)) if executor is None else executor_for(executor, _WHO)
     states = Files(Path(f"{os.fspath(resume)}.states")) if keep_states and resume is not None else Memory()
     with (open_journal(resume, head, _WHO) as journal, progress_line(progress) as show, deferred_interrupt() as check,
           contextlib.ExitStack() as stack):

@@ -19,6 +19,20 @@ class Fork(NamedTuple):
     followers: tuple[Trial, ...]
 
 
+def blocks(spec: Spec, trials: list[Trial], size: int) -> list[list[Trial]]:
+    """Trials of the same seeds and folds, at least so many: an interrupted sweep has finished those of the first ones.
+
+    Without schedules, nothing is shared, and all trials are one block.
+    """
+    found: list[list[Trial]] = [[]]
+    for trial in trials:
+        before = found[-1][-1] if found[-1] else trial
+        if len(spec.schedules) > 1 and len(found[-1]) >= size and before[2:] != trial[2:]:
+            found.append([])
+        found[-1].append(trial)
+    return found
+
+
 def forks(spec: Spec, trials: Iterable[Trial], at: Mapping[Trial, int], until: int,
           engines: Mapping[Setting, str]) -> list[Fork]:
     """What these trials can share on their way to an epoch, in the order of the epochs.

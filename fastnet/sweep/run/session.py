@@ -12,12 +12,13 @@ from typing import Any, Protocol
 from fastnet.sweep.choice.metrics import Metric, metric_of
 from fastnet.sweep.record import Record, State
 from fastnet.sweep.result import SweepResult
-from fastnet.sweep.run.prefixes import Fork, forks
+from fastnet.sweep.run.prefixes import Fork, blocks, forks
 from fastnet.sweep.run.range_test import RangeTest
 from fastnet.sweep.spec import Setting, Spec, Trial
 from fastnet.sweep.store.states import Memory
 
 _WAIT = 0.1  # seconds between looks for Ctrl-C
+_BLOCK = 4  # times the trials that are submitted at once: so many share beginnings, and end before others begin
 _RETRIES = 3  # of a trial whose data died with workers
 
 
@@ -102,7 +103,7 @@ class Session:
 
     def add_rates(self, lrs: Iterable[float]) -> None:
         """Let the grid have these rates too."""
-        new = tuple(lr for lr in lrs if lr not in self.spec.lrs)
+        new = tuple(lr for lr in dict.fromkeys(lrs) if lr not in self.spec.lrs)
         self.ask(replace(self.spec, lrs=tuple(sorted(self.spec.lrs + new))))
 
     def range_test(self, name: str) -> RangeTest:
@@ -136,13 +137,14 @@ class Session:
             self.work.hold(self.result)
             self.held = True
         at = {trial: records[trial].epochs if trial in records else 0 for trial in todo}
-        shared = forks(self.spec, todo, at, until, self.result.settings_engines)
-        for epoch in sorted({fork.epoch for fork in shared}):
-            now = [fork for fork in shared if fork.epoch == epoch]
-            self._run(self._unfinished([fork.leader for fork in now], epoch), epoch)
-            for fork in now:
-                self._share(fork)
-        self._run(self._unfinished(todo, until), until)
+        for block in blocks(self.spec, todo, _BLOCK * self.runner.window()):
+            shared = forks(self.spec, block, at, until, self.result.settings_engines)
+            for epoch in sorted({fork.epoch for fork in shared}):
+                now = [fork for fork in shared if fork.epoch == epoch]
+                self._run(self._unfinished([fork.leader for fork in now], epoch), epoch)
+                for fork in now:
+                    self._share(fork)
+            self._run(self._unfinished(block, until), until)
 
     def _unfinished(self, trials: Iterable[Trial], until: int) -> list[Trial]:
         """Those that have not come to that epoch, nor diverged or ended by themselves before."""
