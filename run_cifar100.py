@@ -1,13 +1,13 @@
 """The chapter's experiment: the course network on five classes of CIFAR-100, at four learning rates.
 
-With ``--network conv`` the next chapter's: a small convolutional network on three classes, 15 epochs at rate 0.1.
+``--network conv`` runs the next chapter's experiment: a small convolutional network on three classes, 15 epochs at rate 0.1.
 
-Writes results/acc_lr.png (average training loss against epoch) and results/acc_results.csv (test accuracies).
+The script writes results/acc_lr.png (average training loss against epoch) and results/acc_results.csv (test accuracies).
 
-Learning rate 10: the network does not learn. The first steps throw the weights so far that the softmax gives the true
-class of some image a probability of 0; the loss is inf within the first epoch, and what is left predicts one class for
-every image, which is right for one in five. (Measured, on the synthetic images and on photographs: the loss of epoch 1
-is inf, the test accuracy 0.2000.) Rate 0.01 learns steadily but slowly; 0.1 and 0.3 reach a low loss in 20 epochs.
+At learning rate 10 the network does not learn. The first steps make the weights so large that the softmax gives the true
+class of some image a probability of 0, and the loss is inf within the first epoch. The network then predicts one class for
+every image, which is right for one image in five. (Measured on the synthetic images and on photographs: the loss of epoch
+1 is inf, the test accuracy 0.2000.) Rate 0.01 learns steadily but slowly; 0.1 and 0.3 reach a low loss in 20 epochs.
 """
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 
 from fastnet import (
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = arguments(argv)
     try:
         run(settings)
-    except (OSError, ValueError, TypeError) as error:  # what a setting asks for cannot be had
+    except (OSError, ValueError, TypeError) as error:  # no data, or settings that do not fit
         print(f"run_cifar100: {error}", file=sys.stderr)
         return 1
     return 0
@@ -76,7 +77,7 @@ def run(settings: argparse.Namespace) -> None:
 
 
 def network(settings: argparse.Namespace, shape: tuple[int, ...], n_classes: int) -> tuple[Callable[..., Sequential], str]:
-    """What builds the network for samples of a shape, and a name for it."""
+    """Return a function that builds the network for samples of a shape, and a name for it."""
     dtype = settings.dtype
     if settings.network == "conv":
         c, r, k = shape
@@ -98,20 +99,26 @@ def network(settings: argparse.Namespace, shape: tuple[int, ...], n_classes: int
 
 
 def draw(result: SweepResult, title: str, chance: float) -> Figure:
-    """Loss against epoch, a curve for each rate; test accuracy against rate, diverged ones where they ended, and chance."""
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    """Draw training loss against epoch, a curve for each rate; and test accuracy against rate, with chance."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     figure.suptitle(title)
     left, right = figure.subplots(1, 2)
     epochs = np.arange(1, result.losses.shape[2] + 1)
     first = []
+    colours = iter(colormaps["viridis"](np.linspace(0, 0.85, max(2, int(np.sum(result.diverged_in == 0))))))
     for lr, (losses,), (epoch,) in zip(result.lrs, result.losses, result.diverged_in):
         seen = np.where(np.isfinite(losses), losses, np.nan)
-        if epoch:
-            left.plot(epochs, seen, "x--", color=RED, label=f"{lr:g}: diverged in epoch {epoch}")
-        else:
-            left.plot(epochs, seen, label=f"{lr:g}", marker="o" if len(epochs) < 3 else None)
+        if not epoch:
+            left.plot(epochs, seen, color=next(colours), lw=2, label=f"{lr:g}", marker="o" if len(epochs) < 3 else None)
             first.append(losses[0])
-    left.set(xlabel="epoch", ylabel="average training loss", title="a curve for each learning rate")
+            continue
+        label = f"{lr:g} (diverged in epoch {epoch})"
+        if np.isfinite(seen).any():
+            left.plot(epochs, seen, "x--", color=RED, label=label)
+        else:  # no finite loss: a cross on the upper frame, where a value would leave the panel
+            left.plot(epoch, 1, "x", color=RED, ms=9, mew=2, clip_on=False, zorder=3, label=label,
+                      transform=left.get_xaxis_transform())
+    left.set(xlabel="epoch", ylabel="average training loss", xlim=(0.5, len(epochs) + 0.5))
     if first:
         left.set_ylim(0, 1.08 * max(first))
     left.xaxis.get_major_locator().set_params(integer=True)
@@ -120,24 +127,24 @@ def draw(result: SweepResult, title: str, chance: float) -> Figure:
     diverged = result.diverged_in[:, 0] > 0
     order = np.argsort(lrs)
     converged = order[~diverged[order]]
-    right.plot(lrs[converged], accuracies[converged], "o-", label="test accuracy")
+    right.plot(lrs[converged], accuracies[converged], "o-", color="0.25", label="converged")
     if diverged.any():
-        right.plot(lrs[diverged], accuracies[diverged], "x", color=RED, ms=9, mew=2, label="test accuracy, diverged")
-    right.axhline(chance, color="0.5", ls=":", label=f"chance, {chance:.3g}")
+        right.plot(lrs[diverged], accuracies[diverged], "x", color=RED, ms=9, mew=2, label="diverged")
+    right.axhline(chance, color="0.5", ls=":", label=f"chance ({chance:.3g})")
     right.set_xscale("log")
     right.margins(x=0.08)
     right.set(xlabel="learning rate", ylabel="test accuracy", ylim=(0, 1))
     if len(lrs) <= 8:
         right.set_xticks(lrs, [f"{lr:g}" for lr in lrs])
     right.minorticks_off()
-    for axes in (left, right):
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4, frameon=False)  # where no curve is
+    for axes, heading in ((left, "learning rate"), (right, None)):  # below the panel, where no curve is
+        axes.legend(title=heading, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncols=4, frameon=False)
         axes.grid(alpha=0.3)
     return figure
 
 
 def hidden_layers(text: str) -> tuple[int, ...]:
-    """Numbers of hidden units from "500" or "1024,512"; none from "0"."""
+    """Read numbers of hidden units from "500" or "1024,512"; "0" means no hidden layer."""
     try:
         widths = tuple(int(width) for width in text.split(",") if int(width) != 0)
     except ValueError:
@@ -149,14 +156,16 @@ def hidden_layers(text: str) -> tuple[int, ...]:
 
 def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Train the course network at several learning rates.")
-    parser.add_argument("--data", default="auto", metavar=SOURCES, help="what to train on (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=SEED, help="chooses classes and weights (default: %(default)s)")
-    parser.add_argument("--network", choices=DEFAULTS, default="full", help="the chapter's, or the next one's: conv")
-    parser.add_argument("--classes", type=int, help="how many, without a file (default: 5; conv: 3)")
-    parser.add_argument("--hidden", default=HIDDEN, help="hidden units; 1024,512 is two layers (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="(default: %(default)s)")
-    parser.add_argument("--epochs", type=int, help="(default: 20; conv: 15)")
-    parser.add_argument("--lrs", help="rates, or a grid as 1e-3:1:log7 (default: 0.01, 0.1, 0.3, 10; conv: 0.1)")
+    parser.add_argument("--data", default="auto", metavar=SOURCES, help="training data (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=SEED, help="seed of classes and weights (default: %(default)s)")
+    parser.add_argument("--network", choices=DEFAULTS, default="full",
+                        help="full: the chapter's network; conv: the next chapter's (default: full)")
+    parser.add_argument("--classes", type=int, help="number of classes (default: 5; conv: 3)")
+    parser.add_argument("--hidden", default=HIDDEN, help="hidden units; 1024,512 makes two layers (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=BATCH_SIZE, help="samples per step (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, help="passes through the data (default: 20; conv: 15)")
+    parser.add_argument("--lrs",
+                        help="learning rates, or a grid such as 1e-3:1:log7 (default: 0.01, 0.1, 0.3, 10; conv: 0.1)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for plot and table (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", help="float32 or float64 (default: %(default)s)")
     settings = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""Callbacks for ``fit``: functions of an epoch's report, some with a memory."""
+"""Callbacks for ``fit``: objects that fastnet calls with the report of every epoch."""
 from __future__ import annotations
 
 import csv
@@ -11,16 +11,16 @@ _COLUMNS = ("epoch", "lr", "loss", "val_loss", "val_accuracy", "seconds")
 
 
 class CSVLogger:
-    """Write a line for every epoch into a CSV file, at once, so that a run can be watched and outlives a crash.
+    """Write a line into a CSV file at the end of every epoch, so that you can watch a run and keep its record after a crash.
 
     The columns are epoch (from 1), lr, loss, val_loss, val_accuracy (both empty without validation data) and seconds.
 
     Parameters
     ----------
     path : path-like
-        The file. Every fit starts it anew.
+        The file. Every fit overwrites it.
     append : bool
-        Go on after what the file holds instead.
+        Append to an existing file instead.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class CSVLogger:
         self.append = append
 
     def __call__(self, report: EpochReport) -> None:
-        """Write one line; before the first one, the head."""
+        """Write the line of one epoch, and the header before the first one."""
         new = report.epoch == 0 and not (self.append and self.path.exists() and self.path.stat().st_size > 0)
         with open(self.path, "w" if new else "a", newline="", encoding="ascii") as file:
             writer = csv.writer(file, lineterminator="\n")

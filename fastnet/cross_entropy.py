@@ -1,4 +1,4 @@
-"""The cross-entropy loss, and the one-hot targets it compares with."""
+"""The cross-entropy loss, and one-hot targets."""
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 
 @known
 class CrossEntropyLayer(Buffered):
-    """Cross-entropy of predicted probabilities and one-hot targets, the mean over the batch (3.18).
+    """Cross-entropy of predicted probabilities and one-hot targets: the mean of -sum(t log x) over the batch (3.18).
 
     Attributes
     ----------
@@ -50,7 +50,7 @@ class CrossEntropyLayer(Buffered):
         self.x = self.t = None
 
     def forward(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
-        """Compute the loss, and remember x and t.
+        """Compute the loss, and store x and t for ``backward``.
 
         Parameters
         ----------
@@ -62,7 +62,7 @@ class CrossEntropyLayer(Buffered):
         Returns
         -------
         float
-            inf if the true class of a sample has probability 0.
+            The loss; inf if the true class of a sample has probability 0.
         """
         if type(x) is np.ndarray and type(t) is np.ndarray and type(self) in PLAIN:
             try:
@@ -84,12 +84,12 @@ class CrossEntropyLayer(Buffered):
         return loss
 
     def backward(self, y_grad: float | None = None) -> np.ndarray:
-        """Compute the gradient of the loss with respect to the probabilities (3.19).
+        """Compute the gradient of the loss with respect to the probabilities, -t / (n x) (3.19).
 
         Parameters
         ----------
         y_grad : float, optional
-            Factor for the gradient, where the loss is part of something larger.
+            A factor for the gradient, if the loss is part of a larger function.
 
         Returns
         -------
@@ -115,7 +115,7 @@ class CrossEntropyLayer(Buffered):
     def lower(self, net: Builder, x: Value) -> Value:
         """Add the softmax of the scores x, the loss, and the gradient of the scores to a compiled step."""
         if x.kind != "probabilities" or x.row != x.columns or net.is_input(x):
-            raise Unsupported("the compiled engines know CrossEntropyLayer behind SoftMaxLayer only")
+            raise Unsupported("the compiled engines support CrossEntropyLayer only after SoftMaxLayer")
         p, dx, losses = net.like(x), net.like(x), net.losses()
         net.forward(SOFTMAX_CROSS_ENTROPY, reads={x: ROWS}, writes={p: ROWS, dx: ROWS, losses: ROWS}, overwrites={p: x},
                     c=dx.mat, a=x.mat, b=p.mat, aux=losses, n=x.columns)

@@ -1,4 +1,4 @@
-"""The layer between images and rows."""
+"""The layer that turns images into rows."""
 from __future__ import annotations
 
 from typing import Any
@@ -16,12 +16,12 @@ from fastnet.program.builder import Builder, Unsupported, Value
 
 @known
 class FlattenLayer(Buffered):
-    """Lays out every image as one row: first its channels, in each its rows from the top.
+    """Turns every image into one row: channel after channel, and within each channel row after row from the top.
 
     Attributes
     ----------
     orig_shape : tuple of int, or None
-        Shape (n, c, r, k) of the last input.
+        The shape (n, c, r, k) of the last input.
 
     Examples
     --------
@@ -35,24 +35,24 @@ class FlattenLayer(Buffered):
 
     orig_shape = Remembered()
     settings = ()
-    keeps_layout = True  # it is given images as rows
+    keeps_layout = True  # compiled programs store images as rows
     needs_images = True
 
     def __init__(self) -> None:
         self.orig_shape = None
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
-        """Shape of a sample's output, for one of its input; None for a number of values that is not known yet."""
+        """Return the shape of an output sample for that of an input sample; a side of None if it is not known."""
         c, r, k = checks.image_shape(self, shape)
         return (None if c is None or r is None or k is None else c * r * k,)
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Copy each image to a row, and remember the shape.
+        """Copy each image to a row, and store the shape for ``backward``.
 
         Parameters
         ----------
         x : array_like, shape (n, c, r, k)
-            Never written to.
+            The images. The layer does not write to them.
 
         Returns
         -------
@@ -87,11 +87,11 @@ class FlattenLayer(Buffered):
     def lower(self, net: Builder, x: Value) -> Value:
         """Take each image as a row of values, see :mod:`fastnet.program.builder`."""
         if len(x.shape) != 3:
-            raise Unsupported(f"FlattenLayer takes images, and is given samples of shape {x.shape}")
+            raise Unsupported(f"FlattenLayer takes images, not samples of shape {x.shape}")
         return x.flattened()
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.Flatten()
 
     def __repr__(self) -> str:

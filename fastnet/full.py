@@ -25,41 +25,41 @@ from fastnet.program.memory import Matrix
 class FullLayer(Buffered):
     """Fully connected layer: every output is a weighted sum of all inputs, plus a bias.
 
-    ``forward`` computes y = x Wᵀ + b (3.7), ``backward`` the gradients (3.9), ``update_param`` the step of gradient
-    descent (3.10, 3.11).
+    ``forward`` computes y = x Wᵀ + b (equation 3.7 of the chapter), ``backward`` the gradients dx = dy W, dW = dyᵀ x and
+    db = the sum of dy over the samples (3.9), ``update_param`` the step W - lr dW, b - lr db (3.10, 3.11).
 
     Parameters
     ----------
     n_i, n_o : int
         Number of inputs and of outputs.
     dtype : float32 or float64, optional
-        Type of W and b, and so of the computation. By default float64, see :func:`fastnet.set_default_dtype`.
+        Type of W and b, and so of the computation. The default is float64, see :func:`fastnet.set_default_dtype`.
     rng : numpy.random.Generator or RandomState or int, optional
-        Draws the weights; an int is the seed of a new generator. By default NumPy's global state does, so that
-        ``np.random.seed`` decides.
+        The generator that draws the weights; an int is the seed of a new one. By default NumPy's global state draws them,
+        so that ``np.random.seed`` makes them reproducible.
     initializer : {"glorot", "he"}
-        The standard deviation of the normal weights at first: sqrt(2 / (n_i + n_o)) (3.12; Glorot & Bengio 2010), or
-        sqrt(2 / n_i) (He et al. 2015), which suits ReLU.
+        The standard deviation of the initial weights, which are normally distributed: sqrt(2 / (n_i + n_o)) (3.12; Glorot &
+        Bengio 2010), or sqrt(2 / n_i) (He et al. 2015), which suits ReLU.
 
     Attributes
     ----------
     W : ndarray, shape (n_o, n_i)
         Weights, see `initializer`.
     b : ndarray, shape (1, n_o)
-        Biases, at first 0 (3.13).
+        Biases, initially 0 (3.13).
     x : ndarray, shape (n, n_i), or None
         The last input.
     W_grad, b_grad : ndarray or None
-        Gradients that ``backward`` left behind, of the shapes of W and b. ``w_grad`` is another name of ``W_grad``.
+        Gradients from the last ``backward``, of the shapes of W and b. ``w_grad`` is another name of ``W_grad``.
 
     Notes
     -----
-    All may be assigned, and changed in place. No method writes into an array that was assigned, or that anybody but the
-    layer still holds: outputs, gradients and new weights are other arrays then, see :mod:`fastnet.base.buffers`.
+    You may assign all attributes and change them in place. No method writes into an array that you assigned or still hold:
+    outputs, gradients and new weights are then new arrays, see :mod:`fastnet.base.buffers`.
 
-    The same input gives the same bits on any number of threads. Those of one sample's output may differ in the last place
-    between a batch of fewer than four samples and a larger one, or between memory layouts, as they do with a BLAS: few
-    samples, and few outputs, are dot products where the rows are contiguous.
+    The same input gives the same bits on any number of threads. As with a BLAS, the output for one sample may differ in the
+    last place between memory layouts, and between a batch of fewer than four samples and a larger one: for few samples or
+    few outputs with contiguous rows, the layer computes dot products.
 
     Examples
     --------
@@ -97,12 +97,12 @@ class FullLayer(Buffered):
 
     @property
     def dtype(self) -> np.dtype:
-        """What the layer computes in: the wider of the types of W and b, as float32 or float64."""
+        """The type that the layer computes in: the wider of the types of W and b, float32 or float64."""
         return dtypes.result_dtype(*(a for a in (self.W, self.b) if a is not None))
 
     @property
     def w_grad(self) -> Any:
-        """The chapter's other name of ``W_grad``."""
+        """The same array as ``W_grad``; the chapter uses both names."""
         return self.W_grad
 
     @w_grad.setter
@@ -110,25 +110,25 @@ class FullLayer(Buffered):
         self.W_grad = value
 
     def input_shape(self) -> tuple[int | None, ...]:
-        """Shape of a sample that it takes: (n_i,)."""
+        """Return the shape of an input sample: (n_i,)."""
         return (self.n_i,)
 
     def multiply_adds(self, shape: tuple[int, ...]) -> float:
-        """How many a forward pass takes for a sample."""
+        """Return the number of multiply-adds of a forward pass for one sample."""
         return float(self.n_i * self.n_o)
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
-        """Shape of a sample's output, (n_o,), for one of its input, (n_i,) or not known yet."""
+        """Return the shape of an output sample, (n_o,), for that of an input sample, (n_i,) or None if it is not known."""
         checks.width_given(self, shape, self.n_i)
         return (self.n_o,)
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Compute x Wᵀ + b, and remember x.
+        """Compute x Wᵀ + b, and store x for ``backward``.
 
         Parameters
         ----------
         x : array_like, shape (n, n_i)
-            One sample per row. Never written to.
+            One sample per row. The layer does not write to it.
 
         Returns
         -------
@@ -154,7 +154,7 @@ class FullLayer(Buffered):
         return y
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
-        """Compute the gradients from that of the output; keep ``W_grad`` and ``b_grad``.
+        """Compute the gradients from that of the output; store ``W_grad`` and ``b_grad``.
 
         Parameters
         ----------
@@ -193,7 +193,7 @@ class FullLayer(Buffered):
         return dx
 
     def update_param(self, lr: float) -> None:
-        """Step against the gradients: W - lr W_grad and b - lr b_grad become the new W and b.
+        """Take a step against the gradients: the new W is W - lr W_grad, the new b is b - lr b_grad.
 
         Parameters
         ----------
@@ -236,8 +236,8 @@ class FullLayer(Buffered):
         W = net.parameter("W", (self.n_o, self.n_i))
         b = net.parameter("b", (1, self.n_o), vector=True)
         y = net.value(self.n_o)
-        # The data are read by all threads, each for its own outputs, so that their weights stay in its own cache; behind
-        # the first layer each thread keeps to its own samples, and so it does there if outputs are shared out unevenly.
+        # In the first layer each thread reads all samples and computes some outputs, whose weights stay in its cache. In
+        # later layers, and if the outputs cannot be divided evenly, each thread computes all outputs of some samples.
         by_outputs = net.is_input(x) and not net.forward_only and net.shares_evenly(self.n_o)
         split, of_x, of_y = (OUTPUTS, ALL, COLUMNS) if by_outputs else (SAMPLES, ROWS, ROWS)
         of_W = COLUMNS if by_outputs else ALL
@@ -274,7 +274,7 @@ class FullLayer(Buffered):
         )
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.Linear(self.n_i, self.n_o, device="meta")
 
     def __repr__(self) -> str:

@@ -1,8 +1,8 @@
-"""What a layer promises, and what can be known about one that somebody else wrote.
+"""The interface of a layer, and what fastnet can find out about a user-defined one.
 
-Everything fastnet asks of a layer goes through this module: its parameters, which of them decay, the shape of its
-output, how it is updated, and whether it is one of fastnet's own, with nothing changed about it. Nobody needs a base
-class: an object with the methods of :class:`Layer` is a layer.
+This module answers every question that fastnet has about a layer: its parameters, which of them decay, the shape of its
+output, how it is updated, and whether it is an unmodified layer of fastnet's. A layer needs no base class: an object with
+the methods of :class:`Layer` is a layer.
 """
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ _IGNORED = frozenset({"__module__", "__doc__", "__dict__", "__weakref__", "__qua
 
 @runtime_checkable
 class Layer(Protocol):
-    """A layer of a network. Two methods make one; the other members are optional.
+    """A layer of a network. It needs ``forward`` and ``backward``; the other members are optional.
 
     ``update_param(lr)`` (or ``update_params(lr)``)
-        Step against the gradients that ``backward`` left behind. A layer without it does not learn.
+        Takes a step against the gradients that ``backward`` stored. A layer without this method does not learn.
     ``parameters()``
-        A mapping from the name of each attribute that is learned to the name of the attribute that holds its
-        gradient after ``backward``, for instance ``{"W": "W_grad", "gamma": "dgamma"}``. Without it, an array ``X`` is a
-        parameter if there is an ``X_grad`` beside it. Momentum and weight decay, which work by changing the gradient
-        that ``update_param`` finds, reach these parameters and no others.
+        Returns a mapping from the name of each learned attribute to the name of the attribute that holds its gradient
+        after ``backward``, for instance ``{"W": "W_grad", "gamma": "dgamma"}``. Without this method, an array ``X`` is a
+        parameter if the layer also has an ``X_grad``. Momentum and weight decay change the gradients of these parameters
+        before fastnet calls ``update_param``; they do not reach other arrays.
     ``output_shape(shape)``
-        The shape of one sample's output, for one sample's input of this shape: tuples without the axis of samples.
-        Raises ValueError for an input that the layer cannot take.
+        Returns the shape of one sample's output for one sample's input of this shape: tuples without the axis of samples.
+        It raises ValueError for an input that the layer cannot take.
     ``training``
-        True or False: whether the layer is at work in training or in prediction. fastnet sets it in a layer that has it:
-        to True in ``fit`` and ``train_on_batch``, to False in ``predict``, ``evaluate`` and for validation data. In a loop
-        by hand it is what :meth:`fastnet.Sequential.train` or :meth:`fastnet.Sequential.eval` has set last.
+        True in training, False in prediction. fastnet sets it in a layer that has it: to True in ``fit`` and
+        ``train_on_batch``, to False in ``predict``, ``evaluate`` and for validation data. In a hand-written loop,
+        :meth:`fastnet.Sequential.train` and :meth:`fastnet.Sequential.eval` set it.
     ``decays``
-        The names of the parameters that weight decay shrinks. By default all but biases: those called ``b`` or
-        ``bias``, perhaps with a number or an underscore and more behind it.
+        The names of the parameters that weight decay shrinks. By default these are all except biases, which are called
+        ``b`` or ``bias``, perhaps followed by a number or by an underscore and more.
     """
 
     def forward(self, x: Any) -> Any:
-        """Compute the output for a batch, shape (n, ...), and remember what ``backward`` needs."""
+        """Compute the output for a batch, shape (n, ...), and store what ``backward`` needs."""
 
     def backward(self, y_grad: Any) -> Any:
-        """Keep the gradients of the parameters, and return that of the input, from that of the output."""
+        """From the gradient of the output, store the gradients of the parameters and return that of the input."""
 
 
 @runtime_checkable
 class Loss(Protocol):
-    """The end of a network, in training: the number that is to become small."""
+    """The loss of a network: the number that training makes small."""
 
     def forward(self, x: Any, t: Any) -> float:
-        """Compute the loss of outputs x, shape (n, ...), for targets t, and remember what ``backward`` needs."""
+        """Compute the loss of outputs x, shape (n, ...), for targets t, and store what ``backward`` needs."""
 
     def backward(self) -> Any:
         """Return the gradient of the loss with respect to x."""
@@ -72,12 +72,12 @@ class Loss(Protocol):
 
 
 def parameters(layer: Any) -> dict[str, str]:
-    """Names of the arrays a layer learns, and of their gradients.
+    """Return the names of the arrays a layer learns, and of their gradients.
 
-    As its method ``parameters`` says, if it has one that gives a mapping of names. Otherwise a parameter is an array with
-    a gradient beside it, ``W`` with ``W_grad`` or, as the chapter spells it, ``w_grad``. Such a gradient may appear with
-    the first backward pass only. ``x`` and ``y``, in the course's layers, are the last input and output, whether or not
-    their gradients are kept too.
+    If the layer has a method ``parameters`` that returns a mapping of names, it decides. Otherwise a parameter is an array
+    that has a gradient, ``W`` with ``W_grad`` or, as the chapter spells it, ``w_grad``. Such a gradient may appear only
+    with the first backward pass. ``x`` and ``y`` are the last input and output in the course's layers, and no parameters
+    even if the layer stores their gradients.
     """
     declared = declared_parameters(layer)
     if declared is not None:
@@ -95,7 +95,7 @@ def parameters(layer: Any) -> dict[str, str]:
 
 
 def declared_parameters(layer: Any) -> dict[str, str] | None:
-    """What the layer's own method ``parameters`` gives, None if it has none or one that gives anything else."""
+    """Return the mapping that the layer's method ``parameters`` returns; None without such a method or mapping."""
     method = getattr(layer, "parameters", None)
     if not callable(method) or isinstance(layer, type):
         return None
@@ -109,7 +109,7 @@ def declared_parameters(layer: Any) -> dict[str, str] | None:
 
 
 def decaying(layer: Any) -> frozenset[str]:
-    """Names of the parameters of a layer that weight decay shrinks.
+    """Return the names of a layer's parameters that weight decay shrinks.
 
     Raises
     ------
@@ -125,16 +125,16 @@ def decaying(layer: Any) -> frozenset[str]:
     if unknown:
         raise ValueError(
             f"{type(layer).__name__}: decays names {', '.join(unknown)}, but its parameters are "
-            f"{', '.join(names) or 'unknown'}. A parameter is an array X with an X_grad beside it, or one that the "
+            f"{', '.join(names) or 'unknown'}. A parameter is an array X if the layer also has X_grad, or one that the "
             "layer's method parameters() names.")
     return said
 
 
 def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
-    """Shape of a sample's output for the shape of its input; None if that is not known.
+    """Return the shape of a sample's output for the shape of its input; None if that is not known.
 
-    A layer's ``output_shape`` is believed only as long as its ``forward`` is the one it was written for: not if a
-    subclass or an instance has another. Layers that are not fastnet's are asked only where the input's shape is known.
+    fastnet uses a layer's ``output_shape`` only with the ``forward`` that it was written for, not if a subclass or an
+    instance overrides ``forward``. It calls the method of a user-defined layer only if the input's shape is known.
     """
     method = getattr(layer, "output_shape", None)
     if not callable(method) or not _written_together(layer, "output_shape", "forward"):
@@ -150,9 +150,9 @@ def output_shape(layer: Any, shape: Shape | None) -> Shape | None:
 
 
 def input_shape(layer: Any) -> Shape | None:
-    """Shape of a sample that a layer takes, with None for a side that may be any; None if it does not say.
+    """Return the shape of a sample that a layer takes, with None for a side of any length; None if it is not known.
 
-    As its ``output_shape``, its ``input_shape`` is believed only as long as its ``forward`` is the one it was written for.
+    As with ``output_shape``, fastnet uses ``input_shape`` only with the ``forward`` that it was written for.
     """
     method = getattr(layer, "input_shape", None)
     if not callable(method) or not any(klass in _DEFINITIONS for klass in type(layer).__mro__):
@@ -161,23 +161,23 @@ def input_shape(layer: Any) -> Shape | None:
 
 
 def learned(layer: Any) -> dict[str, Any]:
-    """The arrays of a layer of fastnet's, or of a subclass, that training changes: their `FloatArray` by their name.
+    """Return the arrays that training changes in a fastnet layer, or a subclass, as a mapping of name to `FloatArray`.
 
-    These are the parameters and, for instance, running statistics. Empty for any other layer.
+    These are the parameters and, for instance, running statistics. The mapping is empty for any other layer.
     """
     klass: type = type(layer)
     return learned_by(klass)
 
 
 def trained(layer: Any) -> dict[str, Any]:
-    """Everything that training changes in a layer of fastnet's, or of a subclass: as `learned`, and counters."""
+    """Return everything that training changes in a fastnet layer, or a subclass: the arrays of `learned`, and counters."""
     klass: type = type(layer)
     return _trained(klass)
 
 
 @functools.cache
 def learned_by(klass: type) -> dict[str, Any]:
-    """The arrays that training changes in the layers of a class, see `learned`."""
+    """Return the arrays that training changes in the layers of a class, see `learned`."""
     return {name: kept for name, kept in _trained(klass).items() if kept.is_array}
 
 
@@ -188,7 +188,7 @@ def _trained(klass: type) -> dict[str, Any]:
 
 
 def shielded(x: Any, layer: Any) -> Any:
-    """x, or a copy of it for a layer that may write into what it is given, which others hold: the caller, other layers."""
+    """Return x, or a defensive copy for a layer that may write into its input, since the caller or a layer also holds x."""
     klass = type(layer)
     if klass in _FORWARD and klass.forward is _FORWARD[klass] and "forward" not in layer.__dict__:
         return x  # fastnet's forward writes to no input
@@ -196,13 +196,13 @@ def shielded(x: Any, layer: Any) -> Any:
 
 
 def updater(layer: Any) -> Callable[[float], Any] | None:
-    """The layer's ``update_param`` or ``update_params``, whichever was written last; None if it does not learn.
+    """Return the layer's ``update_param`` or ``update_params``, the one that overrides the other; None if it has neither.
 
-    A subclass may have its own version of one of the two names, and an instance of its class's.
+    A subclass or an instance may override only one of the two names.
     """
     klass = type(layer)
     if (klass in _UPDATES and klass.update_params is _UPDATES[klass] and "update_param" not in (held := layer.__dict__)
-            and "update_params" not in held):  # one of fastnet's, as it was written
+            and "update_params" not in held):  # fastnet's own, unmodified
         return layer.update_param
     names = ("update_param", "update_params")
     for held in (getattr(layer, "__dict__", {}), *map(vars, type(layer).__mro__)):
@@ -213,12 +213,12 @@ def updater(layer: Any) -> Callable[[float], Any] | None:
 
 
 def foreign(layer: Any) -> bool:
-    """Whether code that is not fastnet's runs in a layer or loss, which may write into the arrays it is given."""
+    """Return whether user-defined code runs in a layer or loss, which may then write into its input."""
     return type(layer) not in _DEFINITIONS or overridden(layer, type(layer)) is not None
 
 
 def _written_together(layer: Any, promise: str, method: str) -> bool:
-    """Whether no class below the one that defines `promise`, nor the instance, has another `method`."""
+    """Return whether neither a class below the one that defines `promise` nor the instance overrides `method`."""
     if method in getattr(layer, "__dict__", {}):
         return promise in layer.__dict__
     for klass in type(layer).__mro__:
@@ -230,11 +230,11 @@ def _written_together(layer: Any, promise: str, method: str) -> bool:
     return True
 
 
-# --- whether a class of fastnet's is as it was written ----------------------------------------------------------------
+# --- whether a class of fastnet's is unmodified -----------------------------------------------------------------------
 
 
 def known(klass: _Class) -> _Class:
-    """Class decorator: remember what the class defines, so that `overridden` sees what is changed later."""
+    """Class decorator: record what the class defines, so that `overridden` detects later changes."""
     _DEFINITIONS[klass] = dict(vars(klass))
     if hasattr(klass, "forward"):
         _FORWARD[klass] = klass.forward
@@ -244,18 +244,18 @@ def known(klass: _Class) -> _Class:
 
 
 def known_class(subject: Any) -> type:
-    """The class of fastnet's that an object's class is, or derives from; its own class if there is none."""
+    """Return the fastnet class that an object's class is, or derives from; the object's class if there is none."""
     return next((klass for klass in type(subject).__mro__ if klass in _DEFINITIONS), type(subject))
 
 
 def definition(klass: type) -> dict[str, Any]:
-    """What a class of fastnet's defined when it was made; empty for any other class."""
+    """Return what a fastnet class defined when it was made; nothing for any other class."""
     return _DEFINITIONS.get(klass, {})
 
 
 @functools.cache
 def _meant(klass: type) -> dict[str, Any]:
-    """What the names of a class of fastnet's stand for, inherited ones included, as its modules defined them."""
+    """Return the values of all names of a fastnet class, inherited ones included, as its modules defined them."""
     meant: dict[str, Any] = {}
     for base in reversed(klass.__mro__):
         meant.update(_DEFINITIONS.get(base, {}))
@@ -263,7 +263,7 @@ def _meant(klass: type) -> dict[str, Any]:
 
 
 def overridden(subject: Any, klass: type) -> str | None:
-    """What keeps an object from being exactly what a class of fastnet's was written to be.
+    """Return how an object differs from an unmodified instance of a fastnet class.
 
     Parameters
     ----------
@@ -284,7 +284,7 @@ def overridden(subject: Any, klass: type) -> str | None:
 
 
 def redefined(subject: Any, klass: type, free: frozenset[str] = frozenset()) -> str | None:
-    """As `overridden`, but that a subclass may add what `klass` does not have, and redefine the names in `free`."""
+    """Do what `overridden` does, but let a subclass add what `klass` does not have and override the names in `free`."""
     original = _meant(klass)
     for below in type(subject).__mro__:
         if below is klass:
@@ -303,7 +303,7 @@ def redefined(subject: Any, klass: type, free: frozenset[str] = frozenset()) -> 
 
 
 def inherits(subject: Any, klass: type, name: str) -> bool:
-    """Whether a name of an object means what `klass`, decorated with `known`, defined under it."""
+    """Return whether a name of an object still has the value that `klass`, decorated with `known`, gave it."""
     if name in getattr(subject, "__dict__", {}):
         return False
     found = next((vars(base)[name] for base in type(subject).__mro__ if name in vars(base)), None)
@@ -311,7 +311,7 @@ def inherits(subject: Any, klass: type, name: str) -> bool:
 
 
 def _changed(klass: type, free: frozenset[str]) -> str | None:
-    """Name of something in the class that is not what its definition said."""
+    """Return the name of something in the class that has changed since its definition."""
     now, original = vars(klass), _DEFINITIONS[klass]
     for name, value in original.items():
         if now.get(name) is not value and name not in free and name not in _IGNORED:

@@ -16,14 +16,13 @@ class LeakyReluLayer(Activation):
     Parameters
     ----------
     slope : float
-        Finite, and not negative. Its derivative at 0 is taken as the slope.
+        A finite number, at least 0. fastnet uses it as the derivative at 0, too.
 
     Attributes
     ----------
     slope : float
-        As given.
     y : ndarray or None
-        The last output. ``backward`` finds the derivative from it.
+        The last output, from which ``backward`` computes the derivative.
 
     Examples
     --------
@@ -47,7 +46,7 @@ class LeakyReluLayer(Activation):
         return self.slope
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.LeakyReLU(self.slope)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The mean squared error: a loss for numbers, as the cross-entropy is one for classes."""
+"""The mean squared error: a loss for regression."""
 from __future__ import annotations
 
 import numpy as np
@@ -21,7 +21,7 @@ from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 
 @known
 class MeanSquaredErrorLayer(Buffered):
-    """Mean squared error of outputs and targets, over the samples and the outputs.
+    """Mean squared error of outputs and targets: the mean of (x - t)^2 over samples and outputs.
 
     Attributes
     ----------
@@ -47,14 +47,14 @@ class MeanSquaredErrorLayer(Buffered):
         self.x = self.t = None
 
     def forward(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
-        """Compute the loss, and remember x and t.
+        """Compute the loss, and store x and t for ``backward``.
 
         Parameters
         ----------
         x : array_like, shape (n, n_outputs)
             Outputs, one sample per row.
         t : array_like, shape (n, n_outputs)
-            What they should be: any finite numbers.
+            The targets: any finite numbers.
 
         Returns
         -------
@@ -80,7 +80,7 @@ class MeanSquaredErrorLayer(Buffered):
         Parameters
         ----------
         y_grad : float, optional
-            Factor for the gradient, where the loss is part of something larger.
+            A factor for the gradient, if the loss is part of a larger function.
 
         Returns
         -------
@@ -108,7 +108,7 @@ class MeanSquaredErrorLayer(Buffered):
     def lower(self, net: Builder, x: Value) -> Value:
         """Add the loss and the gradient of the outputs to a compiled step, see :mod:`fastnet.program.builder`."""
         if net.is_input(x):
-            raise Unsupported("nothing stands before the loss")
+            raise Unsupported("the network has no layer before the loss")
         dx, losses = net.like(x), net.losses()
         net.forward(CALL, reads={x: ROWS}, writes={dx: ROWS, losses: ROWS}, kernel=mean_squared_error_op,
                     c=dx.mat, a=x.mat, aux=losses, n=x.columns)

@@ -1,7 +1,7 @@
-"""Pictures of networks and of what they do: curves, confusion matrix, accuracies, images, weights.
+"""Pictures of networks and their results: curves, confusion matrix, accuracies, images, weights.
 
-Every function returns a Matplotlib figure, which a notebook shows by itself and ``figure.savefig("name.png")`` writes.
-Matplotlib is loaded when the first one is drawn.
+Every function returns a Matplotlib figure. A notebook shows it; ``figure.savefig("name.png")`` writes it to a file.
+fastnet imports Matplotlib when it draws the first one.
 """
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from fastnet.base import checks
 
-_BLUE, _ORANGE, _RED, _GREY = "#0072b2", "#e69f00", "#d55e00", "0.5"  # told apart with any kind of colour blindness
-_WRITTEN = 20  # classes up to which a confusion matrix has its counts written in
+_BLUE, _ORANGE, _RED, _GREY = "#0072b2", "#e69f00", "#d55e00", "0.5"  # distinguishable with any kind of colour blindness
+_WRITTEN = 20  # a confusion matrix of up to so many classes shows its counts
 
 
 def curves(history: Any) -> Any:
-    """Draw loss and accuracy of one fit against the epoch.
+    """Draw the loss and accuracy of one fit against the epoch.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def curves(history: Any) -> Any:
     Returns
     -------
     matplotlib.figure.Figure
-        Training and validation loss; with validation data also its accuracy. The epoch with the least validation loss is
-        marked: training beyond it no longer helps.
+        A panel with training and validation loss and, with validation data, one with the validation accuracy. A dot marks
+        the epoch with the lowest validation loss: training beyond it no longer helps.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def curves(history: Any) -> Any:
     if not history.losses:
         raise ValueError("plots.curves: the history has no epochs. Call fit first.")
     validated = bool(np.isfinite(history.val_accuracies).any())
-    figure = _picture((10 if validated else 5.5, 3.8))
+    figure = _picture((8 if validated else 5, 3.4))
     panels = np.atleast_1d(figure.subplots(1, 1 + validated))
     epochs = np.arange(1, len(history.losses) + 1)
     marker = "o" if len(epochs) < 3 else None
@@ -50,7 +50,7 @@ def curves(history: Any) -> Any:
     if np.isfinite(values).any():
         panels[0].plot(epochs[:len(values)], values, color=_ORANGE, ls="--", marker=marker, label="validation")
         best = int(np.nanargmin(values))
-        panels[0].plot(epochs[best], values[best], "o", color=_ORANGE, label=f"least, epoch {best + 1}")
+        panels[0].plot(epochs[best], values[best], "o", color=_ORANGE, label=f"lowest: epoch {best + 1}")
     if validated:
         panels[1].plot(epochs[:len(values)], history.val_accuracies, color=_ORANGE, ls="--", marker=marker,
                        label="validation")
@@ -67,19 +67,19 @@ def curves(history: Any) -> Any:
 
 
 def confusion_matrix(labels: npt.ArrayLike, predicted: npt.ArrayLike, class_names: Sequence[str] | None = None) -> Any:
-    """Draw how often each class was taken for each other one.
+    """Draw how often the network predicted each class for each true class.
 
     Parameters
     ----------
     labels, predicted : array_like of int, shape (n,)
-        The true classes, and those predicted; one-hot rows or probabilities will do too.
+        The true and the predicted classes, as class numbers, one-hot rows or probabilities.
     class_names : sequence of str, optional
         ``class_names[label]`` is the name of a class.
 
     Returns
     -------
     matplotlib.figure.Figure
-        A row for each true class, a column for each predicted one. Numbers are counts, colours shares of the row.
+        One row per true class, one column per predicted class. Numbers are counts; colours are shares of the row.
     """
     labels, predicted, names = _classes("plots.confusion_matrix", labels, predicted, class_names)
     k = len(names)
@@ -115,7 +115,7 @@ def class_accuracy(labels: npt.ArrayLike, predicted: npt.ArrayLike, class_names:
     Returns
     -------
     matplotlib.figure.Figure
-        A bar for each class that occurs, and lines for the accuracy over all samples and for chance.
+        One bar per class that occurs, and lines for the accuracy over all samples and for chance.
     """
     labels, predicted, names = _classes("plots.class_accuracy", labels, predicted, class_names)
     present = [c for c in range(len(names)) if (labels == c).any()]
@@ -146,14 +146,14 @@ def images(
     Parameters
     ----------
     x : array_like, shape (n, d) or (n, channels, rows, columns)
-        Pixels: bytes, or floats within -0.5 .. 0.5 or 0 .. 1; others are stretched from their least to their greatest.
+        Pixels: bytes, or floats within -0.5 .. 0.5 or 0 .. 1. Other values are scaled from their minimum to their maximum.
     labels : array_like of int, optional
-        Each class then gets a line of its own.
+        With labels, each class has its own row of images.
     class_names : sequence of str, optional
     n : int
-        How many images at most.
+        The largest number of images to draw.
     shape : (channels, rows, columns), optional
-        Of one image. By default a square one, of three channels or one.
+        The shape of one image. By default fastnet assumes a square one of three channels or one.
 
     Returns
     -------
@@ -181,7 +181,7 @@ def mistakes(
     x: npt.ArrayLike, labels: npt.ArrayLike, probabilities: npt.ArrayLike, class_names: Sequence[str] | None = None, *,
     n: int = 20, shape: tuple[int, int, int] | None = None,
 ) -> Any:
-    """Draw the misclassified images the network was surest about.
+    """Draw the misclassified images with the highest predicted probability.
 
     Parameters
     ----------
@@ -190,12 +190,12 @@ def mistakes(
     labels : array_like of int, shape (n,)
         The true classes.
     probabilities : array_like, shape (n, n_classes)
-        What ``model.predict_proba(x)`` gives.
+        The return value of ``model.predict_proba(x)``.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Above each image the true class, then the predicted one and its probability.
+        The title of each image names the true class, then the predicted one with its probability.
     """
     pixels = _pixels("plots.mistakes", x, shape)
     p = checks.numbers("plots.mistakes", "probabilities", probabilities)
@@ -210,41 +210,50 @@ def mistakes(
     return _grid(pixels[wrong], titles, columns=5)
 
 
-def weights(model: Any, *, n: int = 40, shape: tuple[int, int, int] | None = None) -> Any:
-    """Draw what each unit of the first layer looks for: its weights as an image, or a convolution's filters.
+def weights(
+    model: Any, *, n: int = 40, shape: tuple[int, int, int] | None = None, initial: npt.ArrayLike | None = None,
+) -> Any:
+    """Draw the weights of the first layer's units as images, or a convolution's filters.
 
     Parameters
     ----------
     model : Sequential
-        With a FullLayer or a ConvLayer in front.
+        Its first layer is a FullLayer or a ConvLayer.
     n : int
-        How many at most; those with the largest weights are shown.
+        The largest number of units to draw; fastnet draws those with the largest weights, the largest first.
     shape : (channels, rows, columns), optional
-        Of one image, for a FullLayer; by default a square one, of three channels or one.
+        The shape of one image, for a FullLayer. By default fastnet assumes a square one of three channels or one.
+    initial : array_like, optional
+        The weights before training, for instance ``model.layers[0].W.copy()``. With them, fastnet draws the change of the
+        weights. In a large layer the random initial weights hide what training changed.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Grey is a weight of 0; each picture has a scale of its own.
+        Grey is a weight (or a change) of 0. Each picture is scaled by its largest value. A unit responds most to an image
+        that is bright where its weights are bright, in the same colours, and dark where they are dark.
     """
     W = getattr(model.layers[0], "W", None)
     if W is None or np.ndim(W) not in (2, 4):
         raise ValueError(f"plots.weights: the first layer must have weights W, of a FullLayer or a ConvLayer; "
                          f"layers[0] is {model.layers[0]!r}.")
     W = np.asarray(W, np.float64)
+    if initial is not None:
+        before = checks.numbers("plots.weights", "initial", initial)
+        W = W - checks.same_shape("plots.weights", "initial", before, "the weights", W.shape)
     if W.ndim == 2:
         W = W.reshape(len(W), *image_shape("plots.weights", W.shape[1], shape))
     if W.shape[1] not in (1, 3):
         W = W.mean(axis=1, keepdims=True)
     flat = W.reshape(len(W), -1)
-    largest = np.sort(np.argsort(-np.linalg.norm(flat, axis=1), kind="stable")[:n])
+    largest = np.argsort(-np.linalg.norm(flat, axis=1), kind="stable")[:n]
     scale = np.maximum(np.abs(flat).max(axis=1), np.finfo(float).tiny)
     pictures = 0.5 + 0.5 * W / scale[:, None, None, None]
     return _grid(pictures[largest].transpose(0, 2, 3, 1), [""] * len(largest), columns=10)
 
 
 def wilson(right: int, total: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share: (low, high)."""
+    """Compute Wilson's 95% interval of a share: (low, high)."""
     z = 1.959964
     p = right / total
     middle = (p + z * z / (2 * total)) / (1 + z * z / total)
@@ -253,7 +262,7 @@ def wilson(right: int, total: int) -> tuple[float, float]:
 
 
 def image_shape(who: str, width: int, shape: tuple[int, int, int] | None = None) -> tuple[int, int, int]:
-    """Channels, rows and columns of an image of `width` values: as given, or those of a square one."""
+    """Return channels, rows and columns of an image of `width` values: `shape`, or those of a square image."""
     if shape is not None:
         if len(shape) != 3 or math.prod(shape) != width:
             raise ValueError(f"{who}: shape must be (channels, rows, columns) with a product of {width}, the values per "
@@ -267,7 +276,7 @@ def image_shape(who: str, width: int, shape: tuple[int, int, int] | None = None)
 
 
 def looks_like_images(width: int) -> bool:
-    """Whether a row of so many values is a square image of three channels or one, not a tiny one."""
+    """Return whether a row of `width` values may be a square image of three channels or one, at least 4 pixels wide."""
     return width >= 16 and any(math.isqrt(width // c) ** 2 * c == width for c in (1, 3))
 
 
@@ -278,7 +287,7 @@ def _picture(size: tuple[float, float], layout: Any = "constrained") -> Any:
 
 
 def _classes(who: str, labels: Any, predicted: Any, names: Any) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Both as class numbers, and a name for each class."""
+    """Convert both to class numbers, and return them with a name for each class."""
     wide = [np.shape(a)[1] for a in (labels, predicted) if np.ndim(a) == 2]
     labels, predicted = (checks.numbers(who, "labels", a) for a in (labels, predicted))
     labels, predicted = (a.argmax(axis=1) if a.ndim == 2 else a for a in (labels, predicted))
@@ -294,7 +303,7 @@ def _classes(who: str, labels: Any, predicted: Any, names: Any) -> tuple[np.ndar
 
 
 def _pixels(who: str, x: npt.ArrayLike, shape: tuple[int, int, int] | None) -> np.ndarray:
-    """Images as Matplotlib wants them: (n, rows, columns, channels) within 0 .. 1."""
+    """Convert images to Matplotlib's form: (n, rows, columns, channels) within 0 .. 1."""
     array = checks.numbers(who, "x", x)
     if array.ndim == 2:
         array = array.reshape(len(array), *image_shape(who, array.shape[1], shape))
@@ -327,7 +336,7 @@ def _grid(pictures: np.ndarray, titles: Sequence[str], columns: int) -> Any:
 
 
 def _many_axes(rows: int, columns: int, cell: tuple[float, float], left: float = 0.0, above: float = 0.0) -> np.ndarray:
-    """Axes of a size in inches, with room on the left of a row and above each; constrained layout is slow for so many."""
+    """Make axes of a size in inches, with a margin left of each row and above each axes; constrained layout is too slow."""
     width, height = left + columns * cell[0], rows * cell[1]
     figure = _picture((width, height), layout="none")
     gap = 0.06

@@ -24,12 +24,12 @@ _FEW = 600 if all(np.signbit(np.maximum(zero, np.full(67, -0.0, zero.dtype))).al
 
 @known
 class ReluLayer(Activation):
-    """Rectified linear unit: x where x > 0, else 0 (3.14). Its derivative at 0 is taken as 0.
+    """Rectified linear unit: x where x > 0, else 0 (3.14). fastnet uses 0 as its derivative at 0.
 
     Attributes
     ----------
     y : ndarray or None
-        The last output. ``backward`` lets the gradient pass where it is positive.
+        The last output. ``backward`` passes the gradient where y is positive.
 
     Examples
     --------
@@ -45,20 +45,20 @@ class ReluLayer(Activation):
     padding_read = None
     fused_as = "relu"
     kernels = RELU
-    output_shape = Activation.output_shape  # believed only of a class that defines it beside its forward
+    output_shape = Activation.output_shape  # fastnet uses it only if the class that defines it also defines forward
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Compute max(x, 0) of every element, and remember the result.
+        """Compute max(x, 0) of every element, and store the result for ``backward``.
 
         Parameters
         ----------
         x : array_like
-            Any number of dimensions. Never written to. NaN stays NaN.
+            It may have any number of dimensions. The layer does not write to it. NaN stays NaN.
 
         Returns
         -------
         ndarray
-            Of the shape of x; a matrix in Fortran order gives another.
+            The result, of the shape of x. For a matrix in Fortran order it is in Fortran order, too.
         """
         if type(x) is ndarray and 0 < x.size <= SMALL and x.ndim == 2 and type(self) in PLAIN:
             dtype = x.dtype
@@ -75,7 +75,7 @@ class ReluLayer(Activation):
         return super().forward(x)
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.ReLU()
 
     def lower(self, net: Builder, x: Value) -> Value:

@@ -10,7 +10,7 @@ from fastnet.sequential import Sequential
 def load(path: str | os.PathLike[str]) -> Sequential:
     """Read a model that ``Sequential.save`` wrote.
 
-    Nothing in the file is run: it holds numbers, and names of fastnet's own layers.
+    The file holds numbers and the names of fastnet's layers; fastnet runs no code from it.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ def load(path: str | os.PathLike[str]) -> Sequential:
     Returns
     -------
     Sequential
-        With the layers, the loss and the parameters that were saved, to the bit. Its ``history`` is None.
+        The saved layers, loss and parameters, identical to the bit. Its ``history`` is None.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Layers in a row, with a loss at the end."""
+"""The network: a sequence of layers, and a loss at the end."""
 from __future__ import annotations
 
 import os
@@ -34,20 +34,20 @@ class Sequential:
     Parameters
     ----------
     layers : tuple or list of layers
-        At least one. A layer is one of fastnet's, or any object with ``forward(x)`` and ``backward(y_grad)``, and
-        ``update_param(lr)`` (or ``update_params``) if it learns: see :class:`fastnet.layer.Layer`. It may write into
-        the arrays it is given.
+        At least one layer. A layer is one of fastnet's, or any object with ``forward(x)`` and ``backward(y_grad)``, and
+        ``update_param(lr)`` (or ``update_params``) if it learns: see :class:`fastnet.layer.Layer`. A user-defined layer
+        may write into its input.
     loss : layer
-        With ``forward(x, t)``, which returns a number, and ``backward()``: usually a ``CrossEntropyLayer()``.
+        An object with ``forward(x, t)``, which returns a number, and ``backward()``: usually a ``CrossEntropyLayer()``.
 
     Attributes
     ----------
-    layers, loss
-        As given.
+    layers : tuple or list of layers
+    loss : layer
     history : History or None
         The record of the last ``fit``.
     optimizer_state : OptimizerState or None
-        The velocities, or Adam's moments, that the last ``partial_fit`` left. With None, the next one starts from 0.
+        The velocities, or Adam's moments, after the last ``partial_fit``. If it is None, the next call starts from 0.
 
     Examples
     --------
@@ -72,43 +72,43 @@ class Sequential:
 
     @property
     def dtype(self) -> np.dtype | None:
-        """What the model computes in: the widest dtype of its fully connected and convolutional layers; None without any."""
+        """The widest dtype of the layers with parameters, in which the model computes; None if no layer has any."""
         found = [getattr(layer, name) for layer in self.layers for name in learned(layer)]
         return dtypes.result_dtype(*found) if found else None
 
     def input_width(self) -> int | None:
-        """Number of values per sample that the model takes, None if code that is not fastnet's decides that."""
+        """Number of values per sample that the model takes; None if a user-defined layer decides it."""
         shape = input_shape(self.layers[0])
         return shape[0] if shape is not None and len(shape) == 1 and inherits(self, Sequential, "forward") else None
 
     def output_width(self) -> int | None:
-        """Number of values the last layer gives per sample, None if code that is not fastnet's decides that.
+        """Number of values per sample that the last layer returns; None if a user-defined layer decides it.
 
         Raises
         ------
         ValueError
-            If a layer does not take what the layers before it give.
+            If a layer does not take the output of the layers before it.
         """
         shape = self._shapes()[-1][1]
         return shape[0] if shape is not None and len(shape) == 1 and inherits(self, Sequential, "forward") else None
 
     def check_sample(self, who: object, shape: Shape) -> None:
-        """Refuse samples of a shape that a network of images cannot take, before anything is computed.
+        """Refuse samples of a shape that a network for images cannot take, before it computes anything.
 
         Raises
         ------
         ValueError
-            If a layer does not take what the data or the layers before it give; the message says what it is given.
+            If a layer does not take the data or the output of the layers before it; the message names both shapes.
         """
         if any(getattr(layer, "needs_images", False) for layer in self.layers):
             self._shapes(shape, who)
 
     def compares_classes(self) -> bool:
-        """Whether the loss is fastnet's cross-entropy, which compares probabilities of classes."""
+        """Return whether the loss is fastnet's cross-entropy, which compares probabilities of classes."""
         return bool(getattr(self.loss, "compares_classes", False)) and not foreign(self.loss)
 
     def _shapes(self, shape: Shape | None = None, who: object = "Sequential") -> list[tuple[Shape | None, Shape | None]]:
-        """Shape of a sample before and after each layer, as far as it is known; `shape` is that of the data."""
+        """Return the shapes of a sample before and after each layer, as far as they are known, for data of a `shape`."""
         shapes: list[tuple[Shape | None, Shape | None]] = []
         source = None
         for i, layer in enumerate(self.layers):
@@ -157,7 +157,7 @@ class Sequential:
 
     @one_thread()
     def backward(self) -> np.ndarray:
-        """Pass the gradient of the loss back through all layers, which keep the gradients of their parameters.
+        """Run the backward pass through all layers, which keep the gradients of their parameters.
 
         Returns
         -------
@@ -177,7 +177,7 @@ class Sequential:
 
     @one_thread()
     def update_param(self, lr: float) -> None:
-        """Let every layer that learns step against its gradients.
+        """Update the parameters of every layer that learns: one step against their gradients.
 
         Parameters
         ----------
@@ -196,15 +196,15 @@ class Sequential:
             raise
 
     def update_params(self, lr: float) -> None:
-        """The chapter's other name of ``update_param``."""
+        """Do what :meth:`update_param` does; the chapter uses both names."""
         self.update_param(lr)
 
     def train(self, mode: bool = True) -> Sequential:
-        """Set the mode of all layers for loops by hand: training or, with ``mode=False``, prediction.
+        """Set the mode of all layers for hand-written loops: training or, with ``mode=False``, prediction.
 
-        A layer that works differently in the two (dropout, batch normalisation, one of your own) has an attribute
-        ``training``, True at first, which this sets. The methods that train or predict do so in the right mode whatever was
-        set, and leave it as it was.
+        A layer that works differently in the two (dropout, batch normalisation, perhaps your own) has an attribute
+        ``training``, initially True, which this method sets. Only hand-written loops need it: ``fit``, ``predict`` and the
+        other methods always use the right mode, and do not change the attribute.
 
         Parameters
         ----------
@@ -242,15 +242,15 @@ class Sequential:
 
         Notes
         -----
-        The parameters stay packed from call to call until somebody reads them: ``layer.W`` is always true. The layers'
-        ``x``, ``y`` and gradients are computed when they are read, for the last batch and the parameters of then. A
-        network that the compiled engines don't know takes the step layer by layer.
+        Between calls the parameters stay in the packed form that the kernels use; ``layer.W`` always has the current
+        values. fastnet computes a layer's ``x``, ``y`` and gradients when you read them, for the last batch and the
+        parameters it was trained with. A network that the compiled engines do not support is trained layer by layer.
         """
         return on_batch.train_on_batch(self, x, t, lr)
 
     @one_thread()
     def test_on_batch(self, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
-        """Compute the loss of a batch; neither the parameters nor what the layers remember change.
+        """Compute the loss of a batch. Neither parameters nor the layers' stored inputs and gradients change.
 
         Parameters
         ----------
@@ -277,44 +277,45 @@ class Sequential:
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            One sample per row, finite. Of another dtype than the model it is converted once; a ``numpy.memmap`` is read
-            batch by batch and may be larger than memory.
+            One sample per row; the values must be finite. fastnet converts data of another dtype than the model's once. It
+            reads a ``numpy.memmap`` batch by batch, so that it may be larger than memory.
         y : array_like, shape (n, n_classes)
             One-hot targets, see :func:`fastnet.one_hot`.
         epochs : int
-            How often to go through the data.
+            Number of passes through the data.
         lr : float, sequence of float, or callable
-            The learning rate; one for each epoch; or a function that gives it for the number of the epoch, from 0. A
-            list of one rate serves all epochs.
+            The learning rate: one number, one for each epoch, or a function of the epoch's number, which starts at 0. A
+            list of one rate is used for all epochs.
         batch_size : int
-            Samples per step; the last batch of an epoch holds what is left.
+            Samples per step. The last batch of an epoch holds the remaining samples.
         engine : {"auto", "layers", "fused", "gram", "windows", "mixed"}
-            What does the work, see :meth:`explain`. All give the same losses, to rounding.
+            The engine that trains; :meth:`explain` describes them. All return the same losses, up to rounding.
         validation : (x, y), optional
-            Data to evaluate after every epoch, as :meth:`evaluate` does; y one-hot, or labels.
+            Data that fastnet evaluates after every epoch, as :meth:`evaluate` does; y is one-hot, or labels.
         shuffle : bool
-            Take the rows in a new order each epoch, the same in all engines, drawn from `rng`.
+            Take the rows in a new order each epoch, drawn from `rng`. The order is the same in all engines.
         rng : numpy.random.Generator or int, optional
-            By default NumPy's global state decides, as it does for the weights.
+            By default fastnet draws from NumPy's global state, as it does for the weights.
         momentum : float
-            V = momentum V + gradient, W -= lr V; the velocity V starts at 0 in every fit, and goes on from call to call of
-            :meth:`partial_fit`. A layer of your own finds V in
-            the place of its gradient when it is updated. Parameters whose gradient cannot be found are trained without,
-            and a warning names them: see :class:`fastnet.layer.Layer`.
+            V = momentum V + gradient, W -= lr V. The velocity V starts at 0 in every fit; calls of :meth:`partial_fit`
+            continue with it. When fastnet updates a user-defined layer, the layer's gradient attributes hold V. Parameters
+            whose gradient fastnet cannot find are trained without momentum, and a warning names them: see
+            :class:`fastnet.layer.Layer`.
         weight_decay : float
-            Adds weight_decay W to the gradient of W, not to that of b. Of a layer of your own all parameters decay but
+            Adds weight_decay W to the gradient of W, not to that of b. In a user-defined layer all parameters decay except
             biases, or those that its attribute ``decays`` names.
         early_stop : int, optional
-            Stop when the validation loss (without validation, the loss) has not improved for so many epochs.
+            Stop when the validation loss (without validation, the training loss) has not improved for this many epochs.
         callbacks : callable or sequence of callables
-            Called after every epoch with an :class:`EpochReport` (epoch, epochs, lr, loss, val_loss, val_accuracy,
-            seconds). One that returns True ends the fit. One that can reach the model finds the parameters of now in its
-            layers and may change them, or anything else about the model: training goes on from there, layer by layer.
-            Inputs, outputs and gradients are in the layers after the fit; with ``engine="layers"`` all along.
+            Functions that fastnet calls after every epoch with an :class:`EpochReport` (epoch, epochs, lr, loss, val_loss,
+            val_accuracy, seconds). If one returns True, the fit ends. A callback that holds a reference to the model reads
+            the current parameters in its layers. It may change them, or anything else about the model: training then
+            continues from there, layer by layer. The layers' inputs, outputs and gradients are available after the fit,
+            and with ``engine="layers"`` also during it.
         progress : bool, optional
-            Show a progress bar. By default if the error stream is a terminal.
+            Show a progress bar. By default fastnet shows one if the error stream is a terminal.
         on_divergence : {"stop", "raise", "ignore"}
-            What to do when a loss is no longer finite: end with a warning, raise FloatingPointError, or go on.
+            What to do when a loss is not finite: stop with a warning, raise FloatingPointError, or continue.
         optimizer : {"sgd", "adam", "rmsprop"}
             Stochastic gradient descent; Adam (Kingma & Ba 2015) with beta1 = 0.9, beta2 = 0.999, epsilon = 1e-8; or RMSprop
             (Tieleman & Hinton 2012), v = 0.99 v + 0.01 gradient^2, W -= lr gradient / (sqrt(v) + 1e-8). The usual rate of
@@ -329,18 +330,23 @@ class Sequential:
 
         Notes
         -----
-        The form of 2018, ``fit(x, y, x_test, y_test, epochs, lr, batch_size)``, stands for ``validation=(x_test, y_test)``
-        and returns two arrays of shape (epochs,): the losses, and the loss on the test data after each epoch.
+        The course's signature of 2018, ``fit(x, y, x_test, y_test, epochs, lr, batch_size)``, works too: it means
+        ``validation=(x_test, y_test)``. It returns two arrays of shape (epochs,): the losses, and the loss on the test data
+        after each epoch.
 
-        Afterwards the layers hold the parameters, and the last batch's inputs, outputs and gradients; if training ended
-        early, those are of the last batch with the final parameters. After compiled training they are computed when one of
-        them is read, from copies of that batch and of the parameters; before that, ``vars(layer)`` does not show them.
-        ``history`` has the full record. Interrupted by Ctrl-C or an error, the layers hold the last complete epoch.
+        Afterwards the layers hold the parameters, and the last batch's inputs, outputs and gradients. If training ended
+        early, fastnet computes these for the last batch with the final parameters. After compiled training fastnet computes
+        them when you read one, from copies of that batch and of the parameters; until then ``vars(layer)`` does not show
+        them. ``history`` has the full record. After Ctrl-C or an error the layers hold the last complete epoch.
 
-        A compiled engine trains only what is exactly fastnet's own. Subclasses of its layers, methods replaced on an
-        instance or a class, and a loss or layers of your own run as they are written, once a mini-batch, perhaps between
-        compiled segments of the other layers; a subclass of Sequential with a version of its own of anything that runs in
-        a fit is trained layer by layer. ``history.why`` and :meth:`explain` say so.
+        The compiled engines train fastnet's own, unmodified layers. These run as they are written, once per mini-batch:
+
+        - user-defined layers and losses;
+        - subclasses of fastnet's layers;
+        - layers of which you replaced a method, on an instance or a class.
+
+        The other layers may be compiled around them. A subclass of Sequential that overrides anything used in a fit is
+        trained layer by layer. ``history.why`` and :meth:`explain` name the reason.
         """
         return training.fit(
             self, x, y, epochs=epochs, lr=lr, batch_size=batch_size, engine=engine, optimizer=optimizer,
@@ -352,10 +358,11 @@ class Sequential:
         self, x: npt.ArrayLike, y: npt.ArrayLike, lr: float, batch_size: int = 128, *, momentum: float = 0.0,
         weight_decay: float = 0.0, optimizer: str = "sgd", shuffle: bool = False, rng: Any = None,
     ) -> float:
-        """Go through some data once, from where the last call ended.
+        """Train for one pass through some data, continuing from the last call.
 
-        A loop of calls takes the same steps as one :meth:`fit` of as many epochs: the model keeps the velocities of
-        momentum, or Adam's moments and its count of steps, in `optimizer_state`. In contrast, each ``fit`` starts from 0.
+        A loop of calls takes the same steps as one :meth:`fit` with the same number of epochs: the model keeps the
+        velocities of momentum, or Adam's moments and its count of steps, in `optimizer_state`. Each ``fit``, in contrast,
+        starts from 0.
 
         Parameters
         ----------
@@ -380,7 +387,7 @@ class Sequential:
         validation: tuple[npt.ArrayLike, npt.ArrayLike] | None = None, shuffle: bool = False, momentum: float = 0.0,
         weight_decay: float = 0.0, optimizer: str = "sgd", nesterov: bool = False,
     ) -> Plan:
-        """Estimate what each engine would take for a fit, and which one would be chosen.
+        """Estimate the time and memory that each engine needs for a fit, and say which one ``engine="auto"`` would choose.
 
         Parameters
         ----------
@@ -390,18 +397,17 @@ class Sequential:
         Returns
         -------
         Plan
-            Prints as a table. The memory is what the fit takes beside the data.
+            It prints as a table. Its memory column is what the fit needs in addition to the data.
 
         Notes
         -----
         ===========  ==============================================================================================
-        ``layers``   one layer after the other, in Python: for any network
-        ``fused``    compiled steps, for layers of fastnet's as they are
-        ``gram``     the same; the first layer's weights are formed at the end alone, until then products of the
-                     samples with each other stand in for them: for many epochs on some thousand samples
-        ``windows``  the same for some hundred samples at a time: for small mini-batches
-        ``mixed``    compiled segments of fastnet's layers, and layers or a loss of one's own between them, called once a
-                     mini-batch
+        ``layers``   calls one layer after the other from Python; works with any network
+        ``fused``    compiles whole steps; works with fastnet's unmodified layers
+        ``gram``     as ``fused``, but computes with products of the samples (the Gram matrix) in place of the first
+                     layer's weights, which it forms at the end; for many epochs on a few thousand samples
+        ``windows``  as ``gram``, for a few hundred samples at a time; for small mini-batches
+        ``mixed``    compiles fastnet's layers, and calls user-defined layers or losses between them once per mini-batch
         ===========  ==============================================================================================
         """
         return training.explain(self, x, y, epochs=epochs, batch_size=batch_size, engine=engine, optimizer=optimizer,
@@ -415,7 +421,8 @@ class Sequential:
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            One sample per row. A few thousand go through the layers at a time; what those remember stays as it was.
+            One sample per row. fastnet processes a few thousand rows at a time, and leaves the layers' stored inputs and
+            outputs unchanged.
 
         Returns
         -------
@@ -451,8 +458,8 @@ class Sequential:
         Returns
         -------
         Evaluation
-            A named tuple (loss, accuracy): what the model's loss says of all samples at once, and the share of samples for
-            which :meth:`predict` is right; the accuracy is NaN where the targets are not classes.
+            A named tuple (loss, accuracy): the model's loss on all samples at once, and the share of samples for which
+            :meth:`predict` is right. The accuracy is NaN if the targets are not classes.
         """
         return training.evaluate(self, x, y)
 
@@ -489,7 +496,7 @@ class Sequential:
         return checks.computed("Sequential.plot", "history", self.history, "fit").plot()
 
     def _repr_png_(self) -> bytes | None:
-        """The picture of the last fit that a notebook shows; before a fit, None: it shows the layers."""
+        """Return the picture of the last fit for a notebook; None before a fit, so that the notebook shows the layers."""
         return None if self.history is None else self.history._repr_png_()
 
     @one_thread()
@@ -499,12 +506,12 @@ class Sequential:
         Parameters
         ----------
         path : path-like
-            The file, usually called ``.safetensors``. It appears as a whole, or not at all.
+            The file, usually ``NAME.safetensors``. fastnet writes the whole file or, after an error, none.
 
         Raises
         ------
         TypeError
-            If a layer, the loss or the model is of a class of your own: the file holds no code.
+            If the class of a layer, of the loss or of the model is user-defined: the file holds no code.
         ImportError
             If the package safetensors is not installed (the extra ``safetensors``).
 
@@ -518,18 +525,18 @@ class Sequential:
         safetensors.save(self, path, Sequential)
 
     def to_torch(self) -> Any:
-        """Make the PyTorch module that computes what this model computes, to rounding.
+        """Make a PyTorch module that computes the same outputs as this model, up to rounding.
 
         Returns
         -------
         torch.nn.Sequential
-            A module for each layer, in the same places, with copies of the parameters. It ends in probabilities where this
-            model does; ``torch.nn.CrossEntropyLoss`` wants the scores before them: ``module[:-1]``.
+            One module per layer, in the same order, with copies of the parameters. If this model returns probabilities, so
+            does the module; ``torch.nn.CrossEntropyLoss`` needs the scores before the softmax: ``module[:-1]``.
 
         Raises
         ------
         TypeError
-            If a layer, the loss or the model is of a class of your own.
+            If the class of a layer, of the loss or of the model is user-defined.
         ImportError
             If PyTorch is not installed.
         """
@@ -543,7 +550,7 @@ class Sequential:
         return checks.scores(who, scoring.outputs(self, x))
 
     def summary(self) -> str:
-        """Return a table of the layers: what goes in and out, and how many parameters are learned."""
+        """Return a table of the layers with their input, output and number of parameters."""
         rows: list[tuple[str, ...]] = []
         total = 0
         for i, (layer, (before, after)) in enumerate(zip(self.layers, self._shapes(), strict=True)):

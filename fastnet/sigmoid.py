@@ -18,7 +18,7 @@ class SigmoidLayer(Activation):
     Attributes
     ----------
     y : ndarray or None
-        The last output. ``backward`` finds the derivative from it.
+        The last output, from which ``backward`` computes the derivative.
 
     Examples
     --------
@@ -33,5 +33,5 @@ class SigmoidLayer(Activation):
     kernels = SIGMOID
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.Sigmoid()

@@ -25,7 +25,7 @@ from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 
 @dataclass(eq=False)
 class Probabilities(Value):
-    """The softmax of scores that it is a version of. A loss that takes it computes both at once; `as_rows` computes it."""
+    """The softmax of scores, not yet computed: a loss computes both at once, and `as_rows` computes the softmax alone."""
 
     @property
     def kind(self) -> str:
@@ -74,16 +74,17 @@ class SoftMaxLayer(Buffered):
         self.y = None
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
-        """Shape of a sample's output: that of its input."""
+        """Return the shape of an output sample, which is that of an input sample."""
         return shape
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Compute exp(x) / sum(exp(x)) of each row, however large x is, and remember it.
+        """Compute exp(x) / sum(exp(x)) of each row without overflow, and store it for ``backward``.
 
         Parameters
         ----------
         x : array_like, shape (n, n_classes)
-            Class scores. Never written to. -inf is probability 0; a row with NaN or +inf becomes NaN.
+            Class scores. The layer does not write to them. A score of -inf has probability 0; a row with NaN or +inf
+            becomes NaN.
 
         Returns
         -------
@@ -104,7 +105,7 @@ class SoftMaxLayer(Buffered):
         return y
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
-        """Multiply the gradient with the Jacobian of each row (3.17), without forming one.
+        """Multiply the gradient by the Jacobian of each row (3.17), dx = y (dy - sum(dy y)), without forming the Jacobian.
 
         Parameters
         ----------
@@ -131,13 +132,13 @@ class SoftMaxLayer(Buffered):
         return dx
 
     def lower(self, net: Builder, x: Value) -> Value:
-        """Hand over the scores, for a loss that computes their softmax itself, see :mod:`fastnet.program.builder`."""
+        """Pass on the scores to a loss that computes their softmax itself, see :mod:`fastnet.program.builder`."""
         if len(x.shape) != 1:
-            raise Unsupported(f"SoftMaxLayer takes rows of scores, and is given samples of shape {x.shape}")
+            raise Unsupported(f"SoftMaxLayer takes rows of scores, not samples of shape {x.shape}")
         return Probabilities(x.region, x.version, x.columns, x.row, x.lanes, x.shape)
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.Softmax(dim=1)
 
     def __repr__(self) -> str:

@@ -15,7 +15,7 @@ class TanhLayer(Activation):
     Attributes
     ----------
     y : ndarray or None
-        The last output. ``backward`` finds the derivative from it.
+        The last output, from which ``backward`` computes the derivative.
 
     Examples
     --------
@@ -30,5 +30,5 @@ class TanhLayer(Activation):
     kernels = TANH
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.Tanh()

@@ -78,7 +78,7 @@ def test_one_value_per_channel_gives_beta(dtype):
 
 def test_mistakes(rng):
     layer = BatchNormLayer(3)
-    with refuses(ValueError, r"takes rows of 3 columns, or images of 3 channels, and is given x of shape \(2, 4\)", layer):
+    with refuses(ValueError, r"takes rows of 3 columns, or images of 3 channels, but its input is x of shape \(2, 4\)", layer):
         layer.forward(np.ones((2, 4)))
     with refuses(RuntimeError, r"call forward\(\)", layer):
         layer.backward(np.ones((2, 3)))

@@ -224,7 +224,7 @@ def test_nothing_to_compare(tmp_path, capsys):
     assert main([str(tmp_path / "nothing")]) == 2
     assert "there is no such folder" in capsys.readouterr().err
     assert main([str(tmp_path)]) == 2
-    assert "no module of the course in it: full, relu" in capsys.readouterr().err
+    assert "it contains none of the course's modules (full, relu" in capsys.readouterr().err
     for arguments in ([], [str(tmp_path), "--timeout", "0"], [str(tmp_path), "--timeout", "soon"], [str(tmp_path), "--points", "nets=3"]):
         with pytest.raises(SystemExit, match="2"):
             main(arguments)

@@ -189,9 +189,9 @@ def test_options_of_the_wrong_kind(options, message):
 
 
 @pytest.mark.parametrize(("targets", "message"), [
-    (2 * np.eye(3)[[0, 1, 2, 0]] - 1, "y[0] is [ 1. -1. -1.]. Here -1 seems to stand for 0: np.add(y, 1) / 2."),
-    (5 * np.eye(3)[[0, 1, 2, 0]], "y[0] is [5. 0. 0.]. All rows sum to 5: np.divide(y, 5)"),
-    ([[0.5, 0.5, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]], "y[2] is [0. 0. 0.]. Drop the samples of no class; np.any(y, axis=1) is True for the others."),
+    (2 * np.eye(3)[[0, 1, 2, 0]] - 1, "y[0] is [ 1. -1. -1.]. They seem to use -1 for 0; convert them: np.add(y, 1) / 2."),
+    (5 * np.eye(3)[[0, 1, 2, 0]], "y[0] is [5. 0. 0.]. All rows sum to 5; divide them: np.divide(y, 5)"),
+    ([[0.5, 0.5, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0]], "y[2] is [0. 0. 0.]. Drop the samples without a class; np.any(y, axis=1) is True for the others."),
     ([[0.5, 0.5, 0], [1, 0, 0], [0.6, 0.6, -0.2], [0, 1, 0]], "y[2] is [ 0.6  0.6 -0.2]"),
 ])
 def test_targets_of_a_cross_entropy_are_probabilities(targets, message):
@@ -212,7 +212,7 @@ def test_soft_and_hard_labels_of_any_dtype(dtype):
 
 def test_hints_keep_data_whole():
     model, t = course_model(), np.eye(3)[[0, 1, 2, 0]]
-    with pytest.raises(ValueError, match=re.escape("Sequential.predict: x must have shape (n, 6), a row per sample, got "
+    with pytest.raises(ValueError, match=re.escape("Sequential.predict: x must have shape (n, 6), one row per sample, got "
                                                    "(6, 4). It looks transposed: use np.transpose(x).")):
         model.predict(np.ones((6, 4)))
     with pytest.raises(ValueError, match=r"np\.reshape\(np\.transpose\(x, \(0, 3, 1, 2\)\), \(len\(x\), -1\)\)"):

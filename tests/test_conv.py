@@ -352,11 +352,11 @@ def test_output_shape():
     assert ConvLayer(3, 8, 3, stride=2).output_shape((3, 7, 8)) == (8, 4, 4)
     assert ConvLayer(3, 8, 4, padding="valid").output_shape((3, 7, None)) == (8, 4, None)
     assert ConvLayer(3, 8, 2, stride=(1, 3), padding=[2, 0]).output_shape((3, 1, 8)) == (8, 4, 3)
-    with pytest.raises(ValueError, match=r"takes images of at least 5 x 3 pixels, but is given 9 x 2\. Pool less"):
+    with pytest.raises(ValueError, match=r"takes images of at least 5 x 3 pixels, but its input has 9 x 2\. Pool less"):
         ConvLayer(3, 8, 5, padding=(0, 1)).output_shape((3, 9, 2))
-    with pytest.raises(ValueError, match=r"ConvLayer\(3, 8, 3\) takes images of 3 channels, but is given 4"):
+    with pytest.raises(ValueError, match=r"ConvLayer\(3, 8, 3\) takes images of 3 channels, but its input has 4"):
         layer.output_shape((4, 7, 9))
-    with pytest.raises(ValueError, match=r"takes images, of shape \(3, r, k\) per sample, but is given \(12,\)"):
+    with pytest.raises(ValueError, match=r"takes images, of shape \(3, r, k\) per sample, but its input has shape \(12,\)"):
         layer.output_shape((12,))
 
 

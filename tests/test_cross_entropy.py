@@ -99,9 +99,9 @@ def test_mistakes():
         layer.forward(p, [0, 1, 0])
     with refuses(ValueError, r"one_hot\(np.ravel\(t\), 2\)", layer):
         layer.forward(p, [[0], [1], [0]])
-    with refuses(ValueError, r"\(3, 2\), got \(3, 4\). The network gives 2 values per sample", layer):
+    with refuses(ValueError, r"\(3, 2\), got \(3, 4\). The network returns 2 values per sample", layer):
         layer.forward(p, np.ones((3, 4)))
-    with refuses(ValueError, "a row for each sample", layer):
+    with refuses(ValueError, "one row per sample", layer):
         layer.forward(p, np.ones((4, 2)))
     with refuses(ValueError, "x is empty", layer):
         layer.forward(p[:0], p[:0])

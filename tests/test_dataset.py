@@ -108,12 +108,12 @@ def test_synthetic_float32_is_float64_rounded():
 @pytest.mark.parametrize(
     ("arguments", "error", "match"),
     [
-        ({"seed": -1}, ValueError, "seed must lie between 0 and 4294967295"),
+        ({"seed": -1}, ValueError, "seed must be between 0 and 4294967295"),
         ({"seed": 2**32}, ValueError, "last nine digits"),
         ({"seed": 1.5}, TypeError, "seed must be a whole number, got 1.5"),
         ({"seed": True}, TypeError, "seed must be a whole number"),
-        ({"n_classes": 1}, ValueError, "n_classes must lie between 2 and 100, got 1"),
-        ({"n_classes": 101}, ValueError, "n_classes must lie between 2 and 100, got 101"),
+        ({"n_classes": 1}, ValueError, "n_classes must be between 2 and 100, got 1"),
+        ({"n_classes": 101}, ValueError, "n_classes must be between 2 and 100, got 101"),
         ({"n_train": 0}, ValueError, "n_train must be at least 1, got 0"),
         ({"n_test": 2.5}, TypeError, "n_test must be a whole number"),
         ({"dtype": np.float16}, TypeError, "dtype must be float32 or float64, got float16"),
@@ -218,7 +218,7 @@ def test_a_modified_file_is_a_warning_each_time(small_files, folder):
     small_files["test"]["batch_label"] = "written anew"
     cifar_files.write(folder, small_files)
     for _ in ("from the files", "from the cache"):
-        with pytest.warns(UserWarning, match="test in .* differ from the published CIFAR-100") as record:
+        with pytest.warns(UserWarning, match="test in .* the content differs from the published files") as record:
             data = cifar100(1, root=folder)
         assert record[0].filename == __file__
         assert data.name == "Not the published CIFAR-100, 5 classes (seed 1)"
@@ -238,7 +238,7 @@ def test_a_malicious_pickle_is_refused(folder, tmp_path):
     trace = tmp_path / "trace"
     for protocol in (0, 2, 4):
         (folder / "train").write_bytes(pickle.dumps({"data": Malicious(trace)}, protocol))
-        with pytest.raises(ValueError, match=r"train is cut off, damaged, or not .*: it asks for \w+\.system"):
+        with pytest.raises(ValueError, match=r"train is truncated, damaged, or not .*: it asks for \w+\.system"):
             cifar100(1, root=folder)
     assert not trace.exists()
 
@@ -272,7 +272,7 @@ def test_an_array_of_objects_is_refused(folder):
 @pytest.mark.parametrize("size", [0, 1, 100, -1])
 def test_a_truncated_file_is_an_error(folder, size):
     (folder / "train").write_bytes((folder / "train").read_bytes()[:size])
-    with pytest.raises(ValueError, match="train is cut off, damaged, or not a file of CIFAR-100"):
+    with pytest.raises(ValueError, match="train is truncated, damaged, or not a file of CIFAR-100"):
         cifar100(1, root=folder)
 
 
@@ -408,12 +408,12 @@ def test_from_npz(arrays, tmp_path):
             {"x_test": np.zeros((0, 3072), np.uint8)},
             r"x_test must be uint8 of shape \(n, d\), got uint8 of shape \(0,",
         ),
-        ({"y_train": np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]]}, "Make labels of one-hot rows"),
+        ({"y_train": np.eye(3, dtype=int)[[0, 1, 2, 0, 1, 2]]}, "Convert one-hot rows to labels"),
         ({"y_train": np.zeros(5, int)}, r"y_train must be whole numbers of shape \(6,\)"),
         ({"y_test": np.array([0.0, 1.0, 2.0])}, "y_test must be whole numbers"),
-        ({"y_test": np.array([0, 1, 3])}, "names makes it 3, but the labels go from 0 to 3"),
+        ({"y_test": np.array([0, 1, 3])}, "By names there are 3 classes, but the labels go from 0 to 3"),
         ({"y_test": np.array([0, 1, -1])}, "labels go from -1 to 2"),
-        ({"names": np.array([1, 2, 3])}, "names must be a text for each class"),
+        ({"names": np.array([1, 2, 3])}, "names must be one string per class"),
         ({"names": np.array(["cat", None, "owl"], object)}, "without objects"),
     ],
 )
@@ -460,7 +460,7 @@ def test_load_by_name(small_files, nowhere, arrays, capsys):
 def test_load_auto_without_cifar100_says_so(capsys):
     assert load("auto", 3).name == "synthetic images (seed 3)"
     message = capsys.readouterr().err
-    assert "SYNTHETIC IMAGES: CIFAR-100 was not found" in message and "fastnet data download" in message
+    assert "SYNTHETIC IMAGES: fastnet did not find CIFAR-100" in message and "fastnet data download" in message
 
 
 def test_download_command_is_one_the_shell_finds(tmp_path, monkeypatch):

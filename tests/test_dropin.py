@@ -156,7 +156,7 @@ assert issubclass(DropoutLayer, fastnet.ReluLayer) and Normed is fastnet.FullLay
 for statement, error, text in (
     ("import layers.nothing", ModuleNotFoundError, "layers.nothing"),
     ("from layers import Nothing", ImportError, "Nothing"),
-    ("layers.Nothing", AttributeError, "served by fastnet.dropin, has no attribute 'Nothing'"),
+    ("layers.Nothing", AttributeError, "(fastnet by fastnet.dropin) has no attribute 'Nothing'"),
     ("from layers.FullLayer import FullLayer", ImportError, "FullLayer"),
 ):
     try:
@@ -215,7 +215,7 @@ def untouched(monkeypatch):
 
 def test_a_layers_that_is_there_already_is_an_error(monkeypatch, untouched):
     monkeypatch.setitem(sys.modules, "layers", dropin)
-    with pytest.raises(RuntimeError, match=r"layers is imported already, from .*dropin.*before the first import"):
+    with pytest.raises(RuntimeError, match=r"layers is already imported, from .*dropin.*before the first import"):
         dropin.install()
 
 

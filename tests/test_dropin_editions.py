@@ -79,7 +79,7 @@ def test_arguments_of_the_folders_own_function(tmp_path, arguments, n_classes):
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("def cifar100(seed)", "def cifar10(seed)", "it has no cifar100"),
+        ("def cifar100(seed)", "def cifar10(seed)", "it has no function cifar100"),
         ("def cifar100(seed)", "def cifar100(seed, n)", "it does not take these arguments"),
         ("import pickle", "import pickle)", "SyntaxError"),
         ("np.random.seed(seed)", "np.random.seed(0)", "something else"),
@@ -128,7 +128,7 @@ def test_editions_that_are_asked_for(text, edition):
 
 @pytest.mark.parametrize("text", ["", "1", "101", "three", "3,pictures", "3;images", "-3", "4.0"])
 def test_editions_that_there_are_not(text):
-    with pytest.raises(ValueError, match=r"--classes: .* is not an edition. It is a number of classes"):
+    with pytest.raises(ValueError, match=r"--classes: expected a number of classes"):
         _editions_data.parse(text, "--classes")
 
 
@@ -192,7 +192,7 @@ def test_third_values_and_one_hot_test_labels(served):
 def test_a_cifar100_that_is_not_the_courses_is_run(served):
     make, said, asked = served
     assert make("def cifar100(seed):\n    return seed * 2\n")(21) == 42
-    assert not asked and "cifar100 is that of" in said[0] and "--classes serves fastnet's" in said[0]
+    assert not asked and "cifar100 is the function of" in said[0] and "--classes selects fastnet's" in said[0]
     _guard.serve_cpickle()  # as install does
     assert make("import cPickle\ndef cifar100(seed):\n    return seed * 2\n")(21) == 42
     with pytest.raises(ImportError, match=r"dataset\.py, which has it, fails: ModuleNotFoundError: No module named 'cStringIO'"):

@@ -177,7 +177,7 @@ def test_a_script_that_never_imports_layers_is_told(course, tmp_path):
         "test/test_nothing.py": "def test_nothing():\n    pass\n", "quiet.py": "import layers\n",
         "bare/full.py": "FullLayer = 1\n", "bare/script.py": "from full import FullLayer\nassert FullLayer == 1\n",
     })
-    note = "never imported 'layers' (its FullLayer is that of {}), so nothing in this process ran on fastnet"
+    note = "did not import 'layers' (its FullLayer is that of {}), so this process did not use fastnet"
     assert f"script.py {note.format(tmp_path / 'nets' / 'full.py')}" in run("-m", "fastnet.dropin", "script.py").stderr
     assert note.format(tmp_path / "bare" / "full.py") in run("-m", "fastnet.dropin", "bare/script.py").stderr, "not the course's folder"
     assert "never" not in run("-m", "fastnet.dropin", "quiet.py").stderr

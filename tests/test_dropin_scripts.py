@@ -24,7 +24,7 @@ CASES = {
     "better_cifar_2019.py": ("rows_2019", "'layers' is fastnet"),
     "own_loop_2019.py": ("rows_2019", "'layers' is fastnet"),
     "chosen_2019.py": ("chosen", "cifar100 serves 5 classes drawn without replacement, rows"),
-    "own_layer_2019.py": ("changed", "cifar100 is that of"),
+    "own_layer_2019.py": ("changed", "cifar100 is the function of"),
     "faces.py": ("faces", "fit was given 60 targets for 48 samples; it uses the first 48"),
     "run_cifar100_next.py": ("images_2019", "cifar100 serves 3 classes drawn without replacement, images"),
     "processes.py": ("rows_2019", "'layers' is fastnet"),

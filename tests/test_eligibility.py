@@ -154,7 +154,7 @@ def test_changes_after_the_construction_are_seen():
     model.layers.insert(3, SoftMaxLayer())
     assert why_not_compiled(model) is None
     del model.layers[3:]
-    assert "CrossEntropyLayer behind SoftMaxLayer only" in why_not_compiled(model)
+    assert "CrossEntropyLayer only after SoftMaxLayer" in why_not_compiled(model)
     model.layers[0] = FullLayer(5, 4, rng=0)
     assert why_not_compiled(model, (7,)) == "FullLayer takes samples of 5 values, not of the shape (7,)"
 

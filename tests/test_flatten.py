@@ -55,7 +55,7 @@ def test_output_shape():
     assert layer.output_shape((3, 4, 5)) == (60,)
     assert layer.output_shape((3, None, None)) == (None,)
     assert layer.output_shape(None) == (None,)
-    with pytest.raises(ValueError, match=r"FlattenLayer\(\) takes images, of shape \(c, r, k\) per sample, but is given \(4,\)"):
+    with pytest.raises(ValueError, match=r"FlattenLayer\(\) takes images, of shape \(c, r, k\) per sample, but its input has shape \(4,\)"):
         layer.output_shape((4,))
 
 

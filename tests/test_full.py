@@ -275,9 +275,9 @@ def test_call_mistakes(rng):
         layer.update_param(0.1)
     layer.forward(x)
     layer.backward(dy)
-    with refuses(ValueError, r"x must have shape \(n, 5\), a row per sample, got \(6, 4\)", layer):
+    with refuses(ValueError, r"x must have shape \(n, 5\), one row per sample, got \(6, 4\)", layer):
         layer.forward(np.ones((6, 4)))
-    with refuses(ValueError, r"x must have shape \(n, 5\), a row per sample, got \(5, 6\). It looks transposed", layer):
+    with refuses(ValueError, r"x must have shape \(n, 5\), one row per sample, got \(5, 6\). It looks transposed", layer):
         layer.forward(x.T)
     with refuses(ValueError, r"got \(5,\). One sample is a row: np.reshape\(x, \(1, -1\)\)", layer):
         layer.forward(x[0])

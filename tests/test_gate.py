@@ -89,7 +89,7 @@ def test_a_row_says_what_it_could_have_seen():
 
 
 def test_why_a_row_is_undecided():
-    assert judge.judge(A, times(head=1.2, same=1.2), 0.05, 0.005).note == "the base differs from its own control by more than the limit"
+    assert judge.judge(A, times(head=1.2, same=1.2), 0.05, 0.005).note == "the base differs from its control by more than the limit"
     assert judge.judge(A, times(noise=0.3), 0.05, 0.005).note == "the interval contains the limit"
 
 
@@ -211,7 +211,7 @@ def test_the_budget_ends_a_comparison(compared):
 def test_a_base_slower_than_itself_is_inconclusive(compared):
     result = compared(lambda side, batch: {A: 1e-3 if side == "base" else 1.2e-3})
     assert (result.verdict, result.exit_code) == (judge.INCONCLUSIVE, 2)
-    assert "differs from its own control" in render.to_markdown(result)
+    assert "differs from its control" in render.to_markdown(result)
 
 
 def test_each_benchmark_has_its_own_limit(compared):
@@ -450,7 +450,7 @@ def test_unknown_revision(repository, capsys):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-    (["--path", "nowhere"], "'nowhere' is no folder or file of the revision"), (["--range", "old..new"], "expected one of them"),
+    (["--path", "nowhere"], "'nowhere' is no folder or file of the revision"), (["--range", "old..new"], "give only one of them"),
     (["--setup", "make"], "--setup would change the environment"), (["--rounds", "0"], "expected 1 or more"), (["--budget", "0"], "expected a positive number"), (["--seconds", "0"], "expected a positive number"),
 ])
 def test_bad_options(repository, capsys, options, message):

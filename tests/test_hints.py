@@ -97,8 +97,8 @@ SAMPLES = {
     "dates": ([[DAY] * 4], "days since 1970"),
     "datetimes": ([[datetime.datetime(2026, 1, 31, 12)] * 4], "days since 1970"),
     "datetime64": (np.full((2, 4), "2020", "datetime64[D]"), "days since 1970"),
-    "timedelta": ([[datetime.timedelta(hours=3)] * 4], "Dates can be days"),
-    "timedelta64": (np.full((2, 4), 3, "timedelta64[h]"), "Dates can be days"),
+    "timedelta": ([[datetime.timedelta(hours=3)] * 4], "Convert dates to days"),
+    "timedelta64": (np.full((2, 4), 3, "timedelta64[h]"), "Convert dates to days"),
     "complex": (X + 1j, "np.real(x)"),
     "list of complex numbers": ((X + 1j).tolist(), "np.abs(x)"),
     "records": (np.array([(1, 2.5, 3, 4)] * 2, "i4,f8,f4,u1"), "Make its fields columns"),
@@ -230,7 +230,7 @@ def test_labels_for_the_loss_itself():
 
 
 def test_too_many_classes():
-    assert "There are 6 different labels, so there must be 6 classes at least" in message_of(fastnet.one_hot, range(1, 7), 3)
+    assert "There are 6 different labels, so there must be at least 6 classes" in message_of(fastnet.one_hot, range(1, 7), 3)
     assert "There are 6 different values" in message_of(network().fit, X, np.arange(6) / 10)
 
 
@@ -246,7 +246,7 @@ def test_values_to_fit():
 
 
 TARGETS = {
-    "-1 for 0": (2 * T - 1, "Here -1 seems to stand for 0"),
+    "-1 for 0": (2 * T - 1, "They seem to use -1 for 0"),
     "scaled": (5 * T, "All rows sum to 5"),
     "several classes": (np.maximum(T, T[:, ::-1]), "Divide each row by its sum"),
     "none": (T * (np.arange(6) > 0)[:, None], "np.any(y, axis=1)"),

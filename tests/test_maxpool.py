@@ -200,9 +200,9 @@ def test_output_shape():
     assert layer.output_shape(None) == (None, None, None)
     assert MaxPoolLayer(3, 2).output_shape((3, 7, 8)) == (3, 3, 3)
     assert MaxPoolLayer((1, 2), stride=[3, 1]).output_shape((3, 7, 8)) == (3, 3, 7)
-    with pytest.raises(ValueError, match=r"takes images of at least 2 x 2 pixels, but is given 1 x 5. Pool less"):
+    with pytest.raises(ValueError, match=r"takes images of at least 2 x 2 pixels, but its input has 1 x 5. Pool less"):
         layer.output_shape((3, 1, 5))
-    with pytest.raises(ValueError, match=r"takes images, of shape \(c, r, k\) per sample, but is given \(12,\)"):
+    with pytest.raises(ValueError, match=r"takes images, of shape \(c, r, k\) per sample, but its input has shape \(12,\)"):
         layer.output_shape((12,))
 
 

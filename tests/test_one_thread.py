@@ -11,7 +11,7 @@ from numpy_loop import clusters, network
 
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 
-BUSY = "another thread is training this model, and a model serves one thread at a time. Give each thread its own"
+BUSY = "another thread is training this model, and only one thread at a time can use a model. Give each thread its own"
 
 
 class Slow:

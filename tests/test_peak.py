@@ -36,8 +36,8 @@ class Clocks:
 
 @pytest.mark.parametrize(("cores", "threads", "said"), [
     (2.0, 2, ""), (1.95, 2, ""), (1.0, 1, ""), (7.6, 8, ""),
-    (1.2, 2, "the machine is busy: of 2 cores, other programs left 1.2 to this one"),
-    (0.5, 1, "the machine is busy: of 1 core, other programs left 0.5 to this one"),
+    (1.2, 2, "the machine is busy: other programs left 1.2 of 2 cores to this one"),
+    (0.5, 1, "the machine is busy: other programs left 0.5 of 1 core to this one"),
 ])
 def test_the_time_that_others_take(cores, threads, said, monkeypatch):
     rate = _peak.measure(30.0, Clocks(monkeypatch, cores), threads)
@@ -49,7 +49,7 @@ def test_a_neighbour_outside_of_this_system(monkeypatch):
     """Of a virtual machine: its own CPU time tells nothing, but timings differ."""
     rate = _peak.measure(30.0, Clocks(monkeypatch, 2.0, lambda call: 1.0 if call == 9 else 2.0), 2)
     assert rate.spread == pytest.approx(2)
-    assert "the same work took 2.0 times as long" in rate.busy
+    assert "the median timing of the same work was 2.0 times the best" in rate.busy
     assert rate.best == pytest.approx(30 / 1e-4, rel=0.01)
 
 
@@ -71,8 +71,8 @@ def product(share, spread=1.0):
 
 @pytest.mark.parametrize(("peak", "measured", "said"), [
     (QUIET, [product(0.9), product(0.7)], ""),
-    (BUSY, [product(0.8)], "the machine is busy: of 2 cores, other programs left 1.0 to this one"),
-    (QUIET, [product(0.9), product(0.5, spread=1.9)], "1.9 times as long"),
+    (BUSY, [product(0.8)], "the machine is busy: other programs left 1.0 of 2 cores to this one"),
+    (QUIET, [product(0.9), product(0.5, spread=1.9)], "1.9 times the best"),
     (QUIET, [product(1.77)], "a product was faster than the peak measured before it"),
 ])
 def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, monkeypatch, capsys):
@@ -82,7 +82,7 @@ def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, mo
     printed = capsys.readouterr().out
     if said:
         assert said in printed.lower() and "% of peak" not in printed and "machine busy" in printed
-        assert printed.count("Rates are lower than what it can do") == 1
+        assert printed.count("The rates above are too low") == 1
     else:
         assert "90% of peak" in printed and "busy" not in printed
 
@@ -90,7 +90,7 @@ def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, mo
 def test_one_piece_of_advice_for_both_dtypes():
     """They are busy by different figures, and the advice is the same."""
     lines = doctor.advice([(BUSY, [product(0.8)]), (QUIET._replace(cores=1.2), [product(0.4)])])
-    assert sum("try again when nothing else runs" in line for line in lines) == 1
+    assert sum("Try again when no other programs run" in line for line in lines) == 1
     lines = doctor.advice([(QUIET, [product(0.9)]), (QUIET, [product(0.4)])])
     assert sum("less than half" in line for line in lines) == 1
 

@@ -47,7 +47,7 @@ def test_curves(fitted):
     assert np.array_equal(lines(loss)["validation"][:, 1], fitted.history.val_losses)
     assert np.array_equal(lines(accuracy)["validation"][:, 1], fitted.history.val_accuracies)
     best = int(np.argmin(fitted.history.val_losses))
-    assert np.array_equal(lines(loss)[f"least, epoch {best + 1}"], [[best + 1, fitted.history.val_losses[best]]])
+    assert np.array_equal(lines(loss)[f"lowest: epoch {best + 1}"], [[best + 1, fitted.history.val_losses[best]]])
     assert fitted.plot().png().startswith(PNG)
 
 
@@ -149,7 +149,7 @@ def test_weights_of_a_full_layer():
     model = network()
     model.layers[0].W *= np.array([1, 5, 1, 9, 1])[:, None]
     figure = plots.weights(model, n=2)
-    for axes, row in zip(figure.axes, model.layers[0].W[[1, 3]], strict=True):
+    for axes, row in zip(figure.axes, model.layers[0].W[[3, 1]], strict=True):
         expected = 0.5 + 0.5 * row / np.abs(row).max()
         np.testing.assert_allclose(axes.images[0].get_array(), expected.reshape(3, 2, 2).transpose(1, 2, 0))
 

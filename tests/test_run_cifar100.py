@@ -58,12 +58,12 @@ def test_the_whole_of_every_curve_and_every_accuracy_is_seen(run, monkeypatch):
     assert low <= slowest.min() and slowest.max() < high
     written = dict(map(float, line.split(",")) for line in (out / "acc_results.csv").read_text().splitlines())
     drawn = {line.get_label(): dict(line.get_xydata()) for line in right.lines}
-    assert drawn["test accuracy, diverged"] == pytest.approx({10: written[10]}, abs=1e-4)
-    assert drawn["test accuracy"] == pytest.approx({lr: written[lr] for lr in (0.0001, 0.01, 0.1)}, abs=1e-4)
+    assert drawn["diverged"] == pytest.approx({10: written[10]}, abs=1e-4)
+    assert drawn["converged"] == pytest.approx({lr: written[lr] for lr in (0.0001, 0.01, 0.1)}, abs=1e-4)
     assert right.get_ylim() == (0, 1)
     least, most = right.get_xlim()
     assert least < 0.0001 and most > 10
-    chance = next(line for line in right.lines if line.get_label() == "chance, 0.333")
+    chance = next(line for line in right.lines if line.get_label() == "chance (0.333)")
     assert set(chance.get_ydata()) == {1 / 3}
 
 
@@ -105,7 +105,7 @@ def test_auto_without_cifar100_says_that_images_are_synthetic(run, tmp_path, mon
     (tmp_path / "a").mkdir()
     monkeypatch.chdir(tmp_path / "a")
     printed, _ = run("--data", "auto", "--epochs", "1", "--lrs", "0.1")
-    assert "SYNTHETIC IMAGES: CIFAR-100 was not found" in printed.err
+    assert "SYNTHETIC IMAGES: fastnet did not find CIFAR-100" in printed.err
     assert printed.out.startswith("synthetic images (seed 0): 2500 training images")
 
 
@@ -117,7 +117,7 @@ def test_auto_without_cifar100_says_that_images_are_synthetic(run, tmp_path, mon
     (["--hidden", "many"], "--hidden is 'many': give numbers of hidden units"),
     (["--hidden", "5,-1"], "--hidden is '5,-1': give numbers of hidden units"),
     (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
-    (["--data", "synthetic", "--classes", "1"], "n_classes must lie between 2 and 100, got 1"),
+    (["--data", "synthetic", "--classes", "1"], "n_classes must be between 2 and 100, got 1"),
     (["--dtype", "int8"], "dtype must be float32 or float64"),
 ])
 def test_mistakes(run, options, message):

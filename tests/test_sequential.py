@@ -214,7 +214,7 @@ def test_pickle_and_deepcopy_of_a_fitted_model():
 
 def test_a_diverged_run_shows_as_one():
     model, (x, t) = network(), data()
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="diverged in epoch 1"):
         losses = model.fit(1e200 * x, t, epochs=3, lr=1e200)
     assert not np.isfinite(losses[-1])
 
@@ -258,12 +258,12 @@ def test_loss_mistakes():
     ({"y": np.zeros(20, int)}, ValueError, r"labels of shape \(20,\). Convert them: fastnet.one_hot\(y, 3\)"),
     ({"y": np.zeros((20, 1), int)}, ValueError, r"fastnet.one_hot\(np.ravel\(y\), 3\)"),
     ({"y": np.eye(4)[np.zeros(20, int)]}, ValueError, r"y must have shape \(20, 3\), got \(20, 4\).*3 values per sample"),
-    ({"y": np.eye(3)}, ValueError, r"y must have shape \(20, 3\), got \(3, 3\). There must be a row for each sample"),
+    ({"y": np.eye(3)}, ValueError, r"y must have shape \(20, 3\), got \(3, 3\). Give one row per sample"),
     ({"y": np.full((20, 3), np.nan)}, ValueError, r"y must be finite, but y\[0, 0\] is nan"),
     ({"y": None}, TypeError, "y must be an array, got None"),
     ({"x": np.zeros(7)}, ValueError, r"x must have shape \(n, 7\), got \(7,\)"),
     ({"x": np.zeros((20, 2, 7))}, ValueError, "Flatten each sample"),
-    ({"x": np.zeros((20, 8))}, ValueError, r"x must have shape \(n, 7\), a row per sample, got \(20, 8\)"),
+    ({"x": np.zeros((20, 8))}, ValueError, r"x must have shape \(n, 7\), one row per sample, got \(20, 8\)"),
     ({"x": np.zeros((0, 7)), "y": np.zeros((0, 3))}, ValueError, "x is empty"),
     ({"x": np.full((20, 7), np.inf)}, ValueError, r"x must be finite, but x\[0, 0\] is inf"),
     ({"x": np.full((20, 7), "cat")}, TypeError, "x must hold real numbers"),

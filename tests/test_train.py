@@ -75,7 +75,7 @@ def test_without_safetensors(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     monkeypatch.setitem(sys.modules, "safetensors.numpy", None)
     printed, out = run("--epochs", "1", "--hidden", "4")
-    assert "the model is not saved" in printed.err
+    assert "could not save the model" in printed.err
     assert (out / "report.html").exists()
     assert not (out / "model.safetensors").exists()
 

@@ -571,7 +571,7 @@ def test_two_fits_at_once(engine, dtype):
     ({"shuffle": True, "rng": "dice"}, TypeError, "rng must be a generator or a seed, got 'dice'"),
     ({"shuffle": True, "rng": -1}, ValueError, "a seed must not be negative, got -1"),
     ({"x": np.full((30, 12), np.nan)}, ValueError, r"x must be finite, but x\[0, 0\] is nan"),
-    ({"x": np.ones((30, 11))}, ValueError, r"x must have shape \(n, 12\), a row per sample, got \(30, 11\)"),
+    ({"x": np.ones((30, 11))}, ValueError, r"x must have shape \(n, 12\), one row per sample, got \(30, 11\)"),
     ({"y": np.ones((29, 3))}, ValueError, r"y must have shape \(30, 3\), got \(29, 3\)"),
     ({"y": np.zeros(30, int)}, ValueError, "y must be one-hot"),
     ({"y": np.full((30, 3), np.inf)}, ValueError, "y must be finite"),
@@ -658,7 +658,7 @@ def test_explain_says_why_an_engine_cannot():
     model, x, t = problem()
     model.layers.append(ReluLayer())
     text = str(model.explain(x, t, epochs=3))
-    assert "no: the compiled engines know CrossEntropyLayer behind SoftMaxLayer only" in text
+    assert "no: the compiled engines support CrossEntropyLayer only after SoftMaxLayer" in text
     assert "-> layers: nothing else trains this: " in text
     with refuses(ValueError, "engine='gram' cannot train this", model):
         model.fit(x, t, 3, 0.1, engine="gram")

@@ -1,4 +1,4 @@
-"""What layers share that compute each output from one input, and its gradient from that output."""
+"""The base class of element-wise layers, which compute each output from one input, and its gradient from that output."""
 from __future__ import annotations
 
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ class Activation(Buffered):
     Attributes
     ----------
     y : ndarray or None
-        The last output. ``backward`` finds the derivative from it.
+        The last output, from which ``backward`` computes the derivative.
     """
 
     y = FloatArray()
@@ -30,27 +30,27 @@ class Activation(Buffered):
     keeps_layout = True
 
     kernels: ClassVar[Elementwise]
-    constant: Any = 0.0  # of the function, where it has one
+    constant: Any = 0.0  # the function's constant, if it has one
 
     def __init__(self) -> None:
         self.y = None
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
-        """Shape of a sample's output: that of its input."""
+        """Return the shape of an output sample, which is that of an input sample."""
         return shape
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Compute the function of every element, and remember the result.
+        """Compute the function of every element, and store the result for ``backward``.
 
         Parameters
         ----------
         x : array_like
-            Any number of dimensions. Never written to. NaN stays NaN.
+            It may have any number of dimensions. The layer does not write to it. NaN stays NaN.
 
         Returns
         -------
         ndarray
-            Of the shape of x; a matrix in Fortran order gives another.
+            The result, of the shape of x. For a matrix in Fortran order it is in Fortran order, too.
         """
         entry, constant = self.kernels.forward_entry, self.constant
         if type(x) is np.ndarray and type(self) in PLAIN:
@@ -75,7 +75,7 @@ class Activation(Buffered):
         Parameters
         ----------
         y_grad : array_like
-            Gradient of the loss with respect to the output of the last ``forward``, of its shape.
+            Gradient of the loss with respect to the output of the last ``forward``, of the same shape.
 
         Returns
         -------

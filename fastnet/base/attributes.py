@@ -1,4 +1,4 @@
-"""What layers hold: their array attributes, and how to put them back as they were."""
+"""The array attributes of layers, and how to save and restore them."""
 from __future__ import annotations
 
 import functools
@@ -17,7 +17,7 @@ _NO_STATE = (type, types.ModuleType, types.FunctionType, types.MethodType, funct
 
 
 class _Modes(threading.local):
-    """The modes of layers that are at work in this thread, by the layer's id."""
+    """The modes of the layers that this thread uses, by the layer's id."""
 
     def __init__(self) -> None:
         self.of: dict[int, bool] = {}
@@ -27,7 +27,7 @@ present_modes = _Modes()
 
 
 def _mode(layer: Any) -> bool:
-    """Whether the layer trains: what fastnet's present work asks for in this thread, otherwise what was set."""
+    """Return the layer's mode: the one that a running method of fastnet needs in this thread, otherwise the one set."""
     return present_modes.of.get(id(layer), layer._training)
 
 
@@ -41,11 +41,11 @@ MODE = property(_mode, _set_mode)  # the attribute `training` of fastnet's layer
 class FloatArray:
     """An attribute of a layer that holds a float array, or None before there is one.
 
-    What a user assigns is kept as given if it is a float array of any layout, so that changes in place are seen by the
-    next call; lists and integers are converted. ``shape(layer)``, where given, is the only shape that is accepted.
+    A float array of any layout is stored without a copy, so that the next call sees changes in place; lists and integers
+    are converted. If ``shape`` is given, the array must have the shape ``shape(layer)``.
     """
 
-    is_array = True  # and so decides what the layer computes in
+    is_array = True  # its dtype helps to decide the layer's
 
     def __init__(self, shape: Callable[[Any], tuple[int, ...]] | None = None, optional: bool = True,
                  sizes: str = "n_o and n_i") -> None:
@@ -74,14 +74,14 @@ class FloatArray:
 
 
 class Remembered(FloatArray):
-    """An attribute of a layer that holds anything it remembers of its last input, or None before there was one."""
+    """An attribute of a layer that holds any value it stores about its last input, or None before the first input."""
 
     def __set__(self, layer: Any, value: Any) -> None:
         layer.__dict__[self.name] = value
 
 
 class Counter(FloatArray):
-    """An attribute of a layer that holds a whole number, which training counts up. It is state, as parameters are."""
+    """An attribute of a layer that holds a whole number, which training increases. It is state, as parameters are."""
 
     is_array = False
 
@@ -93,9 +93,10 @@ class Counter(FloatArray):
 
 
 class Owned:
-    """A layer some of whose attributes may be held elsewhere until they are read, by its ``_owner``.
+    """A layer whose attributes may be lazy: its ``_owner``, a lazy source, materialises them when they are read.
 
-    That is `training.on_batch.OnBatch` or `training.last_batch.LastBatch`, usually nobody. Copies and pickles are whole.
+    The source is a `training.on_batch.OnBatch` or a `training.last_batch.LastBatch`, usually None. Copies and pickles hold
+    all values.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_owner", "_training")
@@ -117,7 +118,7 @@ class Owned:
 
 
 def settle(objects: Iterable[Any]) -> None:
-    """Have layers hold themselves what is kept for them elsewhere, see `Owned`."""
+    """Materialise the lazy attributes of layers, see `Owned`."""
     for o in objects:
         owner = getattr(o, "_owner", None)
         if owner is not None:
@@ -125,7 +126,7 @@ def settle(objects: Iterable[Any]) -> None:
 
 
 def _pending(o: Any) -> Any:
-    """The owner that a layer still has once its parameters are its own; None without one."""
+    """Materialise a layer's parameters, and return the lazy source that it still has; None without one."""
     owner = getattr(o, "_owner", None)
     if owner is not None and owner.holds:
         owner.give("")
@@ -133,11 +134,11 @@ def _pending(o: Any) -> Any:
 
 
 def snapshot(objects: Iterable[Any], copy: bool = False) -> Callable[[], None]:
-    """Remember what the objects hold; the function returned puts it back.
+    """Save the state of objects, and return a function that restores it.
 
-    References are enough for fastnet's own layers, which never write into an array they hold. Of all others, what stands
-    in their lists, dicts and inner layers is remembered too, and with ``copy`` the numbers in their arrays: their update
-    may well be ``self.W -= ...``. The arrays that are put back are the same objects as before.
+    For fastnet's layers, which never write into an array they hold, it saves references. For all other objects it also
+    saves the contents of their lists, dicts and inner layers and, with ``copy``, the numbers in their arrays, since their
+    update may be ``self.W -= ...``. The restored arrays are the same objects as before.
     """
     restores: list[Callable[[], None]] = []
     seen: set[int] = set()
@@ -155,10 +156,10 @@ Checkpoint = tuple[list[tuple[dict[str, Any], dict[str, Any]]], list[Callable[[]
 
 
 def checkpoint(objects: Iterable[Any]) -> Checkpoint:
-    """Remember what the objects hold before something that may raise, for `roll_back`.
+    """Save the state of objects for `roll_back`, before an operation that may raise.
 
-    As `snapshot`, but in less than a microsecond for a network of fastnet's own layers: of these, which never write into an
-    array they hold, it copies references.
+    It does what `snapshot` does, but takes less than a microsecond for a network of fastnet's layers: as these never write
+    into an array they hold, it copies references.
     """
     own: list[tuple[dict[str, Any], dict[str, Any]]] = []
     restores: list[Callable[[], None]] = []
@@ -177,7 +178,7 @@ def checkpoint(objects: Iterable[Any]) -> Checkpoint:
 
 
 def roll_back(before: Checkpoint) -> None:
-    """Have the objects of a `checkpoint` hold what they held then."""
+    """Restore the state that a `checkpoint` saved."""
     own, restores = before
     for held, old in own:
         _refill(held, old)
@@ -186,7 +187,7 @@ def roll_back(before: Checkpoint) -> None:
 
 
 def arrays(layer: Any) -> dict[str, np.ndarray]:
-    """All arrays that a layer holds, also in lists, dicts and inner layers, by a name such as ``.W`` or ``.inner.W``."""
+    """Return all arrays of a layer, its lists, dicts and inner layers included, by a name such as ``.W`` or ``.inner.W``."""
     found: dict[str, np.ndarray] = {}
     seen: set[int] = set()
 
@@ -205,7 +206,7 @@ def arrays(layer: Any) -> dict[str, np.ndarray]:
 
 
 def parts_of(layer: Any) -> Iterator[Any]:
-    """A layer, and what a user-defined one holds: layers, helpers, lists and dicts of these."""
+    """Yield a layer and, if it is user-defined, the layers, helpers, lists and dicts that it holds."""
     seen: set[int] = set()
 
     def walk(o: Any) -> Iterator[Any]:
@@ -247,7 +248,7 @@ def _remember(o: Any, owner: type, copy: bool, restores: list[Callable[[], None]
 
 
 def _contents(o: Any, owner: type) -> Iterator[tuple[str, Any]]:
-    """What is in a list, tuple, dict, or in a layer or helper of a user's, each with its name."""
+    """Yield the contents of a list, tuple, dict, user-defined layer or helper, each with its name."""
     if isinstance(o, (list, tuple)):
         yield from ((f"[{i}]", value) for i, value in enumerate(o))
     elif isinstance(o, dict):

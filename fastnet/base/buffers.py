@@ -1,12 +1,12 @@
-"""Arrays that a layer uses again: its outputs, its gradients and its new weights, as soon as nobody else holds them.
+"""Reuse of arrays: a layer's outputs, gradients and new weights, once no other object refers to them.
 
-A step of the course's network makes some thirty megabytes of arrays in float64, which the system has to find, to fill with
-zeros and to take back each time; that takes as long as the arithmetic of a small network. So a layer keeps the arrays
-that it has handed out, and counts who else refers to them: a view, a memoryview, a list, another thread or another
-library's tensor does, as long as it lives. An array that only the layer refers to is handed out again. Whatever
-somebody still holds is never written to. Small arrays are made anew each time: that is quicker than to look for one.
+A step of the course's network allocates about 30 MB of arrays in float64. The system has to find these pages, clear them and
+take them back in each step, which takes as long as the arithmetic of a small network. So a layer keeps the arrays that it
+returned, and reads their reference counts: a view, a memoryview, a list, another thread and another library's tensor each
+count as long as they live. The layer uses an array again if nothing else refers to it, and never writes into an array that
+something refers to. It always allocates small arrays, which is faster than a search for a free one.
 
-Where references are not counted exactly (PyPy, Python without its global lock) every array is a new one.
+Where reference counts are not exact (PyPy, Python without its global lock), every array is new.
 """
 from __future__ import annotations
 
@@ -19,52 +19,52 @@ from numba.core.errors import NumbaError
 
 from fastnet.base.attributes import FloatArray, Owned
 
-_KEPT = 4  # arrays for one purpose: two in turn, for two sizes of batches
+_KEPT = 4  # arrays for one purpose: two that alternate, for two sizes of batches
 SMALL = 8192  # elements
 
 Buffers = dict[str, list[np.ndarray]]
 
-# What a call raises that a layer's short way does not know; the long way, with every check, then says what is wrong.
-# Numba's own error is that of Numba 0.60 for a dtype it does not know, where newer ones raise TypeError.
+# The exceptions by which a layer's fast path fails. The slow path, which makes every check, then raises the right error.
+# NumbaError is what Numba 0.60 raises for an unknown dtype; newer versions raise TypeError.
 UNUSUAL = (TypeError, ValueError, AttributeError, KeyError, IndexError, NumbaError)
 
-PLAIN: set[type] = set()  # classes whose attributes are fastnet's own: the short way may go to their dictionary
+PLAIN: set[type] = set()  # classes with fastnet's own attributes: the fast path may use the instances' dictionaries
 
 
 class Buffered(Owned):
-    """What fastnet's layers share: buffers, and what they answer about themselves where a layer has nothing to say.
+    """The base class of fastnet's layers: buffers, and the default of each fact that a layer states about itself.
 
-    Buffers are no part of a layer's state: neither copied nor pickled nor among its attributes.
+    Buffers are not part of a layer's state: they are neither copied nor pickled, and are not attributes.
     """
 
     __slots__ = ("_buffers",)
     _buffers: Buffers
 
-    # Of files and other libraries, see `fastnet.interop.architecture`: the constructor's arguments that make the layer
-    # again, each an attribute of the same name; None: it cannot be described
+    # For files and other libraries, see `fastnet.interop.architecture`: the constructor's arguments that make the layer
+    # again, each an attribute of the same name; None if the layer cannot be described
     settings: ClassVar[tuple[str, ...] | None] = None
     added_settings: ClassVar[tuple[str, ...]] = ()  # those that files of earlier versions lack: the constructor's defaults
 
-    # Of compiled programs, see `fastnet.program.builder`
-    takes: ClassVar[frozenset[str]] = frozenset({"rows"})  # kinds of values that `lower` can be given
+    # For compiled programs, see `fastnet.program.builder`
+    takes: ClassVar[frozenset[str]] = frozenset({"rows"})  # kinds of values that `lower` accepts
     gives: ClassVar[str] = "rows"  # the kind that it returns
-    keeps_layout: ClassVar[bool] = False  # whether its output is laid out as its input
+    keeps_layout: ClassVar[bool] = False  # whether its output has the memory layout of its input
     needs_images: ClassVar[bool] = False  # whether its input must be images
     needs_batch: ClassVar[bool] = False  # whether its passes need all samples of the mini-batch at once
-    fuses_pool: Any = False  # whether its op can do a pool of size 2 behind it, too
-    fused_as: Any = None  # "relu" or "pool": what such an op does in its place
+    fuses_pool: Any = False  # whether its op can include a following pool of size 2
+    fused_as: Any = None  # "relu" or "pool": the part of such an op that replaces this layer
     padding_read: Any = 0  # pixels that it reads beyond each side of an image; None: as many as its successor
-    compares_classes: ClassVar[bool] = False  # of a loss: whether it compares probabilities of classes
+    compares_classes: ClassVar[bool] = False  # whether this loss compares probabilities of classes
 
     def multiply_adds(self, shape: tuple[int, ...]) -> float:
-        """How many a forward pass takes for a sample whose output is of this shape; 0 for what is no product."""
+        """Return the multiply-adds of a forward pass for a sample with an output of this shape; 0 if it has no product."""
         return 0.0
 
     def update_param(self, lr: float) -> None:
         """Do nothing: the layer has no parameters."""
 
     def update_params(self, lr: float) -> None:
-        """The chapter's other name of ``update_param``."""
+        """Do what ``update_param`` does; the chapter uses both names."""
         self.update_param(lr)
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
@@ -82,22 +82,22 @@ class Buffered(Owned):
 
 
 def in_order(a: np.ndarray) -> np.ndarray:
-    """``a`` itself if it is C-contiguous, which is what element-wise kernels are compiled for, otherwise a copy that is."""
-    return a if a.flags.c_contiguous else a.copy()  # in C order; np.ascontiguousarray takes three times as long for few
+    """Return ``a`` if it is C-contiguous, as element-wise kernels need it, otherwise a C-contiguous copy."""
+    return a if a.flags.c_contiguous else a.copy()  # np.ascontiguousarray is 3 times slower for small arrays
 
 
 def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
-    """Return an array that nobody else holds, of undefined content; C-contiguous unless its last holder changed that.
+    """Return an array of undefined content that no other object refers to.
 
-    `size` is the number of its elements.
+    It is C-contiguous unless its last holder changed its strides. `size` is the number of its elements.
     """
-    if not dtype.isnative:  # Numba takes some arrays of the other byte order for native ones
-        raise ValueError(f"buffers are of native types, got {dtype!r}")
+    if not dtype.isnative:  # Numba mistakes some arrays of the other byte order for native ones
+        raise ValueError(f"buffers have native types, got {dtype!r}")
     if size <= SMALL:
         return np.empty(shape, dtype)
     try:
         free = buffers[purpose]
-        a = free.pop(0)  # the one handed out first; out of the list, no other thread can find it
+        a = free.pop(0)  # the one returned first; once it is off the list, no other thread can find it
         usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.writeable
         free.append(a)
         if usable:
@@ -108,7 +108,7 @@ def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype
 
 
 def take_like(buffers: Buffers, purpose: str, a: np.ndarray) -> np.ndarray:
-    """`take` for what is computed of each element of `a`: a matrix that is in Fortran order alone gives another."""
+    """Do what `take` does, with the shape and dtype of `a`; for a matrix in Fortran order the result is in that order."""
     if a.size <= SMALL and a.ndim == 2 and a.dtype.isnative:
         return np.empty_like(a)
     flags = a.flags
@@ -118,7 +118,7 @@ def take_like(buffers: Buffers, purpose: str, a: np.ndarray) -> np.ndarray:
 
 
 def _search(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """`take`, looking at all of them."""
+    """Do what `take` does, but try all buffers."""
     for _ in range(len(free)):
         try:
             a = _first(free, shape, dtype)
@@ -135,10 +135,10 @@ def _search(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> 
 
 
 def _first(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray | None:
-    """Return the array handed out first, if it can be used; it goes to the end of the list.
+    """Return the array returned first, if it is free, and move it to the end of the list.
 
-    No loop here: from Python 3.14 on, whether a local variable that is passed counts as a reference of its own depends on
-    how the function around it is compiled, and `_ALONE` is what straight code counts.
+    The function has no loop: from Python 3.14 on, the reference count of a local variable depends on how the function around
+    it is compiled, and `_ALONE` is the count in straight-line code.
     """
     a = free.pop(0)
     usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.writeable

@@ -1,8 +1,8 @@
 """Every check of shape, dtype and value, and every error text.
 
-Each function returns what was checked, in the form the caller works with, or raises: ``TypeError`` for a wrong kind of
-thing, ``ValueError`` for a wrong shape or value, ``RuntimeError`` for calls in the wrong order. A message names who
-complains, what was given, what was expected, and what to do. ``who`` is a layer, or the name of a function.
+Each function returns the checked value in the form that its caller needs, or raises: ``TypeError`` for a wrong type,
+``ValueError`` for a wrong shape or value, ``RuntimeError`` for calls in the wrong order. A message names the layer or
+function that raises it (``who``), the expected and the received value, and what to do.
 """
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fastnet.base import foreign as _foreign
 from fastnet.base.hints import NUMERIC
 from fastnet.layer import foreign
 
-SOFT_LABEL_ERROR = 1e-3  # how far from 1 a row of soft labels may sum: float16 rounds so
+SOFT_LABEL_ERROR = 1e-3  # the largest deviation from 1 of a sum of soft labels, which is that of float16
 
 
 def whole_number(who: object, name: str, value: Any, why: str, least: int = 1) -> int:
-    """``value`` as an int that is at least `least`."""
+    """Return ``value`` as an int, which must be at least `least`."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -37,7 +37,7 @@ def whole_number(who: object, name: str, value: Any, why: str, least: int = 1) -
 
 
 def one_or_two(who: object, name: str, value: Any, why: str, least: int = 1) -> int | tuple[int, int]:
-    """``value`` as an int that is at least `least`, or as a pair of them, for rows and columns."""
+    """Return ``value``, for rows and columns, as an int that is at least `least`, or as a pair of such numbers."""
     if not isinstance(value, (tuple, list)):
         return whole_number(who, name, value, why, least)
     if len(value) != 2:
@@ -47,7 +47,7 @@ def one_or_two(who: object, name: str, value: Any, why: str, least: int = 1) -> 
 
 
 def count(who: object, name: str, value: Any) -> int:
-    """``value`` as an int that is at least 0; an array of one is one, too."""
+    """Return ``value``, a number or an array of one number, as an int, which must be at least 0."""
     try:
         number = operator.index(value.item() if isinstance(value, np.ndarray) else value)
     except (TypeError, ValueError):
@@ -58,7 +58,7 @@ def count(who: object, name: str, value: Any) -> int:
 
 
 def odd_number(who: object, name: str, value: Any, why: str) -> int:
-    """``value`` as an odd int that is at least 1."""
+    """Return ``value`` as an odd int, which must be at least 1."""
     number = whole_number(who, name, value, why)
     if number % 2 == 0:
         raise ValueError(f"{who}: {name} must be odd, got {number}. {why}")
@@ -66,7 +66,7 @@ def odd_number(who: object, name: str, value: Any, why: str) -> int:
 
 
 def real(who: object, name: str, value: Any) -> float:
-    """``value`` as a float: a number, not a string or a truth value that could be read as one."""
+    """Return ``value``, a number but neither a string nor a bool, as a float."""
     try:
         if isinstance(value, (str, bytes, bool, np.bool_)):
             raise TypeError
@@ -76,7 +76,7 @@ def real(who: object, name: str, value: Any) -> float:
 
 
 def positive(who: object, name: str, value: Any, why: str) -> float:
-    """``value`` as a finite float above 0."""
+    """Return ``value`` as a float, which must be finite and above 0."""
     number = real(who, name, value)
     if not (math.isfinite(number) and number > 0):
         raise ValueError(f"{who}: {name} must be finite and above 0, got {number}. {why}")
@@ -84,7 +84,7 @@ def positive(who: object, name: str, value: Any, why: str) -> float:
 
 
 def seed(who: object, value: Any) -> int:
-    """``value`` as an int that is at least 0."""
+    """Return ``value`` as an int, which must be at least 0."""
     try:
         if isinstance(value, (bool, np.bool_)):
             raise TypeError
@@ -97,14 +97,14 @@ def seed(who: object, value: Any) -> int:
 
 
 def truth(who: object, name: str, value: Any) -> bool:
-    """``value`` as a bool: True or False, or 1 or 0."""
+    """Return ``value``, which is True, False, 1 or 0, as a bool."""
     if isinstance(value, (bool, np.bool_)) or (isinstance(value, int) and value in (0, 1)):
         return bool(value)
     raise TypeError(f"{who}: {name} must be True or False, got {value!r} ({type(value).__name__}).")
 
 
 def rate(who: object, value: Any, name: str = "the learning rate") -> float:
-    """``value`` as a finite float that is at least 0."""
+    """Return ``value`` as a float, which must be finite and at least 0."""
     number = float(value) if isinstance(value, (float, np.floating)) else real(who, name, value)
     if not 0 <= number < math.inf:
         hint = " Try 0.1." if name == "the learning rate" else " 0 switches it off."
@@ -113,7 +113,7 @@ def rate(who: object, value: Any, name: str = "the learning rate") -> float:
 
 
 def generator(who: object, rng: Any) -> Any:
-    """Something with a method ``normal``: a generator, one made of a seed, or NumPy's global state for None."""
+    """Return an object with a method ``normal``: a generator, a new one for a seed, or NumPy's global state for None."""
     if rng is None:
         return np.random
     if isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
@@ -124,7 +124,7 @@ def generator(who: object, rng: Any) -> Any:
 
 
 def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
-    """``value`` as an array of real numbers, itself if it is an array."""
+    """Return ``value`` as an array of real numbers, without a copy if it is one."""
     if value is None:
         raise TypeError(f"{who}: {name} must be an array, got None.")
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -143,7 +143,7 @@ def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
 
 
 def floats(who: object, name: str, value: npt.ArrayLike, dtype: np.dtype | None = None) -> np.ndarray:
-    """``value`` as native floats of ``dtype``, by default the one it calls for; copied only if it has to be."""
+    """Return ``value`` as native floats of ``dtype``, by default its own or the next larger; copy only if necessary."""
     array = numbers(who, name, value)
     return np.asarray(array, dtype=dtype or dtypes.result_dtype(array))
 
@@ -151,7 +151,7 @@ def floats(who: object, name: str, value: npt.ArrayLike, dtype: np.dtype | None 
 def assigned(
     who: object, name: str, value: Any, shape: tuple[int, ...] | None, dtype: np.dtype
 ) -> np.ndarray:
-    """What a user assigns to an attribute: kept as given if it is a float array, otherwise made one of ``dtype``."""
+    """Check an array that a user assigns to an attribute: keep a float array, convert others to ``dtype``."""
     array = numbers(who, name, value)
     if not (isinstance(value, np.ndarray) and array.dtype.kind == "f"):
         array = np.array(array, dtype=dtype)
@@ -165,30 +165,30 @@ def assigned(
 
 def own_shape(who: object, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: np.dtype,
               sizes: str = "n_o and n_i") -> np.ndarray:
-    """An attribute just before it is used: its layer's sizes may have been changed since it was assigned."""
+    """Check an attribute just before its use, since the layer's sizes may have changed after its assignment."""
     if array.shape != shape:
         raise ValueError(
-            f"{who}: {name} has shape {array.shape}, but the layer's {sizes} ask for {shape}. "
-            f"Assign {name} anew after changing {sizes.replace('and', 'or')}."
+            f"{who}: {name} has shape {array.shape}, but the layer's {sizes} need {shape}. "
+            f"Assign {name} again after you change {sizes.replace('and', 'or')}."
         )
     return np.asarray(array, dtype=dtype)
 
 
 def nonempty(who: object, name: str, array: np.ndarray) -> None:
-    """At least one number."""
+    """Check that an array is not empty."""
     if array.size == 0:
         what = "value per sample" if array.ndim > 1 and len(array) else "sample"
         raise ValueError(f"{who}: {name} is empty, its shape is {array.shape}. Give at least one {what}.")
 
 
 def rows(who: object, name: str, array: np.ndarray, width: int | None = None) -> np.ndarray:
-    """A batch: two dimensions, at least one row, ``width`` columns if that is known."""
+    """Check a batch: two dimensions, at least one row, and ``width`` columns if that is known."""
     expected = f"(n, {'n_classes' if width is None else width})"
     if array.ndim != 2:
         raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{hints.as_rows(name, array.shape)}")
     if width is not None and array.shape[1] != width:
         raise ValueError(
-            f"{who}: {name} must have shape {expected}, a row per sample, got {array.shape}."
+            f"{who}: {name} must have shape {expected}, one row per sample, got {array.shape}."
             + hints.transposed(name, array, (array.shape[1], width))
         )
     nonempty(who, name, array)
@@ -197,7 +197,7 @@ def rows(who: object, name: str, array: np.ndarray, width: int | None = None) ->
 
 def images(who: object, name: str, array: np.ndarray, channels: int | None = None,
            least: tuple[int, int] = (1, 1)) -> np.ndarray:
-    """A batch of images: four dimensions, at least one image of ``least`` rows and columns, ``channels`` if known."""
+    """Check a batch of images: four dimensions, at least ``least`` rows and columns, ``channels`` if they are known."""
     expected = f"(n, {'c' if channels is None else channels}, r, k)"
     if array.ndim != 4:
         hint = hints.as_images(name, array.shape, channels)
@@ -207,30 +207,30 @@ def images(who: object, name: str, array: np.ndarray, channels: int | None = Non
         raise ValueError(f"{who}: {name} must be images of {channels} channels, shape {expected}, got {array.shape}.{hint}")
     if array.size and (array.shape[2] < least[0] or array.shape[3] < least[1]):
         raise ValueError(f"{who}: {name} must be images of at least {least[0]} x {least[1]} pixels, got {array.shape}. "
-                         "Pool less, or take larger images.")
+                         "Pool less, or use larger images.")
     nonempty(who, name, array)
     return array
 
 
 def image_shape(who: object, shape: tuple[int | None, ...] | None, channels: int | None = None,
                 least: tuple[int, int] = (1, 1)) -> tuple[int | None, int | None, int | None]:
-    """Shape (c, r, k) of one sample that a layer of images is given; what is not known is None."""
+    """Check the shape of a sample for a layer of images, and return it as (c, r, k), with None for what is not known."""
     if shape is None:
         return channels, None, None
     expected = f"({'c' if channels is None else channels}, r, k)"
     if len(shape) != 3:
         square = hints.square_images(shape, channels)
-        hint = f" Rows of pixels become images by np.reshape(x, (-1, {', '.join(map(str, square))}))." if square else ""
-        raise ValueError(f"{who} takes images, of shape {expected} per sample, but is given {_unknown_as_words(shape)}."
-                         + hint)
+        hint = f" Reshape pixels to images: np.reshape(x, (-1, {', '.join(map(str, square))}))." if square else ""
+        raise ValueError(f"{who} takes images, of shape {expected} per sample, but its input has shape "
+                         f"{_unknown_as_words(shape)}.{hint}")
     c, r, k = shape
     if channels is not None and c not in (None, channels):
         hint = " The channels seem to be last: np.transpose(x, (0, 3, 1, 2))." if k == channels else ""
-        raise ValueError(f"{who} takes images of {channels} channels, but is given {c}.{hint}")
+        raise ValueError(f"{who} takes images of {channels} channels, but its input has {c}.{hint}")
     for side, needed in zip((r, k), least, strict=True):
         if side is not None and side < needed:
-            raise ValueError(f"{who} takes images of at least {least[0]} x {least[1]} pixels, but is given {r} x {k}. "
-                             "Pool less before it, or take larger images.")
+            raise ValueError(f"{who} takes images of at least {least[0]} x {least[1]} pixels, but its input has {r} x {k}. "
+                             "Pool less before it, or use larger images.")
     return channels if c is None else c, r, k
 
 
@@ -241,12 +241,12 @@ def _unknown_as_words(shape: tuple[int | None, ...]) -> str:
 def channels(who: object, what: str, shape: tuple[int | None, ...], n: int) -> None:
     """Refuse samples that are neither rows of n columns nor images of n channels."""
     if len(shape) not in (1, 3) or shape[0] not in (None, n):
-        raise ValueError(f"{who} takes rows of {n} columns, or images of {n} channels, and is given {what}. Its argument n "
-                         "is that number.")
+        raise ValueError(f"{who} takes rows of {n} columns, or images of {n} channels, but its input is {what}. Set its "
+                         "argument n to that number.")
 
 
 def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tuple[int, ...]) -> np.ndarray:
-    """A gradient: of the shape of what it belongs to."""
+    """Check that a gradient has the shape of its array."""
     if array.shape != shape:
         raise ValueError(
             f"{who}: {name} must have the shape {shape} of {other}, got {array.shape}."
@@ -256,14 +256,14 @@ def same_shape(who: object, name: str, array: np.ndarray, other: str, shape: tup
 
 
 def computed(who: object, name: str, value: Any, after: str) -> Any:
-    """An attribute that an earlier call leaves behind."""
+    """Check that an earlier call has set an attribute."""
     if value is None:
         raise RuntimeError(f"{who}: {name} has not been computed; call {after}() first.")
     return value
 
 
 def targets(who: object, name: str, value: npt.ArrayLike, shape: tuple[int, int | None], dtype: np.dtype) -> np.ndarray:
-    """One-hot targets of ``shape``: (n, n_classes), where n_classes may be None if it is not known."""
+    """Check one-hot targets of ``shape`` (n, n_classes); n_classes is None if it is not known."""
     n, n_classes = shape
     array = numbers(who, name, value)
     expected = f"({n}, {'n_classes' if n_classes is None else n_classes})"
@@ -274,9 +274,9 @@ def targets(who: object, name: str, value: npt.ArrayLike, shape: tuple[int, int 
     if array.ndim != 2 or len(array) != n or n_classes not in (None, array.shape[1]):
         why = ""
         if array.ndim == 2 and len(array) == n:
-            why = f" The network gives {n_classes} values per sample: one for each class."
+            why = f" The network returns {n_classes} values per sample, one for each class."
         elif array.ndim == 2:
-            why = " There must be a row for each sample." + hints.transposed(name, array, (n, n_classes or len(array)))
+            why = " Give one row per sample." + hints.transposed(name, array, (n, n_classes or len(array)))
             if len(array) > n and n_classes in (None, array.shape[1]):
                 why += f" If x was shortened, shorten {name} too: {name}[:{n}]."
         raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{why}")
@@ -284,7 +284,7 @@ def targets(who: object, name: str, value: npt.ArrayLike, shape: tuple[int, int 
 
 
 def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np.ndarray, int]:
-    """Class numbers from 0, and how many classes there are."""
+    """Return class numbers, which start at 0, and the number of classes."""
     array = numbers(who, "labels", value)
     if array.ndim != 1:
         raise ValueError(f"{who}: labels must have shape (n,), got {array.shape}. {hints.one_label_each(value, array)}")
@@ -305,7 +305,7 @@ def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np
 
 
 def finite(who: object, name: str, array: np.ndarray, given: Any = None) -> None:
-    """No NaN and no inf. Minimum and maximum show both, and need no array of their own. `given` became the array."""
+    """Check that an array, converted from `given`, has neither NaN nor inf; its minimum and maximum show both."""
     if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         raise ValueError(
@@ -315,9 +315,9 @@ def finite(who: object, name: str, array: np.ndarray, given: Any = None) -> None
 def samples_and_targets(
     who: object, model: Any, x: npt.ArrayLike, y: npt.ArrayLike, on_disk: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Data to train on or to evaluate with, in the dtype of the model, finite.
+    """Check data for training or evaluation: return finite arrays in the dtype of the model.
 
-    With ``on_disk``, a memory-mapped x of another dtype stays as it is: it may be larger than memory.
+    With ``on_disk``, a memory-mapped x of another dtype is not converted, since it may be larger than memory.
     """
     given = x, y
     if on_disk and isinstance(x, np.memmap) and x.dtype.kind in NUMERIC and x.dtype != model.dtype:
@@ -337,16 +337,16 @@ def samples_and_targets(
 
 
 def targets_of_own_loss(who: object, name: str, value: npt.ArrayLike, n: int, dtype: np.dtype) -> np.ndarray:
-    """Targets for a loss of the user's: an element of any shape for each sample, at least one value."""
+    """Check targets for a user-defined loss: one element of any shape per sample, with at least one value."""
     array = numbers(who, name, value)
     if array.ndim < 2 or len(array) != n:
         hint = f" If the network gives one value per sample: np.reshape({name}, (-1, 1))." if array.ndim == 1 else ""
-        raise ValueError(f"{who}: {name} must have shape ({n}, ...), a row for each sample, got {array.shape}.{hint}")
+        raise ValueError(f"{who}: {name} must have shape ({n}, ...), one row per sample, got {array.shape}.{hint}")
     return np.asarray(array, dtype=dtype)
 
 
 def probabilities(who: object, name: str, t: np.ndarray) -> None:
-    """Targets of a cross-entropy: each row one-hot, or soft labels."""
+    """Check targets of a cross-entropy: each row is one-hot, or holds soft labels."""
     total = t.sum(axis=1)
     wrong = (np.abs(total - 1) > SOFT_LABEL_ERROR) | (t < 0).any(axis=1)
     if wrong.any():
@@ -357,9 +357,9 @@ def probabilities(who: object, name: str, t: np.ndarray) -> None:
 
 
 def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
-    """The learning rate of every epoch: a number (or a list of one), one number per epoch, or a function of the epoch."""
+    """Return a function from epoch to learning rate, for a number (or a list of one), a list, or a function of the epoch."""
     if callable(lr):
-        first = rate(who, lr(0))  # so that most mistakes show before anything has changed
+        first = rate(who, lr(0))  # before training, so that it finds most mistakes before it changes anything
         return lambda epoch: rate(who, lr(epoch)) if epoch else first
     if np.ndim(lr) == 0:
         value = rate(who, lr)
@@ -373,7 +373,7 @@ def schedule(who: object, lr: Any, epochs: int) -> Callable[[int], float]:
 
 
 def fraction(who: object, name: str, value: Any) -> float:
-    """``value`` as a float, at least 0 and below 1."""
+    """Return ``value`` as a float, which must be at least 0 and below 1."""
     number = real(who, name, value)
     if not 0 <= number < 1:
         raise ValueError(f"{who}: {name} must be at least 0 and below 1, got {number}. 0 switches it off.")
@@ -381,20 +381,20 @@ def fraction(who: object, name: str, value: Any) -> float:
 
 
 def spread(who: object, initializer: str, fan_in: int, fan_out: int) -> float:
-    """The standard deviation that an initializer draws weights with."""
+    """Return the standard deviation of the weights that an initializer draws."""
     name = choice(who, "initializer", initializer, ("glorot", "he"))
     return math.sqrt(2 / (fan_in + fan_out if name == "glorot" else fan_in))
 
 
 def choice(who: object, name: str, value: Any, known: tuple[str, ...]) -> str:
-    """``value`` if it is one of the known words."""
+    """Return ``value``, which must be one of the known words."""
     if value not in known:
         raise ValueError(f"{who}: {name} must be one of {', '.join(map(repr, known))}, got {value!r}.")
     return value
 
 
 def callbacks(who: object, value: Any) -> tuple[Callable[..., Any], ...]:
-    """One function or several, as a tuple."""
+    """Return one function or several as a tuple."""
     if value is None:
         return ()
     functions = (value,) if callable(value) or not isinstance(value, Iterable) else tuple(value)
@@ -405,19 +405,19 @@ def callbacks(who: object, value: Any) -> tuple[Callable[..., Any], ...]:
 
 
 def pair(who: object, name: str, value: Any) -> tuple[Any, Any]:
-    """Samples and their targets."""
+    """Check a pair of samples and targets."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{who}: {name} must be a pair (x, y), got {type(value).__name__}.")
     return value[0], value[1]
 
 
 def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
-    """Data for a model, one sample per row, in its dtype and of the width it takes."""
+    """Check data for a model, one sample per row of its width, and convert them to its dtype."""
     return floats(who, "x", batch(who, model, x), model.dtype)
 
 
 def batch(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
-    """Data for a model, one sample per row, of the width it takes, still in its own dtype; it may be larger than memory."""
+    """Check data for a model, one sample per row of its width, without a conversion: they may be larger than memory."""
     array = numbers(who, "x", x)
     width = model.input_width()
     if width is not None:
@@ -430,17 +430,17 @@ def batch(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
 
 
 def scores(who: object, array: np.ndarray) -> np.ndarray:
-    """The output of a classifier: a row of class scores per sample."""
+    """Check the output of a classifier: one row of class scores per sample."""
     if np.ndim(array) != 2:
         raise ValueError(
-            f"{who}: the last layer must give a row of class scores per sample, got shape {np.shape(array)}. "
-            "Call forward for its output as it is."
+            f"{who}: the last layer must return a row of class scores per sample, got shape {np.shape(array)}. "
+            "Call forward for any other output."
         )
     return array
 
 
 def gradient_found(who: object, name: str, grad: Any, shape: tuple[int, ...]) -> None:
-    """A gradient that a layer's backward left behind: an array of the right shape."""
+    """Check a gradient that a layer's backward has stored: it must be an array of the right shape."""
     if np.shape(grad) != shape or not isinstance(grad, np.ndarray):
         given = "None" if grad is None else f"{type(grad).__name__} of shape {np.shape(grad)}"
         raise ValueError(
@@ -450,16 +450,16 @@ def gradient_found(who: object, name: str, grad: Any, shape: tuple[int, ...]) ->
 
 
 def gradient_there(who: object, layer: Any, name: str, grad: str) -> Any:
-    """The gradient of a parameter, under the name that the layer gives it."""
+    """Return the gradient of a parameter, by the name that the layer's ``parameters`` states."""
     for attribute, what in ((name, "a parameter"), (grad, f"the gradient of {name}")):
         if not hasattr(layer, attribute):
             raise ValueError(f"{who}: its parameters() names {attribute} as {what}, but after backward it has no such "
-                             "attribute. The mapping is from attributes that are learned to attributes of their gradients.")
+                             "attribute. parameters() must map the names of learned attributes to those of their gradients.")
     return getattr(layer, grad)
 
 
 def loss_value(loss: Any, value: Any) -> float:
-    """What a loss's ``forward`` returned, as a float: one number."""
+    """Return the value of a loss's ``forward``, which must be one number, as a float."""
     try:
         return float(np.asarray(value).item())
     except (TypeError, ValueError):
@@ -469,7 +469,7 @@ def loss_value(loss: Any, value: Any) -> float:
 
 
 def gradient_scale(who: object, y_grad: Any) -> float:
-    """What a loss layer's backward may be given: nothing, or the gradient of something with respect to the loss."""
+    """Return the factor that a loss layer's backward takes: 1 for None, or the gradient with respect to the loss."""
     if y_grad is None:
         return 1.0
     if np.ndim(y_grad) != 0 or isinstance(y_grad, (str, bytes)):
@@ -481,7 +481,7 @@ def gradient_scale(who: object, y_grad: Any) -> float:
 
 
 def layers(who: object, stack: Any) -> Any:
-    """A sequence of layers, at least one, none of fastnet's own twice."""
+    """Check a sequence of layers: at least one, and none of fastnet's twice."""
     if isinstance(stack, (str, bytes, dict, set)) or not hasattr(stack, "__iter__"):
         raise TypeError(f"{who}: layers must be a tuple or a list of layers, got {stack!r}.{hints.in_a_sequence(stack)}")
     stack = stack if isinstance(stack, (tuple, list)) else tuple(stack)
@@ -492,20 +492,20 @@ def layers(who: object, stack: Any) -> Any:
         first = next(j for j, other in enumerate(stack) if other is layer)
         if first < i and type(layer).__module__.startswith("fastnet."):
             raise ValueError(
-                f"{who}: layers[{first}] and layers[{i}] are the same {layer!r}. A layer remembers its last input, so "
-                f"each place needs one of its own: write {type(layer).__name__}(...) twice."
+                f"{who}: layers[{first}] and layers[{i}] are the same {layer!r}. A layer stores its last input, so use a "
+                f"different object for each: write {type(layer).__name__}(...) twice."
             )
     return stack
 
 
 def loss(who: object, layer: Any) -> Any:
-    """A loss layer."""
+    """Check a loss layer."""
     _interface(who, "loss", layer)
     return layer
 
 
 def layer(who: object, name: str, subject: Any, target: Any) -> None:
-    """A layer, loss or model whose forward takes what it will be given: x, and a target or none."""
+    """Check that the forward of a layer, loss or model takes x and, if there is one, a target."""
     _interface(who, name, subject)
     given = 1 if target is None else 2
     try:
@@ -531,22 +531,22 @@ def _interface(who: object, name: str, layer: Any) -> None:
 
 
 def width_given(who: object, shape: tuple[int | None, ...] | None, width: int) -> None:
-    """The shape of a sample that a fully connected layer is given: ``width`` values in a row, or not known."""
+    """Check the shape of a sample for a fully connected layer: ``width`` values in a row, or not known."""
     if shape is None or shape in ((width,), (None,)):
         return
     if len(shape) == 1:
-        raise ValueError(f"{who} takes {width} values per sample, but is given {shape[0]}.")
-    raise ValueError(f"{who} takes a row of {width} values per sample, but is given {_unknown_as_words(shape)}. Put a "
-                     "FlattenLayer() before it.")
+        raise ValueError(f"{who} takes {width} values per sample, but its input has {shape[0]}.")
+    raise ValueError(f"{who} takes a row of {width} values per sample, but its input has shape {_unknown_as_words(shape)}. "
+                     "Put a FlattenLayer() before it.")
 
 
 def width_before(who: object, i: int, layers: Sequence[Any], width: int | None, source: int | None) -> None:
-    """The layer at i takes as many values as the layers before it give; those of layers[source] reach it."""
+    """Check that layer i takes as many values as its input has, which is the output of layers[source]."""
     wants = layers[i].n_i
     if width is None or wants == width:
         return
     other = "" if source is None or not hasattr(layers[source], "n_o") else f", or the n_o of layers[{source}] {wants}"
     raise ValueError(
         f"{who}: layers[{i}], {layers[i]!r}, takes {wants} values per sample, but "
-        f"{'x has' if source is None else f'layers[{source}] gives'} {width}. Make the n_i of layers[{i}] {width}{other}."
+        f"{'x has' if source is None else f'layers[{source}] returns'} {width}. Make the n_i of layers[{i}] {width}{other}."
     )

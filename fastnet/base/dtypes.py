@@ -1,4 +1,4 @@
-"""Which float type things are made of and computed in."""
+"""The float types that fastnet stores and computes in."""
 from __future__ import annotations
 
 import numpy as np
@@ -10,12 +10,12 @@ default = np.dtype(np.float64)
 
 
 def set_default_dtype(dtype: npt.DTypeLike) -> None:
-    """Set the dtype of layers that are made without one, and of integers turned into floats.
+    """Set the dtype of layers that you make without one, and of integers that fastnet converts to floats.
 
     Parameters
     ----------
     dtype : float32 or float64
-        float64 is in force at the start, as in the course; float32 is about twice as fast.
+        The initial default is float64, as in the course; float32 is about twice as fast.
 
     Examples
     --------
@@ -26,18 +26,18 @@ def set_default_dtype(dtype: npt.DTypeLike) -> None:
     >>> fastnet.set_default_dtype(np.float64)
     """
     global default
-    if dtype is None:  # np.dtype(None) is float64, and surely nobody means that
+    if dtype is None:  # np.dtype(None) would be float64
         raise TypeError("set_default_dtype: dtype must be float32 or float64, got None.")
     default = supported("set_default_dtype", dtype)
 
 
 def get_default_dtype() -> np.dtype:
-    """Return the dtype of layers that are made without one."""
+    """Return the dtype of layers that you make without one."""
     return default
 
 
 def supported(who: object, value: npt.DTypeLike | None) -> np.dtype:
-    """``value`` as float32 or float64; None is the default dtype."""
+    """Return ``value``, a dtype or None for the default dtype, as float32 or float64."""
     if value is None:
         return default
     try:

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 
 class Picture(Figure):
-    """A Figure that draws itself in a notebook, whatever backend is chosen there."""
+    """A Figure that a notebook shows with any backend."""
 
     def _repr_png_(self) -> bytes:
         return self.png()

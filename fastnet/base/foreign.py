@@ -1,4 +1,4 @@
-"""Tables and tensors of other libraries, as NumPy arrays; none of them is imported here."""
+"""Conversion of other libraries' tables and tensors to NumPy arrays; the module imports none of these libraries."""
 from __future__ import annotations
 
 import sys
@@ -8,7 +8,7 @@ from fastnet.base import hints
 
 
 def plain(who: object, name: str, value: Any) -> Any:
-    """What `np.asarray` understands: pandas tables and PyTorch tensors turned into arrays, all else as it is.
+    """Convert pandas tables and PyTorch tensors to arrays, and return all other objects unchanged, for `np.asarray`.
 
     Raises
     ------

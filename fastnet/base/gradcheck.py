@@ -12,25 +12,25 @@ import numpy.typing as npt
 from fastnet.base import checks
 from fastnet.layer import parameters
 
-_KINK = 1e-3  # the slopes left and right of a point differ by this much, relatively, only where the function has a corner
+_KINK = 1e-3  # the slopes left and right of a point differ by more than this, relatively, only at a corner of the function
 
 
 @dataclass(frozen=True)
 class ArrayGradient:
-    """The comparison for one array: its worst element, and how far off that is.
+    """The comparison for one array: its worst element and that element's error.
 
     Attributes
     ----------
     name : str
         ``x``, ``W``, or in a model ``layers[0].W``.
     index : tuple of int, or None
-        The worst element; None if there was none to check.
+        The worst element; None if no element was compared.
     analytic, numeric : float
-        Its two gradients, by ``backward`` and by central differences.
+        The gradients of that element from ``backward`` and from central differences.
     excess : float
-        Their distance as a multiple of what is tolerated: at most 1 is good.
+        Their difference divided by the tolerance. At most 1 is right.
     checked, size, kinks : int
-        Elements compared; elements there are; elements left out because the function has a corner there.
+        The number of compared elements, of all elements, and of those left out because the function has a corner there.
     """
 
     name: str
@@ -44,7 +44,7 @@ class ArrayGradient:
 
     @property
     def ok(self) -> bool:
-        """Whether all elements checked are within the tolerance."""
+        """Whether all compared elements are within the tolerance."""
         return self.excess <= 1  # false for NaN
 
     def __str__(self) -> str:
@@ -59,7 +59,7 @@ class ArrayGradient:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """What :func:`gradcheck` found. It is true if all gradients are right; printed, it names the worst elements.
+    """The result of :func:`gradcheck`. It is true if all gradients are right, and prints the worst element of each array.
 
     Attributes
     ----------
@@ -71,12 +71,12 @@ class GradientReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every array is."""
+        """Whether the gradients of all arrays are right."""
         return all(a.ok for a in self.arrays)
 
     @property
     def worst(self) -> ArrayGradient:
-        """The array with the worst element of all."""
+        """The comparison of the array with the worst element."""
         return max(self.arrays, key=lambda a: np.inf if np.isnan(a.excess) else a.excess)
 
     def __bool__(self) -> bool:
@@ -102,27 +102,28 @@ def gradcheck(
 ) -> GradientReport:
     """Compare the gradients of a layer, a loss or a whole model with central differences.
 
-    Each element is moved up and down by a step, and half the difference of the two outputs, over the step, compared
-    with what ``backward`` says. The subject itself is left alone: copies of it are used, with float64 parameters.
+    gradcheck moves each element up and down by a step, divides the difference of the two outputs by twice the step, and
+    compares the quotient with the gradient from ``backward``. It works on copies with float64 parameters, and does not
+    change the subject.
 
     Parameters
     ----------
     subject : layer, loss layer or Sequential
-        fastnet's or your own. A layer has ``forward(x)`` and ``backward(y_grad)``; its output is weighted with random
-        numbers to get one number. A loss has ``forward(x, t)`` and ``backward()``. Parameters are found by their
-        gradients: ``W`` is one if there is a ``W_grad`` (or ``w_grad``) after ``backward``.
+        One of fastnet's or your own. A layer has ``forward(x)`` and ``backward(y_grad)``; gradcheck weights its output
+        with random numbers to get one number. A loss has ``forward(x, t)`` and ``backward()``. An attribute ``W`` is a
+        parameter if the layer has a ``W_grad`` (or ``w_grad``) after ``backward``.
     x : array_like
         The input at which to compare, preferably random.
     target : array_like, optional
         The target, for a loss and for a model.
     step : float
-        How far to move an element, times its size where that is above 1.
+        The distance by which to move an element; it is multiplied by the element's absolute value if that is above 1.
     atol, rtol : float
         Gradients a (analytic) and n (numeric) agree if abs(a - n) <= atol + rtol * abs(n).
     max_elements : int
-        Of a larger array, this many elements are checked, drawn with ``seed``.
+        In a larger array, gradcheck compares this many elements, drawn with ``seed``.
     seed : int
-        For the elements and for the weights of a layer's output.
+        The seed of the elements, and of the weights of a layer's output.
 
     Returns
     -------
@@ -155,7 +156,7 @@ def gradcheck(
 
 
 class _Spot(NamedTuple):
-    """Where an array is: an attribute of the subject, or of layer ``place`` of it; ``x`` is its input."""
+    """The location of an array: an attribute of the subject, or of its layer ``place``; ``x`` is the input."""
 
     place: int | None
     name: str
@@ -171,7 +172,7 @@ _INPUT = _Spot(None, "x")
 
 
 class _Trial:
-    """The subject as a function of one array, one number out. Random layers repeat themselves, as each call starts anew."""
+    """The subject as a function from one array to one number. Each call starts from the same state of random layers."""
 
     def __init__(self, subject: Any, x: np.ndarray, target: npt.ArrayLike | None, rng: np.random.Generator) -> None:
         self.subject = _in_float64(copy.deepcopy(subject))
@@ -192,11 +193,11 @@ class _Trial:
         return self._number(subject, self.x)
 
     def start(self, spot: _Spot) -> np.ndarray:
-        """The array as it is."""
+        """Return the unmodified array."""
         return self.x if spot is _INPUT else getattr(spot.holder(self.subject), spot.name)
 
     def gradients(self) -> list[tuple[_Spot, np.ndarray]]:
-        """What ``backward`` says: for x, and for each parameter (in a model: of each layer)."""
+        """Return the gradients from ``backward``, for x and for each parameter of the subject or of its layers."""
         subject = copy.deepcopy(self.subject)
         self._number(subject, self.x)
         found = [(_INPUT, subject.backward() if self.weights is None else subject.backward(self.weights))]
@@ -213,7 +214,7 @@ class _Trial:
         return float(y) if self.weights is None else float(np.sum(np.asarray(y, np.float64) * self.weights))
 
     def _forward(self, subject: Any, x: np.ndarray) -> Any:
-        state = np.random.get_state()  # a layer that draws from it draws the same in every call
+        state = np.random.get_state()  # so that a layer that draws from it draws the same numbers in every call
         try:
             return subject.forward(x) if self.target is None else subject.forward(x, self.target)
         finally:
@@ -253,7 +254,7 @@ def _slopes(
 
 
 def _in_float64(subject: Any) -> Any:
-    """With all float arrays of the subject's layers made float64."""
+    """Convert all float arrays of the subject's layers to float64."""
     for layer in getattr(subject, "layers", (subject,)):
         for name, value in list(getattr(layer, "__dict__", {}).items()):
             if isinstance(value, np.ndarray) and value.dtype.kind == "f":

@@ -1,7 +1,7 @@
-"""What an error message advises, found by looking at the object that was given.
+"""The advice in error messages, chosen for the object that caused the error.
 
-Each function returns a sentence, or nothing where there is nothing to advise. Its code is an expression in the name that the
-message uses: it works on the object as it is, whether that is an array, a list or a table. A test runs each of them.
+Each function returns a sentence, or an empty string without advice. The code in it is an expression in the name that the
+message uses, and works directly on the object, be it an array, a list or a table. A test runs each of them.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TARGETS = ("labels", "y", "t")  # names of arguments that hold classes
 
 
 def not_numbers(name: str, value: Any, array: np.ndarray) -> str:
-    """Advice for something of which NumPy makes an array that does not hold real numbers."""
+    """Give advice for an object that NumPy converts to an array of something else than real numbers."""
     if is_no_array(array):
         return _no_array(name, value)
     if array.dtype.kind == "c":
@@ -37,12 +37,12 @@ def not_numbers(name: str, value: Any, array: np.ndarray) -> str:
 
 
 def is_no_array(array: np.ndarray) -> bool:
-    """Whether NumPy took an object as it is, or a text."""
+    """Return whether NumPy made a scalar of an object or of text."""
     return array.ndim == 0 and array.dtype.kind in "OUS"
 
 
 def numbered(name: str, labels: Any, flat: str) -> str:
-    """How labels of any kind, to be had as `flat`, become class numbers, or one-hot targets where those are needed."""
+    """Say how to convert labels of any kind, the expression `flat`, to class numbers or, where needed, one-hot targets."""
     if _made(np.unique, labels) is None:  # labels of several types cannot be sorted
         flat = f"np.asarray({flat}, dtype=str)"
     numbers = f"np.unique({flat}, return_inverse=True)[1]"
@@ -50,7 +50,7 @@ def numbered(name: str, labels: Any, flat: str) -> str:
 
 
 def one_hot(name: str, value: Any, array: np.ndarray, n_classes: int | None) -> str:
-    """How numbers, one a sample, become targets of a network with so many outputs."""
+    """Say how to convert numbers, one per sample, to targets of a network with `n_classes` outputs."""
     if n_classes == 1:
         return f"Make each a row: np.reshape({name}, (-1, 1))."
     if hasattr(value, "iloc") and array.ndim == 2:
@@ -62,8 +62,8 @@ def one_hot(name: str, value: Any, array: np.ndarray, n_classes: int | None) -> 
     if array.size and not (np.all(array == np.rint(array)) and 0 <= array.min() and array.max() < (n_classes or np.inf)):
         different = len(np.unique(array))
         if n_classes is not None and different > n_classes:
-            return f"There are {different} different values: classes need an output each, and values to fit need a " \
-                   "MeanSquaredErrorLayer() and a network with one output."
+            return f"There are {different} different values. For classification, give the network one output per class. " \
+                   "For regression, use a MeanSquaredErrorLayer() and a network with one output."
         flat = f"np.unique({flat}, return_inverse=True)[1]"
     elif array.dtype.kind == "f":
         flat = f"np.asarray({flat}, dtype=int)"
@@ -71,28 +71,28 @@ def one_hot(name: str, value: Any, array: np.ndarray, n_classes: int | None) -> 
 
 
 def class_numbers(array: np.ndarray, n_classes: int | None) -> str:
-    """How labels, given as numbers in one dimension, become the whole numbers from 0."""
+    """Say how to convert labels, numbers in one dimension, to whole numbers from 0."""
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         return "Drop the samples whose label is missing; np.isfinite(labels) is True for the others."
     if np.all(array == np.rint(array)) and array.min() >= 0 and array.max() < (n_classes or np.inf):
         return "Make them whole: np.asarray(labels, dtype=int)."
     different = len(np.unique(array))
     if n_classes is not None and different > n_classes:
-        return f"There are {different} different labels, so there must be {different} classes at least."
+        return f"There are {different} different labels, so there must be at least {different} classes."
     return "Renumber them: np.unique(labels, return_inverse=True)[1]."
 
 
 def one_label_each(value: Any, array: np.ndarray) -> str:
-    """How labels in several dimensions become a row of labels."""
+    """Say how to convert labels in several dimensions to one dimension."""
     if array.ndim == 2 and array.shape[1] > 1:
         if np.all((array == 0) | (array == 1)) and np.all(array.sum(axis=1) == 1):
-            return "They are one-hot already; np.argmax(labels, axis=1) gives class numbers."
-        return "Give one class number per sample; of scores, np.argmax(labels, axis=1)."
+            return "They are one-hot already; convert them to class numbers: np.argmax(labels, axis=1)."
+        return "Give one class number per sample; for scores, np.argmax(labels, axis=1)."
     return f"Flatten them: {'labels.iloc[:, 0]' if hasattr(value, 'iloc') else 'np.ravel(labels)'}."
 
 
 def missing(name: str, value: Any, array: np.ndarray) -> str:
-    """What to do about NaN and inf."""
+    """Say what to do about NaN and inf."""
     if name in TARGETS:
         return f"Drop such samples; np.isfinite({name}).all(axis=1) is True for the others."
     if hasattr(value, "fillna"):  # a table, perhaps with gaps that NumPy does not know
@@ -105,58 +105,58 @@ def missing(name: str, value: Any, array: np.ndarray) -> str:
 
 
 def soft_labels(name: str, t: np.ndarray, i: int) -> str:
-    """What to do about targets of a cross-entropy, of which row i is no row of probabilities."""
+    """Say what to do about targets of a cross-entropy whose row i does not hold probabilities."""
     total = t.sum(axis=1)
     if np.all(np.abs(t) == 1) and np.all((t > 0).sum(axis=1) == 1):
-        return f"Here -1 seems to stand for 0: np.add({name}, 1) / 2."
+        return f"They seem to use -1 for 0; convert them: np.add({name}, 1) / 2."
     if np.any(t < 0):
-        return "Values to fit, which may be negative, need another loss: MeanSquaredErrorLayer()."
+        return "For regression, where targets may be negative, use MeanSquaredErrorLayer()."
     if np.all(total > 0) and np.allclose(total, total[0], rtol=1e-3):
-        return (f"All rows sum to {total[0]:g}: np.divide({name}, {total[0]:g}); a larger learning rate does what it would "
-                "have done.")
+        return (f"All rows sum to {total[0]:g}; divide them: np.divide({name}, {total[0]:g}). A learning rate larger by the "
+                "same factor has the effect that you intended.")
     if np.all(total > 0):
         return f"Divide each row by its sum: np.divide({name}, np.reshape(np.sum({name}, axis=1), (-1, 1)))."
-    return f"Drop the samples of no class; np.any({name}, axis=1) is True for the others."
+    return f"Drop the samples without a class; np.any({name}, axis=1) is True for the others."
 
 
 def ragged(name: str, value: Any) -> str:
-    """What to do about rows of different lengths."""
+    """Say what to do about rows of different lengths."""
     lengths = _made(lambda: [len(row) for row in value])
     flat = _made(lambda: all(np.ndim(item) == 0 for row in value for item in row))
     if not lengths or not flat:
         return "Give every row the same number of values."
-    return (f"Give every row the same number of values; they have {min(lengths)} to {max(lengths)}. Zeros fill them up in "
+    return (f"Give every row the same number of values; they have {min(lengths)} to {max(lengths)}. To pad them with zeros: "
             f"np.array([np.pad(row, (0, {max(lengths)} - len(row))) for row in {name}]).")
 
 
 def as_rows(name: str, shape: tuple[int, ...]) -> str:
-    """How samples that are not rows become rows."""
+    """Say how to convert samples to rows."""
     if len(shape) == 1:
         return f" One sample is a row: np.reshape({name}, (1, -1))."
     return f" Flatten each sample: {flattened(name, shape)}." if len(shape) > 2 else ""
 
 
 def flattened(name: str, shape: tuple[int, ...]) -> str:
-    """The call that makes a row of each sample. Of an image with its channels last, they come first, as in CIFAR's rows."""
+    """Return the code that makes a row of each sample; channels of an image come first in it, as in CIFAR's rows."""
     last = len(shape) == 4 and shape[3] in (1, 3, 4) and shape[1] not in (1, 3, 4)
     images = f"np.transpose({name}, (0, 3, 1, 2))" if last else name
     return f"np.reshape({images}, (len({name}), -1))"
 
 
 def as_images(name: str, shape: tuple[int, ...], channels: int | None) -> str:
-    """How an array that is not of four dimensions becomes a batch of images."""
+    """Say how to convert an array that does not have four dimensions to a batch of images."""
     if len(shape) == 2:
         square = square_images(shape[1:], channels)
-        return f" Rows of pixels become images by np.reshape({name}, (-1, {', '.join(map(str, square))}))." if square else ""
+        return f" Reshape pixels to images: np.reshape({name}, (-1, {', '.join(map(str, square))}))." if square else ""
     if len(shape) != 3:
         return ""
     if channels in (None, shape[0]):
-        return f" One image needs an axis of its own: np.expand_dims({name}, 0)."
-    return f" Images of one channel need an axis for it: np.expand_dims({name}, 1)." if channels == 1 else ""
+        return f" Add an axis for samples: np.expand_dims({name}, 0)."
+    return f" Add an axis for the channel: np.expand_dims({name}, 1)." if channels == 1 else ""
 
 
 def square_images(shape: tuple[int | None, ...], channels: int | None) -> tuple[int, int, int] | None:
-    """Channels, rows and columns of square images that have as many values as such rows."""
+    """Return channels, rows and columns of square images with as many values as rows of this shape; None if none has."""
     for c in (channels,) if channels is not None else (3, 1):
         side = math.isqrt((shape[0] or 0) // c) if len(shape) == 1 else 0
         if side > 1 and c * side * side == shape[0]:
@@ -165,23 +165,23 @@ def square_images(shape: tuple[int | None, ...], channels: int | None) -> tuple[
 
 
 def transposed(name: str, array: np.ndarray, shape: tuple[int, ...]) -> str:
-    """For a matrix that should have this shape."""
+    """Give advice for a matrix that should have this shape."""
     if array.ndim == 2 and array.shape == shape[::-1]:
         return f" It looks transposed: use np.transpose({name})."
     return ""
 
 
 def in_a_sequence(value: Any) -> str:
-    """For what should be a sequence of layers, and is none."""
+    """Give advice for an object that should be a sequence of layers."""
     if isinstance(value, dict):
-        return " Give its values: list(layers.values())."
+        return " Pass its values: list(layers.values())."
     if isinstance(value, (set, frozenset)):
         return " A set has no order."
-    return " Put it in brackets." if hasattr(value, "forward") else ""
+    return " Put it in brackets." if hasattr(value, "forward") else ""  # a single layer
 
 
 def not_numeric_columns(name: str, table: Any, pandas: Any) -> str:
-    """For a table of pandas some of whose columns hold something else than numbers."""
+    """Give advice for a pandas table with columns that do not hold numbers."""
     if name in TARGETS and table.shape[1] == 1:
         return numbered(name, table.iloc[:, 0], f"{name}.iloc[:, 0]")
     types = pandas.api.types
@@ -194,7 +194,7 @@ def not_numeric_columns(name: str, table: Any, pandas: Any) -> str:
 
 
 def _no_array(name: str, value: Any) -> str:
-    """Advice for an object that NumPy does not take apart."""
+    """Give advice for an object that NumPy does not convert to an array of its elements."""
     for method in ("toarray", "todense"):  # sparse matrices
         if callable(getattr(value, method, None)):
             return f"Make it dense: {name}.{method}()."
@@ -212,12 +212,12 @@ def _dates(name: str, value: Any, array: np.ndarray) -> str:
         if not there and array.dtype.kind == "O":
             there = all(hasattr(item, "isoformat" if kind == "M" else "total_seconds") for item in array.flat)
         if there and _made(np.array, value, unit) is not None:
-            return f"Dates can be {what}: np.array({name}, dtype='{unit}').astype(float) / 86400."
+            return f"Convert dates to {what}: np.array({name}, dtype='{unit}').astype(float) / 86400."
     return ""
 
 
 def _parsed(name: str, value: Any, array: np.ndarray) -> str:
-    """Objects and text that are numbers, or None."""
+    """Give advice for objects and text that hold numbers, or None."""
     numbers = _made(np.array, value, float)
     if numbers is None or numbers.dtype.kind != "f":
         return ""
@@ -227,7 +227,7 @@ def _parsed(name: str, value: Any, array: np.ndarray) -> str:
 
 
 def _rows(name: str, value: Any, array: np.ndarray) -> str:
-    """Objects that are rows."""
+    """Give advice for an array of objects that are rows."""
     if not _is_rows(array):
         return ""
     stacked = _made(lambda: np.stack([np.asarray(row) for row in array]))
@@ -241,7 +241,7 @@ def _is_rows(array: np.ndarray) -> bool:
 
 
 def _made(attempt: Callable[..., Any], *given: Any) -> Any:
-    """What an attempt gives, None if it fails."""
+    """Return the result of an attempt, None if it fails."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,9 +1,9 @@
-"""Training and prediction: the mode that layers such as dropout are in.
+"""The modes of layers such as dropout: training and prediction.
 
-A layer's attribute ``training`` says which it is, as in PyTorch: True at first, set by `Sequential.train` and
-`Sequential.eval`. While fastnet itself trains or predicts, layers are in that mode whatever was set. For fastnet's layers
-nothing is written then, so several threads may predict with a model at once; a user-defined layer has its attribute set, and
-put back afterwards.
+A layer's attribute ``training`` holds its mode, as in PyTorch. It is initially True; `Sequential.train` and
+`Sequential.eval` set it. While fastnet trains or predicts, layers are in that mode, independent of the attribute. fastnet
+does not write the attribute of its own layers for that, so several threads may predict with a model at once. It sets the
+attribute of user-defined layers, and restores it afterwards.
 """
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def set_mode(model: Any, mode: bool) -> None:
 
 @contextlib.contextmanager
 def in_mode(model: Any, mode: bool) -> Iterator[None]:
-    """All layers of a model are in a mode, in this thread; afterwards in the mode that they were in."""
+    """Put all layers of a model into a mode, in this thread, and back into their previous mode afterwards."""
     parts = _with_modes(model)
     others = [(part, part.training) for part in parts if not _is_ours(part)]
     before = present_modes.of
@@ -40,7 +40,7 @@ def in_mode(model: Any, mode: bool) -> Iterator[None]:
 
 
 def _with_modes(model: Any) -> list[Any]:
-    """The layers of a model, those within user-defined layers included, whose attribute ``training`` is True or False."""
+    """Return the layers of a model whose attribute ``training`` is a bool, those within user-defined layers included."""
     return [part for layer in (*model.layers, model.loss) for part in parts_of(layer)
             if isinstance(getattr(part, "training", None), (bool, np.bool_))]
 

@@ -1,4 +1,4 @@
-"""A model, or an estimator, serves one thread at a time: others wait for short calls, and are refused during a fit."""
+"""The lock of a model or an estimator: other threads wait during short calls, and get an error during a fit."""
 from __future__ import annotations
 
 import functools
@@ -12,9 +12,9 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class OneThread:
-    """A lock that its owner's methods hold. It may be entered again by the thread that holds it.
+    """A re-entrant lock that the methods of its object hold.
 
-    A fit may take hours, and may wait in a callback for the very thread that asks: nobody waits for one.
+    No thread waits for a fit: it may take hours, and a callback of it may be waiting for that very thread.
     """
 
     __slots__ = ("__weakref__", "_fitting", "_lock")
@@ -24,11 +24,11 @@ class OneThread:
         _all.add(self)
 
     def free(self) -> None:
-        """Forget who holds it."""
+        """Reset the lock, without a holder."""
         self._lock, self._fitting = threading.RLock(), 0
 
     def enter(self, who: str, long: bool) -> None:
-        """Take the lock; wait for it while another thread holds it for a short call.
+        """Acquire the lock; wait while another thread holds it for a short call.
 
         Raises
         ------
@@ -37,12 +37,12 @@ class OneThread:
         """
         while not self._lock.acquire(timeout=0.1 if not self._fitting else 0):
             if self._fitting:
-                raise RuntimeError(f"{who}: another thread is training this model, and a model serves one thread at a time. "
-                                   "Give each thread its own, for instance copy.deepcopy(model).")
+                raise RuntimeError(f"{who}: another thread is training this model, and only one thread at a time can use a "
+                                   "model. Give each thread its own copy, for instance copy.deepcopy(model).")
         self._fitting += long
 
     def leave(self, long: bool) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         self._fitting -= long
         self._lock.release()
 
@@ -50,7 +50,7 @@ class OneThread:
         return OneThread, ()  # a copy is free
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, OneThread)  # of two owners, nothing that matters
+        return isinstance(other, OneThread)  # locks do not make two models different
 
     __hash__ = object.__hash__
 
@@ -59,7 +59,7 @@ _all: weakref.WeakSet[OneThread] = weakref.WeakSet()
 
 
 def _free_all() -> None:
-    """In a child made by fork, the threads that held the locks are gone."""
+    """Reset all locks in a child made by fork, which has none of the threads that held them."""
     for lock in list(_all):
         lock.free()
 
@@ -69,7 +69,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def one_thread(long: bool = False) -> Callable[[Method], Method]:
-    """Decorator: a method that holds its object's lock, ``_in_use``; `long` if it trains."""
+    """Decorate a method to hold its object's lock, ``_in_use``; `long` means that it trains."""
 
     def decorate(method: Method) -> Method:
         name = method.__qualname__

@@ -1,4 +1,4 @@
-"""Student's t: how wide an interval of a mean is that comes from a few repetitions. SciPy is not needed at run time."""
+"""Student's t, for the confidence interval of a mean of a few repetitions, without SciPy."""
 from __future__ import annotations
 
 import math
@@ -8,14 +8,14 @@ import numpy.typing as npt
 
 
 def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean of repeated measurements, and both ends of its confidence interval.
+    """Compute the mean of repeated measurements, and both ends of its confidence interval.
 
     Parameters
     ----------
     values : array_like, shape (n,)
-        At least two.
+        At least two measurements.
     confidence : float
-        Between 0 and 1.
+        The probability that the interval covers the mean, between 0 and 1.
 
     Returns
     -------
@@ -27,19 +27,19 @@ def interval(values: npt.ArrayLike, confidence: float = 0.95) -> tuple[float, fl
 
 
 def quantile(freedom: int, confidence: float = 0.95) -> float:
-    """The t that Student's distribution exceeds, up or down, with probability 1 - confidence.
+    """Compute the t that the absolute value of a Student's t variable exceeds with probability 1 - confidence.
 
     Parameters
     ----------
     freedom : int
         Degrees of freedom, at least 1: one less than the number of repetitions.
     confidence : float
-        Between 0 and 1.
+        A probability between 0 and 1.
 
     Returns
     -------
     float
-        To a relative error of some 1e-12.
+        The quantile, with a relative error of about 1e-12.
     """
     if freedom < 1 or not 0 < confidence < 1:
         raise ValueError(f"quantile: expected at least 1 degree of freedom and a confidence between 0 and 1, got {freedom} "
@@ -53,7 +53,7 @@ def quantile(freedom: int, confidence: float = 0.95) -> float:
 
 
 def _within(angle: float, freedom: int) -> float:
-    """Probability that abs(t) is at most sqrt(freedom) tan(angle): Abramowitz and Stegun, 26.7.3 and 26.7.4."""
+    """Compute the probability that abs(t) <= sqrt(freedom) tan(angle): Abramowitz and Stegun, 26.7.3 and 26.7.4."""
     odd = freedom % 2
     square = math.cos(angle) ** 2
     steps = np.arange(1 + odd, freedom - 2 + odd, 2, dtype=np.float64)  # 1/2, 3/4, ... or 2/3, 4/5, ...

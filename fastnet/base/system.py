@@ -1,6 +1,6 @@
-"""Every question to the operating system but those that kernels ask, which are in :mod:`fastnet.kernels.system`.
+"""All calls to the operating system except those for kernels, which are in :mod:`fastnet.kernels.system`.
 
-How much memory is free, what Ctrl-C does, which file another process has locked, what a terminal can show.
+The module covers free memory, Ctrl-C, locks on files, and the terminal.
 """
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from fastnet.kernels.system import mac_number
 
 # --- memory ---------------------------------------------------------------------------------------------------------
 
-_UNKNOWN_MEMORY = 4e9  # bytes taken as free where no system that we know can be asked
+_UNKNOWN_MEMORY = 4e9  # bytes that fastnet assumes on a system that does not state its free memory
 
 
 def available_memory() -> float:
-    """Bytes that this process can still use, within its control group."""
+    """Return the bytes of memory that this process can still use, within its control group."""
     if sys.platform == "darwin":
         found = _mac_memory()
     elif sys.platform == "win32":
@@ -35,7 +35,7 @@ def available_memory() -> float:
 
 
 def _linux_memory(meminfo: str = "/proc/meminfo", group: str = "/sys/fs/cgroup") -> list[float]:
-    """What the machine has left, and what the control group allows (its second version, and its first)."""
+    """Return the free memory of the machine, and that of the control group (version 2 or 1)."""
     found = []
     with contextlib.suppress(OSError, ValueError, StopIteration):
         found.append(1024.0 * _number(meminfo, "MemAvailable:"))
@@ -49,12 +49,12 @@ def _linux_memory(meminfo: str = "/proc/meminfo", group: str = "/sys/fs/cgroup")
 
 
 def _number(path: str, name: str = "") -> float:
-    """A file's number, or the one that follows a name at the beginning of a line."""
+    """Return a file's number, or the one that follows a name at the beginning of a line."""
     return next(float(line[len(name):].split()[0]) for line in Path(path).read_text().splitlines() if line.startswith(name))
 
 
 def _mac_memory() -> list[float]:
-    """Pages that are free or can be at once, as ``vm_stat`` counts them; half of the memory if it cannot be run."""
+    """Return the memory in pages that are free or can be freed at once, by ``vm_stat``; half of all memory without it."""
     with contextlib.suppress(OSError, subprocess.SubprocessError, AttributeError, KeyError):
         answer = subprocess.run(["/usr/bin/vm_stat"], capture_output=True, text=True, timeout=5, check=True).stdout
         return [_mac_pages(answer)]
@@ -86,7 +86,7 @@ def _windows_memory() -> list[float]:
 
 
 def peak_memory() -> float:
-    """Bytes of memory that this process had at most until now; nan where the system does not say."""
+    """Return the largest number of bytes that this process has used so far; nan if the system does not state it."""
     try:
         import resource
     except ImportError:  # Windows
@@ -110,22 +110,22 @@ def _windows_peak_memory() -> float:
 
 
 class Interrupt:
-    """Ctrl-C, remembered until a call of this object: at a place where the caller's state is whole."""
+    """A Ctrl-C that is deferred until a call of this object, at a point where the caller's state is consistent."""
 
     def __init__(self, handler: Callable[[int, Any], Any]) -> None:
-        self.handler = handler  # of before; Python's own raises KeyboardInterrupt
+        self.handler = handler  # the previous one; Python's own raises KeyboardInterrupt
         self.pressed = False
         self.waits = True
 
     def __call__(self) -> None:
-        """Do now what Ctrl-C asked for, if it was pressed."""
+        """Call the previous handler now if Ctrl-C was pressed."""
         if self.pressed:
             self.pressed = False
             self.handler(signal.SIGINT, None)
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """While the user's own code runs, nothing waits."""
+        """Do not defer Ctrl-C while the user's code runs."""
         self()
         self.waits = False
         try:
@@ -134,7 +134,7 @@ class Interrupt:
             self.waits = True
 
     def note(self, number: int, frame: Any) -> None:
-        """The handler of the signal."""
+        """Handle the signal."""
         if self.waits:
             self.pressed = True
         else:
@@ -143,11 +143,11 @@ class Interrupt:
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Interrupt]:
-    """Have Ctrl-C wait for calls of the object yielded, and for the end at the latest."""
+    """Defer Ctrl-C until a call of the yielded object, or until the end."""
     before = signal.getsignal(signal.SIGINT)
     interrupt = Interrupt(before if callable(before) else signal.default_int_handler)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield interrupt  # no signal comes here, or none that Python sees
+        yield interrupt  # this thread gets no signals, or Python does not handle this one
         return
     signal.signal(signal.SIGINT, interrupt.note)
     try:
@@ -159,7 +159,7 @@ def deferred_interrupt() -> Iterator[Interrupt]:
 
 # --- files ----------------------------------------------------------------------------------------------------------
 
-_FAR_BYTE = 1 << 30  # Windows locks bytes, and then nobody can read them: one that no file of ours reaches
+_FAR_BYTE = 1 << 30  # Windows locks a byte, which then cannot be read: this one is beyond the end of fastnet's files
 
 
 def lock_file(file: int) -> None:
@@ -168,7 +168,7 @@ def lock_file(file: int) -> None:
     Raises
     ------
     OSError
-        If another process has locked it: there is no waiting.
+        If another process has locked it; the function does not wait.
     """
     if os.name == "nt":
         import msvcrt
@@ -182,7 +182,7 @@ def lock_file(file: int) -> None:
 
 
 def unlock_file(file: int) -> None:
-    """Unlock a file that `lock_file` locked, also for the processes made by fork that have it open."""
+    """Unlock a file that `lock_file` locked, also for forked processes that have it open."""
     if os.name == "nt":
         import msvcrt
 
@@ -198,19 +198,19 @@ def unlock_file(file: int) -> None:
 
 
 def print_what_can_be_shown() -> None:
-    """From now on what a terminal cannot show, such as a folder's name on one of plain ASCII, is shown as ``\\xe9``."""
+    """Print characters that the terminal cannot show, for instance in a folder's name, as escapes such as ``\\xe9``."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # not where something else stands in for it
+        if hasattr(stream, "reconfigure"):  # a replaced stream may not have it
             stream.reconfigure(errors="backslashreplace")
 
 
-_READER_LEFT = 128 + 13  # what a shell reports of a program that SIGPIPE ended
+_READER_LEFT = 128 + 13  # the exit code of a program that SIGPIPE ended, as a shell reports it
 
 
 def until_reader_leaves(command: Callable[[], int]) -> int:
-    """Run a command; end it without a traceback when nobody reads its output any more, as in ``fastnet doctor | head -1``.
+    """Run a command; end it without a traceback when the reader of its output has ended, as in ``fastnet doctor | head -1``.
 
-    A broken pipe of anything else (a worker, a connection) is raised as it is.
+    It passes on errors of other broken pipes (of a worker, of a connection).
     """
     try:
         try:
@@ -225,9 +225,9 @@ def until_reader_leaves(command: Callable[[], int]) -> int:
 
 
 def _has_no_reader(stream: Any) -> bool:
-    """Whether a stream's pipe is broken; what its buffer holds then goes nowhere, also when Python flushes it at exit."""
+    """Return whether a stream's pipe is broken; then discard its buffer, which Python would flush at exit."""
     try:
-        print(file=stream, flush=True)  # an empty line: only an attempt to write tells
+        print(file=stream, flush=True)  # an empty line, since only a write shows it
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -13,9 +13,12 @@ from fastnet.check._folder import Layout
 from fastnet.check._reference import NAMES, NEXT
 from fastnet.check._run import run
 
-DESCRIPTION = "Compare your own layers with the course's equations, and find out what is wrong and where."
+DESCRIPTION = (
+    "Compare the layers that you wrote for the course with its equations, and show what is wrong, in which line and why. "
+    "This takes about a second."
+)
 EPILOG = (
-    "Verdicts: ok; ok with remarks (it passes the course, and could be better); DIFFERS; MISSING. Exit code: 0 if nothing "
+    "Verdicts: ok; ok with remarks (it passes the course, but could be better); DIFFERS; MISSING. Exit code: 0 if nothing "
     "differs or is missing, 1 otherwise, 2 if there is nothing to compare."
 )
 RUBRIC = {"full": 15.0, "relu": 10.0, "softmax": 15.0, "cross_entropy": 15.0, "sequential": 15.0}  # the chapter's Table 3.2
@@ -37,19 +40,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folders", metavar="FOLDER", nargs="+", type=Path,
                         help="a folder with full.py, relu.py and so on, or a single file of all layers")
     parser.add_argument("--timeout", metavar="SECONDS", type=_seconds, default=2.0,
-                        help="processor time that a file may take (default: 2)")
+                        help="processor time limit for each file (default: 2)")
     for option, const, what in (
-        ("json", "-", "everything that was found, as JSON"),
-        ("table", "-", "a line for each file, with tabs"),
-        ("gradescope", "results.json", "the results that Gradescope reads"),
-        ("html", "check.html", "a page: your matrices next to the right ones, and a training curve"),
+        ("json", "-", "all results as JSON"),
+        ("table", "-", "one line per file, with tabs between the columns"),
+        ("gradescope", "results.json", "the results for Gradescope"),
+        ("html", "check.html", "a web page with your matrices next to the right ones, and a training curve"),
     ):
-        where = "the screen" if const == "-" else const
+        where = "standard output" if const == "-" else const
         parser.add_argument(
             f"--{option}", metavar="FILE", nargs="?", const=const, help=f"write {what} (default: to {where})"
         )
     parser.add_argument("--points", metavar="FILE=N,...", nargs="?", const=RUBRIC, type=_points,
-                        help="give points for each file that does not differ (default: those of the chapter's Table 3.2)")
+                        help="points for each file that is ok (default: those of the chapter's Table 3.2)")
 
 
 def execute(arguments: argparse.Namespace) -> int:
@@ -65,7 +68,7 @@ def execute(arguments: argparse.Namespace) -> int:
         if not any(getattr(arguments, name) == "-" for name in ("json", "table", "gradescope")):
             print(_text.report(report), flush=True)
     if arguments.gradescope and len(reports) > 1:
-        print("fastnet check: Gradescope takes the results of one folder; give one.", file=sys.stderr)
+        print("fastnet check: Gradescope accepts the results of only one folder. Give one folder.", file=sys.stderr)
         return 2
     for name in ("json", "table", "gradescope", "html"):
         target = getattr(arguments, name)
@@ -80,21 +83,22 @@ def examine(given: Path, seconds: float = 2.0, points: dict[str, float] | None =
     Parameters
     ----------
     given : path
-        The folder of layers, the one that it lies in, or a single file of all layers.
+        The folder of layers, the folder that contains it, or a single file with all layers.
     seconds : float
-        Processor time for each file.
+        Processor time limit for each file.
     points : dict, optional
-        Stem -> points for a file that does not differ.
+        Module name -> points for a file that is ok.
 
     Returns
     -------
     dict or None
-        ``folder``, ``verdict``, ``rows`` (one for each file) and ``curves``; None if there is nothing to compare.
+        ``folder``, ``verdict``, ``rows`` (one per file) and ``curves``; None if there is nothing to compare.
     """
     layout = Layout(given)
     if not layout.files:
         what = (
-            "there is no such folder" if not Path(given).exists() else f"no module of the course in it: {', '.join(NAMES)}"
+            "there is no such folder" if not Path(given).exists() else
+            f"it contains none of the course's modules ({', '.join(NAMES)})"
         )
         print(f"fastnet check: {given}: {what}", file=sys.stderr)
         return None
@@ -104,7 +108,7 @@ def examine(given: Path, seconds: float = 2.0, points: dict[str, float] | None =
     findings = run(layout, [*there, *extra, "training"], seconds)
     rows = [_row(stem, name, findings.get(stem)) for stem, name in expected.items()]
     start = findings.get("__init__")
-    if start and not _said_elsewhere(start, rows):
+    if start and not _reported_elsewhere(start, rows):
         rows.insert(0, _row("__init__", "the package", start))
     clean = all(row["verdict"].startswith("ok") for row in rows)
     if "dataset" in findings:
@@ -112,7 +116,7 @@ def examine(given: Path, seconds: float = 2.0, points: dict[str, float] | None =
     curves = findings.get("training", {}).get("curves")
     if "training" in findings:
         rows.append(_row("training", "a network, trained", findings["training"] if clean else
-                         {"verdict": "not judged", "remarks": ["a layer differs or is missing"]}))
+                         {"verdict": "not judged", "remarks": ["because a layer differs or is missing"]}))
     for row in rows:
         if points and row["stem"] in points:
             row["points"] = points[row["stem"]] * row["verdict"].startswith("ok")
@@ -127,8 +131,8 @@ def examine(given: Path, seconds: float = 2.0, points: dict[str, float] | None =
     }
 
 
-def _said_elsewhere(start: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
-    """Whether the package fails for what is said of a file: a class that is missing, or code that cannot be imported."""
+def _reported_elsewhere(start: dict[str, Any], rows: list[dict[str, Any]]) -> bool:
+    """Return whether a file's row reports why the package fails: a missing class, or code that cannot be imported."""
     message = start["faults"][0]["message"]
     return any((row["verdict"] == "missing" and (f"'layers.{row['stem']}'" in message or row["name"] in message))
                or (row["verdict"] == "differs" and row["file"] == start["file"]) for row in rows)

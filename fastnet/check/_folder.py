@@ -1,4 +1,4 @@
-"""A folder of layers: which file has which class, and how it is imported."""
+"""A folder of layers: the file of each class, and the import of these files."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from fastnet.check._source import Source, read
 
 PACKAGE = "layers"
 STEMS = {**NAMES, **NEXT}
-_LARGEST = 2_000_000  # bytes of a file that is copied
+_LARGEST = 2_000_000  # bytes; the check does not copy larger files
 
 
 class Layout:
-    """Where a folder has its classes; nothing is run to find out.
+    """The files of a folder's classes, found without running them.
 
     Parameters
     ----------
     given : path
-        The folder, or a single file of all layers.
+        The folder, or a single file with all layers.
 
     Attributes
     ----------
     path : Path
         The folder or file.
     files : dict
-        Stem -> file with its class, or its own file without it.
+        Module name -> file with its class, or the file of that name without the class.
     """
 
     def __init__(self, given: Path) -> None:
@@ -59,7 +59,7 @@ class Layout:
         return found
 
     def copy(self, sandbox: Path) -> Path:
-        """A copy that may be written; what it is called there: ``layers`` or ``layers.py``."""
+        """Copy the layers to the sandbox, where code may write them, and return the copy: ``layers`` or ``layers.py``."""
         if self.path.is_file():
             target = sandbox / "course" / f"{PACKAGE}.py"
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +80,7 @@ def _classes(path: Path) -> set[str]:
     text = read(path)
     try:
         return {node.name for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ClassDef)}
-    except (SyntaxError, ValueError):  # Python 2, or a typo: the words will do
+    except (SyntaxError, ValueError):  # Python 2, or a typo: find the classes by their lines
         return {words[1].split("(")[0].rstrip(":") for line in text.splitlines()
                 if len(words := line.split(None, 1)) == 2 and words[0] == "class"}
 
@@ -93,17 +93,17 @@ class Imported:
     copy : Path
         The copied folder or file.
     original : Path
-        The folder or file that it is a copy of.
+        The original folder or file.
     """
 
     def __init__(self, copy: Path, original: Path) -> None:
         self.copy, self.layout = copy, Layout(copy)
-        sys.path[:0] = [str(copy.parent), str(original.parent)]  # beside the folder lies what its scripts import
+        sys.path[:0] = [str(copy.parent), str(original.parent)]  # the layers may import modules next to the folder
         if copy.is_dir():
             sys.path.append(str(copy))  # from full import FullLayer
 
     def package(self, whole: bool) -> None:
-        """Import ``layers``; with an empty ``__init__.py`` if that fails or is not wanted."""
+        """Import ``layers``, or an empty package of that name if that fails or `whole` is false."""
         if self.copy.is_file():
             if whole:
                 importlib.import_module(PACKAGE)
@@ -129,7 +129,7 @@ class Imported:
         return self.layout.files[stem]
 
     def get(self, stem: str) -> Any:
-        """The class of a stem."""
+        """Return the class of a module of the course."""
         file = self.file(stem)
         inside = self.copy.is_dir() and file.name != "__init__.py"
         module = importlib.import_module(f"{PACKAGE}.{file.stem}" if inside else PACKAGE)

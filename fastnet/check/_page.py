@@ -1,4 +1,4 @@
-"""A page in one file: each equation, the folder's values beside the right ones, and two training curves."""
+"""The report as a web page in one file, with the folder's values next to the right ones, and two training curves."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _CLASS = {"ok": "ok", "ok with remarks": "remarks", "differs": "differs", "missi
 
 
 def page(reports: list[dict[str, Any]]) -> str:
-    """Make the page.
+    """Return the page.
 
     Parameters
     ----------
     reports : list of dict
-        As `fastnet.check._command.examine` returns them.
+        Return values of `fastnet.check._command.examine`.
     """
     body = "".join(_report(report, i) for i, report in enumerate(reports))
     return ('<!doctype html><html lang="en"><head><meta charset="utf-8"><title>fastnet check</title>'
@@ -105,7 +105,7 @@ def _table(caption: str, rows: list[list[float]], wrong: list[list[bool]] | None
 
 
 def _curves(curves: dict[str, list[float]] | None) -> str:
-    """Both training curves, as one picture."""
+    """Return a picture of both training curves."""
     if not curves:
         return ""
     finite = [v for losses in curves.values() for v in losses if abs(v) < 1e6]

@@ -1,6 +1,6 @@
-"""Slips that are made again and again, each with the numbers that it gives.
+"""Common mistakes ("slips"), each with a function that computes the wrong numbers that it causes.
 
-A slip is named only if it explains every wrong value of its quantity, in all batches that were tried.
+The check names a slip only if it explains every wrong value of its quantity, in all batches.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from fastnet.check._observe import Step, agree
 
 
 def named(stem: str, quantity: str, steps: Iterable[Step]) -> str | None:
-    """The slip that explains the wrong values of a quantity; None if none does.
+    """Return the slip that explains the wrong values of a quantity; None if none does.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def _explains(variant: Variant, step: Step, quantity: str) -> bool:
     try:
         with np.errstate(all="ignore"):
             value = variant(step)
-    except Exception:  # such a variant cannot be had for these shapes
+    except Exception:  # the variant does not exist for these shapes
         return False
     found = step.found[quantity]
     return agree(found, value, quantity) or (np.size(value) == 1 and np.size(found) == 1 and agree(np.ravel(found), np.ravel(value)))
@@ -58,7 +58,7 @@ def _sum_before(quantity: str) -> Variant:
 
 
 def _general(quantity: str) -> list[Row]:
-    """Slips that any quantity can have."""
+    """Return the slips that any quantity can have."""
 
     def of(change: Callable[[Any, Step], Any]) -> Variant:
         return lambda c: change(c.expected[quantity], c)
@@ -68,7 +68,7 @@ def _general(quantity: str) -> list[Row]:
         ("it is divided by the number of samples n, which the equation does not do", lambda e, c: e / len(c.x)),
         ("it is multiplied by the number of samples n", lambda e, c: e * len(c.x)),
         ("it is divided by n twice", lambda e, c: e / len(c.x) ** 2),
-        ("it is the transpose of what it should be", lambda e, c: e.T),
+        ("it is the transpose of the right matrix", lambda e, c: e.T),
         ("it is all zeros", lambda e, c: np.zeros_like(e)),
         ("it is y_grad, unchanged", lambda e, c: c.g),
         ("it is x, unchanged", lambda e, c: c.x),
@@ -79,8 +79,8 @@ def _general(quantity: str) -> list[Row]:
         ("only the first sample is used", lambda e, c: np.concatenate([e[:1], np.zeros_like(e[1:])])),
         ("the last sample is left out", lambda e, c: np.concatenate([e[:-1], np.zeros_like(e[-1:])])),
     ]
-    return [(quantity, "the gradient is added to that of the batches before; each backward starts anew", _sum_before(quantity)),
-            (quantity, "it is that of the batch before", lambda c: again(c).expected[quantity])] * (
+    return [(quantity, "the gradient is added to that of earlier batches; each backward must start from 0", _sum_before(quantity)),
+            (quantity, "it is that of the previous batch", lambda c: again(c).expected[quantity])] * (
                 "grad" in quantity) + [(quantity, text, of(change)) for text, change in rows]
 
 
@@ -155,7 +155,7 @@ SLIPS: dict[str, list[Row]] = {
         ("the gradient of x", "it is max(x, 0), the forward pass", lambda c: np.maximum(c.x, 0)),
         ("the gradient of x", "the mask passes where x is not 0", lambda c: c.g * (c.x != 0)),
         ("the gradient of x", "it is y_grad plus the mask; they are multiplied", lambda c: c.g + (c.x > 0)),
-        ("the gradient of x", "the mask is that of the batch before", lambda c: c.g * (again(c).x > 0))],
+        ("the gradient of x", "the mask is that of the previous batch", lambda c: c.g * (again(c).x > 0))],
     "softmax": [
         ("the output", "the sum runs over the samples (axis 0); it runs over the classes (axis 1)", lambda c: _softmax(c.x, 0)),
         ("the output", "the sum runs over the samples (axis 0); it runs over the classes (axis 1)",
@@ -195,7 +195,7 @@ SLIPS: dict[str, list[Row]] = {
         ("the gradient of x", "it passes y_grad on: the Jacobian is missing", lambda c: c.g),
         ("the gradient of x", "it is z - y_grad, the gradient of softmax and cross-entropy together", lambda c: _z(c) - c.g),
         ("the gradient of x", "y_grad is left out: it is the sum of the Jacobian", lambda c: _z(c) * (1 - _z(c).sum(axis=1, keepdims=True))),
-        ("the gradient of x", "z is that of the batch before", lambda c: (z := again(c).expected["the output"])
+        ("the gradient of x", "z is that of the previous batch", lambda c: (z := again(c).expected["the output"])
          * (c.g - (c.g * z).sum(axis=1, keepdims=True))),
         ("the gradient of x", "the layer's input is used in the place of its output z",
          lambda c: c.x * (c.g - (c.g * c.x).sum(axis=1, keepdims=True))),

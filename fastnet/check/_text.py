@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-_SHOWN = 3  # faults of a file; more follow from them, as a rule
+_SHOWN = 3  # faults per file; further ones usually follow from them
 
 
 def report(found: dict[str, Any]) -> str:
-    """Everything about one folder."""
+    """Return the report on one folder."""
     lines = ["", found["folder"]]
     for row in found["rows"]:
         lines += ["", *of_row(row)] if row["faults"] else of_row(row)
@@ -25,7 +25,7 @@ def report(found: dict[str, Any]) -> str:
 
 
 def of_row(row: dict[str, Any]) -> list[str]:
-    """A file's verdict, its faults and remarks."""
+    """Return a file's verdict, faults and remarks."""
     verdict = {"differs": "DIFFERS", "missing": f"MISSING: there is no {row['stem']}.py with a class {row['name']}"}.get(
         row["verdict"], row["verdict"])
     points = f" ({row['points']:g} of {row['of']:g} points)" if "of" in row else ""
@@ -38,7 +38,7 @@ def of_row(row: dict[str, Any]) -> list[str]:
 
 
 def of_fault(fault: dict[str, Any], file: str) -> list[str]:
-    """One fault: what, why, where, and how to see it."""
+    """Return the lines of one fault: what is wrong, why, where, and how to see it."""
     lines = [title(fault), f"    {fault['message']}"]
     if fault["slip"]:
         lines.append(f"    the slip: {fault['slip']}")
@@ -56,7 +56,7 @@ def of_fault(fault: dict[str, Any], file: str) -> list[str]:
 
 
 def title(fault: dict[str, Any]) -> str:
-    """The method, the quantity and the equation of a fault."""
+    """Return the method, the quantity and the equation of a fault."""
     number = fault["equation"]
     where = f"{fault['method']}: " if fault["method"] else ""
     if not number:

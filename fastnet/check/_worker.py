@@ -1,4 +1,4 @@
-"""The process that runs a folder's code: ``python -m fastnet.check._worker`` and one argument, JSON."""
+"""The process that runs a folder's code: ``python -m fastnet.check._worker JSON``."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _REPAIRS = 1.0  # seconds of processor time for all layers together
 
 
 class Worker:
-    """Compares the subjects one after the other, and writes a line of JSON for each.
+    """Compares the subjects one after the other, and writes one line of JSON for each.
 
     Parameters
     ----------
     events : text file
     task : dict
-        ``sandbox``, ``copy``, ``original``, ``subjects``, ``broken`` (stems that must not be imported), ``whole`` (whether
-        ``__init__.py`` is run), ``repairs``, ``seconds``.
+        ``sandbox``, ``copy``, ``original``, ``subjects``, ``broken`` (modules that must not be imported), ``whole`` (whether
+        to run ``__init__.py``), ``repairs``, ``seconds``.
     """
 
     def __init__(self, events: TextIO, task: dict[str, Any]) -> None:
@@ -54,7 +54,7 @@ class Worker:
         self.emit(begin=subject)
 
     def watch(self) -> None:
-        """End the process if a subject takes too long: processor time, so that a busy machine blames nobody."""
+        """End the process if a subject needs too much processor time, which does not depend on other programs."""
         main = threading.main_thread().ident
         limit = self.task["seconds"]
         while True:
@@ -102,13 +102,13 @@ class Worker:
             found = _diagnose.diagnose(stem, klass, self.folder.source(stem), own, images)
         except Exception as error:
             fault = _fault.Fault(
-                "", "comparison", "", "", f"it gives something that cannot be compared: {type(error).__name__}: {error}"
+                "", "comparison", "", "", f"its results cannot be compared: {type(error).__name__}: {error}"
             )
             found = _fault.Diagnosis([fault])
         self.emit(result=stem, file=self.name(stem), **found.as_dict())
 
     def own(self) -> dict[str, type]:
-        """The folder's other classes, those that can be imported."""
+        """Return the folder's classes that can be imported."""
         found: dict[str, type] = {}
         for stem, name in STEMS.items():
             if stem in self.folder.layout.files and stem not in self.task["broken"]:
@@ -116,14 +116,14 @@ class Worker:
                     klass = self.folder.get(stem)
                 except KeyboardInterrupt:
                     raise
-                except BaseException:  # SystemExit too; it is said of that file
+                except BaseException:  # SystemExit too; that file's row reports it
                     continue
                 if isinstance(klass, type):
                     found[name] = klass
         return found
 
     def of_error(self, error: BaseException, file: str) -> dict[str, Any]:
-        """A finding for code that cannot be imported."""
+        """Return the finding for code that cannot be imported."""
         frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(self.task["copy"])]
         line = frames[-1].lineno if frames else None
         source = frames[-1].line if frames else ""
@@ -156,7 +156,7 @@ class Worker:
                   compared=2, matrices=[])
 
     def _training(self, _: str) -> None:
-        """The folder's own network beside the right one: a curve for each."""
+        """Train the folder's network and the right one, for the curves of both."""
         own = {**CLASSES, **self.own()}
         x = drawn((60, 8), 1)
         t = np.eye(3)[np.argmax(x[:, :3] + 0.5 * x[:, 3:6], axis=1)]
@@ -209,7 +209,7 @@ def main() -> None:
     with open(task["events"], "a", encoding="utf-8") as events:
         _guard.confine(task["sandbox"], os.path.dirname(task["original"]))
         Worker(events, task).run()
-    os._exit(0)  # whatever threads and exit handlers the folder's code has left behind
+    os._exit(0)  # without the threads and exit handlers of the folder's code
 
 
 if __name__ == "__main__":

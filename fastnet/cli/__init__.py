@@ -1,8 +1,8 @@
 """The ``fastnet`` command.
 
-A subcommand is two functions: ``_<name>(arguments)``, which does the work, imports what it needs itself and returns the
-exit code, and one that declares its arguments, decorated with ``@subcommand`` and so found by ``main``. One that stands in
-a module of its own is listed in ``_ELSEWHERE``: that module is imported only when the command is the one that was given.
+A subcommand is two functions. ``_<name>(arguments)`` does the work, imports the modules that it needs, and returns the exit
+code. The other, decorated with ``@subcommand``, declares its arguments. ``_ELSEWHERE`` lists subcommands in other modules,
+which ``main`` imports only for that command.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Subcommand = Callable[[Any], None]
 
 _SUBCOMMANDS: list[Subcommand] = []
 _ELSEWHERE = {
-    "sweep": ("fastnet.sweep.command", "train with many learning rates and show which one to take"),
+    "sweep": ("fastnet.sweep.command", "train with many learning rates and suggest the best"),
     "train": ("fastnet.cli.train", "train one network and write its pictures and a report"),
 }
 
@@ -58,7 +58,7 @@ def _main(argv: Sequence[str] | None) -> int:
 
 
 def failed(error: Exception) -> int:
-    """Say what an expected error means for the user; return the exit code."""
+    """Print an expected error, and return the exit code."""
     print(f"fastnet: {error}", file=sys.stderr)
     return 1
 
@@ -77,17 +77,17 @@ def _declare_data(commands: Any) -> None:
     download = data.add_parser(
         "download",
         help="download CIFAR-100 (169 MB)",
-        description="Download CIFAR-100, verify it, and unpack its three files. An interrupted download is resumed. "
-        "FASTNET_CIFAR100_URL names another address to fetch the archive from.",
+        description="Download CIFAR-100, verify it, and unpack its three files. If you interrupt the download, the same "
+        "command resumes it. Set the environment variable FASTNET_CIFAR100_URL to download from another address.",
     )
     download.add_argument(
         "--to",
         metavar="FOLDER",
         type=Path,
-        help="put the files here (default: $FASTNET_DATA, or the user's cache folder)",
+        help="folder for the files (default: $FASTNET_DATA, or the user's cache folder)",
     )
     download.set_defaults(run=_data_download)
-    path = data.add_parser("path", help="print the folder that CIFAR-100 is read from")
+    path = data.add_parser("path", help="print the folder from which fastnet reads CIFAR-100")
     path.set_defaults(run=_data_path)
 
 
@@ -98,7 +98,8 @@ def _data_download(arguments: argparse.Namespace) -> int:
     try:
         folder = arguments.to or _places.download_folder()
         print(
-            f"CIFAR-100 goes to {folder}. Its authors' site may take most of an hour; what has come is kept if you stop.",
+            f"Downloading CIFAR-100 (169 MB) to {folder}. The authors' site may take up to an hour. If you stop, the same "
+            "command resumes the download.",
             file=sys.stderr,
         )
         new = download(folder)
@@ -106,7 +107,7 @@ def _data_download(arguments: argparse.Namespace) -> int:
         return failed(error)
     print(f"CIFAR-100 {'is' if new else 'was already'} in {folder}, verified.")
     if arguments.to and not any(place == folder.absolute() for place, _ in _places.places()):
-        print(f"So that it is found: export FASTNET_DATA={folder.absolute()}")
+        print(f"To use this folder: export FASTNET_DATA={folder.absolute()}")
     return 0
 
 
@@ -123,7 +124,8 @@ def _data_path(_: argparse.Namespace) -> int:
 @subcommand
 def _declare_cache(commands: Any) -> None:
     cache = commands.add_parser("cache", help="show or empty the cache of compiled kernels")
-    cache.add_argument("--clear", action="store_true", help="remove all compiled kernels; they are made again when needed")
+    cache.add_argument("--clear", action="store_true",
+                       help="delete all compiled kernels; fastnet compiles them again when it needs them")
     cache.set_defaults(run=_cache)
 
 
@@ -135,17 +137,20 @@ def _cache(arguments: argparse.Namespace) -> int:
         return 0
     info = cache_info()
     if info.folder is None:
-        print("No folder for compiled kernels can be written. Set FASTNET_CACHE_DIR to a folder of yours." if DIGEST
-              else f"No kernels are kept: {UNREADABLE}")
+        print("fastnet cannot write to any cache folder. Set FASTNET_CACHE_DIR to a folder that you can write." if DIGEST
+              else f"fastnet does not store compiled kernels: {UNREADABLE}")
         return 1
-    print(f"{info.folder}\n{info.kernels} compiled functions, {info.size / 1e6:.1f} MB; {info.others} other versions "
-          "beside it. Empty it with: fastnet cache --clear")
+    print(f"{info.folder}\n{info.kernels} compiled functions, {info.size / 1e6:.1f} MB; caches of {info.others} other "
+          "versions of fastnet.\nTo delete all: fastnet cache --clear")
     return 0
 
 
 @subcommand
 def _declare_warmup(commands: Any) -> None:
-    warmup = commands.add_parser("warmup", help="compile what training needs, so that the first fit starts at once")
+    warmup = commands.add_parser(
+        "warmup", help="compile the kernels, so that the first fit starts at once",
+        description="Compile the kernels for float32 and float64 and store them in the cache, so that the first fit starts "
+        "at once. This takes about a minute on two cores, and a second if they are compiled already.")
     warmup.set_defaults(run=_warmup)
 
 
@@ -155,6 +160,7 @@ def _warmup(_: argparse.Namespace) -> int:
     from fastnet.cli.warm_up import CompilationError, parts, warm_up
 
     try:
+        print("Compiling the kernels; this takes about a minute on two cores.", file=sys.stderr)
         with tqdm(warm_up(), total=parts(), unit="part", desc="compiling") as bar:
             for part in bar:
                 bar.set_postfix_str(part)
@@ -165,7 +171,10 @@ def _warmup(_: argparse.Namespace) -> int:
 
 @subcommand
 def _declare_doctor(commands: Any) -> None:
-    doctor = commands.add_parser("doctor", help="show CPU, threads, cache and speed, and what to do about anything odd")
+    doctor = commands.add_parser(
+        "doctor", help="show CPU, threads, cache and speed, and advise on problems",
+        description="Show versions, CPU, threads and cache, measure the speed of matrix products (about 15 seconds), and "
+        "advise on problems.")
     doctor.set_defaults(run=_doctor)
 
 
@@ -177,16 +186,18 @@ def _doctor(_: argparse.Namespace) -> int:
 
     for name, value in _machine.facts().items():
         print(f"{name:8s} {value}")
+    print("\nMeasuring the speed of matrix products; this takes about 15 seconds ...", flush=True)
     measured = []
     for dtype in (np.float32, np.float64):
         peak, products = fma_peak(dtype), _machine.products(dtype)
         busy = _machine.busy(peak, products)
-        print(f"\n{np.dtype(dtype).name}: multiply-adds at {peak.best / 1e9:.0f} GFLOP/s on all threads; products, now:")
+        print(f"\n{np.dtype(dtype).name}: peak of {peak.best / 1e9:.0f} GFLOP/s for multiply-adds on all threads. Products "
+              "(higher is better):")
         for product in products:
             share = "machine busy" if busy else f"{product.share(peak):4.0%} of peak"
             print(f"  {product.what:36s} {product.rate.best / 1e9:6.0f} GFLOP/s  {share}")
         measured.append((peak, products))
-    print("\n" + ("\n".join(f"! {line}" for line in _machine.advice(measured)) or "Nothing odd."))
+    print("\n" + ("\n".join(f"! {line}" for line in _machine.advice(measured)) or "No problems found."))
     return 0
 
 
@@ -194,7 +205,7 @@ def _doctor(_: argparse.Namespace) -> int:
 def _declare_compare(commands: Any) -> None:
     from fastnet.gate import command
 
-    compare = commands.add_parser("compare", help="did a change make benchmarks slower? for any project under git",
+    compare = commands.add_parser("compare", help="find out whether a change made a project's benchmarks slower",
                                   description=command.DESCRIPTION, epilog=command.EPILOG,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
     command.add_arguments(compare)
@@ -205,7 +216,7 @@ def _declare_compare(commands: Any) -> None:
 def _declare_check(commands: Any) -> None:
     from fastnet.check import _command as command
 
-    check = commands.add_parser("check", help="do your own layers compute what fastnet's do?",
+    check = commands.add_parser("check", help="check the layers that you wrote for the course",
                                 description=command.DESCRIPTION, epilog=command.EPILOG)
     command.add_arguments(check)
     check.set_defaults(run=command.execute)

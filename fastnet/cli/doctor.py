@@ -1,4 +1,4 @@
-"""What the command `doctor` does: it looks at the machine."""
+"""The command ``fastnet doctor``: facts about the machine, its speed, and advice."""
 from __future__ import annotations
 
 import os
@@ -20,18 +20,18 @@ from fastnet.kernels.system import available_cores
 
 
 class Product(NamedTuple):
-    """A measured product."""
+    """A measured matrix product."""
 
     what: str
     rate: Rate  # in FLOP/s
 
     def share(self, peak: Rate) -> float:
-        """Of the FMA peak measured in the same run."""
+        """Return the rate as a share of the FMA peak measured in the same run."""
         return self.rate.best / peak.best
 
 
 def products(dtype: np.dtype | type) -> list[Product]:
-    """The products of training the course network, measured now."""
+    """Measure the products of training the course network."""
     rng = np.random.default_rng(0)
     x, W, dy = (rng.normal(size=shape).astype(dtype) for shape in ((128, 3072), (500, 3072), (128, 500)))
     y, dW, dx = np.empty_like(dy), np.empty_like(W), np.empty_like(x)
@@ -49,16 +49,16 @@ def products(dtype: np.dtype | type) -> list[Product]:
 
 
 def facts() -> dict[str, str]:
-    """Versions, CPU, threads, cache."""
+    """Return versions, CPU, threads and cache, by name."""
     cache = cache_info()
-    _, cpu, features = TARGET  # what Numba compiles for, which need not be what the CPU is
+    _, cpu, features = TARGET  # the CPU that Numba compiles for, which may differ from this one
     on = {feature[1:] for feature in features.split(",") if feature.startswith("+")}
     vectors = " ".join(name for name in ("sse4.2", "avx", "avx2", "fma", "avx512f", "neon", "sve") if name in on)
     return {
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "numpy": np.__version__,
         "numba": f"{numba.__version__}, llvmlite {llvmlite.__version__}",
-        "cpu": f"{cpu} ({vectors or 'the features that LLVM knows of it'})",
+        "cpu": f"{cpu} ({vectors or 'features by LLVM'})",
         "kernels": f"{VECTOR_BITS}-bit vectors, tile of {MR} rows x {NV} vectors",
         "threads": f"{get_num_threads()} of {available_cores()} usable cores ({os.cpu_count()} logical CPUs)",
         "compiled": (f"with the package, {len(CARRIED.files)} functions for {CARRIED.level}: " if CARRIED.level else
@@ -68,48 +68,50 @@ def facts() -> dict[str, str]:
 
 
 def settings_of_compiler() -> list[str]:
-    """Environment variables that keep Numba from compiling for this very CPU."""
-    config = vars(numba.config)  # set there in a way that type checkers miss
+    """Return the environment variables that make Numba compile for another CPU than this one."""
+    config = vars(numba.config)  # type checkers do not see these attributes
     found = {"NUMBA_CPU_NAME": config["CPU_NAME"], "NUMBA_CPU_FEATURES": config["CPU_FEATURES"]}
     if config["CPU_NAME"] == "generic" and not config["CPU_FEATURES"]:
-        del found["NUMBA_CPU_FEATURES"]  # follows from the name
+        del found["NUMBA_CPU_FEATURES"]  # the name implies it
     if "NUMBA_ENABLE_AVX" in os.environ and not config["ENABLE_AVX"]:
         found["NUMBA_ENABLE_AVX"] = "0"
     return [f"{name}={value}" for name, value in found.items() if value is not None]
 
 
 def advice(measured: list[tuple[Rate, list[Product]]]) -> list[str]:
-    """What is odd about this machine, and what to do about it; `measured` has a peak and products for each dtype."""
+    """Return the problems of this machine, each with what to do; `measured` has a peak and products for each dtype."""
     found = []
     cache = cache_info()
     if DIGEST is None:
-        found.append(f"Compiled kernels are not kept: {UNREADABLE}")
+        found.append(f"fastnet does not store compiled kernels: {UNREADABLE}")
     elif cache.folder is None:
-        found.append("Compiled kernels are not kept, so that every start takes many seconds: set FASTNET_CACHE_DIR to a "
-                     "folder that can be written.")
+        found.append("fastnet cannot store compiled kernels, so that every start takes many seconds. Set FASTNET_CACHE_DIR "
+                     "to a folder that you can write.")
     elif cache.kernels == 0 and CARRIED.level is None:
-        found.append("Nothing is compiled yet: run `fastnet warmup` once.")
+        found.append("No kernels are compiled yet. Run `fastnet warmup` once.")
     if get_num_threads() > available_cores():
-        found.append(f"More threads ({get_num_threads()}) than usable cores ({available_cores()}) wait for each other: "
-                     "lower FASTNET_NUM_THREADS.")
+        found.append(f"fastnet uses {get_num_threads()} threads on {available_cores()} usable cores, which is slow. Lower "
+                     "FASTNET_NUM_THREADS.")
     if get_num_threads() < available_cores():
-        found.append(f"{available_cores() - get_num_threads()} usable cores stand idle: raise FASTNET_NUM_THREADS, unless "
-                     "they are meant for something else.")
-    found += [f"{setting} may keep kernels from using all of this CPU: unset it." for setting in settings_of_compiler()]
+        found.append(f"fastnet does not use {available_cores() - get_num_threads()} of {available_cores()} usable cores. "
+                     "Raise FASTNET_NUM_THREADS, unless you reserve them for other programs.")
+    found += [f"{setting} may keep kernels from using all features of this CPU. Unset it."
+              for setting in settings_of_compiler()]
     if VECTOR_BITS == 128 and platform.machine().lower() in ("x86_64", "amd64"):
-        found.append("This CPU, or the virtual machine's picture of it, has no AVX2: products take several times as long.")
+        found.append("This CPU, or the virtual machine, has no AVX2. Products are several times slower without it.")
     # One line for all dtypes, although each may be busy by another figure.
     if why := next(filter(None, (busy(peak, products) for peak, products in measured)), ""):
-        found.append(f"{why[0].upper()}{why[1:]}. Rates are lower than what it can do, and shares of the peak would mean "
-                     "nothing: try again when nothing else runs.")
+        found.append(f"{why[0].upper()}{why[1:]}. The rates above are too low, and shares of the peak would be wrong. Try "
+                     "again when no other programs run.")
     elif min(product.share(peak) for peak, products in measured for product in products) < 0.5:
-        found.append("A product runs at less than half of the measured peak, on a machine that seems quiet.")
+        found.append("A product runs at less than half of the measured peak, although the machine is not busy. Please "
+                     "report it with this output.")
     return found
 
 
 def busy(peak: Rate, measured: list[Product]) -> str:
-    """Why shares of the peak mean nothing; empty where they do."""
-    # Cores that stand idle say nothing about products: while one thread packs, the others wait.
+    """Return why shares of the peak would be wrong; an empty string if they are right."""
+    # Idle cores during products are no sign of other programs: while one thread packs, the others wait.
     for why in (peak.busy, *[product.rate.unsteady for product in measured]):
         if why:
             return why

@@ -1,6 +1,6 @@
-"""How fast something is on this machine, what the machine can do at most, and whether others were in the way meanwhile.
+"""Measurement of speed: a function's rate, the machine's peak, and whether other programs disturbed the measurement.
 
-The one place for it: `fastnet doctor`, the benchmarks and their report all quote the same FMA peak.
+`fastnet doctor`, the benchmarks and their report all use the FMA peak of this module.
 """
 from __future__ import annotations
 
@@ -17,47 +17,47 @@ from fastnet.kernels.simd import MR, NV, VECTOR_BITS
 
 _SECONDS = 0.02  # one timing
 _TIMINGS = 12
-_REST = 0.05  # seconds between timings: a neighbour who comes for a moment must not be in all of them
-_MOST_MISSING = 0.15  # of the cores' time: what a process alone on its cores misses is some 0.02
-_MOST_SPREAD = 1.3  # the median timing beside the best: 1.02 on a quiet machine
+_REST = 0.05  # seconds between timings, so that a short disturbance does not affect all of them
+_MOST_MISSING = 0.15  # of the cores' time; a process alone on its cores misses about 0.02
+_MOST_SPREAD = 1.3  # median timing / best timing; 1.02 on a quiet machine
 
 
 class Rate(NamedTuple):
-    """Work per second, of the best of several timings; and how it went in the median one."""
+    """Work per second in the best of several timings, and how much the timings vary."""
 
     best: float
-    cores: float  # whose time the process had: its CPU time per second
-    threads: int  # that were at work, and so the cores that it could have used
+    cores: float  # the process's CPU time per second
+    threads: int  # the threads that worked, and so the cores that the process could use
     spread: float  # seconds of the median timing / seconds of the best
 
     @property
     def busy(self) -> str:
-        """Why `best` is not what the machine can do; empty on a quiet machine."""
+        """The reason why `best` is below the machine's speed; an empty string on a quiet machine."""
         if self.cores < self.threads * (1 - _MOST_MISSING):
             cores = f"{self.threads} core{'s' if self.threads > 1 else ''}"
-            return f"the machine is busy: of {cores}, other programs left {self.cores:.1f} to this one"
+            return f"the machine is busy: other programs left {self.cores:.1f} of {cores} to this one"
         return self.unsteady
 
     @property
     def unsteady(self) -> str:
-        """Why timings of the same work differ more than they do on a quiet machine; empty where they do not."""
+        """The reason why timings of the same work vary more than on a quiet machine; empty if they do not."""
         if self.spread > _MOST_SPREAD:
-            return (f"the machine is busy, or changes its clock: the same work took {self.spread:.1f} times as long in the "
-                    "median as at best")
+            return (f"the machine is busy, or changes its clock: the median timing of the same work was {self.spread:.1f} "
+                    "times the best")
         return ""
 
 
 def measure(work: float, function: Callable[[int], object], threads: int) -> Rate:
-    """Time a function several times, with rests in between.
+    """Time a function several times, with pauses in between.
 
     Parameters
     ----------
     work : float
-        What one repetition does, in any unit: operations, bytes.
+        The work of one repetition, in any unit: operations, bytes.
     function : callable
-        ``function(repeats)`` does it so many times.
+        ``function(repeats)`` does the work `repeats` times.
     threads : int
-        How many threads it keeps busy.
+        The number of threads that work.
     """
     function(1)
     repeats, seconds = 1, 0.0
@@ -75,14 +75,14 @@ def measure(work: float, function: Callable[[int], object], threads: int) -> Rat
 
 
 def _timed(function: Callable[[int], object], repeats: int) -> tuple[float, float]:
-    """Seconds by the clock, and of CPU time of all threads of the process."""
+    """Return wall-clock seconds, and CPU seconds of all threads of the process."""
     started, cpu = time.perf_counter(), time.process_time()
     function(repeats)
     return time.perf_counter() - started, time.process_time() - cpu
 
 
 def fma_peak(dtype: np.dtype | type | str) -> Rate:
-    """FLOP/s of the micro-kernel alone, on all threads, measured now."""
+    """Measure the FLOP/s of the micro-kernel alone, on all threads."""
     zero, threads = np.dtype(dtype).type(0), get_num_threads()
     width = VECTOR_BITS // 8 // zero.itemsize
     flops = 2 * MR * NV * width * peak.PANEL_K * threads
@@ -90,7 +90,7 @@ def fma_peak(dtype: np.dtype | type | str) -> Rate:
 
 
 def copy_rate(nbytes: int) -> Rate:
-    """Bytes/s, read and written, of a plain copy of `nbytes` on all threads, measured now."""
+    """Measure the bytes/s, read and written, of a plain copy of `nbytes` on all threads."""
     source, to = np.ones((2, nbytes // 8))
     vectors = nbytes // (VECTOR_BITS // 8)
     return measure(2 * nbytes, lambda repeats: run(peak.copy, to.ctypes.data, source.ctypes.data, vectors, repeats, 0.0),

@@ -1,4 +1,4 @@
-"""A web page in one file: pictures and tables of one training, for a browser or a mail."""
+"""The report of a training run: a web page in one file, with pictures and tables, for a browser or a mail."""
 from __future__ import annotations
 
 import base64
@@ -29,21 +29,21 @@ def page(
     title: str, subtitle: str, figures: Mapping[str, str], pictures: Iterable[tuple[str, str, bytes]],
     facts: Mapping[str, str],
 ) -> str:
-    """Make the page.
+    """Return the page.
 
     Parameters
     ----------
     title, subtitle : str
     figures : mapping
-        Label and value of the numbers that stand on top.
+        Label and value of the numbers at the top.
     pictures : iterable of (heading, explanation, PNG file)
     facts : mapping
-        The table at the end.
+        Name and value of each row of the table at the end.
 
     Returns
     -------
     str
-        HTML that needs no other file.
+        HTML that refers to no other file.
     """
     text = html.escape
     cards = "".join(f"<div>{text(name)}<b>{text(value)}</b></div>" for name, value in figures.items())

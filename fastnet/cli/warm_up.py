@@ -1,7 +1,7 @@
-"""What the command `warmup` does: it compiles what training needs, in as many processes as there are cores.
+"""The command ``fastnet warmup``: it compiles the kernels, in as many processes as there are cores.
 
-They share out the kernels that compiled code calls by address, which are most of the work. What is left is compiled by
-training, each dtype in a process of its own: the kernels of one need nothing of the other's.
+The processes share the kernels that compiled code calls by address, which are most of the work. Short trainings compile the
+others, each dtype in a separate process, since the kernels of the two dtypes are independent.
 """
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ _ADDRESSED = (blocking.tile_loop, blocking.pack_columns, blocking.pack_copy, int
 
 
 def addressed() -> list[Job]:
-    """The kernels that are shared out among processes."""
+    """Return the kernels that the processes share."""
     return [(kernel.name, str(element)) for kernel in _ADDRESSED for element in kernel.elements()]
 
 
 def parts() -> int:
-    """How many parts `warm_up` has."""
+    """Return the number of parts of `warm_up`."""
     return len(DTYPES) * len(ENGINES) + (len(addressed()) if available_cores() > 1 else 0)
 
 
 def warm_up() -> Iterator[str]:
-    """Compile, or load from the cache, all that training needs; yields what was done after each part.
+    """Compile all kernels for training, or load them from the cache; yield the name of each part when it is done.
 
     Raises
     ------
     CompilationError
-        If a process that compiles has failed; it has said why on the error stream.
+        If a process that compiles has failed; it has printed the reason to the error stream.
     """
     if available_cores() > 1:
         for name, element in compile_all(addressed()):
@@ -65,10 +65,10 @@ def warm_up() -> Iterator[str]:
 
 
 def compile_for(dtype: str) -> Iterator[str]:
-    """`warm_up` for one dtype, in this process."""
+    """Do what `warm_up` does for one dtype, in this process."""
     rng = np.random.default_rng(0)
     type_ = np.dtype(dtype).type
-    pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))  # of images, whereas the data below are not
+    pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))  # for images, which the data below are not
     for engine in ENGINES:
         x, t = rng.normal(size=(12, 20)).astype(type_), one_hot(np.arange(12) % 3, 3, type_)
         model = Sequential((FullLayer(20, 16, type_, rng), ReluLayer(), FullLayer(16, 3, type_, rng), SoftMaxLayer()),

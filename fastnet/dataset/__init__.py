@@ -1,4 +1,4 @@
-"""The data: CIFAR-100 by the course's rule, synthetic images where it is not at hand, and files of one's own."""
+"""Data: CIFAR-100 with the course's choice of classes, synthetic images if it is not available, and your own files."""
 
 from fastnet.dataset._cifar100 import cifar100
 from fastnet.dataset._course import onehot, scale

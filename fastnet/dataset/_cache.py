@@ -1,7 +1,7 @@
-"""CIFAR-100 as plain arrays, sorted by class, beside other things that can be made again.
+"""A cache of CIFAR-100 as plain arrays, sorted by class, in the user's cache folder.
 
-The pickles take seconds to read and check in full. The arrays are mapped into memory, and a subset reads, and checks by
-digest, its own classes only. An entry belongs to the very files it was made of: their place, size and time.
+Reading and checking the pickles takes seconds. fastnet maps the arrays into memory instead; a subset reads and verifies
+only its classes. An entry is valid for the files from which it was made: their folder, sizes and times.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ import numpy as np
 from fastnet.dataset import _files, _places
 from fastnet.dataset._files import Cifar100, Images
 
-FORMAT = 1  # raised when the arrays or the index change their meaning
+FORMAT = 1  # increased when the arrays or the index change their meaning
 
 
 class Damaged(Exception):
-    """The cache does not hold what was once written."""
+    """The cache's content differs from what fastnet wrote."""
 
 
 @dataclass(frozen=True)
 class CheckedImages(Images):
-    """Images whose classes have digests, checked as they are read."""
+    """Images with a digest per class, which is verified when the class is read."""
 
     digests: list[str]
 
@@ -41,7 +41,7 @@ class CheckedImages(Images):
 
 
 def entry(folder: Path) -> Path | None:
-    """Where the arrays made of the files in ``folder``, as they are now, belong; None if there is no place for them."""
+    """Return the path of the entry for the current files in ``folder``; None without a cache folder."""
     cache = _places.user_cache()
     if cache is None:
         return None
@@ -51,14 +51,14 @@ def entry(folder: Path) -> Path | None:
 
 
 def open_(place: Path) -> Cifar100:
-    """Map the arrays of an entry; the pixels are checked later, class by class.
+    """Map the arrays of an entry into memory; the pixels are verified later, class by class.
 
     Raises
     ------
     FileNotFoundError
         If there is no such entry.
     Damaged
-        If it is not what was written.
+        If its content differs from what fastnet wrote.
     """
     text = (place / "index.json").read_bytes()
     try:
@@ -81,7 +81,7 @@ def open_(place: Path) -> Cifar100:
 
 
 def write(place: Path, cifar: Cifar100) -> None:
-    """Write an entry, whole or not at all, and drop what was made of older versions of the same files."""
+    """Write a complete entry, and delete those of older versions of the same files."""
     place.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix="new-", dir=place.parent))
     try:
@@ -102,7 +102,7 @@ def write(place: Path, cifar: Cifar100) -> None:
 
 
 def remove(entries: Iterable[Path]) -> None:
-    """Delete entries, as far as they can be."""
+    """Delete entries, and ignore errors."""
     for place in list(entries):
         shutil.rmtree(place, ignore_errors=True)
 
@@ -111,10 +111,10 @@ def _block_digest(pixels: np.ndarray, rows: np.ndarray) -> str:
     return _sha256(np.ascontiguousarray(pixels).data, np.ascontiguousarray(rows).data)
 
 
-def _sha256(*pieces: bytes | memoryview) -> str:
+def _sha256(*parts: bytes | memoryview) -> str:
     state = hashlib.sha256()
-    for piece in pieces:
-        state.update(piece)
+    for part in parts:
+        state.update(part)
     return state.hexdigest()
 
 

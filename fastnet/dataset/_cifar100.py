@@ -25,17 +25,18 @@ def cifar100(
     Parameters
     ----------
     seed : int
-        Chooses the classes: those that ``np.random.seed(seed)`` and
-        ``np.random.choice(np.arange(0, 100), n_classes, replace=replace)`` choose. NumPy's global state is left alone.
+        The seed that chooses the classes, as ``np.random.seed(seed)`` and
+        ``np.random.choice(np.arange(0, 100), n_classes, replace=replace)`` do. NumPy's global state does not change.
     n_classes : int
-        2 to 100: 5 in this chapter, 3 in the next, 4 in 2018.
+        The number of classes, 2 to 100. The course uses 5 in this chapter, 3 in the next, and used 4 in 2018.
     dtype : dtype-like
         float32 or float64.
     root : path-like, optional
-        Where to look first: the folder ``cifar-100-python``, or the one it lies in. Then ``$FASTNET_DATA``,
-        ``./cifar-100-python``, ``../cifar-100-python``, and where ``fastnet data download``, torchvision and Keras put it.
+        The folder in which fastnet looks first: ``cifar-100-python``, or the one that contains it. Then it looks in
+        ``$FASTNET_DATA``, ``./cifar-100-python``, ``../cifar-100-python``, and in the folders of ``fastnet data download``,
+        torchvision and Keras.
     replace : bool
-        Draw the classes with replacement, as in 2018: a class that is drawn twice is there once, so there may be fewer.
+        Draw the classes with replacement, as in 2018. A class that is drawn twice counts once, so that there may be fewer.
     images : bool
         Return pixels as (n, 3, 32, 32), channels first, as convolutions take them.
 
@@ -43,25 +44,26 @@ def cifar100(
     -------
     Data
         ``(x_train, y_train), (x_test, y_test)``: pixels (n, 3072), or (n, 3, 32, 32), within -0.5 .. 0.5, in the order of
-        CIFAR's files; training labels one-hot, test labels integers, numbered in the order of CIFAR's labels. With
-        ``class_names``.
+        CIFAR's files; one-hot training labels; integer test labels. The labels have the order of CIFAR's labels, and the
+        attribute ``class_names`` names them.
 
     Raises
     ------
     FileNotFoundError
-        If the files are in none of these places; the message lists them.
+        If none of these folders has the files; the message lists the folders.
     ValueError
-        If a file is cut off, damaged, or not CIFAR-100's.
+        If a file is truncated, damaged, or not CIFAR-100's.
 
     Warns
     -----
     UserWarning
-        If a file has the right form but is not the published one.
+        If a file has the right form but differs from the published one.
 
     Notes
     -----
-    The files are read without running the pickles they are. The first call keeps their content as plain arrays in the
-    user's cache folder (184 MB), which later calls, of any seed, read in a fraction of a second.
+    The files are pickles; fastnet reads them without running code from them. The first call takes a few seconds and stores
+    their content as plain arrays in the user's cache folder (184 MB). Later calls, with any seed, read these in a fraction
+    of a second.
     """
     seed = _data.seed("cifar100", seed)
     n_classes = _data.n_classes("cifar100", n_classes)
@@ -75,31 +77,31 @@ def cifar100(
 
 
 def _chosen(seed: int, n_classes: int, replace: bool) -> np.ndarray:
-    """The labels that a seed draws, ascending, each once."""
+    """Draw the labels for a seed, and return them ascending, each once."""
     stream = np.random.RandomState(seed)  # the one that np.random.seed(seed) starts
     chosen = np.unique(stream.choice(np.arange(0, 100), n_classes, replace=replace))
     if len(chosen) < 2:
         raise ValueError(
-            f"cifar100: with replacement, seed {seed} draws class {chosen[0]} {n_classes} times, and one class is "
-            "nothing to learn. Take another seed, or replace=False."
+            f"cifar100: with replacement, seed {seed} draws class {chosen[0]} {n_classes} times, but training needs at "
+            "least two classes. Use another seed, or replace=False."
         )
     return chosen
 
 
 def _subset(folder: Path, chosen: np.ndarray) -> tuple[Subset, Subset, Cifar100]:
-    """Training and test images of the chosen classes: from the cache, or from the files, which fills it."""
+    """Read training and test images of the chosen classes from the cache, or from the files, and then fill the cache."""
     place = _cache.entry(folder)
     if place is not None:
         try:
             return _take(_cache.open_(place), folder, chosen)
         except (_cache.Damaged, OSError):
-            pass  # not there, or not what it should be: made anew below
+            pass  # missing or damaged: the code below makes it again
     cifar = _files.read(folder)
     if place is not None:
         try:
             _cache.write(place, cifar)
         except OSError:
-            pass  # a full disk, a read-only home, another process that was first: the next load takes longer, no more
+            pass  # a full disk, a read-only home, or another process was first: only the next load takes longer
     return _take(cifar, folder, chosen)
 
 
@@ -107,8 +109,8 @@ def _take(cifar: Cifar100, folder: Path, chosen: np.ndarray) -> tuple[Subset, Su
     subsets = cifar.images["train"].subset(chosen), cifar.images["test"].subset(chosen)
     if cifar.modified:
         warnings.warn(
-            f"{' and '.join(cifar.modified)} in {folder} differ from the published CIFAR-100, though the form is right: "
-            "results will not compare with others'. For the originals: fastnet data download.",
+            f"{' and '.join(cifar.modified)} in {folder}: the form is that of CIFAR-100, but the content differs from the "
+            "published files. Results are not comparable with those of others. To get the originals: fastnet data download.",
             stacklevel=4,
         )
     return (*subsets, cifar)

@@ -1,4 +1,4 @@
-"""The two helpers that the course's own ``layers/dataset.py`` has beside ``cifar100``, under their names."""
+"""The two helpers of the course's ``layers/dataset.py`` in addition to ``cifar100``, under the course's names."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fastnet.dataset._data import N_PIXELS
 
 
 def onehot(y: npt.ArrayLike) -> np.ndarray:
-    """Turn class numbers into rows with a single 1; :func:`fastnet.one_hot` with the course's name and defaults.
+    """Turn class numbers into rows with a single 1, as :func:`fastnet.one_hot` does, with the course's name and defaults.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def onehot(y: npt.ArrayLike) -> np.ndarray:
     Returns
     -------
     ndarray, shape (n, max(y) + 1)
-        float64.
+        The rows, float64.
     """
     labels, n_classes = checks.labels("onehot", y, None)
     return np.eye(n_classes)[labels]
@@ -32,12 +32,12 @@ def scale(x: npt.ArrayLike) -> np.ndarray:
     Parameters
     ----------
     x : array_like, shape (n, 3072) or (n, 3, 32, 32)
-        Pixels, of any number type.
+        Pixels of any number type.
 
     Returns
     -------
     ndarray, shape (n, 3072)
-        float64: ``x / 255 - 0.5``.
+        The scaled pixels ``x / 255 - 0.5``, float64.
     """
     pixels = checks.numbers("scale", "x", x)
     if pixels.size == 0 or pixels.size % N_PIXELS:

@@ -1,4 +1,4 @@
-"""What every loader returns, and the one way from pixels to network input."""
+"""The class `Data`, which every loader returns, and the conversion of pixels to network input."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ N_PIXELS = 3 * SIDE * SIDE
 
 
 class Data(tuple):
-    """A data set: unpacks as ``(x_train, y_train), (x_test, y_test)``, as in the course.
+    """A data set. It unpacks as ``(x_train, y_train), (x_test, y_test)``, as in the course.
 
     Attributes
     ----------
     class_names : tuple of str
         ``class_names[label]`` is the name of a class.
     name : str
-        What to call the data in a plot or a table.
+        The name of the data in plots and tables.
     """
 
     class_names: tuple[str, ...]
@@ -36,14 +36,15 @@ class Data(tuple):
         return self
 
     def as_images(self) -> Any:
-        """The same data with pixels as square images, (n, c, r, r), channels first: a view, as convolutions take it.
+        """Return a view of the data with pixels as square images, (n, c, r, r), channels first, as convolutions take them.
 
-        Rows of 3 r r values are images of three channels, (n, 3, 32, 32) for CIFAR-100; rows of r r values are of one.
+        Rows of 3 r r values become images of three channels, (n, 3, 32, 32) for CIFAR-100; rows of r r values become images
+        of one channel.
 
         Raises
         ------
         ValueError
-            If the number of values per sample is neither.
+            If the number of values per sample is neither of these.
         """
         (x_train, y_train), (x_test, y_test) = self
         shape = (-1, *image_shape(self.name, x_train.shape[1:]))
@@ -61,7 +62,7 @@ class Data(tuple):
 
 
 def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Channels, height and width of samples that are images already or rows of square ones."""
+    """Return channels, height and width of samples that are images, or rows of square images."""
     if len(shape) == 3:
         return shape
     for channels in (3, 1):
@@ -69,7 +70,7 @@ def image_shape(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
         if channels * side * side == shape[0]:
             return channels, side, side
     raise ValueError(f"{name}: rows of {shape[0]} values are not square images of 3 channels or of 1. "
-                     "Reshape them yourself: x.reshape(len(x), channels, height, width).")
+                     "Reshape them with x.reshape(len(x), channels, height, width).")
 
 
 def from_pixels(
@@ -88,15 +89,15 @@ def from_pixels(
     class_names : iterable of str
     name : str
     dtype : float32 or float64
-        Of the pixels and of the one-hot rows.
+        The type of the pixels and of the one-hot rows.
 
     Returns
     -------
     Data
-        Pixels scaled to -0.5 .. 0.5, training labels one-hot, test labels integers.
+        Pixels scaled to -0.5 .. 0.5, one-hot training labels, integer test labels.
     """
     class_names = tuple(class_names)
-    # A table of the 256 possible values: the bits of `pixels / 255 - 0.5`, without a float64 copy of the set.
+    # A table of the 256 possible values gives the bits of `pixels / 255 - 0.5` without a float64 copy of the set.
     scaled = (np.arange(256) / 255 - 0.5).astype(dtype)
     (x_train, y_train), (x_test, y_test) = train, test
     one_hot = np.zeros((len(y_train), len(class_names)), dtype)
@@ -105,25 +106,25 @@ def from_pixels(
 
 
 def dtype(who: str, value: npt.DTypeLike) -> np.dtype:
-    """float32 or float64. None means float64, as leaving it out does, whatever the default dtype of layers."""
+    """Check a dtype, float32 or float64. None means float64, also if the default dtype of layers is float32."""
     return dtypes.supported(who, np.float64 if value is None else value)
 
 
 def seed(who: str, value: Any) -> int:
-    """A seed that NumPy takes: 0 .. 2**32 - 1."""
+    """Check a seed for NumPy: 0 .. 2**32 - 1."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"{who}: seed must be a whole number, got {value!r} ({type(value).__name__}).")
     if not 0 <= value < 2**32:
         raise ValueError(
-            f"{who}: seed must lie between 0 and {2**32 - 1}, as for np.random.seed, got {value}. "
-            "Of a longer number, such as a student ID, take the last nine digits."
+            f"{who}: seed must be between 0 and {2**32 - 1}, as for np.random.seed, got {value}. "
+            "Use the last nine digits of a longer number, such as a student ID."
         )
     return int(value)
 
 
 def n_classes(who: str, value: Any) -> int:
-    """How many of at most 100 classes."""
-    number = checks.whole_number(who, "n_classes", value, "The course takes 5.")
+    """Check a number of classes: 2 to 100."""
+    number = checks.whole_number(who, "n_classes", value, "The course uses 5.")
     if not 2 <= number <= 100:
-        raise ValueError(f"{who}: n_classes must lie between 2 and 100, got {number}. The course takes 5.")
+        raise ValueError(f"{who}: n_classes must be between 2 and 100, got {number}. The course uses 5.")
     return number

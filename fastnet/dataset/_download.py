@@ -1,4 +1,4 @@
-"""Fetching CIFAR-100: resumed after a broken connection, verified before it is opened, three files taken out."""
+"""The download of CIFAR-100: it resumes after a broken connection, verifies the archive and unpacks three files."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ URL = "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz"
 SHA256 = "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7"
 ARCHIVE = "cifar-100-python.tar.gz"
 TIMEOUT = 30.0  # seconds without a byte
-TRIES = 5  # in a row that brought nothing
-WAIT = 2.0  # seconds, longer with each of them
-PIECE = 1 << 16
+TRIES = 5  # consecutive attempts without a byte
+WAIT = 2.0  # seconds, times the number of such attempts
+CHUNK = 1 << 16
 
 
 class DownloadError(RuntimeError):
-    """The archive could not be fetched, or is not the published one."""
+    """The archive could not be downloaded, or is not the published one."""
 
 
 def download(folder: Path, url: str | None = None, progress: bool = True) -> bool:
-    """Put CIFAR-100's three files into a folder.
+    """Download CIFAR-100's three files into a folder.
 
     Parameters
     ----------
     folder : Path
-        Made if it is missing.
+        The folder; it is made if it does not exist.
     url : str, optional
-        Where the archive is; by default ``$FASTNET_CIFAR100_URL``, or its authors' site.
+        The address of the archive. By default it is ``$FASTNET_CIFAR100_URL``, or the authors' site.
     progress : bool
         Show a progress bar, if the error stream is a terminal.
 
     Returns
     -------
     bool
-        False if the verified files were there already.
+        False if the folder already held the verified files.
 
     Raises
     ------
     DownloadError
-        What was fetched so far is kept, and the next call goes on from there.
+        If the download fails. The next call resumes it.
     """
     if all(_is_published(folder / member, member) for member in _places.MEMBERS):
         return False
@@ -56,14 +56,14 @@ def download(folder: Path, url: str | None = None, progress: bool = True) -> boo
 
     folder.mkdir(parents=True, exist_ok=True)
     url = url or os.environ.get("FASTNET_CIFAR100_URL") or URL
-    pooch.get_logger().setLevel("ERROR")  # it announces each step; the caller and the progress bar say enough
+    pooch.get_logger().setLevel("ERROR")  # it logs each step; the caller's message and the progress bar are enough
     fetch = _Resuming(folder / f"{ARCHIVE}.part", progress)
     try:
         archive = Path(pooch.retrieve(url, f"sha256:{SHA256}", ARCHIVE, folder, downloader=fetch))
     except ValueError as error:  # pooch's word for a wrong digest
         raise DownloadError(
-            f"What {url} sent is not CIFAR-100's archive: its sha256 is not {SHA256}. It was deleted unopened. "
-            "Try again, or another address: FASTNET_CIFAR100_URL."
+            f"The file from {url} is not CIFAR-100's archive: its sha256 is not {SHA256}. fastnet deleted it unopened. "
+            "Try again, or set FASTNET_CIFAR100_URL to another address."
         ) from error
     _extract(archive, folder)
     archive.unlink()
@@ -71,7 +71,7 @@ def download(folder: Path, url: str | None = None, progress: bool = True) -> boo
 
 
 class _Resuming:
-    """A downloader for pooch that keeps what it has in ``part`` and asks for the rest."""
+    """A downloader for pooch that keeps an incomplete file in ``part`` and requests the rest."""
 
     def __init__(self, part: Path, progress: bool) -> None:
         self.part = part
@@ -110,20 +110,20 @@ class _Resuming:
         have = self._have()
         headers = {"Range": f"bytes={have}-"} if have else {}
         with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
-            if answer.status_code == 416:  # nothing after what is there: complete, which the digest will judge
+            if answer.status_code == 416:  # there is no rest: the file is complete, which the digest will verify
                 return
             answer.raise_for_status()
             if answer.status_code != 206:
-                have = 0  # all of it, as from a server that cannot resume
+                have = 0  # the server cannot resume, and sends the whole file
             rest = answer.headers.get("Content-Length")
             total = have + int(rest) if rest and rest.isascii() and rest.isdigit() else None
             bar.total, bar.n, bar.initial = total, have, have
             with open(self.part, "r+b" if have else "wb") as file:
                 file.seek(have)
-                # Bytes as sent: some servers call a .gz compressed content, which would be unpacked on the way.
-                for piece in answer.raw.stream(PIECE, decode_content=False):
-                    file.write(piece)
-                    bar.update(len(piece))
+                # Some servers declare a .gz as compressed content, which would be decompressed here without this option.
+                for chunk in answer.raw.stream(CHUNK, decode_content=False):
+                    file.write(chunk)
+                    bar.update(len(chunk))
         if total is not None and self._have() < total:
             raise ConnectionError(f"closed after {self._have()} of {total} bytes")
 
@@ -132,12 +132,12 @@ class _Resuming:
 
     def _gave_up(self, url: str, error: Exception) -> str:
         have = self._have()
-        kept = f" {have / 1e6:.1f} MB are in {self.part}; the same command goes on from there." if have else ""
-        return f"Could not fetch {url}: {error}.{kept} Another address can be given in FASTNET_CIFAR100_URL."
+        kept = f" {have / 1e6:.1f} MB are in {self.part}; run the same command again to resume." if have else ""
+        return f"Could not download {url}: {error}.{kept} You can set FASTNET_CIFAR100_URL to another address."
 
 
 def _extract(archive: Path, folder: Path) -> None:
-    """Take the three files out by name. No path inside the archive decides where anything goes."""
+    """Unpack the three files by name. The paths inside the archive do not decide where they are written."""
     try:
         with tarfile.open(archive) as tar:
             for member in _places.MEMBERS:
@@ -149,23 +149,23 @@ def _extract(archive: Path, folder: Path) -> None:
     except DownloadError:
         raise
     except Exception as error:  # a damaged archive can fail with nearly every kind of error
-        reason = " ".join(str(error).split()) or type(error).__name__  # tarfile's own has a line for each compression
+        reason = " ".join(str(error).split()) or type(error).__name__  # tarfile's message has one line per compression
         raise DownloadError(f"{archive} could not be unpacked: {reason}.") from error
 
 
 def _put(content: IO[bytes], target: Path, member: str) -> None:
-    """Write a file whole and verified, or not at all."""
+    """Write and verify a file, and move it to its place only if it is complete."""
     handle, name = tempfile.mkstemp(prefix=f"{member}-", dir=target.parent)
     new = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            while piece := content.read(1 << 20):
-                file.write(piece)
+            while chunk := content.read(1 << 20):
+                file.write(chunk)
         if not _is_published(new, member):
             raise DownloadError(
                 f"{member} in the archive is not the published one: its md5 is not {_files.MD5[member]}."
             )
-        new.chmod(0o644)  # mkstemp's is for the owner alone
+        new.chmod(0o644)  # mkstemp makes files that only their owner can read
         os.replace(new, target)
     finally:
         new.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""CIFAR-100's files: what they must hold, and reading them into plain arrays."""
+"""CIFAR-100's files: checking them and reading them into plain arrays."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ MD5 = {
 
 @dataclass(frozen=True)
 class Images:
-    """Images sorted by class, so that a few classes are a few pieces of a file."""
+    """Images sorted by class, so that each class is one block of the file."""
 
     pixels: np.ndarray  # uint8 (n, 3072)
-    rows: np.ndarray  # int32 (n,): where each image stands in CIFAR's own file, ascending within a class
+    rows: np.ndarray  # int32 (n,): each image's row in CIFAR's file, ascending within a class
     first: np.ndarray  # int64 (101,): class c is at first[c] .. first[c + 1]
 
     def block(self, label: int) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels and rows of one class."""
+        """Return pixels and rows of one class."""
         here = slice(int(self.first[label]), int(self.first[label + 1]))
         return self.pixels[here], self.rows[here]
 
     def subset(self, labels: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels of some classes in the order of CIFAR's file, and their labels renumbered from 0."""
+        """Return the pixels of some classes in the order of CIFAR's file, and their labels renumbered from 0."""
         pixels, rows = zip(*(self.block(label) for label in labels), strict=True)
         order = np.argsort(np.concatenate(rows))
         renumbered = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
@@ -45,11 +45,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Cifar100:
-    """All of CIFAR-100."""
+    """The complete CIFAR-100."""
 
     images: dict[str, Images]  # "train", "test"
     class_names: Sequence[str]
-    modified: Sequence[str]  # files that are not the published ones
+    modified: Sequence[str]  # files that differ from the published ones
 
 
 def read(folder: Path) -> Cifar100:
@@ -58,8 +58,8 @@ def read(folder: Path) -> Cifar100:
     Raises
     ------
     ValueError
-        If a file is cut off, damaged or not CIFAR-100's. One that is whole, but not the published one, is listed in
-        ``modified``.
+        If a file is truncated, damaged or not CIFAR-100's. A complete file that differs from the published one is listed
+        in ``modified``.
     """
     modified = [member for member, md5 in MD5.items() if digest(folder / member, "md5") != md5]
     contents = {member: _pickles.load(folder / member, is_published=member not in modified)
@@ -69,12 +69,12 @@ def read(folder: Path) -> Cifar100:
 
 
 def digest(path: Path, algorithm: str) -> str:
-    """Digest of a file, as hexadecimal digits."""
-    # Named as not for security: md5 is what CIFAR's authors publish, and some systems refuse it for anything else.
+    """Return the digest of a file in hexadecimal digits."""
+    # CIFAR's authors publish md5, which some systems allow only if it is not used for security.
     state = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
-        while piece := file.read(1 << 20):
-            state.update(piece)
+        while chunk := file.read(1 << 20):
+            state.update(chunk)
     return state.hexdigest()
 
 
@@ -83,11 +83,11 @@ def _checked_images(path: Path, content: dict[str, Any], n: int) -> tuple[np.nda
     if pixels is None or labels is None:
         hint = " CIFAR-10 has other files and classes." if "labels" in content else ""
         raise ValueError(
-            f"{path} is not a file of CIFAR-100: it has no 'data' and 'fine_labels' but {_keys(content)}.{hint}"
+            f"{path} is not a file of CIFAR-100: expected 'data' and 'fine_labels', found {_keys(content)}.{hint}"
         )
     if not isinstance(pixels, np.ndarray) or pixels.shape != (n, N_PIXELS):
         raise ValueError(
-            f"{path}: data must be uint8 of shape {(n, N_PIXELS)}, got {_kind(pixels)}. Get the file anew."
+            f"{path}: data must be uint8 of shape {(n, N_PIXELS)}, got {_kind(pixels)}. Download the file again."
         )
     if isinstance(labels, list) and all(type(label) is int and 0 <= label < 1 << 31 for label in labels):
         labels = np.array(labels, int)
@@ -98,7 +98,7 @@ def _checked_images(path: Path, content: dict[str, Any], n: int) -> tuple[np.nda
         given = f"{labels.min()} to {labels.max()}" if whole else _kind(labels)
         raise ValueError(
             f"{path}: fine_labels must be {n} whole numbers between 0 and {N_CLASSES - 1}, got {given}. "
-            "Get the file anew."
+            "Download the file again."
         )
     return pixels, labels
 
@@ -112,7 +112,7 @@ def _sorted(pixels: np.ndarray, labels: np.ndarray) -> Images:
 def _checked_names(path: Path, content: dict[str, Any]) -> list[str]:
     names = content.get("fine_label_names")
     if not isinstance(names, list) or len(names) != N_CLASSES or not all(isinstance(n, (bytes, str)) for n in names):
-        raise ValueError(f"{path}: fine_label_names must be {N_CLASSES} names, got {_kind(names)}. Get the file anew.")
+        raise ValueError(f"{path}: fine_label_names must be {N_CLASSES} names, got {_kind(names)}. Download the file again.")
     return [name.decode("utf-8", "replace") if isinstance(name, bytes) else name for name in names]
 
 

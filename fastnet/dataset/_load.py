@@ -1,4 +1,4 @@
-"""Data by name, for scripts and commands."""
+"""Loading of data by name, for scripts and commands."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SOURCES = "auto|cifar100|synthetic|PATH.npz"  # for the help text of an option -
 
 BANNER = """\
 {line}
-  SYNTHETIC IMAGES: CIFAR-100 was not found on this computer.
-  What follows is a fair picture of training, not a result on photographs.
+  SYNTHETIC IMAGES: fastnet did not find CIFAR-100 on this computer.
+  Training works as on photographs; the accuracies are not those of CIFAR-100.
   To get CIFAR-100 (169 MB): {command}
 {line}"""
 
@@ -32,19 +32,19 @@ def load(
     Parameters
     ----------
     source : str or path-like
-        ``"cifar100"``, ``"synthetic"``, the path of an .npz file (see :func:`from_npz`), or ``"auto"``: CIFAR-100 where it
-        is found and otherwise the synthetic images, with a banner on the error stream that says so.
+        ``"cifar100"``, ``"synthetic"``, the path of an .npz file (see :func:`from_npz`), or ``"auto"``. With ``"auto"``,
+        fastnet loads CIFAR-100 if it finds it. Otherwise it makes synthetic images, and prints a banner to the error stream.
     seed : int
-        Chooses the classes of CIFAR-100 or the synthetic images; without meaning for a file.
+        The seed that chooses the classes of CIFAR-100, or the synthetic images. It has no effect on a file.
     dtype : dtype-like
         float32 or float64.
     n_classes : int
-        How many classes of CIFAR-100 or of synthetic images; a file has those that it has.
+        The number of classes of CIFAR-100 or of synthetic images. It has no effect on a file.
 
     Returns
     -------
     Data
-        ``(x_train, y_train), (x_test, y_test)``, with ``class_names``, and with ``name`` for plots and tables.
+        ``(x_train, y_train), (x_test, y_test)``, with the attributes ``class_names``, and ``name`` for plots and tables.
     """
     if os.fspath(source) == "auto":
         source = _what_there_is()

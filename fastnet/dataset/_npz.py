@@ -1,4 +1,4 @@
-"""Data of one's own in an .npz file, laid out like the course's subset."""
+"""The user's own data in an .npz file, with the arrays of the course's subset."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from fastnet.dataset._data import Data
 
 LAYOUT = (
     "Expected: x_train and x_test, uint8 (n, d); y_train and y_test, whole numbers (n,); "
-    "and, if you like, names, a text for each class."
+    "and, optionally, names, one string per class."
 )
 _KEYS = ("x_train", "y_train", "x_test", "y_test", "names")
-_MOST_CLASSES = 1 << 16  # more than any data set of images has: larger labels are no numbers of classes
-_MOST_COMPRESSED = 1040  # times that zlib can make bytes fewer
+_MOST_CLASSES = 1 << 16  # no data set of images has more: larger labels are not class numbers
+_MOST_COMPRESSED = 1040  # the largest compression ratio of zlib
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
@@ -32,23 +32,26 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
     Parameters
     ----------
     path : path-like
-        A file with ``x_train`` and ``x_test``, uint8 of shape (n, d): one sample per row, 3072 values channel by channel
-        as in CIFAR-100, 784 as in MNIST, or any other number; ``y_train`` and ``y_test``, whole numbers from 0 of shape
-        (n,); and optionally ``names``, a string for each class. Other arrays in it are not read.
+        An .npz file with these arrays; fastnet does not read others:
+
+        - ``x_train`` and ``x_test``, uint8 of shape (n, d): one sample per row, with 3072 values channel by channel as in
+          CIFAR-100, 784 values as in MNIST, or any other number;
+        - ``y_train`` and ``y_test``, whole numbers from 0 of shape (n,);
+        - optionally ``names``, one string per class.
     dtype : dtype-like
         float32 or float64.
 
     Returns
     -------
     Data
-        As from :func:`cifar100`.
+        The same structure that :func:`cifar100` returns.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the file is damaged, or what it holds is not laid out as above; the message says what is.
+        If the file is damaged, or its arrays do not have these shapes and types; the message says what it holds.
     """
     path = Path(path)
     type_ = _data.dtype("from_npz", dtype)
@@ -57,28 +60,28 @@ def from_npz(path: str | os.PathLike[str], dtype: npt.DTypeLike = np.float64) ->
         _check_part(path, part, arrays[f"x_{part}"], arrays[f"y_{part}"])
     if arrays["x_train"].shape[1] != arrays["x_test"].shape[1]:
         raise ValueError(f"{path}: x_train has {arrays['x_train'].shape[1]} values per sample, x_test has "
-                         f"{arrays['x_test'].shape[1]}. They must have equally many.")
+                         f"{arrays['x_test'].shape[1]}. Both must have the same number.")
     names = _class_names(path, arrays)
     train, test = ((arrays[f"x_{part}"], arrays[f"y_{part}"].astype(np.int64)) for part in ("train", "test"))
     return _data.from_pixels(train, test, names, path.stem, type_)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
-    """The arrays that are asked for, of sizes that their bytes in the file can hold."""
+    """Read the arrays named in `_KEYS`, after a check that the file can hold arrays of their sizes."""
     try:
         file = open(path, "rb")
     except FileNotFoundError:
-        raise FileNotFoundError(f"There is no file {path}, seen from {Path.cwd()}.") from None
+        raise FileNotFoundError(f"There is no file {path} (the current folder is {Path.cwd()}).") from None
     with file:
         try:
             if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
                 raise TypeError("it holds a single array")
             with zipfile.ZipFile(file) as archive:
                 if any(b"PK\1\2" in info.comment + info.extra for info in archive.infolist()):
-                    raise ValueError("its list of members is damaged")  # a wrong length there hides members
+                    raise ValueError("its list of members is damaged")  # since a wrong length in it hides members
                 members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-                for key in members.keys() - set(_KEYS):  # not read, but a damaged name is no other name
-                    with contextlib.suppress(NotImplementedError, RuntimeError):  # packed in other ways, or encrypted
+                for key in members.keys() - set(_KEYS):  # not read, but opened, which detects a damaged name
+                    with contextlib.suppress(NotImplementedError, RuntimeError):  # another compression, or encrypted
                         archive.open(members[key]).close()
                 arrays = {key: _array(archive, members[key]) for key in _KEYS if key in members}
         except Exception as error:  # a damaged archive can fail with nearly every kind of error
@@ -91,17 +94,17 @@ def _read(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
-    """An array, after its header has been compared with what the archive says and can hold."""
+    """Read an array, after a check of its header against the sizes in the archive."""
     most = _MOST_COMPRESSED if info.compress_type == zipfile.ZIP_DEFLATED else math.inf
     if info.file_size > max(1, info.compress_size) * most:
-        raise ValueError(f"{info.filename} is damaged: {info.compress_size} bytes are said to hold {info.file_size}")
+        raise ValueError(f"{info.filename} is damaged: {info.compress_size} bytes cannot hold {info.file_size}")
     if info.file_size > system.available_memory():
-        raise ValueError(f"{info.filename} takes {info.file_size / 1e9:.1f} GB of memory, more than there is")
+        raise ValueError(f"{info.filename} needs {info.file_size / 1e9:.1f} GB of memory, more than is free")
     with archive.open(info) as member:
         start = io.BytesIO(member.read(1 << 16))  # longer than any header that NumPy reads
         header = _HEADERS.get(np.lib.format.read_magic(start))
         if header is None:
-            raise ValueError(f"{info.filename} is an array of another kind")
+            raise ValueError(f"{info.filename} is not an array in a format that fastnet knows")
         shape, fortran, dtype = header(start)
         if dtype.hasobject:
             raise ValueError(f"{info.filename} holds objects")
@@ -114,7 +117,7 @@ def _array(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
 
 def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
     if x.dtype != np.uint8 or x.ndim != 2 or x.size == 0:
-        hint = " Pixels are kept as bytes, 0 .. 255; they are scaled on loading." if x.dtype.kind == "f" else ""
+        hint = " Store pixels as bytes, 0 .. 255; fastnet scales them." if x.dtype.kind == "f" else ""
         hint = f" Flatten each image: {hints.flattened('x', x.shape)}." if x.ndim > 2 else hint
         raise ValueError(
             f"{path}: x_{part} must be uint8 of shape (n, d), got {x.dtype} of shape {x.shape}.{hint}"
@@ -124,34 +127,34 @@ def _check_part(path: Path, part: str, x: np.ndarray, y: np.ndarray) -> None:
         if y.size == len(x) and y.ndim > 1:
             hint = " Flatten them: y.ravel()."
         elif y.ndim == 2 and len(y) == len(x):
-            hint = " Make labels of one-hot rows: y.argmax(axis=1)."
+            hint = " Convert one-hot rows to labels: y.argmax(axis=1)."
         elif y.dtype.kind in "US":
             hint = " Number them: names, y = np.unique(y, return_inverse=True)."
         raise ValueError(
-            f"{path}: y_{part} must be whole numbers of shape ({len(x)},), one for each image, "
+            f"{path}: y_{part} must be whole numbers of shape ({len(x)},), one per image, "
             f"got {y.dtype} of shape {y.shape}.{hint}"
         )
 
 
 def _class_names(path: Path, arrays: dict[str, np.ndarray]) -> list[str]:
-    """The names in the file, or made-up ones; every label must have one."""
+    """Return the names in the file, or generated ones, after a check that every label has one."""
     low, high = _range(arrays["y_train"], arrays["y_test"])
     n_classes = int(arrays["y_train"].max()) + 1
     if high >= _MOST_CLASSES:
-        raise ValueError(f"{path}: labels must be numbers of classes from 0, got {high}. Number them: "
+        raise ValueError(f"{path}: labels must be class numbers that start at 0, got {high}. Number them: "
                          "names, y = np.unique(y, return_inverse=True).")
     names = arrays.get("names", np.array([f"class {label}" for label in range(n_classes)]))
     if names.ndim != 1 or names.dtype.kind != "U":
-        raise ValueError(f"{path}: names must be a text for each class, got {names.dtype} of shape {names.shape}.")
+        raise ValueError(f"{path}: names must be one string per class, got {names.dtype} of shape {names.shape}.")
     if low < 0 or high >= len(names) or len(names) < 2:
         known = "names" if "names" in arrays else "y_train's largest label"
         raise ValueError(
-            f"{path}: labels must be numbered from 0 and there must be two classes or more: {known} makes it "
-            f"{len(names)}, but the labels go from {low} to {high}."
+            f"{path}: labels must be numbered from 0, with at least two classes. By {known} there are {len(names)} classes, "
+            f"but the labels go from {low} to {high}."
         )
     if len(arrays["y_train"]) * len(names) * 8 > system.available_memory():
-        raise ValueError(f"{path}: one-hot rows of {len(arrays['y_train'])} images and {len(names)} classes take more "
-                         "memory than there is. Number the classes that are there: "
+        raise ValueError(f"{path}: one-hot rows of {len(arrays['y_train'])} images and {len(names)} classes need more "
+                         "memory than is free. Number only the classes that occur: "
                          "names, y = np.unique(y, return_inverse=True).")
     return names.tolist()
 

@@ -1,4 +1,4 @@
-"""Where data may lie on this computer, and where fastnet keeps its own."""
+"""The folders in which fastnet searches for CIFAR-100, and those in which it stores files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def find(root: str | os.PathLike[str] | None = None) -> Path:
     Raises
     ------
     FileNotFoundError
-        With every place that was looked at, and what to do.
+        If no folder has all files. The message lists the folders and says what to do.
     """
     looked = []
     for place, why in places(root):
@@ -30,7 +30,7 @@ def find(root: str | os.PathLike[str] | None = None) -> Path:
         only = f": no {' and no '.join(missing)} in it" if len(missing) < len(MEMBERS) else ""
         looked.append(f"  {place}  ({why}{only})")
     raise FileNotFoundError(
-        "CIFAR-100 was not found. Looked for its files train, test and meta in\n"
+        "CIFAR-100 was not found. fastnet looked for its files train, test and meta in\n"
         + "\n".join(looked)
         + f"\nTo get it, run: {download_command()}\n"
         "If you have it, set FASTNET_DATA to its folder, or pass root=. For a first try without it: "
@@ -39,7 +39,7 @@ def find(root: str | os.PathLike[str] | None = None) -> Path:
 
 
 def places(root: str | os.PathLike[str] | None = None) -> Iterator[tuple[Path, str]]:
-    """Every folder that may hold CIFAR-100, with the reason to look there; each once."""
+    """Yield every folder that may hold CIFAR-100 once, with the reason to look there."""
     seen = set()
     for place, why in _candidates(root):
         place = Path(os.path.abspath(os.path.expanduser(place)))
@@ -53,7 +53,7 @@ def _candidates(root: str | os.PathLike[str] | None) -> Iterator[tuple[Path, str
         if given:
             yield Path(given), why
             yield Path(given) / FOLDER, why
-    yield Path(FOLDER), "beside the script, as in the course"
+    yield Path(FOLDER), "the current folder, as in the course"
     yield Path("..") / FOLDER, "one folder up"
     cache = user_cache()
     if cache:
@@ -69,28 +69,28 @@ def _candidates(root: str | os.PathLike[str] | None) -> Iterator[tuple[Path, str
 
 
 def download_folder() -> Path:
-    """Where ``fastnet data download`` puts CIFAR-100 if it is not told: $FASTNET_DATA, or the user's cache."""
+    """Return the default folder of ``fastnet data download``: $FASTNET_DATA, or the user's cache."""
     given = os.environ.get("FASTNET_DATA")
     if given:
         try:
             folder = Path(given).expanduser()
         except RuntimeError:
-            raise FileNotFoundError(f"FASTNET_DATA is {given}, and there is no such home directory. Name a folder: "
+            raise FileNotFoundError(f"FASTNET_DATA is {given}, but that home directory does not exist. Name a folder: "
                                     "--to FOLDER.") from None
         return folder if folder.name == FOLDER else folder / FOLDER
     cache = user_cache()
     if cache is None:
-        raise FileNotFoundError("There is no home directory to put CIFAR-100 in. Name a folder: --to FOLDER.")
+        raise FileNotFoundError("There is no home directory to store CIFAR-100 in. Name a folder: --to FOLDER.")
     return cache / FOLDER
 
 
 def download_command() -> str:
-    """``fastnet data download``, with fastnet's path where a shell would not find it: an environment not activated."""
-    beside = Path(sys.executable).with_name("fastnet")
-    if shutil.which("fastnet") or not beside.exists():
+    """Return ``fastnet data download``, with the command's path if the shell does not find it."""
+    command = Path(sys.executable).with_name("fastnet")
+    if shutil.which("fastnet") or not command.exists():
         return "fastnet data download"
     here = Path.cwd()
-    return f"{beside.relative_to(here) if beside.is_relative_to(here) else beside} data download"
+    return f"{command.relative_to(here) if command.is_relative_to(here) else command} data download"
 
 
 def _home() -> Path | None:

@@ -1,12 +1,12 @@
-"""Synthetic photographs: CIFAR-shaped images for when the real ones are not at hand.
+"""Synthetic images with the shape of CIFAR's, for use without CIFAR-100.
 
-An image is a cloudy scene with an object of three ellipses in front of it. The class decides, loosely, the colours of
-scene and object, and, firmly, the object's build and stripes; position, size, mirroring, pose, colours and light vary
-from image to image. How much they vary was tuned so that the chapter's network and rates behave as on photographs.
+An image shows a cloudy scene with an object of three ellipses in front of it. The class fixes the object's form and
+stripes, and roughly the colours of scene and object. Position, size, mirroring, pose, colours and light vary between images.
+The amount of variation was tuned so that the chapter's network and learning rates behave as on photographs.
 
-The same seed gives the same bytes on every machine: uniform draws of a named bit generator, then element-wise
-``+ - * /`` only. No exp or sin, whose last bit depends on the C library; no sum or product, whose order depends on
-the processor.
+The same seed gives the same bytes on every machine. The code uses uniform draws of a named bit generator, and then only
+element-wise ``+ - * /``. It does not use exp or sin, whose last bit depends on the C library, nor sums or matrix products,
+whose order depends on the processor.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from fastnet.dataset._data import Data
 
 SIDE = 32
 N_PARTS = 3
-CHUNK = 250  # images made at a time: their planes stay in the cache
+CHUNK = 250  # images made at a time, so that their planes stay in the cache
 
 # Amplitudes, in units of CONTRAST grey levels.
 CLOUDS, HAZE = 0.8, 0.3  # brightness and colour of the clouds
-SCENE, OBJECT, PART = 0.25, 0.35, 0.7  # how much of its colour the class decides
-COLOUR_JITTER, LIGHT_JITTER = 0.46, 0.5  # how much chance decides; what makes the set hard
+SCENE, OBJECT, PART = 0.25, 0.35, 0.7  # the colour's variation between classes
+COLOUR_JITTER, LIGHT_JITTER = 0.46, 0.5  # the random variation of colours, which makes the set hard
 STRIPES, GRAIN, LIGHTING = 0.25, 0.1, 0.15
 CONTRAST = 110.0
 
@@ -36,7 +36,7 @@ SHIFT, POSE, ZOOM = 5 / 16, 0.12, (0.7, 1.25)
 
 
 class Classes(NamedTuple):
-    """What the images of a class have in common; first axis: class."""
+    """The properties that the images of a class share; the first axis is the class."""
 
     sky: np.ndarray  # (c, 3) colours
     ground: np.ndarray
@@ -57,21 +57,21 @@ def synthetic(
     Parameters
     ----------
     seed : int
-        Chooses the classes and the images: the same seed gives the same data everywhere.
+        The seed that chooses classes and images; the same seed gives the same data on every machine.
     n_classes : int
-        2 to 100 classes, all of one size (to within one image).
+        The number of classes, 2 to 100. All classes have the same size, up to one image.
     n_train, n_test : int
-        Numbers of images.
+        The numbers of training and of test images.
     dtype : dtype-like
         float32 or float64.
     images : bool
-        Give pixels as images, (n, 3, 32, 32), as convolutions take them.
+        Return pixels as images, (n, 3, 32, 32), as convolutions take them.
 
     Returns
     -------
     Data
         ``(x_train, y_train), (x_test, y_test)``: pixels (n, 3072) within -0.5 .. 0.5, channel by channel as in CIFAR's
-        files; training labels one-hot, test labels integers.
+        files; one-hot training labels; integer test labels.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def synthetic(
     n_train = checks.whole_number("synthetic", "n_train", n_train, "The course's subset has 2500 images.")
     n_test = checks.whole_number("synthetic", "n_test", n_test, "The course's subset has 500 images.")
     type_ = _data.dtype("synthetic", dtype)
-    # A stream for each part: asking for more training images changes neither the classes nor the test images.
+    # Each part has its own stream, so that n_train changes neither the classes nor the test images.
     classes = _draw_classes(_generator(seed, 0), n_classes)
     train = _draw_set(_generator(seed, 1), classes, n_train)
     test = _draw_set(_generator(seed, 2), classes, n_test)
@@ -94,7 +94,7 @@ def synthetic(
 
 
 def _generator(seed: int, stream: int) -> np.random.Generator:
-    # PCG64 by name: what default_rng stands for may change, a bit generator's stream may not.
+    # default_rng may become another generator in a later NumPy; PCG64's stream does not change.
     return np.random.Generator(np.random.PCG64([seed, stream]))
 
 
@@ -144,7 +144,7 @@ def _draw_images(rng: np.random.Generator, classes: Classes, labels: np.ndarray)
 
 
 def _scene(rng: np.random.Generator, classes: Classes, labels: np.ndarray, axis: np.ndarray) -> np.ndarray:
-    """Clouds over a sky and a ground that meet at a blurred horizon."""
+    """Draw clouds over a sky and a ground that meet at a blurred horizon."""
     n = len(labels)
     image = _clouds(rng, n, channels=3, roughness=0.0) * np.float32(HAZE)
     image += _clouds(rng, n, channels=1, roughness=0.6) * np.float32(CLOUDS)
@@ -157,7 +157,7 @@ def _scene(rng: np.random.Generator, classes: Classes, labels: np.ndarray, axis:
 
 
 def _jitter(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Chance's share of a colour: a tint, and lighter or darker. (n, 3)"""
+    """Draw the random part of a colour, tint and brightness: (n, 3)."""
     return _uniform(rng, -COLOUR_JITTER, COLOUR_JITTER, (n, 3)) + _uniform(rng, -LIGHT_JITTER, LIGHT_JITTER, (n, 1))
 
 

@@ -1,8 +1,8 @@
 """The process that runs a participant's dataset.py or sequential.py: ``python -m fastnet.dropin._answer QUESTION SANDBOX``.
 
-A ``cifar100`` finds small files in the place of CIFAR-100's, and what it returns is compared with what the course's function
-would have returned for them. A ``Sequential`` is given plain layers, and compared with the course's in everything that a
-script can see.
+It replaces CIFAR-100's files by small ones, calls the participant's ``cifar100``, and compares the result with that of the
+course's function on these files. It gives plain layers to the participant's ``Sequential``, and compares it with the
+course's in everything that a script can see.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _IMAGES = {"train": 1000, "test": 300}
 
 
 def load(path: str) -> ModuleType:
-    """A file of the folder ``layers``, or ``layers.py``, as a module."""
+    """Import a file of the folder ``layers``, or ``layers.py``, as a module."""
     stem, folder = Path(path).stem, Path(path).parent
     if stem == "layers":
         sys.path.insert(0, str(folder))
@@ -62,7 +62,7 @@ _PurePickler: Any = pickle._Pickler  # type: ignore[attr-defined]
 
 
 class _Python2(_PurePickler):  # type: ignore[misc]
-    """Writes texts and bytes as Python 2's pickles have them."""
+    """A pickler that writes text and bytes in the form of Python 2's pickles."""
 
     dispatch = _PurePickler.dispatch.copy()
 
@@ -75,7 +75,7 @@ class _Python2(_PurePickler):  # type: ignore[misc]
 
 
 def files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Write small files in the form of CIFAR-100's; what they hold."""
+    """Write small files in the form of CIFAR-100's, and return their content."""
     folder.mkdir(parents=True)
     rng, made = np.random.default_rng(0), {}
     for part, n in _IMAGES.items():
@@ -98,7 +98,7 @@ def files(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def of_dataset(path: str, sandbox: str, arguments: list[Any], options: dict[str, Any]) -> dict[str, Any]:
-    """What ``cifar100`` serves: the fields of an edition, or why it is none."""
+    """Return the form of the data that ``cifar100`` returns, as fields of `Edition`, or ``failed`` with a reason."""
     small = Path(sandbox) / "course" / "cifar-100-python"
     content = files(small)
     roots: list[str] = []
@@ -113,7 +113,7 @@ def of_dataset(path: str, sandbox: str, arguments: list[Any], options: dict[str,
     builtins.open = opened  # type: ignore[assignment]
     function = getattr(load(path), "cifar100", None)
     if function is None:
-        return {"failed": "it has no cifar100"}
+        return {"failed": "it has no function cifar100"}
     try:
         inspect.signature(function).bind(*arguments, **options)
     except TypeError:
@@ -125,11 +125,11 @@ def of_dataset(path: str, sandbox: str, arguments: list[Any], options: dict[str,
         expected = course_subset(content, seed, edition)
         if expected is not None and np.array_equal(state, random_state()) and _same(returned, expected, edition["dtype"]):
             return {**edition, "root": roots[0] if roots and roots[0] != str(small) else None}
-    return {"failed": "it returns something else than the course's function"}
+    return {"failed": "it does not return what the course's function returns"}
 
 
 def _candidates(returned: Any) -> list[dict[str, Any]]:
-    """Editions that could have returned this."""
+    """Return the forms of data, as fields of `Edition`, that could have this result."""
     try:
         (x, y), (_, y_test), *more = returned
         images, classes = np.ndim(x) == 4, np.shape(y)[1]
@@ -144,7 +144,7 @@ def _candidates(returned: Any) -> list[dict[str, Any]]:
 
 
 def course_subset(content: dict[str, Any], seed: Any, edition: dict[str, Any]) -> Any:
-    """What the course's function returns; it seeds NumPy's global state and draws from it."""
+    """Return what the course's function returns; it seeds NumPy's global state and draws from it."""
     try:
         np.random.seed(seed)
     except (TypeError, ValueError):
@@ -177,7 +177,7 @@ _ORDERS = (["x", "y", "epochs", "lr", "batch_size"], ["x", "y", "x_test", "y_tes
 
 
 def of_sequential(path: str, *_: Any) -> dict[str, Any]:
-    """``own`` is how a Sequential differs from the course's in what a script can see; None if it does not."""
+    """Return, as ``own``, how a Sequential differs from the course's in what a script can see; None if it does not."""
     module = load(path)
     klass = getattr(module, "Sequential", None)
     if not isinstance(klass, type):
@@ -190,7 +190,7 @@ def of_sequential(path: str, *_: Any) -> dict[str, Any]:
 def _by_signature(klass: type) -> str | None:
     given = list(inspect.signature(klass).parameters.values())
     if [p.name for p in given] != ["layers", "loss"]:
-        return f"it is made from {', '.join(p.name for p in given) or 'nothing'}, not from layers and loss"
+        return f"its constructor takes {', '.join(p.name for p in given) or 'no arguments'}, not layers and loss"
     fit = list(inspect.signature(klass.fit).parameters.values())[1:]  # type: ignore[attr-defined]
     unknown = [p.name for p in fit if p.name not in _ORDERS[1] and p.kind is not p.VAR_POSITIONAL]
     if unknown:
@@ -202,28 +202,28 @@ def _by_signature(klass: type) -> str | None:
     if missing:
         return f"its fit does not take {', '.join(missing)}"
     other = [f"{p.name}={p.default!r}" for p in fit if p.name in _FIT and p.default not in (p.empty, _FIT[p.name])]
-    return f"its fit has {', '.join(other)} by default" if other else None
+    return f"its fit has other defaults: {', '.join(other)}" if other else None
 
 
 def _by_methods(klass: type, path: str) -> str | None:
-    """Methods for scripts: those that the class does not call itself."""
+    """Return how the public methods differ; methods that the class calls itself do not count."""
     tree = _local.parsed(Path(path))
     called = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
               and node.value.id == "self" and isinstance(node.ctx, ast.Load)} if tree is not None else set()
     public = {name for base in klass.__mro__[:-1] for name in vars(base) if not name.startswith("_")}
     extra = sorted(public - _VERBS - called)
-    return f"it has {', '.join(extra)}" if extra else None
+    return f"it has the method{'s' * (len(extra) > 1)} {', '.join(extra)}" if extra else None
 
 
 def _by_trial(klass: Any) -> str | None:
-    """What is different when it is used."""
+    """Return how the class differs in use."""
     x, t = drawn((21, 6), 1), np.eye(3)[np.random.default_rng(2).integers(0, 3, 21)]
     own, right = Parts({}), Parts({})
     model, course = klass(layers=tuple(own.layers), loss=own.loss), _reference.Sequential(tuple(right.layers), right.loss)
     state = random_state()
     for name, arguments in (("forward", (x,)), ("forward", (x, t)), ("backward", ())):
         if not agree(getattr(model, name)(*map(np.copy, arguments)), getattr(course, name)(*arguments), tolerance=1e-9):
-            return f"its {name} gives another result than the course's; fastnet check says why"
+            return f"its {name} returns another result than the course's; fastnet check shows why"
     for name in ("update_param", "update_params"):
         if hasattr(model, name):
             getattr(model, name)(RATE)
@@ -233,7 +233,7 @@ def _by_trial(klass: Any) -> str | None:
         shape = f"an array of shape {labels.shape}" if isinstance(labels, np.ndarray) else f"a {type(labels).__name__}"
         return f"its predict returns {shape} for {len(x)} samples, not integers of shape {expected.shape}"
     if not np.array_equal(labels, expected):
-        return "its predict gives other labels than the course's; fastnet check says why"
+        return "its predict returns other labels than the course's; fastnet check shows why"
     names = inspect.signature(model.fit).parameters
     of_2018 = "x_test" in names and names["x_test"].default is inspect.Parameter.empty
     before = None
@@ -246,14 +246,14 @@ def _by_trial(klass: Any) -> str | None:
             shape = f"an array of shape {losses.shape}" if isinstance(losses, np.ndarray) else f"a {type(losses).__name__}"
             return f"its fit returns {shape} for {epochs} epochs, not an array of shape ({epochs},)"
         if not agree(losses, expected, tolerance=1e-9) or not agree(own.parameters(), right.parameters(), tolerance=1e-9):
-            return "its fit trains otherwise than the course's; fastnet check says how"
+            return "its fit trains differently from the course's; fastnet check shows how"
         if before is not None and not np.array_equal(*before):
             return "its fit changes the array that an earlier fit returned"
         before = losses, copy.copy(losses)
     if not np.array_equal(state, random_state()):
         return "its fit draws random numbers"
     held = sorted(name for name in vars(model) if not name.startswith("_") and name not in ("layers", "loss"))
-    return f"it keeps {', '.join(held)}" if held else None
+    return f"it has the attribute{'s' * (len(held) > 1)} {', '.join(held)}" if held else None
 
 
 def main() -> None:
@@ -267,7 +267,7 @@ def main() -> None:
     with open(Path(sandbox) / "answer", "w", encoding="utf-8") as file:
         json.dump(answer, file)
     sys.stdout.flush()
-    os._exit(0)  # whatever threads and exit handlers the file has left behind
+    os._exit(0)  # without the threads and exit handlers of the file
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ask what a participant's own file does: it is run in a confined process, and its answers are looked at."""
+"""Questions about a participant's file, which a confined process answers by running it."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from typing import Any
 import fastnet
 from fastnet.dropin import _guard
 
-_ANSWERS = "FASTNET_DROPIN_ANSWERS"  # what has been asked already: processes that the script starts need not ask again
+_ANSWERS = "FASTNET_DROPIN_ANSWERS"  # earlier answers, so that processes that the script starts need not ask again
 _PATIENCE = 60.0  # seconds
 ROOT = str(Path(fastnet.__file__).resolve().parent.parent)
 
 
 def ask(what: str, path: str, *arguments: Any, **options: Any) -> dict[str, Any]:
-    """The answer of ``fastnet.dropin._answer`` about a file.
+    """Return the answer of ``fastnet.dropin._answer`` about a file.
 
     Parameters
     ----------
     what : {"dataset", "sequential"}
     path : str
-        ``dataset.py``, ``sequential.py``, or a single file of all layers.
+        ``dataset.py``, ``sequential.py``, or a single file with all layers.
     *arguments, **options
-        Of the call that is tried.
+        The arguments of the call to try.
 
     Returns
     -------
     dict
-        With the key ``failed`` and a reason if there is no answer.
+        The answer; without one, the key ``failed`` has the reason.
     """
     try:
         question = json.dumps([what, os.path.abspath(path), os.path.getmtime(path), arguments, options])
     except TypeError:  # arguments that are not plain numbers and texts
-        return {"failed": "it is called with arguments that cannot be passed on"}
+        return {"failed": "its arguments cannot be passed to another process"}
     known = json.loads(os.environ.get(_ANSWERS, "{}"))
     if question not in known:
         known[question] = _run(question)
@@ -55,6 +55,6 @@ def _run(question: str) -> dict[str, Any]:
                 stderr=subprocess.DEVNULL, timeout=_PATIENCE, check=False)
             return json.loads(answer.read_text(encoding="utf-8"))
         except subprocess.TimeoutExpired:
-            return {"failed": f"it gives no answer within {_PATIENCE:g} s"}
-        except (OSError, ValueError, TypeError):  # the last: a program without an interpreter of its own
+            return {"failed": f"it does not end within {_PATIENCE:g} s"}
+        except (OSError, ValueError, TypeError):  # TypeError: a frozen program, which has no Python interpreter
             return {"failed": "it ends the process"}

@@ -1,4 +1,4 @@
-"""Which classes ``cifar100(seed)`` serves: what the folder's dataset.py serves, changed by what is asked for."""
+"""The classes that ``cifar100(seed)`` returns: those of the folder's dataset.py, changed by ``--classes``."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from fastnet.dropin._local import Source
 
 VARIABLE = "FASTNET_CLASSES"
 USAGE = (
-    "a number of classes, and if need be replace or distinct, images or rows, and onehot or integers for the test labels: "
-    "3, or 4,replace,images"
+    "a number of classes and, optionally, replace or distinct, images or rows, and onehot or integers (test labels), such "
+    "as 3, or 4,replace,images"
 )
 
 
 class Edition(NamedTuple):
-    """What a ``cifar100(seed)`` returns."""
+    """The form of the data that a ``cifar100(seed)`` returns, which differs between years of the course."""
 
     n_classes: int
     replace: bool
     images: bool  # (n, 3, 32, 32), not (n, 3072)
     dtype: str = "float64"
-    one_hot_test: bool = False  # test labels one-hot too
-    returns_chosen: bool = False  # the classes drawn as a third value
-    root: str | None = None  # the folder that it reads
+    one_hot_test: bool = False  # whether test labels are one-hot, too
+    returns_chosen: bool = False  # whether it returns the drawn classes as a third value
+    root: str | None = None  # the folder from which it reads
 
     def __str__(self) -> str:
         return (f"{self.n_classes} classes drawn {'with' if self.replace else 'without'} replacement, "
@@ -42,16 +42,16 @@ _WORDS: dict[str, dict[str, Any]] = {
 
 
 def parse(text: str, who: str) -> dict[str, Any]:
-    """What ``--classes`` and FASTNET_CLASSES name: some fields of an edition.
+    """Read the value of ``--classes`` or FASTNET_CLASSES, which names some fields of an `Edition`.
 
     Raises
     ------
     ValueError
-        If it is not spelled so.
+        If the text has another form.
     """
     number, *words = (word.strip() for word in text.split(","))
     if not number.isdecimal() or not 2 <= int(number) <= 100 or any(word not in _WORDS for word in words):
-        raise ValueError(f"{who}: {text!r} is not an edition. It is {USAGE}.")
+        raise ValueError(f"{who}: expected {USAGE}; got {text!r}.")
     named: dict[str, Any] = {"n_classes": int(number)}
     for word in words:
         named |= _WORDS[word]
@@ -59,21 +59,22 @@ def parse(text: str, who: str) -> dict[str, Any]:
 
 
 def known(named: dict[str, Any]) -> Edition:
-    """The edition of the course that what is named belongs to, where the folder does not tell.
+    """Return the year's form of the data that these fields belong to, if the folder has no ``cifar100``.
 
-    The next chapter serves images and one-hot test labels, 3 classes in 2019; 2018 drew 4 classes with replacement.
+    The next chapter uses images and one-hot test labels, with 3 classes in 2019. In 2018 the course drew 4 classes with
+    replacement.
     """
     images = named.get("images", named["n_classes"] == 3)
     return Edition(named["n_classes"], replace=named["n_classes"] == 4, images=images, one_hot_test=images)._replace(**named)
 
 
 def loader(local: Source) -> Callable[..., Any]:
-    """The function ``cifar100`` of a module ``layers.dataset`` whose own source file is ``local``."""
+    """Make the function ``cifar100`` of a module ``layers.dataset`` with the source file ``local``."""
 
     def cifar100(seed: int, *args: Any, **options: Any) -> Any:
         """Load the classes that the course's ``cifar100(seed)`` draws; see :mod:`fastnet.dropin`.
 
-        Arguments beyond the seed are those of the folder's own function, or else of :func:`fastnet.dataset.cifar100`.
+        Further arguments are those of the folder's function or, without one, of :func:`fastnet.dataset.cifar100`.
         """
         found = _of_folder(local, seed, *args, **options)
         if (isinstance(found, dict) and found.get("signature")) or (found is None and (args or options)):
@@ -82,19 +83,19 @@ def loader(local: Source) -> Callable[..., Any]:
         if asked:
             named = parse(asked, VARIABLE)
             edition = found._replace(**named) if isinstance(found, Edition) else known(named)
-            return _serve(seed, edition, local, f"{VARIABLE} or --classes asks for it")
+            return _serve(seed, edition, local, f"by {VARIABLE} or --classes")
         if found is None:
-            return _serve(seed, known({"n_classes": 5}), local, "this chapter's edition; for another: --classes")
+            return _serve(seed, known({"n_classes": 5}), local, "as this chapter does; for other classes use --classes")
         if isinstance(found, Edition):
-            return _serve(seed, found, local, f"{local.path} serves them")
-        local.say(f"cifar100 is that of {local.path}, since {found['failed']}; --classes serves fastnet's")
+            return _serve(seed, found, local, f"as {local.path} does")
+        local.say(f"cifar100 is the function of {local.path}, because {found['failed']}; --classes selects fastnet's")
         return local.value("cifar100")(seed, *args, **options)
 
     return cifar100
 
 
 def _of_folder(local: Source, seed: Any, *args: Any, **options: Any) -> Edition | dict[str, Any] | None:
-    """What the folder's own function serves; an answer with ``failed`` if that is no edition; None without a function."""
+    """Return the form of the folder's data, an answer with ``failed`` for an unknown form, or None without a function."""
     if local.path is None or "cifar100" not in local.defined():
         return None
     plain = int(seed) if isinstance(seed, np.integer) else seed
@@ -103,12 +104,12 @@ def _of_folder(local: Source, seed: Any, *args: Any, **options: Any) -> Edition 
 
 
 def _serve(seed: int, edition: Edition, local: Source, says: str) -> Any:
-    local.say(f"cifar100 serves {edition}: {says}")
+    local.say(f"cifar100 returns {edition}, {says}")
     root = edition.root if edition.root and os.path.isdir(edition.root) else None
     data = dataset.cifar100(
         seed, edition.n_classes, dtype=edition.dtype, root=root, replace=edition.replace, images=edition.images
     )
-    # The course seeds NumPy's global state here, and the weights of a model made afterwards follow from it.
+    # The course seeds NumPy's global state here, which then determines the initial weights of a model.
     np.random.seed(seed)
     chosen = np.random.choice(np.arange(0, 100), edition.n_classes, replace=edition.replace)
     (x_train, y_train), (x_test, y_test) = data

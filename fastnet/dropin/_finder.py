@@ -1,4 +1,4 @@
-"""The import hook: which module or class a name below ``layers`` stands for."""
+"""The import hook, which maps the names below ``layers`` to modules and classes."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from fastnet.dropin import _children, _guard, _local
 
 NAME = "layers"
 CHAPTER = ("full", "relu", "softmax", "cross_entropy", "sequential")
-COURSE = (*CHAPTER, "dataset", "conv", "maxpool", "flatten")  # those that fastnet has are fastnet's
+COURSE = (*CHAPTER, "dataset", "conv", "maxpool", "flatten")  # fastnet replaces those that it has
 
 
 def install(quiet: bool = False) -> None:
-    """Make ``import layers`` mean fastnet from now on; once is enough.
+    """Make ``import layers`` import fastnet, in this process and in the Python processes that it starts.
 
-    It holds in this process and, by way of the environment, in the Python processes that it starts.
+    Further calls have no effect.
 
     Parameters
     ----------
     quiet : bool
-        Say nothing on the error stream about what is served.
+        Do not print to the error stream what fastnet replaces.
 
     Raises
     ------
     RuntimeError
-        If another ``layers`` has been imported already.
+        If the process has already imported another ``layers``.
     """
     if _installed() is not None:
         return
     other = sys.modules.get(NAME)
     if other is not None:
         raise RuntimeError(
-            f"fastnet.dropin: {NAME} is imported already, from {getattr(other, '__file__', None) or other}. "
+            f"fastnet.dropin: {NAME} is already imported, from {getattr(other, '__file__', None) or other}. "
             f"Call install() before the first import of {NAME}."
         )
     sys.meta_path.insert(0, _Finder(quiet))
@@ -49,7 +49,7 @@ def install(quiet: bool = False) -> None:
 
 
 def served() -> bool:
-    """Whether anything has been imported from fastnet under a course's name."""
+    """Return whether the process has imported anything of fastnet under the course's names."""
     finder = _installed()
     return finder is not None and finder.served
 
@@ -67,7 +67,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         self.said: set[str] = set()
 
     def say(self, text: str) -> None:
-        """A line on the error stream, once."""
+        """Print a line to the error stream, once."""
         if not self.quiet and text not in self.said:
             self.said.add(text)
             print(f"fastnet.dropin: {text}", file=sys.stderr)
@@ -88,7 +88,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name in _course_classes():
             return importlib.machinery.ModuleSpec(fullname, _Alias(name))
         parent = sys.modules.get(fullname.rpartition(".")[0])
-        is_ours = getattr(parent, "__name__", "").startswith("fastnet.")  # its path is fastnet's, not the folder's
+        is_ours = getattr(parent, "__name__", "").startswith("fastnet.")  # then its path is fastnet's, not the folder's
         local = None if is_ours else importlib.machinery.PathFinder.find_spec(fullname, path)
         if local is not None:
             self.say(f"{fullname} is {local.origin or ', '.join(local.submodule_search_locations or ())}")
@@ -105,13 +105,13 @@ class _Finder(importlib.abc.MetaPathFinder):
         return spec
 
     def _without_package(self, stem: str) -> importlib.machinery.ModuleSpec | None:
-        """``from full import FullLayer``, where that would import a module of a course's folder."""
+        """Replace a module of the course's folder for scripts inside the folder: ``from full import FullLayer``."""
         origin = _origin(stem, None)
         if origin is None or not _is_module(stem):
             return None
         folder = os.path.dirname(os.path.abspath(origin))
-        beside = all(os.path.isfile(os.path.join(folder, f"{name}.py")) for name in CHAPTER)
-        if not beside or os.path.samefile(folder, os.path.dirname(fastnet.__file__)):
+        complete = all(os.path.isfile(os.path.join(folder, f"{name}.py")) for name in CHAPTER)
+        if not complete or os.path.samefile(folder, os.path.dirname(fastnet.__file__)):
             return None
         self.served = True
         self.say(f"{stem!r} is fastnet's, not {origin}")
@@ -119,11 +119,11 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 
 class _PackageLoader(importlib.abc.Loader):
-    """Makes the package: a module of its own, so that nothing an import does to it changes fastnet."""
+    """Makes the package as a separate module, so that imports of its submodules do not change fastnet."""
 
     def __init__(self, folders: Sequence[str], file: str | None, finder: _Finder) -> None:
         init = file or (os.path.join(folders[0], "__init__.py") if folders else "")
-        self.file = init or fastnet.__file__  # where scripts look for what lies beside it
+        self.file = init or fastnet.__file__  # scripts may look for files next to it
         self.local = _local.Source(NAME, init if os.path.isfile(init) else None, finder.say)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
@@ -138,7 +138,7 @@ class _PackageLoader(importlib.abc.Loader):
 
 class _Package(ModuleType):
     def __init__(self, name: str, local: _local.Source) -> None:
-        super().__init__(name, f"{fastnet.__doc__}\nServed as {NAME!r} by fastnet.dropin.")
+        super().__init__(name, f"{fastnet.__doc__}\nfastnet.dropin provides it as {NAME!r}.")
         self._local = local
 
     def __getattr__(self, name: str) -> Any:
@@ -165,7 +165,7 @@ class _Package(ModuleType):
         except ModuleNotFoundError as error:
             if error.name != f"{NAME}.{name}":
                 raise
-        raise AttributeError(f"module {NAME!r}, served by fastnet.dropin, has no attribute {name!r}")
+        raise AttributeError(f"module {NAME!r} (fastnet by fastnet.dropin) has no attribute {name!r}")
 
     def _keep(self, name: str, value: Any) -> Any:
         self.__dict__[name] = value
@@ -183,7 +183,7 @@ def _course_spec(
 
 
 class _CourseLoader(importlib.abc.Loader):
-    """Makes a module with the names of fastnet's, and behind them those that only the folder's module has."""
+    """Makes a module with the names of fastnet's module and, in addition, those that only the folder's module has."""
 
     def __init__(self, stem: str, local: _local.Source) -> None:
         self.stem = stem
@@ -220,17 +220,17 @@ class _CourseModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if not name.startswith("__") and self._local.has(name):
             return self._local.value(name)
-        raise AttributeError(f"module {self.__name__!r}, served by fastnet.dropin, has no attribute {name!r}")
+        raise AttributeError(f"module {self.__name__!r} (fastnet by fastnet.dropin) has no attribute {name!r}")
 
 
 class _Alias(importlib.abc.Loader):
-    """Puts fastnet's module, or class, in the place of the one that is being imported."""
+    """Replaces the module or class to import by fastnet's."""
 
     def __init__(self, name: str) -> None:
         self.name = name
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
-        return None  # an empty one, which is thrown away: returned here, fastnet's own would be renamed
+        return None  # an empty module, which is discarded: the import system would rename fastnet's if it were returned here
 
     def exec_module(self, module: ModuleType) -> None:
         try:
@@ -239,11 +239,11 @@ class _Alias(importlib.abc.Loader):
             if error.name != f"fastnet.{self.name}":
                 raise
             original = getattr(fastnet, self.name)
-        sys.modules[module.__name__] = original  # what the import system takes, and binds to the name in the package
+        sys.modules[module.__name__] = original  # the import system takes it from here, and binds it in the package
 
 
 class _Chosen(importlib.abc.Loader):
-    """Puts the class that was chosen in the place of a module ``layers.Sequential``, as the chapter imports it."""
+    """Replaces a module ``layers.Sequential``, as the chapter imports it, by the chosen class."""
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> None:
         return None
@@ -253,7 +253,7 @@ class _Chosen(importlib.abc.Loader):
 
 
 def _act_like_the_courses() -> None:
-    """What differs from fastnet without the drop-in; done when first needed, since every process that starts is served."""
+    """Make the changes to fastnet that only the drop-in needs; at the first import, as every child process has the hook."""
     from fastnet.base import editions
     from fastnet.dropin import _unittest
 
@@ -262,32 +262,32 @@ def _act_like_the_courses() -> None:
 
 
 def _is_module(name: str) -> bool:
-    """Whether fastnet has a module of that name."""
+    """Return whether fastnet has a module of that name."""
     try:
         return importlib.util.find_spec(f"fastnet.{name}") is not None
-    except ModuleNotFoundError:  # of layers.a.b, fastnet does not even have a
+    except ModuleNotFoundError:  # for layers.a.b, if fastnet has no a
         return False
 
 
 def _fastnet_has(name: str) -> bool:
-    """Whether fastnet has a module, or at its top an object, of that name."""
+    """Return whether fastnet has a module, or a public object, of that name."""
     return _is_module(name) or ("." not in name and hasattr(fastnet, name))
 
 
 def _course_classes() -> set[str]:
-    """The public names at fastnet's top that come from the course's modules: ``FullLayer`` and so on."""
+    """Return fastnet's public names that come from the course's modules: ``FullLayer`` and so on."""
     modules = {f"fastnet.{stem}" for stem in COURSE}
     return {name for name, module in fastnet._MODULE_OF.items() if module in modules}
 
 
 def _origin(fullname: str, path: Sequence[str] | None) -> str | None:
-    """The source file that would be imported without the drop-in."""
+    """Return the source file that Python would import without the drop-in."""
     spec = importlib.machinery.PathFinder.find_spec(fullname, path)
     return spec.origin if spec is not None and spec.has_location else None
 
 
 def _local_folders() -> tuple[list[str], str | None]:
-    """The folders ``layers`` on Python's path; or the single file, if ``layers.py`` comes first."""
+    """Return the folders ``layers`` on Python's path, or the single file if ``layers.py`` comes first."""
     folders = []
     for entry in dict.fromkeys(map(os.path.abspath, sys.path)):
         folder = os.path.join(entry, NAME)

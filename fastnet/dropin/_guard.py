@@ -1,7 +1,7 @@
-"""Run a participant's code so that it leaves nothing behind: what it writes goes to a folder that is thrown away.
+"""Confinement of a participant's code: it writes only to a sandbox, a folder that fastnet deletes afterwards.
 
-This is no jail for hostile programs. It keeps ordinary ones from writing beside the participant's files, from starting
-programs and from reaching the network.
+This is no protection against hostile programs. It keeps ordinary ones from writing to the participant's folder, from
+starting programs and from using the network.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ _PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.s
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
-def confine(sandbox: str, beside: str) -> None:
-    """Confine this process from now on.
+def confine(sandbox: str, scripts: str) -> None:
+    """Confine this process to a sandbox.
 
     Parameters
     ----------
     sandbox : str
-        The folder that may be written; it becomes the current one.
-    beside : str
-        Where files are looked for that are not in the sandbox: the folder in which the participant's scripts run.
+        The only folder that the process may write; its subfolder ``course`` becomes the current folder.
+    scripts : str
+        The folder in which the participant's scripts run; files that are not in the sandbox are read from it.
     """
     sandbox = os.path.realpath(sandbox)
     os.makedirs(os.path.join(sandbox, "course"), exist_ok=True)
@@ -48,20 +48,20 @@ def confine(sandbox: str, beside: str) -> None:
             name = os.path.abspath(os.fsdecode(file))
             if any(letter in mode for letter in "wax+") and not inside(file):
                 elsewhere.setdefault(name, os.path.join(sandbox, f"{len(elsewhere)}-{os.path.basename(name)}"))
-            near = os.path.join(beside, os.fsdecode(file))
+            near = os.path.join(scripts, os.fsdecode(file))
             file = elsewhere.get(name) or (near if not os.path.exists(name) and os.path.exists(near) and inside(name)
                                            and not any(letter in mode for letter in "wax") else file)
         return plain_open(file, mode, *args, **options)
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(args[2], int) and args[2] & _WRITES and not inside(args[0]):
-            raise PermissionError(f"fastnet lets this code write nothing outside of its own folder: {args[0]}")
+            raise PermissionError(f"fastnet does not allow this code to write outside its folder: {args[0]}")
         if event in _CHANGES and not all(inside(path) for path in args[:_CHANGES[event]]):
-            raise PermissionError(f"fastnet lets this code change no files: {args[0]}")
+            raise PermissionError(f"fastnet does not allow this code to change files: {args[0]}")
         if event in _PROGRAMS:
-            raise PermissionError("fastnet lets this code start no other programs")
+            raise PermissionError("fastnet does not allow this code to start other programs")
         if event == "socket.connect":
-            raise ConnectionRefusedError("fastnet lets this code reach no network")
+            raise ConnectionRefusedError("fastnet does not allow this code to use the network")
 
     builtins.open = io.open = guarded_open  # type: ignore[assignment]
     time.sleep = lambda seconds: None  # type: ignore[assignment]
@@ -74,10 +74,10 @@ def _same_drive(a: str, b: str) -> bool:
 
 
 def serve_cpickle() -> None:
-    """Let ``import cPickle``, as in Python 2, be pickle: its ``load`` reads the strings of Python 2 as text."""
+    """Make ``import cPickle``, its name in Python 2, import pickle, whose ``load`` reads Python 2's strings as text."""
     if "cPickle" in sys.modules:
         return
-    module = types.ModuleType("cPickle", "pickle, under its name in Python 2; served by fastnet")
+    module = types.ModuleType("cPickle", "pickle under its name in Python 2, provided by fastnet")
     module.__dict__.update({name: getattr(pickle, name) for name in pickle.__all__})
 
     def load(file: Any, **options: Any) -> Any:
@@ -91,10 +91,10 @@ def serve_cpickle() -> None:
 
 
 def environment(root: str, sandbox: str) -> dict[str, str]:
-    """The environment of a confined process.
+    """Return the environment variables of a confined process.
 
-    Without the drop-in, which would serve fastnet for the folder's code; a home and temporary files in the sandbox; no
-    windows, and nothing compiled beside the participant's files.
+    They leave out the drop-in, which would replace the folder's code. The home and temporary folders are in the sandbox;
+    Matplotlib opens no windows, and Python writes no compiled files to the participant's folder.
     """
     from fastnet.dropin import _children
 

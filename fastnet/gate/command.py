@@ -15,21 +15,33 @@ from typing import Any
 from fastnet.gate import GateError
 
 DESCRIPTION = """\
-Did this change make anything slower? Compares two revisions of a project by its benchmarks for pytest-benchmark, such
-that the answer can be believed on a shared, noisy machine. In every round fresh processes of both sides, and a control,
-take turns; rounds go on until every benchmark is decided. All benchmarks of a run together are called regressed by mistake
-with a probability of at most 1 %. With --range, walks a range of revisions and finds the commit where a step happened."""
+Compare two revisions of a project by its benchmarks for pytest-benchmark, and
+find out whether a change made them slower. The verdict is reliable on a shared,
+noisy machine: in every round, new processes of both revisions and of a control
+take turns. Rounds continue until every benchmark is decided or the budget is
+spent, which is after at most 10 minutes by default, or twice the time that a
+quiet machine needs. The probability that a run calls any benchmark regressed by
+mistake is at most 1 %, however many benchmarks it has."""
 
 EPILOG = """\
-exit codes: 0 ok, 1 regressed, 2 inconclusive or could not run
+exit codes:
+  0 ok
+  1 regressed
+  2 inconclusive, or the comparison could not run
 
 examples:
-  fastnet compare main                       main against the working tree, uncommitted changes included
-  fastnet compare v1.0 my-branch             any two revisions
-  fastnet compare main --import              how long importing the package takes, which needs no benchmarks
-  fastnet compare a.json b.json              two files of pytest-benchmark
-  fastnet compare --range v1.0..main --bisect  the curve over a range, and the commit of each step
-  fastnet compare --history --plot speed.png   what --record kept, and where it changed"""
+  main against the working tree, with uncommitted changes:
+    fastnet compare main
+  any two revisions:
+    fastnet compare v1.0 my-branch
+  the time of importing the package, which needs no benchmarks:
+    fastnet compare main --import
+  two files of pytest-benchmark:
+    fastnet compare a.json b.json
+  the curve over a range of revisions, and the commit of each step:
+    fastnet compare --range v1.0..main --bisect
+  the results stored by --record, and where they changed:
+    fastnet compare --history --plot speed.png"""
 
 Log = Callable[[str], None]
 RECORD = ".benchmarks/fastnet-history.jsonl"
@@ -41,57 +53,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from fastnet.gate.runs import STATISTICS, Settings
 
     add = parser.add_argument
-    add("base", metavar="BASE", nargs="?", help="a revision (branch, tag, commit), or a JSON file of pytest-benchmark's")
-    add("head", metavar="HEAD", nargs="?", help="the same; by default the working tree, uncommitted changes included")
-    add("--repo", type=Path, default=Path(), metavar="DIR", help="the project, if it is not where you stand")
-    add("--path", metavar="PATH", help="the folder or file of benchmarks, in the project (default: all files whose tests "
+    add("base", metavar="BASE", nargs="?", help="a revision (branch, tag or commit), or a JSON file of pytest-benchmark")
+    add("head", metavar="HEAD", nargs="?", help="the revision or file to judge (default: the working tree, with "
+        "uncommitted changes)")
+    add("--repo", type=Path, default=Path(), metavar="DIR", help="the project's folder (default: the current folder)")
+    add("--path", metavar="PATH", help="folder or file of the benchmarks in the project (default: all files whose tests "
         "use pytest-benchmark's fixture)")
     add("--only", default="", metavar="EXPR", help="choose benchmarks, as pytest's -k does")
-    add("--exclude", default="", metavar="EXPR", help="leave out benchmarks, chosen as by --only")
-    add("--budget", type=float, metavar="MINUTES", help="of measuring (default: 10, or twice what a quiet machine needs)")
-    add("--rounds", type=int, default=Plan.rounds, help="at most (default: %(default)s)")
-    add("--seconds", type=float, default=Settings.seconds, help="of each benchmark in a process (default: %(default)s)")
-    add("--statistic", choices=STATISTICS, help="judge this number of a process alone (default: min and typical, the mean "
-        "of the fastest three quarters of its samples)")
+    add("--exclude", default="", metavar="EXPR", help="leave out benchmarks; EXPR is as in --only")
+    add("--budget", type=float, metavar="MINUTES", help="time for measuring (default: 10 minutes, or twice the time that a "
+        "quiet machine needs)")
+    add("--rounds", type=int, default=Plan.rounds, help="largest number of rounds (default: %(default)s)")
+    add("--seconds", type=float, default=Settings.seconds, help="time for each benchmark in a process, in seconds "
+        "(default: %(default)s)")
+    add("--statistic", choices=STATISTICS, help="judge only this statistic of a process (default: min, the fastest sample, "
+        "and typical, the mean of the fastest three quarters)")
     add("--no-turns", action="store_true", help="run the processes of a round one after the other, not in turns")
-    add("--limits", type=Path, metavar="FILE", help="default: limits.toml beside the benchmarks, as head has it")
-    add("--allow-removed", action="store_true", help="a benchmark that head no longer has is listed, but does not fail")
-    add("--seed", type=int, help="of the order of runs")
-    measured = parser.add_argument_group("what is measured")
+    add("--limits", type=Path, metavar="FILE", help="table of allowed slowdowns (default: head's limits.toml in the folder "
+        "of the benchmarks, or above it; 5 %% without one)")
+    add("--allow-removed", action="store_true", help="list benchmarks that head no longer has, but do not fail")
+    add("--seed", type=int, help="seed of the random order of the processes")
+    measured = parser.add_argument_group("measurements")
     measured.add_argument("--import", action="store_true", dest="imports",
-                          help="importing the package, in place of the benchmarks")
+                          help="measure the import of the package instead of the benchmarks")
     measured.add_argument("--package", metavar="NAME", help="the package that --import imports (default: the project's)")
-    measured.add_argument("--no-memory", action="store_true", help="leave out the peaks of allocations and of the process")
+    measured.add_argument("--no-memory", action="store_true", help="do not measure peak memory (of allocations, and of the "
+                          "process)")
     measured.add_argument("--instructions", choices=("auto", "perf", "off"), default="auto",
-                          help="auto: with the processor's counter, where the system offers it; perf: insist on it")
+                          help="count instructions with the processor's counter; auto: if the system offers it; perf: fail "
+                               "without it (default: %(default)s)")
     many = parser.add_argument_group("history")
-    many.add_argument("--range", metavar="OLD..NEW", dest="span", help="walk these revisions in place of BASE and HEAD")
-    many.add_argument("--points", type=int, default=8, help="revisions of the range to measure (default: %(default)s)")
+    many.add_argument("--range", metavar="OLD..NEW", dest="span", help="measure revisions of this range instead of BASE and "
+                      "HEAD")
+    many.add_argument("--points", type=int, default=8, help="number of revisions of the range to measure (default: "
+                      "%(default)s)")
     many.add_argument("--bisect", action="store_true", help="search for the commit of each step")
     many.add_argument("--record", nargs="?", type=Path, const=Path(RECORD), metavar="FILE",
-                      help=f"add the result to this file (default: {RECORD}, which git ignores)")
+                      help=f"append the result to this file (default: {RECORD}, which git ignores)")
     many.add_argument("--history", nargs="?", type=Path, const=Path(RECORD), metavar="FILE",
-                      help="show what was recorded, and where it changed, and compare nothing")
-    many.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves there, as PNG, SVG or PDF")
+                      help="only show the recorded results, and where they changed")
+    many.add_argument("--plot", type=Path, metavar="FILE", help="draw the curves to this PNG, SVG or PDF file")
     setup = parser.add_argument_group("environments")
     option = setup.add_argument
     option("--env", choices=("own", "inherit", "current"), default="own",
-           help="own: made from what each side declares, and kept; inherit: the project of each side installed on top of "
-                "the packages that you have; current: the running environment for both, with nothing installed")
+           help="own: make an environment from each side's declared requirements, and keep it; inherit: install each "
+                "side's project on top of the current packages; current: use the current environment for both sides, and "
+                "install nothing (default: %(default)s)")
     option("--extra", action="append", metavar="NAME", help="an extra of the project that the benchmarks need; may be "
-           "repeated (default: those whose names speak of benchmarks, or else of tests)")
-    option("--group", action="append", metavar="NAME", help="a dependency group; may be repeated (default: likewise)")
+           "repeated (default: extras with benchmark-like names, otherwise those with test-like names)")
+    option("--group", action="append", metavar="NAME", help="a dependency group that the benchmarks need; may be repeated "
+           "(default: chosen by name, as for --extra)")
     option("-r", "--requirement", action="append", metavar="FILE", help="a requirement file; may be repeated (default: "
-           "requirements.txt of the project and of its benchmarks, and those whose names say so)")
-    option("--with", action="append", metavar="PACKAGE", dest="packages", help="a package on top of that; may be repeated")
-    option("--no-install", action="store_true", help="do not install the project: it is found in its folder, and in src/")
-    option("--setup", default="", metavar="COMMAND", help='then run in each worktree, such as "make data"')
-    option("--pip-args", default="", metavar="ARGS", help='further arguments of pip install, such as "--no-index"')
-    option("--plugin", action="append", metavar="NAME", help="a module that pytest loads with -p, for benchmarks that "
-           "need a plugin; name its package with --with")
+           "requirements.txt of the project and of its benchmarks, and files with benchmark-like names)")
+    option("--with", action="append", metavar="PACKAGE", dest="packages", help="another package to install; may be repeated")
+    option("--no-install", action="store_true", help="do not install the project, but import it from its folder or from "
+           "src/")
+    option("--setup", default="", metavar="COMMAND", help='a command to run in each worktree after the installation, such '
+           'as "make data"')
+    option("--pip-args", default="", metavar="ARGS", help='more arguments for pip install, such as "--no-index"')
+    option("--plugin", action="append", metavar="NAME", help="a pytest plugin (as for -p) that the benchmarks need; name "
+           "its package with --with")
     output = parser.add_argument_group("output")
-    output.add_argument("--json", type=Path, metavar="FILE", help="write the verdict with all numbers there")
-    output.add_argument("--markdown", type=Path, metavar="FILE", help="write there what is printed as well")
+    output.add_argument("--json", type=Path, metavar="FILE", help="write the verdict with all numbers to this file")
+    output.add_argument("--markdown", type=Path, metavar="FILE", help="write the printed text to this file, too")
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -102,7 +126,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def execute(args: argparse.Namespace) -> int:
-    """Compare as asked, print and write the verdict, and return the exit code: 1 for a regression, and for nothing else."""
+    """Compare, print and write the verdict, and return the exit code, which is 1 only for a regression."""
     from fastnet.gate.render import failed, to_json, to_markdown
 
     if threading.current_thread() is threading.main_thread():
@@ -114,7 +138,7 @@ def execute(args: argparse.Namespace) -> int:
         why = str(error) or "stopped"
         if not isinstance(error, (GateError, KeyboardInterrupt)):
             traceback.print_exc()
-            why = f"{type(error).__name__}: {why}. This is a fault of fastnet compare: please report it with the traceback"
+            why = f"{type(error).__name__}: {why}. This is a bug in fastnet compare: please report it with the traceback"
         result = failed(why)
         text, table, code = to_markdown(result), to_json(result), result.exit_code
         print(f"could not run: {result.problems[0]}", file=sys.stderr)
@@ -122,7 +146,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _write(args: argparse.Namespace, text: str, table: dict[str, Any], code: int) -> int:
-    """Write the files that were asked for, and the summary of a job of GitHub Actions."""
+    """Write the files of --json and --markdown, and the job summary of GitHub Actions."""
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     try:
         for file, content in ((args.markdown, text), (args.json, json.dumps(table, indent=1, allow_nan=False))):
@@ -139,7 +163,7 @@ def _write(args: argparse.Namespace, text: str, table: dict[str, Any], code: int
 
 
 def _compared(args: argparse.Namespace, log: Log) -> tuple[str, dict[str, Any], int]:
-    """The answer as Markdown, as JSON, and as an exit code."""
+    """Return the result as Markdown, as JSON, and as an exit code."""
     from fastnet.gate.files import compare_files
     from fastnet.gate.limits import read_limits
     from fastnet.gate.render import to_json, to_markdown
@@ -162,7 +186,7 @@ def _compared(args: argparse.Namespace, log: Log) -> tuple[str, dict[str, Any], 
 
 
 def _recorded(args: argparse.Namespace) -> Path:
-    """The record, where --record puts a file whose name is relative: at the top of the repository."""
+    """Return the path of the record; a relative name is relative to the top of the repository, as for --record."""
     from fastnet.gate.repository import find_repository
 
     try:
@@ -196,7 +220,7 @@ def _compare_revisions(args: argparse.Namespace, log: Log) -> Any:
 
 
 def start_in(folder: Path, repository: Path) -> str:
-    """Where in the repository the user stands."""
+    """Return the path of the user's current folder in the repository."""
     return folder.resolve().relative_to(repository.resolve()).as_posix()
 
 
@@ -228,7 +252,7 @@ def settings(args: argparse.Namespace) -> Any:
 
 
 def metrics(args: argparse.Namespace) -> list[str]:
-    """What the probe is to measure as well as time."""
+    """Return what the probe measures in addition to time."""
     from fastnet.gate import instructions
 
     if args.imports:
@@ -242,7 +266,7 @@ def metrics(args: argparse.Namespace) -> list[str]:
 
 
 def uncounted(args: argparse.Namespace, measured: Sequence[str]) -> str:
-    """What a reader of the verdict must know of the instructions, if they were wanted and could not be counted."""
+    """Return the reason why instructions could not be counted; an empty string if they were, or were not wanted."""
     from fastnet.gate import instructions
 
     if args.instructions == "off" or instructions.COUNTER in measured or args.imports:
@@ -251,22 +275,22 @@ def uncounted(args: argparse.Namespace, measured: Sequence[str]) -> str:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """Ask before anything is measured, so that nobody waits in vain."""
+    """Check the arguments before the first measurement."""
     files = [str(given).endswith(".json") for given in (args.base, args.head)]
     if args.history:
         return
     if args.span and (args.base or args.head):
-        raise GateError(f"Got {args.base} and --range {args.span}: expected one of them.")
+        raise GateError(f"Got {args.base} and --range {args.span}; give only one of them.")
     if not args.span and not args.base:
         raise GateError("Name a revision to compare with, as in `fastnet compare main`, or --range OLD..NEW.")
     if all(files):
         return
     if any(files):
-        raise GateError(f"Got {args.base} and {args.head or 'nothing'}: expected two revisions, or two JSON files.")
+        raise GateError(f"Got {args.base} and {args.head or 'no HEAD'}; expected two revisions, or two JSON files.")
     if args.rounds < 1:
         raise GateError(f"--rounds is {args.rounds}; expected 1 or more.")
     if args.setup and args.env == "current":
-        raise GateError("--setup would change the environment that you are in: leave out `--env current`.")
+        raise GateError("--setup would change your current environment. Leave out `--env current`.")
     for name in ("seconds", "budget"):
         given = getattr(args, name)
         if given is not None and not given > 0:

@@ -1,7 +1,7 @@
-"""Compare two revisions such that the answer can be believed on a shared, noisy machine.
+"""The comparison of two revisions, reliable on a shared, noisy machine.
 
-In every round fresh processes of both sides and of a control take turns, in random order, and the ratio within the round is
-what counts. Rounds go on for the rows that are undecided, until all are decided or the budget is spent.
+In every round, new processes of both sides and of a control take turns, in random order; the gate judges the ratios within
+rounds. Rounds continue for the undecided rows, until all are decided or the budget is spent.
 """
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from fastnet.gate.render import Result
 from fastnet.gate.runs import WARM_UP_SECONDS, Run, Settings, cores, run, run_round
 
 PLAN = Plan()
-_PATIENCE = 3  # times what a quiet machine needs: after so many rounds a row may be given up
-_HOPELESS = 2.0  # times the rounds that are left: a row that needs more than that is given up
+_PATIENCE = 3  # times the rounds that a quiet machine needs; after these the gate may give up a row
+_HOPELESS = 2.0  # times the rounds that the budget still allows; the gate gives up a row that needs more
 Log = Callable[[str], None]
 Batch = dict[str, list[Run]]  # for each side, a run per round
 
 
 @dataclass
 class Clock:
-    """How long measuring may go on."""
+    """The time for measuring."""
 
     plan: Plan
     rows: int
@@ -44,16 +44,16 @@ class Clock:
 
     @property
     def a_round(self) -> float:
-        """Seconds of a round so far."""
+        """The mean time of the rounds so far, in seconds."""
         return (time.monotonic() - self.start) / max(1, self.rounds)
 
     def minutes(self, a_round: float) -> float:
-        """The budget, if rounds take so many seconds."""
+        """Return the budget in minutes, if a round takes `a_round` seconds."""
         quick = self.plan.quick(self.rows, self.statistics) * a_round / 60
         return max(10.0, 2 * quick) if self.plan.budget is None else self.plan.budget
 
     def left(self) -> int:
-        """Rounds that the budget still allows."""
+        """Return the number of rounds that the budget still allows."""
         seconds = 60 * self.minutes(self.a_round) - (time.monotonic() - self.start)
         fit = math.ceil(seconds / max(self.a_round, 1e-9)) if seconds > 0 else 0
         return max(0, min(self.plan.rounds - self.rounds, fit))
@@ -61,14 +61,14 @@ class Clock:
 
 def measure(prepared: Prepared, names: Sequence[str], settings: Settings, rng: np.random.Generator, number: int,
             batch: Batch, may_lack: bool = False) -> Settings:
-    """One round: a fresh process of each side, in an order drawn anew. Returns the settings for the next one.
+    """Measure one round, with a new process of each side in random order, and return the settings for the next round.
 
-    Unless a side `may_lack` benchmarks, those that are missing from a round in turns have the round repeated without turns.
+    If benchmarks are missing from a round in turns, and no side `may_lack` any, the round is repeated without turns.
     """
     order = [list(prepared.sides)[place] for place in rng.permutation(len(prepared.sides))]
     found = run_round([prepared.sides[name] for name in order], prepared.where, settings, number, names)
     if settings.turns and not may_lack and any(name not in one.times for one in found.values() for name in names):
-        settings = replace(settings, turns=False)  # perhaps they cannot be alive together, as when they use the same port
+        settings = replace(settings, turns=False)  # perhaps two cannot run at the same time, for instance on the same port
         found = run_round([prepared.sides[name] for name in order], prepared.where, settings, number, names)
     for name in prepared.sides:
         batch[name].append(found[name])
@@ -77,14 +77,14 @@ def measure(prepared: Prepared, names: Sequence[str], settings: Settings, rng: n
 
 def compare(prepared: Prepared, limits: Limits, *, plan: Plan = PLAN, seed: int | None = None, log: Log = lambda text: None,
             metrics: Sequence[str] = (), allow_removed: bool = False) -> Result:
-    """Warm up, measure rounds until all rows are decided or the budget is spent, and judge."""
+    """Warm up, measure rounds until all rows are decided or the budget is spent, and judge the rows."""
     seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
     settings = prepared.settings
     log("warming up: compiling, filling caches")
     start = time.monotonic()
     warm, pairing, settings = _warm_up(prepared, settings, metrics)
-    processes = time.monotonic() - start  # of one process a side, or somewhat more, with little of their measuring
-    expected = processes + 3 * settings.seconds * len(pairing.compared)  # three sides, and the planning of each benchmark
+    processes = time.monotonic() - start  # of about one process per side, with little measuring
+    expected = processes + 3 * settings.seconds * len(pairing.compared)  # for three sides
     rows, took, given_up = _rounds(prepared, pairing, limits, plan, settings, seed, log, expected)
     counts = judge_counts(took["base"] + took["same"], took["head"], limits)
     counts += _judge_metrics(prepared, warm, [row.name for row in rows], metrics, limits, settings, log)
@@ -106,8 +106,8 @@ def _rounds(prepared: Prepared, pairing: Pairing, limits: Limits, plan: Plan, se
     clock = Clock(plan, len(open_), len(settings.statistics))
     error, quick = plan.row_error(len(open_), len(settings.statistics)), plan.quick(len(open_), len(settings.statistics))
     given_up = ""
-    log(f"{len(open_)} benchmark{'s' * (len(open_) != 1)}: a round takes about {expected:.0f} s; a quiet machine needs "
-        f"{quick} rounds, {duration(quick * expected)}, and a noisy one up to {duration(60 * clock.minutes(expected))}")
+    log(f"{len(open_)} benchmark{'s' * (len(open_) != 1)}: a round takes about {expected:.0f} s. A quiet machine needs "
+        f"{quick} rounds ({duration(quick * expected)}), a noisy one up to {duration(60 * clock.minutes(expected))}")
     while open_:
         settings = measure(prepared, open_, settings, rng, clock.rounds + 1, batch)
         clock.rounds += 1
@@ -121,7 +121,7 @@ def _rounds(prepared: Prepared, pairing: Pairing, limits: Limits, plan: Plan, se
             decided[name] = judge(name, times_of(batch, name, settings.statistics), limits.of(name), error)
         open_ = [name for name in open_ if decided[name].verdict == INCONCLUSIVE]
         left = clock.left()
-        log(f"round {clock.rounds}: {len(decided) - len(open_)} of {len(decided)} decided, {clock.a_round:.1f} s a round"
+        log(f"round {clock.rounds}: {len(decided) - len(open_)} of {len(decided)} decided, {clock.a_round:.1f} s per round"
             + (f"; a quiet machine needs {max(0, quick - clock.rounds)} more, the budget allows {left}" if open_ else ""))
         if not left:
             given_up = "the budget is spent" if open_ else ""
@@ -130,14 +130,14 @@ def _rounds(prepared: Prepared, pairing: Pairing, limits: Limits, plan: Plan, se
             needed = min((rounds_left(times_of(batch, name, settings.statistics), limits.of(name), error) for name in open_),
                          default=0.0)
             if needed > _HOPELESS * left:
-                given_up = f"at this noise the next row would need some {needed:.0f} more rounds" if math.isfinite(
-                    needed) else "more rounds would not help at this noise"
+                given_up = f"the machine is so noisy that the next row would need about {needed:.0f} more rounds" if (
+                    math.isfinite(needed)) else "the machine is so noisy that more rounds would not help"
                 break
     return [decided[name] for name in sorted(decided)], batch, given_up
 
 
 def times_of(batch: Batch, name: str, statistics: Sequence[str]) -> dict[str, dict[str, list[float]]]:
-    """The numbers of one benchmark by statistic and side, one per round that measured it."""
+    """Return the numbers of one benchmark by statistic and side, one per round that measured it."""
     return {statistic: {side: [run.times[name][statistic] for run in runs if name in run.times]
                         for side, runs in batch.items()} for statistic in statistics}
 
@@ -162,7 +162,7 @@ def _warm_up(prepared: Prepared, settings: Settings, metrics: Sequence[str]) -> 
 
 
 def _check_subjects(pairing: Pairing, sources: Sources, head: Run, prepared: Prepared) -> None:
-    """Leave out benchmarks whose own file defines what they time, if that changed: both sides would run the same code."""
+    """Leave out benchmarks that time code of their own file, if it changed: both sides would run the same code."""
     project = PurePosixPath(prepared.found.project)
     shared = [str(project / one) for one in prepared.found.shared]
     subjects = {top for top, path in head.loaded if not any(path == one or path.startswith(f"{one}/") for one in shared)}
@@ -171,7 +171,7 @@ def _check_subjects(pairing: Pairing, sources: Sources, head: Run, prepared: Pre
         if changed:
             for name in [one for one in pairing.compared if one.startswith(f"{file}::")]:
                 pairing.compared.remove(name)
-                pairing.missing[name] = (f"times code of its own file, in which {some(changed)} changed, and both sides run "
+                pairing.missing[name] = (f"times code of its own file, in which {some(changed)} changed. Both sides run "
                                          "head's version of that file: move the code to a module and import it")
 
 
@@ -181,13 +181,13 @@ def _check_common(pairing: Pairing) -> None:
     reasons = [f"`{name}` {why}" for name, why in pairing.missing.items()] + pairing.notes
     reasons += [f"`{name}` was removed" for name in pairing.removed]
     if not reasons:
-        raise GateError("No benchmark was collected: --only or --exclude chose none, or all are deselected by the project.")
+        raise GateError("pytest collected no benchmark: --only or --exclude chose none, or the project deselects all.")
     raise GateError("base and head have no benchmark in common that can be compared:" +
                     "".join(f"\n  {reason}" for reason in reasons[:8]))
 
 
 def judge_counts(base: Sequence[Run], head: Sequence[Run], limits: Limits) -> list[CountRow]:
-    """What the benchmarks counted themselves."""
+    """Judge the numbers that the benchmarks counted themselves."""
     rows = []
     for name, counted in sorted(head[0].counts.items()) if head else []:
         for count in counted:
@@ -200,7 +200,7 @@ def judge_counts(base: Sequence[Run], head: Sequence[Run], limits: Limits) -> li
 
 def _judge_metrics(prepared: Prepared, warm: dict[str, Run], names: Sequence[str], metrics: Sequence[str], limits: Limits,
                    settings: Settings, log: Log) -> list[CountRow]:
-    """Memory and instructions: one process per side; a growth past its limit must show in a second one as well."""
+    """Judge memory and instructions of one process per side; a growth above the limit must also show in a second one."""
     quick = replace(settings, seconds=WARM_UP_SECONDS)
 
     def once(chosen: Sequence[str], number: int) -> dict[str, Run]:
@@ -210,7 +210,7 @@ def _judge_metrics(prepared: Prepared, warm: dict[str, Run], names: Sequence[str
     rows = [row for name in names for row in judge_metric(name, rounds, limits)]
     grown = sorted({row.benchmark for row in rows if row.grown})
     if grown:
-        log(f"{len(grown)} need more memory or instructions: looking again")
+        log(f"{len(grown)} need more memory or instructions: measuring them again")
         rounds.append({side: found.metrics for side, found in once(grown, 1).items()})
         rows = [row for row in rows if row.benchmark not in grown]
         rows += [row for name in grown for row in judge_metric(name, rounds, limits)]
@@ -218,7 +218,7 @@ def _judge_metrics(prepared: Prepared, warm: dict[str, Run], names: Sequence[str
 
 
 def duration(seconds: float) -> str:
-    """For people."""
+    """Return a time as text."""
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
 
@@ -227,7 +227,7 @@ def called(side: Side) -> str:
 
 
 def package_notes(base: Side, head: Side) -> list[str]:
-    """Packages of which the two sides have different versions, but for the project, whose version may come from git."""
+    """Name the packages of which the sides have different versions, except the project, whose version may come from git."""
     own = re.sub(r"[-_.]+", "-", project_name(head.project) or "").lower()
     return [f"{name} is {base.packages.get(name, 'absent')} on base, {head.packages.get(name, 'absent')} on head"
             for name in sorted(base.packages.keys() | head.packages.keys())

@@ -1,19 +1,19 @@
 """Verdicts: from the numbers of many processes to *ok*, *regressed* or *inconclusive*.
 
-A process gives two numbers for a benchmark: `min`, its fastest sample, and `typical`, the mean of the fastest three
-quarters, which also sees work that is done in every second call only. Head is compared with the base twice, as base and as
-its control, a second checkout of the same revision. What `fastnet.gate.statistics` makes of each pair is an interval; the
-interval of a row covers both pairs, so that nothing is concluded which holds against one of the copies only.
+A process measures two statistics of a benchmark: `min`, its fastest sample, and `typical`, the mean of the fastest three
+quarters, which also detects work that only every second call does. The gate compares head with two copies of the base: the
+base itself and its control, a second checkout of the same revision. `fastnet.gate.statistics` computes an interval for each
+pair. The interval of a row covers both, so that a conclusion must hold against both copies.
 
 =============  ====================================================================================
-regressed      the interval of one of the two numbers lies above the limit
-ok             the intervals of both lie below it; *faster* if they lie as far below 1
-inconclusive   neither: more rounds, or a quieter machine, would tell
+regressed      the interval of one of the two statistics lies above the limit
+ok             the intervals of both lie below it; *faster* if they lie below 1 / (1 + limit)
+inconclusive   neither; more rounds or a quieter machine may decide
 =============  ====================================================================================
 
-The error of `Plan` is that of a whole run. With probability 1 - `Plan.error` no row of it is called regressed that is not
-slower by more than its limit, however many rows and rounds there are, and with the same probability none that is slower is
-called ok.
+The error of `Plan` is that of a whole run. With probability 1 - `Plan.error` the run calls no row regressed that is not
+slower by more than its limit, however many rows and rounds it has. With the same probability it calls no row ok that is
+slower.
 """
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ Times = Mapping[str, Mapping[str, Sequence[float]]]  # by statistic, then by sid
 
 @dataclass(frozen=True)
 class Plan:
-    """How long a comparison goes on, and how often it may err.
+    """The length of a comparison, and its probability of error.
 
     Parameters
     ----------
     error : float
-        Probability, at most, that a run calls any row regressed that is not.
+        The largest probability that a run calls any row regressed by mistake.
     rounds : int
-        The most that it takes.
+        The largest number of rounds.
     budget : float, optional
-        Minutes of measuring; by default 10, or twice what a quiet machine needs if that is more.
+        Minutes of measuring. The default is 10, or twice the time that a quiet machine needs if that is longer.
     """
 
     error: float = 0.01
@@ -52,11 +52,11 @@ class Plan:
     budget: float | None = None
 
     def row_error(self, rows: int, statistics: int = len(STATISTICS)) -> float:
-        """The share of the error that one interval of a run may have, on either side."""
+        """Return the error of one side of one interval in a run."""
         return self.error / max(1, rows * statistics)
 
     def quick(self, rows: int, statistics: int = len(STATISTICS)) -> int:
-        """Rounds that a quiet machine needs."""
+        """Return the number of rounds that a quiet machine needs."""
         return rounds_needed(self.row_error(rows, statistics))
 
 
@@ -81,29 +81,29 @@ class Row:
 
     @property
     def seen(self) -> float:
-        """The smallest true slowdown, as a ratio, that an interval as wide as this one would lie above the limit for."""
+        """The smallest true slowdown, as a ratio, for which an interval of this width would lie above the limit."""
         return (1 + self.limit) * self.change.ratio / self.change.low if self.change.low > 0 else float("inf")
 
 
 def change(base: Sequence[float], same: Sequence[float], head: Sequence[float], error: float) -> Estimate:
-    """Head's ratio to both copies of the base, with an interval that covers what either of them says."""
+    """Estimate head's ratio to the base, with an interval that covers those against both copies of the base."""
     first, second = confidence_sequence(base, head, error), confidence_sequence(same, head, error)
     middle = float(np.exp(np.median((log_ratios(base, head) + log_ratios(same, head)) / 2)))
     return Estimate(middle, min(first.low, second.low), max(first.high, second.high), len(base))
 
 
 def judge(name: str, times: Times, limit: float, error: float) -> Row:
-    """The verdict on one benchmark after some rounds, which holds at whichever round one looks.
+    """Judge one benchmark after some rounds. The error holds for all rounds together.
 
     Parameters
     ----------
     name : str
     times : dict
-        By statistic and side: a number per round for each of base, same and head.
+        One number per round, by statistic and by side: base, same and head.
     limit : float
-        Allowed slowdown, as a fraction.
+        The allowed slowdown, as a fraction.
     error : float
-        Of each interval on either side: `Plan.row_error`.
+        The error of each side of an interval, see `Plan.row_error`.
     """
     found = {statistic: change(sides["base"], sides["same"], sides["head"], error) for statistic, sides in times.items()}
     slower = [statistic for statistic, one in found.items() if one.low > 1 + limit]
@@ -121,14 +121,14 @@ def judge(name: str, times: Times, limit: float, error: float) -> Row:
 
 def _why_undecided(change: Estimate, control: Estimate, limit: float) -> str:
     if control.low > 1 + limit or control.high < 1 / (1 + limit):
-        return "the base differs from its own control by more than the limit"
+        return "the base differs from its control by more than the limit"
     if change.high == float("inf"):
         return f"too few rounds: {change.rounds}"
     return "the interval contains the limit"
 
 
 def rounds_left(times: Times, limit: float, error: float) -> float:
-    """How many more rounds a row probably needs until it is decided, at the pace of those so far."""
+    """Estimate how many more rounds a row needs for a decision, from the rounds so far."""
     slower: list[float] = []
     within: list[float] = []
     for sides in times.values():
@@ -142,11 +142,11 @@ def rounds_left(times: Times, limit: float, error: float) -> float:
 
 
 def judge_single(name: str, base: float, head: float, limit: float, statistic: str) -> Row:
-    """From one process per side, as in two files: good enough to show, never to accuse or to acquit by an interval."""
+    """Judge one process per side, as in two files, which gives no interval: a slowdown above the limit is inconclusive."""
     nothing = Estimate(head / base, 0.0, float("inf"), 1)
     if head / base - 1 > limit:
         return Row(name, base, nothing, Estimate(1.0, 0.0, float("inf"), 0), limit, INCONCLUSIVE, statistic,
-                   "past the limit, but one process per side proves nothing")
+                   "above the limit, but one process per side proves nothing")
     return Row(name, base, nothing, Estimate(1.0, 0.0, float("inf"), 0), limit, OK, statistic)
 
 
@@ -160,20 +160,20 @@ class CountRow:
     head: float
     limit: float
     verdict: str
-    slack: float = 0.0  # growth that is chance, in the count's own unit
+    slack: float = 0.0  # growth that may be chance, in the count's unit
 
     @property
     def grown(self) -> bool:
         return self.verdict == REGRESSED
 
 
-# What a metric may grow by in any case: less is chance, such as one more page or a dictionary that was resized.
+# The growth of a metric that may be chance, such as one more page or a resized dictionary.
 _SLACK = {"allocated": 16_384.0, "process": 4_194_304.0, "instructions": 20_000.0}
 
 
 def judge_count(benchmark: str, count: str, base: Sequence[float], head: Sequence[float], limit: float,
                 slack: float = 0.0) -> CountRow:
-    """Regressed if the least that head ever counted is more than the most that base did, and the limit and the slack."""
+    """Call a count regressed if head's smallest value exceeds base's largest by more than the limit and the slack."""
     grown = min(head) > max(base) * (1 + limit) + slack
     return CountRow(benchmark, count, median(base), median(head), limit, REGRESSED if grown else OK, slack)
 
@@ -203,7 +203,7 @@ def judge_metric(benchmark: str, rounds: Sequence[Mapping[str, Mapping[str, Mapp
 
 
 def overall(rows: Sequence[Row], counts: Sequence[CountRow], problems: Sequence[str]) -> str:
-    """One verdict for all: what regressed outranks what is not known."""
+    """Return one verdict for all rows: regressed if any is, otherwise inconclusive if any is, otherwise ok."""
     verdicts = {row.verdict for row in rows} | {count.verdict for count in counts}
     if REGRESSED in verdicts:
         return REGRESSED

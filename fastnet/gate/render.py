@@ -1,4 +1,4 @@
-"""A result as Markdown, fit for a pull request's comment, and as JSON."""
+"""A result as Markdown, for a comment on a pull request, and as JSON."""
 from __future__ import annotations
 
 import math
@@ -16,7 +16,7 @@ _ORDER = (REGRESSED, INCONCLUSIVE, FASTER, OK)
 
 @dataclass(frozen=True)
 class Result:
-    """All that a comparison found."""
+    """The result of a comparison."""
 
     rows: list[Row]
     counts: list[CountRow] = field(default_factory=list)
@@ -38,17 +38,17 @@ class Result:
 
     @property
     def moved(self) -> bool:
-        """Whether there is anything to say but "as before"."""
+        """Whether anything changed or is unknown."""
         return self.verdict != OK or bool(self.removed) or any(row.verdict != OK for row in self.rows)
 
 
 def failed(why: str) -> Result:
-    """What stands in the files when there was nothing to compare."""
+    """Return the result of a comparison that could not run."""
     return Result([], problems=[why])
 
 
 def to_json(result: Result) -> dict[str, Any]:
-    """The result as ``verdict.schema.json`` describes it; an end of an interval that is not known is null."""
+    """Return the result in the form of ``verdict.schema.json``; an unknown end of an interval is null."""
     return {"schema": SCHEMA, "verdict": result.verdict, "exit_code": result.exit_code, "moved": result.moved,
             "rows": [_row(row) for row in result.rows], "counts": [asdict(count) for count in result.counts],
             "missing": result.missing, "removed": result.removed, "allow_removed": result.allow_removed,
@@ -63,7 +63,7 @@ def _row(row: Row) -> dict[str, Any]:
 
 
 def estimate(one: Estimate) -> dict[str, Any]:
-    """An estimate for JSON, which has no infinity."""
+    """Convert an estimate for JSON, which has no infinity."""
     return {"ratio": one.ratio, "low": one.low or None, "high": _finite(one.high), "rounds": one.rounds}
 
 
@@ -72,7 +72,7 @@ def _finite(value: float) -> float | None:
 
 
 def to_markdown(result: Result) -> str:
-    """The verdict, what led to it, and everything else folded away."""
+    """Return the verdict and the rows that led to it, with all other rows folded away."""
     rows = sorted(result.rows, key=lambda row: (_ORDER.index(row.verdict), -row.change.ratio))
     shown = [row for row in rows if row.verdict != OK]
     rest = [row for row in rows if row.verdict == OK]
@@ -100,7 +100,7 @@ def to_markdown(result: Result) -> str:
 
 
 def headline(result: Result) -> str:
-    """The verdict and how many led to it, in one line."""
+    """Return one line with the verdict and the number of rows that led to it."""
     if not result.rows and result.verdict == INCONCLUSIVE and result.problems:
         return "could not run"
     numbers = {what: sum(row.verdict == what for row in result.rows) for what in (REGRESSED, FASTER, INCONCLUSIVE)}
@@ -116,15 +116,15 @@ def _summary(result: Result) -> str:
     if "rounds" in about:
         stopped = f", then {about['given_up']}" if about.get("given_up") else ""
         rounds = f"{about['rounds']} round{'s' * (about['rounds'] != 1)}"
-        lines.append(f"{_benchmarks(len(result.rows))}, {rounds}{stopped}. The whole run calls a benchmark regressed by "
-                     f"mistake with a probability of at most {100 * about['error']:g} %. {about['machine']}.")
+        lines.append(f"{_benchmarks(len(result.rows))}, {rounds}{stopped}. The probability that the run calls any benchmark "
+                     f"regressed by mistake is at most {100 * about['error']:g} %. {about['machine']}.")
     if about.get("uncounted"):
         lines.append(about["uncounted"])
     return "  \n".join(lines)
 
 
 def _table(rows: list[Row]) -> str:
-    """Verdict first, then the figures; columns that are narrow enough for a comment on a pull request."""
+    """Return a table with the verdict first, whose columns are narrow enough for a comment on a pull request."""
     lines = ["| verdict | benchmark | change | interval | limit | base | head | base / control | could have seen |",
              "| --- | --- | ---: | :---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in rows:
@@ -141,7 +141,7 @@ def _table(rows: list[Row]) -> str:
 
 
 def interval(one: Estimate) -> str:
-    """Its ends in per cent."""
+    """Return the ends of the interval in per cent."""
     return f"{_percent(one.low)} … {_percent(one.high)}" if math.isfinite(one.high) else "too few rounds"
 
 
@@ -165,7 +165,7 @@ def _amount(count: str, value: float) -> str:
 
 
 def seconds(value: float) -> str:
-    """Three digits and a unit."""
+    """Return a time with three digits and a unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if value >= scale:
             return f"{value / scale:.3g} {unit}"

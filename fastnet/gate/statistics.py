@@ -1,24 +1,25 @@
-"""Ratios of paired timings: a confidence sequence that holds however long one looks and however often.
+"""Ratios of paired timings: a confidence sequence, which is valid after any number of looks at the data.
 
-**Model.** In every round each side runs once, in an order drawn anew by a fair shuffle. The time of a side is what its code
-takes times the noise of its moment. The shuffle does not depend on the noise, so given everything before a round, head and
-base are equally likely to get the worse moment: the logarithm of their ratio lies above the true one with probability 1/2 at
-most. That needs no distribution, no independence between rounds and no common variance.
+**Model.** In every round each side runs once, in an order drawn anew by a fair shuffle. The time of a side is the time of
+its code multiplied by the noise of its moment. The shuffle does not depend on the noise, so given everything before a
+round, head and base are equally likely to get the worse moment: the logarithm of their ratio lies above the true one with
+probability 1/2 at most. The model needs no distribution, no independence between rounds and no common variance.
 
-**Test.** To refute "head takes at most m times as long", bet on each round that its ratio lies above m. With the stake λ,
-the capital is multiplied by 1 + λ if it does and by 1 - λ otherwise. Under the hypothesis the capital, also its mean over
-several λ, is a non-negative supermartingale that starts at 1. So by Ville's inequality it ever reaches 1/α with probability
-α at most, whenever one stops (J. Ville, *Étude critique de la notion de collectif*, 1939; S. R. Howard, A. Ramdas,
-J. McAuliffe and J. Sekhon, *Time-uniform, nonparametric, nonasymptotic confidence sequences*, Annals of Statistics 49, 2021;
-A. Ramdas, P. Grünwald, V. Vovk and G. Shafer, *Game-theoretic statistics and safe anytime-valid inference*, Statistical
-Science 38, 2023). All m that are not refuted form the interval; its ends are order statistics of the ratios.
+**Test.** To refute the hypothesis "the true ratio head / base is at most m", bet on each round that its ratio lies above m.
+With the stake λ, the capital is multiplied by 1 + λ if it does and by 1 - λ otherwise. Under the hypothesis the capital,
+also its mean over several λ, is a non-negative supermartingale that starts at 1. By Ville's inequality the probability that
+it ever reaches 1/α is at most α, with any rule for stopping (J. Ville, *Étude critique de la notion de collectif*, 1939; S.
+R. Howard, A. Ramdas, J. McAuliffe and J. Sekhon, *Time-uniform, nonparametric, nonasymptotic confidence sequences*, Annals
+of Statistics 49, 2021; A. Ramdas, P. Grünwald, V. Vovk and G. Shafer, *Game-theoretic statistics and safe anytime-valid
+inference*, Statistical Science 38, 2023). All m that are not refuted form the interval; its ends are order statistics of
+the ratios.
 
-**Worktrees that drift.** The shuffle makes what happens to the machine fair, but not what clings to one checkout for several
-rounds. So the interval is never narrower than a normal one whose standard error allows for serial dependence, estimated from
-the rounds themselves (`standard_error`). That part is no theorem: it can only widen the interval.
+**Worktrees that drift.** The shuffle balances the machine's noise, but not an effect that lasts for several rounds in one
+checkout. So the interval is never narrower than a normal one whose standard error allows for serial dependence, estimated
+from the rounds (`standard_error`). This part is a heuristic, and can only widen the interval.
 
-**Many rows.** Each of the K intervals of a run gets α / K on either side. By Bonferroni's inequality all of them hold at
-once, at every look, with probability 1 - 2α.
+**Many rows.** Each of the K intervals of a run gets α / K on either side. By Bonferroni's inequality all of them hold at the
+same time, at every look, with probability 1 - 2α.
 """
 from __future__ import annotations
 
@@ -31,13 +32,13 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE = 0.95
-_STAKES = (0.98, 0.8, 0.5, 0.25)  # λ: the first wins quietly measured rows quickly, the others those in noise
+_STAKES = (0.98, 0.8, 0.5, 0.25)  # λ: the first decides rows with little noise quickly, the others those with more
 _DRIFT = 1.3
 _WEIGHTS = (0.55, 0.2, 0.15, 0.1)
 
 
 class Estimate(NamedTuple):
-    """How many times as long b took as a: the median over rounds, and its interval."""
+    """The ratio b / a of times: the median over rounds, and its interval."""
 
     ratio: float
     low: float
@@ -47,18 +48,18 @@ class Estimate(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def capital(wins: int, losses: int) -> float:
-    """Capital after so many rounds above and below the hypothesis, for a start of 1."""
+    """Compute the capital after this many rounds above and below the hypothesis, from a start of 1."""
     return sum(weight * (1 + stake) ** wins * (1 - stake) ** losses for weight, stake in zip(_WEIGHTS, _STAKES))
 
 
 @lru_cache(maxsize=4096)
 def wins_needed(rounds: int, error: float) -> int | None:
-    """How many of the rounds must lie above a ratio to refute it at this error; None if all of them are too few."""
+    """Return how many of the rounds must lie above a ratio to refute it at this error; None if even all are too few."""
     return next((wins for wins in range(rounds + 1) if capital(wins, rounds - wins) >= 1 / error), None)
 
 
 def rounds_needed(error: float) -> int:
-    """Rounds until a decision where every round agrees."""
+    """Return the number of rounds until a decision if all rounds agree."""
     rounds = 1
     while wins_needed(rounds, error) is None:
         rounds += 1
@@ -71,14 +72,14 @@ def confidence_sequence(a: npt.ArrayLike, b: npt.ArrayLike, error: float) -> Est
     Parameters
     ----------
     a, b : array_like, shape (rounds,)
-        Positive; element i of both comes from round i.
+        Positive times; element i of both comes from round i.
     error : float
-        Probability, at most, that the true ratio is ever below the interval, and that it is ever above it.
+        The largest probability that the true ratio is ever below the interval, and that it is ever above it.
 
     Returns
     -------
     Estimate
-        The median ratio, and (0, inf) as its interval as long as the rounds are too few.
+        The median ratio with its interval, which is (0, inf) if the rounds are too few.
     """
     logs = log_ratios(a, b)
     found, reach = _between(logs, wins_needed(len(logs), error)), math.exp(drift_reach(error) * float(standard_error(logs)))
@@ -86,12 +87,12 @@ def confidence_sequence(a: npt.ArrayLike, b: npt.ArrayLike, error: float) -> Est
 
 
 def drift_reach(error: float) -> float:
-    """How many standard errors an interval reaches at least; the factor was chosen by `bench.studies.verdicts`."""
+    """Return the least reach of an interval in standard errors; `bench.studies.verdicts` shows how the factor was chosen."""
     return _DRIFT * NormalDist().inv_cdf(1 - min(error, 0.5))
 
 
 def standard_error(logs: np.ndarray) -> np.ndarray:
-    """Standard error of the median of a series along its first axis, if each of its values is like the one before.
+    """Estimate the standard error of the median of a serially dependent series along its first axis.
 
     The lag-1 autocorrelation gets the correction of its bias (Marriott and Pope, Biometrika 41, 1954) and half a standard
     error on top, since a short series of a slow process looks independent.
@@ -107,16 +108,16 @@ def standard_error(logs: np.ndarray) -> np.ndarray:
 
 
 def paired_ratio(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = CONFIDENCE) -> Estimate:
-    """Estimate b / a from timings of both in a number of rounds that was fixed beforehand.
+    """Estimate b / a from timings of both in a number of rounds that was fixed in advance.
 
     The interval is that of the sign test: exact for every distribution, with order statistics as its ends.
 
     Parameters
     ----------
     a, b : array_like, shape (rounds,)
-        Positive; element i of both comes from round i.
+        Positive times; element i of both comes from round i.
     confidence : float
-        Of the interval, at least.
+        The least probability that the interval covers the true ratio.
     """
     logs = log_ratios(a, b)
     rounds, tail, wins = len(logs), 0.0, None
@@ -129,7 +130,7 @@ def paired_ratio(a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = CONFIDE
 
 
 def _between(logs: np.ndarray, wins: int | None) -> Estimate:
-    """The ratios that fewer than `wins` rounds lie above, and fewer than `wins` below."""
+    """Return the interval of ratios with fewer than `wins` rounds above them, and fewer than `wins` below."""
     middle, rounds = float(np.exp(np.median(logs))), len(logs)
     if wins is None:
         return Estimate(middle, 0.0, float("inf"), rounds)
@@ -138,7 +139,7 @@ def _between(logs: np.ndarray, wins: int | None) -> Estimate:
 
 
 def log_ratios(a: npt.ArrayLike, b: npt.ArrayLike) -> np.ndarray:
-    """log(b / a), round by round."""
+    """Compute log(b / a) for each round."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or a.ndim != 1 or a.size == 0:
         raise ValueError(f"Paired timings need one number per round on both sides, got shapes {a.shape} and {b.shape}.")

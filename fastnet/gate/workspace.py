@@ -1,7 +1,7 @@
 """Workspaces: folders that hold the checkouts and environments of one comparison.
 
-A workspace belongs to one process, which holds a lock on a file in it. The operating system releases the lock however that
-process ends, so a workspace whose lock is free can be used again. Where the file system knows no locks, every comparison
+A workspace belongs to one process, which holds a lock on a file in it. The operating system releases the lock when the
+process ends in any way, and another comparison can then use the workspace. On a file system without locks, every comparison
 gets a temporary workspace.
 """
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PREFIX = "fastnet-gate-"
 
 
 def home() -> Path:
-    """The folder in which environments are kept: of the user, or a temporary one where the user has none."""
+    """Return the folder of the environments: in the user's cache, or a temporary one without a home directory."""
     import platformdirs
 
     given = os.environ.get("FASTNET_GATE_CACHE")
@@ -36,18 +36,19 @@ def home() -> Path:
             return place
     except (OSError, RuntimeError, KeyError) as error:  # no home directory, or a file has that name
         if given:
-            raise GateError(f"{given} cannot be made ({error}): set FASTNET_GATE_CACHE to a folder of yours.") from error
+            raise GateError(f"{given} cannot be made ({error}). Set FASTNET_GATE_CACHE to a folder that you can write.") \
+                from error
     owner = os.getuid() if hasattr(os, "getuid") else "user"
     place = Path(tempfile.gettempdir()) / f"fastnet-gate-of-{owner}"
     place.mkdir(mode=0o700, exist_ok=True)
     if hasattr(os, "getuid") and place.stat().st_uid != owner:
-        raise GateError(f"{place} belongs to somebody else: set FASTNET_GATE_CACHE to a folder of yours.")
+        raise GateError(f"{place} belongs to another user. Set FASTNET_GATE_CACHE to a folder that you can write.")
     return place
 
 
 @contextlib.contextmanager
 def workspace(repository: Path, place: Path | None, recipe: str = "") -> Iterator[Path]:
-    """A folder that no other process uses: a temporary one, or, in `place`, the one kept for this repository and recipe."""
+    """Yield a folder that no other process uses: a temporary one, or the permanent one of this repository and recipe."""
     with contextlib.ExitStack() as stack:
         folder = None if place is None else _kept(stack, place, hashlib.sha256(
             f"{repository.resolve()}\n{recipe}".encode()).hexdigest()[:12])
@@ -65,7 +66,7 @@ def workspace(repository: Path, place: Path | None, recipe: str = "") -> Iterato
 
 
 def _kept(stack: contextlib.ExitStack, place: Path, key: str) -> Path | None:
-    for number in range(1, 100):  # a second comparison at the same time gets a workspace of its own
+    for number in range(1, 100):  # a second comparison at the same time gets another workspace
         folder = place / "workspaces" / f"{key}-{number}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,22 +76,23 @@ def _kept(stack: contextlib.ExitStack, place: Path, key: str) -> Path | None:
             continue
         except OSError as error:
             if error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EPERM):
-                return None  # this file system knows no locks
-            raise GateError(f"{folder} cannot be used ({error}): set FASTNET_GATE_CACHE to a folder of yours.") from error
+                return None  # this file system has no locks
+            raise GateError(f"{folder} cannot be used ({error}). Set FASTNET_GATE_CACHE to a folder that you can write.") \
+                from error
     return None
 
 
 def clear_abandoned(place: Path) -> None:
-    """Remove the temporary workspaces that killed runs left."""
+    """Delete the temporary workspaces of killed runs."""
     for folder in place.glob(f"{_PREFIX}*"):
         if (folder / _LOCK).exists():
-            with contextlib.suppress(OSError), _locked(folder):  # if it is held, that run is alive
+            with contextlib.suppress(OSError), _locked(folder):  # a held lock means that the run is alive
                 remove(folder)
 
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock; raise BlockingIOError if another process does, and OSError where there are no locks."""
+    """Hold the folder's lock; raise BlockingIOError if another process holds it, and OSError without locks."""
     with open(folder / _LOCK, "a+b") as file:
         _lock(file)
         yield

@@ -1,6 +1,6 @@
 """Imported by a Python that starts with this folder on its PYTHONPATH; see fastnet.dropin._children.
 
-It may be any Python, of any version: whatever is not the installation that was meant is left alone.
+It may be any Python, of any version; this module does nothing in another installation than the one with the drop-in.
 """
 import os
 import sys
@@ -11,7 +11,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def _serve():
     if os.environ.get("FASTNET_DROPIN") != sys.prefix:
         return
-    root = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))  # the folder that fastnet was imported from
+    root = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))  # the folder that contains fastnet
     sys.path.insert(0, root)
     try:
         import fastnet.dropin
@@ -23,7 +23,7 @@ def _serve():
 
 
 def _next():
-    """Import the sitecustomize that this one stands before."""
+    """Import the sitecustomize that this one hides."""
     try:
         from importlib.machinery import PathFinder
         from importlib.util import module_from_spec
