@@ -1,10 +1,10 @@
 """Average pooling over windows that do not overlap, and its gradient."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
 from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.conv.ops import clear, frame_size, image_at
 from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, op_at, vector_at
 from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load

@@ -7,10 +7,10 @@ import math
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
 from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.conv.ops import step
 from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, hyperparameters, op_at, vector_at
 from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes

@@ -1,7 +1,7 @@
 """Cross-entropy of probabilities and one-hot targets, and its gradient (3.18, 3.19)."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import (
+from fastnet.kernels.layout import (
     by_rows,
     elements,
     flat,

@@ -9,9 +9,9 @@ import math
 import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
 from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, input_row, op_at, row_of
 from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import cast_like, load_int, store_int

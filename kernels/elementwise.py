@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import (
+from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.layout import (
     by_rows,
     elements,
     flat,
@@ -32,7 +33,6 @@ from fastnet.kernels.codegen.layout import (
     to_write,
     written,
 )
-from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.records import context_at, input_row, op_at, row_of
 from numba import types
 from numba.extending import overload

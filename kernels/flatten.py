@@ -1,6 +1,6 @@
 """Images to rows and back: copies, with nothing to compile."""
 import numpy as np
-from fastnet.kernels.codegen.layout import to_write, written
+from fastnet.kernels.layout import to_write, written
 from numba.extending import overload
 
 

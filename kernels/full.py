@@ -1,9 +1,9 @@
 """The products of the fully connected layer, forward and backward (3.7 - 3.9)."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import plain
 from fastnet.kernels.gemm import matmul, product_here
 from fastnet.kernels.gemm.commands import FEW_ROWS, PRODUCT, attempt, backward_job, forward_job
+from fastnet.kernels.layout import plain
 from numba.extending import overload
 
 

@@ -6,11 +6,11 @@ each window.
 """
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import plain, to_read, to_write, written
 from fastnet.kernels.conv.arrays import Both, both
 from fastnet.kernels.conv.simd import load_byte, store_byte
 from fastnet.kernels.conv.windows import pool_windows
 from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes, load, store
 from numba import types

@@ -1,8 +1,8 @@
 """The mean squared error of outputs and targets, and its gradient."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
 from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, op_at, vector_at
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from numba.extending import overload

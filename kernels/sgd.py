@@ -1,7 +1,7 @@
 """The step of stochastic gradient descent (3.10, 3.11)."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import flat, plain, to_read, to_write, written
+from fastnet.kernels.layout import flat, plain, to_read, to_write, written
 from numba.extending import overload
 
 

@@ -5,8 +5,8 @@ SVML is not in its wheels); the one below is plain arithmetic, which LLVM vector
 """
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.codegen.layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
 from fastnet.kernels.codegen.linking import INT, op_kernel, separate
+from fastnet.kernels.layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, op_at, rows_at
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import types

@@ -149,7 +149,7 @@ def test_examples_in_docstrings(module):
 
 def shown(cell):
     """What a cell shows: its texts, and how many pictures."""
-    outputs = cell.get("outputs", ())
+    outputs = [o for o in cell.get("outputs", ()) if o.get("name") != "stderr"]  # which has a line about compiling
     texts = ["".join(o.get("text", ())) + "".join(o.get("data", {}).get("text/plain", "")) * ("image/png" not in o.get("data", {}))
              for o in outputs]
     return "".join(texts), sum("image/png" in o.get("data", {}) for o in outputs)

@@ -14,6 +14,7 @@ def all_sizes(name, sides):
         yield {**dict.fromkeys(SIZES, 1), **dict(zip(mine, chosen, strict=True))}
 
 
+@pytest.mark.filterwarnings("ignore:Degrees of freedom", "ignore:invalid value")
 @pytest.mark.filterwarnings("ignore:Mean of empty slice")  # of the naive twin
 @pytest.mark.parametrize("name", SIGNATURES)
 def test_sizes_of_0_and_1(name, dtype, rng):

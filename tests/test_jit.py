@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from fastnet.kernels.codegen import jit
 from fastnet.kernels.codegen.jit import Kernel
-from fastnet.kernels.codegen.layout import for_dtypes, make_ready, matrices
+from fastnet.kernels.layout import for_dtypes, make_ready, matrices
 from numba.core.compiler_lock import global_compiler_lock
 
 ROOT = Path(__file__).parents[1]

@@ -5,6 +5,7 @@ Nothing here needs a network: distributions are built by setuptools, and the oth
 import base64
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -300,6 +301,46 @@ def test_a_tag_must_be_that_of_the_version(tmp_path, monkeypatch):
     (tmp_path / "CHANGELOG.md").write_text("# Changelog\n\n## Unreleased\n")
     with pytest.raises(SystemExit, match="has no entry '## 1\\.2\\.3'"):
         check.check_version("v1.2.3")
+
+
+def test_a_wheel_that_carries_kernels_is_whole_and_for_this_python_alone(wheel, tmp_path, monkeypatch):
+    """With made-up kernels: what compiles them is tried by make release-check."""
+    pytest.importorskip("wheel")
+    compiled = script("compiled_wheel")
+    asked = []
+
+    class Compiler:
+        highest, levels, made_for = "high", {"low": None, "high": None}, {"Numba": "1"}
+
+        def __init__(self, pure, work):
+            assert pure == wheel
+
+        def kernels(self, level):
+            return f"cache of {level}"
+
+        def run(self, program, level=None, given=""):
+            asked.append((program, level))
+            if program == compiled.PACK:
+                source, to = json.loads(given)
+                Path(to).write_text(source)
+                return f"digest of {source}"
+            return "names"
+
+    monkeypatch.setattr(compiled, "Compiler", Compiler)
+    made = compiled.make(wheel, tmp_path / "to", tmp_path)
+    assert (compiled.CALL_ALL, "high") in asked and {(compiled.COMPILE, "low"), (compiled.COMPILE, "high")} <= set(asked)
+    version = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    assert re.fullmatch(rf"fastnet_kernels-[\d.]+-{version}-{version}t?-\w+\.whl", made.name)
+    with zipfile.ZipFile(made) as archive, zipfile.ZipFile(wheel) as pure:
+        new = set(archive.namelist()) - set(pure.namelist())
+        assert new == {f"fastnet/kernels/compiled/{name}" for name in ("manifest.json", "low.kernels", "high.kernels")}
+        manifest = json.loads(archive.read("fastnet/kernels/compiled/manifest.json"))
+        assert manifest == {"made_for": {"Numba": "1"},
+                            "levels": {level: f"digest of cache of {level}" for level in ("low", "high")}}
+        text, = (archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/WHEEL"))
+        record, = (archive.read(name).decode() for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
+        assert "Root-Is-Purelib: false" in text and "none-any" not in text
+        assert all(f"{name}," in record for name in archive.namelist())
 
 
 def test_lowest_versions_are_read_from_the_project():

@@ -214,7 +214,7 @@ def test_pickle_and_deepcopy_of_a_fitted_model():
 
 def test_a_diverged_run_shows_as_one():
     model, (x, t) = network(), data()
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), pytest.warns(RuntimeWarning, match="diverged in epoch 1"):
         losses = model.fit(1e200 * x, t, epochs=3, lr=1e200)
     assert not np.isfinite(losses[-1])
 

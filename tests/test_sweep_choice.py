@@ -194,6 +194,7 @@ ROWS = [{"alpha": lr, "dropout": d, "seed": s, "f1": 0.9 - abs(np.log10(lr / 0.1
         for lr in (0.01, 0.1, 1.0) for d in (0.0, 0.5) for s in range(3)]
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_choose_takes_tables_of_any_kind():
     pandas = pytest.importorskip("pandas")
     columns = {name: [row[name] for row in ROWS] for name in ROWS[0]}
@@ -261,6 +262,7 @@ def test_names_that_say_what_is_best(name, sign):
     assert metric_of("test", name, [name]).sign == sign
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_losses_of_single_samples_are_kept_where_the_loss_judges():
     result = lr_sweep(**small(metric="val_loss", lrs=[0.02, 0.3]))
     for record in result.records.values():

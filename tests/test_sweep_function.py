@@ -126,12 +126,14 @@ def test_curves_may_be_returned():
         sweep(returning, **options, search="halving")
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_divergence_by_rule():
     result = sweep(quadratic, lrs=[0.1, 1.5, 1e200], epochs=20, seeds=2)
     assert result.status.tolist() == [["done"] * 2, ["diverged"] * 2, ["diverged"] * 2]
     assert result.suggest() == 0.1 and 1 < result.epochs_run[1, 0] < 20
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_any_metric():
     def scoring(trial):
         for report in quadratic(trial):

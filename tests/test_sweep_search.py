@@ -60,6 +60,7 @@ def test_folds_are_separate_fits_to_rounding(engine, options, dtype):
         np.testing.assert_allclose(result.val_losses[i, j, fold - 1], model.history.val_losses, rtol=exact)
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_folds_share_one_gram_matrix(monkeypatch):
     x, y, _ = data()
     made = []
@@ -88,6 +89,7 @@ def test_wrong_folds(wrong, words):
 # --- other hyperparameters ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_all_combinations_are_single_fits(tmp_path):
     drop = [1.0, 1.0, 0.5, 0.1]
     arguments = small(lrs=[0.02, 0.2], batch_size=[8, 16], momentum=[0, 0.9], weight_decay=[0, 0.1], test=None,
@@ -129,6 +131,7 @@ def test_the_table_is_tidy():
     assert not frame.duplicated(["lr", "seed", "batch_size", "momentum"]).any()
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 @pytest.mark.parametrize("engine", ["fused", "layers"])
 def test_optimizers_are_combined_with_rates(tmp_path, engine):
     arguments = small(lrs=[0.003, 0.03], optimizer=["sgd", "adam"], weight_decay=0.01, seeds=1, test=None, engine=engine)
@@ -236,6 +239,7 @@ def test_an_interrupted_sweep_of_schedules_has_whole_trials():
 # --- racing ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:SweepResult.suggest")
 def test_racing_runs_the_grid_but_for_what_is_worse_beyond_chance():
     x, y, labels = data(400)
     options = dict(build=build, x=x[:100], y=y[:100], lrs="0.0001:0.3:log8", epochs=6, batch_size=16, seeds=10,
@@ -349,6 +353,7 @@ def test_states_beyond_the_memory_are_trained_again(monkeypatch, full):
 # --- a grid that finds itself ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # of rates that diverged with all seeds
 @pytest.mark.parametrize("scale", [1 / 10, 1, 5])
 def test_rates_are_found_at_any_scale(scale):
     x, y, labels = data(400)

@@ -150,9 +150,10 @@ def make(wheel: Path, to: Path, work: Path) -> Path:
         digests = dict(zip(compiler.levels, pool.map(compile_for, compiler.levels), strict=True))
     (carried / "manifest.json").write_text(json.dumps({"made_for": compiler.made_for, "levels": digests}, indent=1))
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}"
+    abi = tag + getattr(sys, "abiflags", "")  # of a free-threaded build, "t"
     file, = folder.glob("*.dist-info/WHEEL")
     text = file.read_text().replace("Root-Is-Purelib: true", "Root-Is-Purelib: false")
-    file.write_text(text.replace("Tag: py3-none-any", f"Tag: {tag}-{tag}-{platform_tag()}"))
+    file.write_text(text.replace("Tag: py3-none-any", f"Tag: {tag}-{abi}-{platform_tag()}"))
     to.mkdir(parents=True, exist_ok=True)
     before = set(to.iterdir())
     subprocess.run([sys.executable, "-m", "wheel", "pack", "--dest-dir", to, folder], check=True)

@@ -33,7 +33,7 @@ import numpy as np, fastnet
 from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer, one_hot
 rng = np.random.default_rng(0)
 
-def network(n_i, hidden, dtype):
+def network(n_i, hidden, dtype, rng=rng):
     return Sequential((FullLayer(n_i, hidden, dtype, rng), ReluLayer(), FullLayer(hidden, 5, dtype, rng), SoftMaxLayer()),
                       CrossEntropyLayer())
 
@@ -61,7 +61,7 @@ model.fit(rng.random((64, 3, 32, 32), np.float32), one_hot(np.arange(64) % 5, 5,
 }
 SWEEP = """
 from fastnet.sweep import lr_sweep
-lr_sweep(lambda rng: network(3072, 500, np.float32), *data(3072, np.float32, 500), lrs="0.01:1:log3", epochs=2, seeds=1,
+lr_sweep(lambda rng: network(3072, 500, np.float32, rng), *data(3072, np.float32, 500), lrs="0.01:1:log3", epochs=2, seeds=1,
          progress=False)
 """
 AT_MOST = {"first": 0.35, "sweep": 0.5, "warm": 1.0}  # of the other revision's CPU seconds

@@ -30,9 +30,10 @@ class Workload:
     def __init__(self, data: Data) -> None:
         self.data, self.build = data, builder(data)
         self.t = one_hot(data.labels, int(data.labels.max()) + 1)
-        self.validation = data.pool[:HELD_OUT], data.pool_labels[:HELD_OUT]
+        held_out = min(HELD_OUT, len(data.pool) // 2)
+        self.validation = data.pool[:held_out], data.pool_labels[:held_out]
         with np.errstate(all="ignore"):
-            found = train(data._replace(pool=data.pool[HELD_OUT:], pool_labels=data.pool_labels[HELD_OUT:]), DENSE,
+            found = train(data._replace(pool=data.pool[held_out:], pool_labels=data.pool_labels[held_out:]), DENSE,
                           range(500, 500 + SEEDS))
         self.accuracies = found["right"].mean((1, 2)) / LAST
 
@@ -81,7 +82,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=10, help="(default: %(default)s)")
     parser.add_argument("--budgets", default="200,500", help="epochs (default: %(default)s)")
-    parser.add_argument("--only", default="digits,label_noise,gratings,mnist", help="data sets (default: %(default)s)")
+    parser.add_argument("--only", default="digits,breast_cancer,label_noise,gratings,mnist,moons,diabetes",
+                        help="data sets (default: %(default)s)")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     print(f"{'':20}{'epochs':>8}{'sweep: mean, worst regret':>28}{'Optuna: mean, worst regret':>28}")

@@ -16,7 +16,7 @@ from fastnet.base import checks
 from fastnet.base.attributes import FloatArray, settle, snapshot
 from fastnet.base.buffers import PLAIN, Buffered
 from fastnet.base.modes import in_mode
-from fastnet.kernels.codegen.layout import make_ready
+from fastnet.kernels.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
 from fastnet.kernels.records import JOB, Data
 from fastnet.kernels.runtime.pool import caller, start_workers

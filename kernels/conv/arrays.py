@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.layout import to_read, to_write, written
 from fastnet.kernels.conv.avx512 import LANES, way_back
 from fastnet.kernels.conv.image import (
     MEMORY,
@@ -38,6 +37,7 @@ from fastnet.kernels.conv.image import (
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.gemm.blocking import partition
+from fastnet.kernels.layout import to_read, to_write, written
 from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import types

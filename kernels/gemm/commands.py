@@ -9,9 +9,9 @@ False or TypeError, before it has changed anything: then the layer checks everyt
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.codegen.layout import for_dtypes, make_ready
 from fastnet.kernels.codegen.linking import INT, address_of, separate, thread_kernel
 from fastnet.kernels.gemm.blocking import KC, gemm, partition
+from fastnet.kernels.layout import for_dtypes, make_ready
 from fastnet.kernels.records import COMMAND, command_at
 from fastnet.kernels.runtime.pool import (
     ALONE,

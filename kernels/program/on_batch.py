@@ -4,7 +4,7 @@ A call passes two arrays and three numbers, writes them into the record, and goe
 Python.
 """
 import numpy as np
-from fastnet.kernels.codegen.layout import for_dtypes
+from fastnet.kernels.layout import for_dtypes
 from fastnet.kernels.program.interpreter import steps
 from fastnet.kernels.records import JOB, job_at
 from fastnet.kernels.runtime.pool import run_compiled
