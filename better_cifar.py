@@ -1,19 +1,19 @@
-"""A better network than the course's, of the same layers, compared with it honestly.
+"""A better network than the course's, made of the same layers, and a fair comparison of both.
 
-What is tried, one step on top of the other:
+The script takes these steps, each on top of the previous ones:
 
-1. width and depth: the hidden layers that do best on 500 images held back from the training set;
-2. a falling rate: from twice the course's to 0, the images in a new order each epoch;
-3. mirrored images: every training image also flipped left to right; a prediction is the mean over the image and its
-   mirror;
-4. an ensemble: the mean of the probabilities of a few such networks, each with weights of its own.
+1. width and depth: it chooses the hidden layers with the best accuracy on 500 images held out of the training set;
+2. a falling learning rate: the rate falls from twice the course's to 0, with the images in a new order each epoch;
+3. mirrored images: it also trains on every image flipped left to right, and predicts the mean over an image and its mirror
+   image;
+4. an ensemble: it predicts the mean of the probabilities of a few such networks with different initial weights.
 
-The choice in step 1 never sees a test image, and 2 to 4 were settled on held-back training images too; the test images
-are used once, at the end. Everything is done for several seeds, and the difference to the course's network with the same
-seed is what counts: its mean and 95% interval (Student's t). That interval is about the seeds, on these test images;
-on 500 others of the same classes either accuracy could be some 0.02 higher or lower.
+Step 1 uses no test images, and the settings of steps 2 to 4 were chosen on held-out training images, too; the script uses
+the test images once, at the end. It repeats all steps for several seeds, and reports the difference from the course's
+network with the same seed: the mean and its 95% interval (Student's t). This interval covers the choice of seeds, not that of the
+test images: on 500 other images of the same classes both accuracies could be about 0.02 higher or lower.
 
-Writes results/better_cifar.csv (a line a seed) and results/better_cifar.png.
+The script writes results/better_cifar.csv (one line per seed) and results/better_cifar.png. It takes several minutes.
 """
 from __future__ import annotations
 
@@ -46,27 +46,27 @@ STEPS = ("course", "size", "falling rate", "mirrored", "ensemble")
 
 
 def network(hidden: tuple[int, ...], n_i: int, n_o: int, rng: np.random.Generator) -> Sequential:
-    """FullLayer and ReluLayer in turn, float32."""
+    """Build a network of FullLayer and ReluLayer in turn, float32."""
     sizes = (n_i, *hidden, n_o)
     layers = [layer for a, b in pairwise(sizes) for layer in (FullLayer(a, b, np.float32, rng), ReluLayer())]
     return Sequential((*layers[:-1], SoftMaxLayer()), CrossEntropyLayer())
 
 
 def mirrored(x: np.ndarray) -> np.ndarray:
-    """Every image flipped left to right; rows are square images of three channels or one, channel by channel."""
+    """Flip every image left to right; rows are square images of three channels or one, channel by channel."""
     channels, rows, columns = image_shape("better_cifar", x.shape[1])
     return np.ascontiguousarray(x.reshape(-1, channels, rows, columns)[..., ::-1]).reshape(len(x), -1)
 
 
 def plain(hidden: tuple[int, ...], x: np.ndarray, y: np.ndarray, seed: int, epochs: int, batch_size: int) -> Sequential:
-    """A network trained as the course trains it."""
+    """Train a network as the course does."""
     model = network(hidden, x.shape[1], y.shape[1], np.random.default_rng(seed))
     model.fit(x, y, epochs, LEARNING_RATE, batch_size, progress=False)
     return model
 
 
 def falling(hidden: tuple[int, ...], x: np.ndarray, y: np.ndarray, seed: int, epochs: int, batch_size: int) -> Sequential:
-    """A network trained at a rate that falls to 0, on images in a new order each epoch."""
+    """Train a network at a rate that falls to 0, on images in a new order each epoch."""
     rng = np.random.default_rng(seed)
     model = network(hidden, x.shape[1], y.shape[1], rng)
     model.fit(x, y, epochs, lambda epoch: 2 * LEARNING_RATE * (1 - epoch / epochs), batch_size, shuffle=True, rng=rng,
@@ -75,7 +75,7 @@ def falling(hidden: tuple[int, ...], x: np.ndarray, y: np.ndarray, seed: int, ep
 
 
 def choose(x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int) -> tuple[int, ...]:
-    """The hidden layers with the best mean accuracy on the last fifth of the training images."""
+    """Choose the hidden layers with the best mean accuracy on the last fifth of the training images."""
     cut = len(x) * 4 // 5
     scores = {}
     for hidden in tqdm(CANDIDATES, desc="choosing the size", unit="network", disable=None):
@@ -90,7 +90,7 @@ def choose(x: np.ndarray, y: np.ndarray, epochs: int, batch_size: int) -> tuple[
 
 
 def accuracies(data, hidden: tuple[int, ...], seed: int, epochs: int, batch_size: int) -> list[float]:
-    """Test accuracy after each step, for one seed."""
+    """Compute the test accuracy after each step, for one seed."""
     mirrored_epochs = max(1, round(epochs * MIRRORED_EPOCHS / EPOCHS))
     (x, y), (x_test, y_test) = data
 
@@ -108,7 +108,7 @@ def accuracies(data, hidden: tuple[int, ...], seed: int, epochs: int, batch_size
 
 
 def draw(scores: np.ndarray, name: str, hidden: tuple[int, ...]) -> Figure:
-    """A point a seed, a line a seed, mean and interval of every step."""
+    """Draw a line of points for each seed, and mean and interval of every step."""
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.subplots()
     places = np.arange(len(STEPS))
@@ -129,22 +129,23 @@ def draw(scores: np.ndarray, name: str, hidden: tuple[int, ...]) -> Figure:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Beat the course network, and show by how much.")
-    parser.add_argument("--data", default="auto", metavar=SOURCES, help="what to train on (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="chooses the classes (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many repetitions, 2 or more (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=EPOCHS, help="of the course network (default: %(default)s)")
-    parser.add_argument("--classes", type=int, default=5, help="how many, without a file (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description="Train a network that is better than the course's, and measure the difference. It takes several minutes.")
+    parser.add_argument("--data", default="auto", metavar=SOURCES, help="training data (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed that draws the classes (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="repetitions, at least 2 (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=EPOCHS, help="epochs of the course network (default: %(default)s)")
+    parser.add_argument("--classes", type=int, default=5, help="number of classes (default: %(default)s)")
     parser.add_argument("--hidden", metavar="WIDTHS",
-                        help="hidden layers of the better network, 1000,100 (default: chosen on held-back images)")
-    parser.add_argument("--batch-size", type=int, default=128, help="(default: %(default)s)")
+                        help="hidden layers of the better network, such as 1000,100 (default: chosen on held-out images)")
+    parser.add_argument("--batch-size", type=int, default=128, help="samples per step (default: %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("results"), help="folder for table and plot (default: %(default)s)")
     settings = parser.parse_args(argv)
     try:
         if settings.seeds < 2:
-            raise ValueError(f"--seeds is {settings.seeds}: an interval takes at least 2 repetitions, better 10.")
+            raise ValueError(f"--seeds is {settings.seeds}: an interval needs at least 2 repetitions, preferably 10.")
         run(settings)
-    except (OSError, ValueError, TypeError) as error:  # what a setting asks for cannot be had
+    except (OSError, ValueError, TypeError) as error:  # no data, or settings that do not fit
         print(f"better_cifar: {error}", file=sys.stderr)
         return 1
     return 0
@@ -153,7 +154,7 @@ def main(argv: list[str] | None = None) -> int:
 def run(settings: argparse.Namespace) -> None:
     data = load(settings.data, settings.seed, np.float32, settings.classes)
     (x, y), (x_test, _) = data
-    mirrored(x[:1])  # an error now rather than in an hour, if these are no images
+    mirrored(x[:1])  # raises an error now, not after the training, if these are not images
     hidden = hidden_layers(settings.hidden) if settings.hidden else choose(x, y, settings.epochs, settings.batch_size)
     scores = np.array([accuracies(data, hidden, seed, settings.epochs, settings.batch_size)
                        for seed in tqdm(range(settings.seeds), desc="course and better network", unit="seed", disable=None)])

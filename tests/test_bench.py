@@ -163,7 +163,7 @@ def test_a_sweep_has_a_chart_per_job_and_a_rival_a_line(tmp_path):
 
 
 def test_a_report_of_nothing_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"python -m bench\.run makes one"):
+    with pytest.raises(FileNotFoundError, match=r"Make one with python -m bench\.run"):
         report.write(tmp_path, tmp_path / "report.html")
 
 

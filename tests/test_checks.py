@@ -108,7 +108,7 @@ def test_default_dtype_can_be_set_and_read():
     assert fastnet.get_default_dtype() == np.float32
 
 
-@pytest.mark.parametrize("stem", ["_dtypes", "full", "relu", "softmax", "cross_entropy", "sequential", "_gradcheck"])
+@pytest.mark.parametrize("stem", ["base.dtypes", "full", "relu", "softmax", "cross_entropy", "sequential", "base.gradcheck"])
 def test_examples_in_docstrings(stem):
     result = doctest.testmod(importlib.import_module(f"fastnet.{stem}"))
     assert result.attempted > 0

@@ -180,7 +180,7 @@ def test_a_changed_file_is_read_anew(small_files, folder, nowhere):
     small_files["train"]["data"] = 255 - small_files["train"]["data"]
     cifar_files.write(folder, small_files)
     os.utime(folder / "train", ns=(1, 1))
-    with pytest.warns(UserWarning, match="train in .* differ from the published"):
+    with pytest.warns(UserWarning, match="train in .* differs from the published"):
         data = cifar100(1, root=folder)
     assert_same(data, course_subset(small_files, 1))
     assert len(list((nowhere / "cache/fastnet/arrays").iterdir())) == 1, "what was made of the old file is dropped"
@@ -350,7 +350,7 @@ def test_missing_data_is_one_error_with_every_place(nowhere, monkeypatch):
     for text in (
         "root: no test and no meta in it",
         "$FASTNET_DATA",
-        "beside the script",
+        "the current folder",
         "one folder up",
         "torchvision",
     ):

@@ -128,7 +128,7 @@ import layers.full
 import layers.FullLayer
 import layers.ReluLayer as Relu
 import layers.softmax as softmax
-import layers._gradcheck
+import layers.base.gradcheck
 import layers.training.plan as plan
 from layers import *
 from layers import FullLayer, ReluLayer, SoftMaxLayer, CrossEntropyLayer, Sequential, cross_entropy

@@ -77,7 +77,7 @@ def test_mistakes_in_the_form_of_2018(data):
         model.fit(x, y, y_test=y_test, epochs=3)
     with refuses(TypeError, "got epochs twice", model):
         model.fit(x, y, x_test, y_test, 5, epochs=5)
-    with refuses(TypeError, "got 8 arguments", model):
+    with refuses(TypeError, "got 8 positional arguments", model):
         model.fit(x, y, x_test, y_test, 5, 0.1, 128, 1)
     with refuses(TypeError, r"validation and \(x_test, y_test\) mean the same", model):
         model.fit(x, y, x_test, y_test, validation=(x_test, y_test))
@@ -94,7 +94,7 @@ def test_more_targets_than_samples(data, monkeypatch, capsys):
         model.fit(x, y[:20])
     monkeypatch.setattr(editions, "cuts_targets", True)  # as fastnet.dropin does
     np.testing.assert_array_equal(model.fit(x[:20], y, 3), network().fit(x[:20], y[:20], 3))
-    assert "fit was given 30 targets for 20 samples; it uses the first 20, y[:20]" in capsys.readouterr().err
+    assert "fit got 30 targets for 20 samples; it uses the first 20, y[:20]" in capsys.readouterr().err
     with pytest.raises(ValueError, match="Give one row per sample"):
         model.fit(x, y[:20])
     with pytest.raises(TypeError, match="must be an array, got None"):

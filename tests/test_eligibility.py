@@ -10,7 +10,7 @@ from numpy_loop import clusters
 
 from fastnet import CrossEntropyLayer, FullLayer, LeakyReluLayer, ReluLayer, Sequential, SoftMaxLayer, TanhLayer
 from fastnet.layer import overridden
-from fastnet.training.eligibility import why_not, why_not_compiled
+from fastnet.training.eligibility import unsupported_layer_reason, unsupported_reason
 
 
 def course(kind=Sequential, full=FullLayer, relu=ReluLayer, softmax=SoftMaxLayer, loss=CrossEntropyLayer):
@@ -81,7 +81,7 @@ INTERVENTIONS = {
 @pytest.mark.parametrize("how", INTERVENTIONS)
 def test_whatever_a_user_changed_is_seen_and_named(how):
     build, reason = INTERVENTIONS[how]
-    assert reason in why_not_compiled(build())
+    assert reason in unsupported_reason(build())
 
 
 def test_fit_explain_and_history_say_why():
@@ -105,17 +105,17 @@ def test_fit_explain_and_history_say_why():
 def test_methods_replaced_on_the_class_are_seen(klass, name):
     model = course()
     with mock.patch.object(klass, name, mock.DEFAULT):
-        assert f"{klass.__name__}.{name} has been replaced" in why_not_compiled(model)
-    assert why_not_compiled(model) is None
+        assert f"{klass.__name__}.{name} has been replaced" in unsupported_reason(model)
+    assert unsupported_reason(model) is None
 
 
 def test_hooks_added_to_the_class_are_seen():
     FullLayer.__setattr__ = object.__setattr__
     try:
-        assert "FullLayer.__setattr__ has been replaced" in why_not_compiled(course())
+        assert "FullLayer.__setattr__ has been replaced" in unsupported_reason(course())
     finally:
         del FullLayer.__setattr__
-    assert why_not_compiled(course()) is None
+    assert unsupported_reason(course()) is None
 
 
 @pytest.mark.parametrize("change", [
@@ -124,42 +124,42 @@ def test_hooks_added_to_the_class_are_seen():
 def test_what_changes_nothing_that_runs_stays_compiled(change):
     model = change(course())
     model.note = model.layers[0].name = "mine"  # data that no method reads
-    assert why_not_compiled(model) is None
+    assert unsupported_reason(model) is None
 
 
 @pytest.mark.parametrize("kind", [LeakyReluLayer, TanhLayer])
 def test_inherited_methods_are_watched_as_well(kind):
     """Activations share their methods."""
-    assert why_not(kind()) is None
+    assert unsupported_layer_reason(kind()) is None
     for name in ("forward", "backward", "output_shape"):
         layer = kind()
         setattr(layer, name, types.MethodType(lambda self, x: x, layer))
-        assert why_not(layer) == f"{name} of this {kind.__name__} has been replaced"
+        assert unsupported_layer_reason(layer) == f"{name} of this {kind.__name__} has been replaced"
         base = next(klass for klass in kind.__mro__ if name in vars(klass))
         for owner in {base, kind}:
             with mock.patch.object(owner, name, mock.DEFAULT):
-                assert why_not(kind()) == f"{owner.__name__}.{name} has been replaced"
-        assert why_not(kind()) is None
+                assert unsupported_layer_reason(kind()) == f"{owner.__name__}.{name} has been replaced"
+        assert unsupported_layer_reason(kind()) is None
 
 
 def test_changes_after_the_construction_are_seen():
     model = Sequential([FullLayer(4, 4, rng=0), ReluLayer(), FullLayer(4, 4, rng=1), SoftMaxLayer()], CrossEntropyLayer())
     model.layers[2] = model.layers[0]
-    assert "layers[0] and layers[2] are the same FullLayer" in why_not_compiled(model)
+    assert "layers[0] and layers[2] are the same FullLayer" in unsupported_reason(model)
     model.layers[2] = FullLayer(4, 4, np.float32, rng=1)
-    assert "several dtypes (float32, float64)" in why_not_compiled(model)
+    assert "several dtypes (float32, float64)" in unsupported_reason(model)
     model.layers[2] = FullLayer(4, 4, rng=1)
     model.layers.insert(3, ReluLayer())
-    assert why_not_compiled(model) is None
+    assert unsupported_reason(model) is None
     model.layers.insert(3, SoftMaxLayer())
-    assert why_not_compiled(model) is None
+    assert unsupported_reason(model) is None
     del model.layers[3:]
-    assert "CrossEntropyLayer only after SoftMaxLayer" in why_not_compiled(model)
+    assert "CrossEntropyLayer only after SoftMaxLayer" in unsupported_reason(model)
     model.layers[0] = FullLayer(5, 4, rng=0)
-    assert why_not_compiled(model, (7,)) == "FullLayer takes samples of 5 values, not of the shape (7,)"
+    assert unsupported_reason(model, (7,)) == "FullLayer takes samples of 5 values, not of the shape (7,)"
 
 
 def test_one_layer_can_be_asked_about():
-    assert why_not(FullLayer(2, 2, rng=0)) is None
-    assert why_not(Renamed(2, 2, rng=0)) == "Renamed is a subclass of FullLayer"
+    assert unsupported_layer_reason(FullLayer(2, 2, rng=0)) is None
+    assert unsupported_layer_reason(Renamed(2, 2, rng=0)) == "Renamed is a subclass of FullLayer"
     assert overridden(ReluLayer(), FullLayer) == "ReluLayer is not FullLayer"

@@ -340,7 +340,7 @@ def test_a_repository_without_commits_and_a_missing_folder(tmp_path):
     git(tmp_path, "init", "--quiet")
     with pytest.raises(GateError, match="has no commit yet"):
         find_commit(tmp_path, "main")
-    with pytest.raises(GateError, match="is no folder: --repo"):
+    with pytest.raises(GateError, match="is not a folder: --repo"):
         repository.find_repository(tmp_path / "none")
 
 

@@ -164,7 +164,7 @@ def test_no_memory_for_the_matrix(monkeypatch, dtype):
     monkeypatch.setattr("fastnet.training.first.gram_matrix", refuse)
     x, t = clusters(40, 60, 3)
     model, plain = network([60, 20, 3], dtype), network([60, 20, 3], dtype)
-    with pytest.warns(RuntimeWarning, match="no memory for the Gram matrix of 40 samples; the fused engine trains") as w:
+    with pytest.warns(RuntimeWarning, match="not enough memory for the Gram matrix of 40 samples; the fused engine trains") as w:
         losses = model.fit(x, t, epochs=2, lr=0.1, engine="gram")
     assert w[0].filename == __file__
     assert model.history.engine == "fused"

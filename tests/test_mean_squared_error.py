@@ -123,7 +123,7 @@ def test_adam_needs_the_weights():
     for engine in ("gram", "windows"):
         with refuses(ValueError, "Adam changes weights by more than combinations of samples"):
             regression(np.float64).fit(x, t, 2, 0.01, optimizer="adam", engine=engine)
-    with refuses(ValueError, "a momentum of its own"):
+    with refuses(ValueError, "its own momentum"):
         regression(np.float64).fit(x, t, 2, 0.01, optimizer="adam", momentum=0.9)
     with refuses(ValueError, "optimizer must be one of"):
         regression(np.float64).fit(x, t, 2, 0.01, optimizer="lbfgs")

@@ -6,7 +6,7 @@ from helpers import refuses
 
 from fastnet import CrossEntropyLayer, FullLayer, LeakyReluLayer, ReluLayer, Sequential, SoftMaxLayer, one_hot
 from fastnet.layer import parameters
-from fastnet.training.mixed import segments, why_not_mixed
+from fastnet.training.mixed import segments, unsupported_mixed_reason
 
 
 class Counted(own.Gain):
@@ -121,7 +121,7 @@ class Tied:
 def test_layers_that_look_at_others_are_trained_layer_by_layer():
     first = FullLayer(9, 6, rng=0)
     model = Sequential([first, Tied(first), FullLayer(6, 3, rng=1), SoftMaxLayer()], CrossEntropyLayer())
-    assert why_not_mixed(model) == "layers[1], Tied may look at other layers"
+    assert unsupported_mixed_reason(model) == "layers[1], Tied may look at other layers"
     with refuses(ValueError, "engine='mixed' cannot train this: layers.1., Tied may look at other layers", model):
         model.fit(*samples(np.float64), 2, engine="mixed")
     whole = Sequential([FullLayer(9, 3, rng=0), SoftMaxLayer()], CrossEntropyLayer())

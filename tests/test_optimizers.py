@@ -109,9 +109,9 @@ def test_sweeps(rule):
 def test_mistakes():
     x, t = data(np.float64)
     model = copy.copy(network(np.float64))
-    with refuses(ValueError, "nesterov=True is a kind of momentum, and there is none"):
+    with refuses(ValueError, "nesterov=True needs a momentum"):
         model.fit(x, t, 1, nesterov=True)
-    with refuses(ValueError, "nesterov=True is a kind of momentum, and there is none"):
+    with refuses(ValueError, "nesterov=True needs a momentum"):
         model.fit(x, t, 1, nesterov=True, optimizer="adam")
     with refuses(ValueError, "optimizer='rmsprop', which has none"):
         model.fit(x, t, 1, momentum=0.9, optimizer="rmsprop")

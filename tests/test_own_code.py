@@ -69,7 +69,7 @@ def test_n_i_is_a_width_of_fully_connected_layers_only():
     model.fit(x, t, 2, 0.1, 4)
     assert model.predict(x).shape == (8,)
     assert model.evaluate(x, t).accuracy == np.mean(model.predict(x) == t.argmax(1))
-    assert "Channels is not a class that the compiled engines know" in str(model.explain(x, t, 2))
+    assert "Channels is not a class that the compiled engines support" in str(model.explain(x, t, 2))
     scaled = small(own.Scaled(48, 3, rng=0), SoftMaxLayer())  # whose forward flattens images
     scaled.fit(x, t, 2, 0.1, 4)
     assert scaled.predict(x).shape == (8,)
@@ -456,7 +456,7 @@ def test_sweeps_refuse_what_they_would_not_run():
         def fit(self, x, *args, **options):
             return super().fit(x + 1, *args, **options)
 
-    with pytest.raises(TypeError, match="lr_sweep: Augmenting has a fit of its own, which a sweep does not call"):
+    with pytest.raises(TypeError, match="lr_sweep: Augmenting has its own fit, which a sweep does not call"):
         lr_sweep(lambda rng: small(FullLayer(4, 3, rng=rng), SoftMaxLayer(), kind=Augmenting), x, t, [0.1], epochs=1)
 
     def closure(rng):

@@ -44,7 +44,7 @@ def test_plot_names_the_data_and_the_diverged_rate(run, monkeypatch):
     (figure,) = figures
     legend = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert any("three" in text.get_text() for text in figure.texts)
-    assert [re.sub("epoch .*", "epoch", entry) for entry in legend] == ["0.01", "0.1", "0.3", "10: diverged in epoch"]
+    assert [re.sub("epoch .*", "epoch", entry) for entry in legend] == ["0.01", "0.1", "0.3", "10 (diverged in epoch"]
 
 
 def test_the_whole_of_every_curve_and_every_accuracy_is_seen(run, monkeypatch):

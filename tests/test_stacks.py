@@ -12,7 +12,7 @@ import pytest
 import stacks
 
 import fastnet
-from fastnet.training.eligibility import why_not_compiled
+from fastnet.training.eligibility import unsupported_reason
 
 PARTS = 10
 TOLERANCE = {4: 2e-3, 8: 1e-7}
@@ -148,7 +148,7 @@ def test_what_is_drawn():
         last.add(kinds[-1])
         seen.update(kinds)
         losses.add(type(case.model.loss))
-        compiled += why_not_compiled(case.model, case.x.shape[1:]) is None
+        compiled += unsupported_reason(case.model, case.x.shape[1:]) is None
     assert seen == first == set(stacks.LAYERS)
     assert last >= {kind for kind in stacks.LAYERS if not hasattr(kind, "takes_images_only")} - {
         fastnet.ConvLayer, fastnet.MaxPoolLayer, fastnet.AveragePoolLayer}

@@ -51,7 +51,7 @@ def test_resume(command, tmp_path, capsys):
     assert command(*FAST) == 0
     first = (tmp_path / "out" / "sweep.jsonl").read_bytes()
     assert command(*FAST) == 1
-    assert "Add --resume to go on with it" in capsys.readouterr().err
+    assert "Add --resume to continue it" in capsys.readouterr().err
     assert command(*FAST, "--resume") == 0
     assert (tmp_path / "out" / "sweep.jsonl").read_bytes() == first
     assert command(*FAST, "--resume", "--epochs", "2") == 1
@@ -96,7 +96,7 @@ def test_after_an_error_what_is_finished_is_written(command, tmp_path, capsys, m
     monkeypatch.setattr(Session, "_keep", failing)
     assert command(*FAST) == 1
     printed = capsys.readouterr()
-    assert "no more. 4 of 6 trials are finished" in printed.err and "--resume goes on from there" in printed.err
+    assert "no more. 4 of 6 trials are finished" in printed.err and "--resume continues from there" in printed.err
     assert "4 of 6 trials finished" in printed.out
     assert len((tmp_path / "out" / "sweep.csv").read_text().splitlines()) == 5
     monkeypatch.undo()
@@ -133,7 +133,7 @@ def test_networks(command, capsys):
     (("--data", "nowhere.npz"), "nowhere.npz"),
     (("--engine", "magic"), "engine must be one of"),
     (("--dtype", "int8"), "dtype must be"),
-    (("--dask", "tcp://127.0.0.1:9"), "no Dask scheduler answers at tcp://127.0.0.1:9"),
+    (("--dask", "tcp://127.0.0.1:9"), "there is no Dask scheduler at tcp://127.0.0.1:9"),
 ], ids=str)
 def test_wrong_arguments(command, capsys, wrong, words):
     if "--dask" in wrong:

@@ -157,7 +157,7 @@ def test_the_picture_of_few_rates(result, tmp_path):
     curves, of_validation, metric = figure.axes
     assert texts(curves)[:2] == ["0.02", "0.3"] and of_validation.get_ylabel() == "validation loss"
     labels = texts(metric)
-    assert "validation accuracy (mean, 95%)" in labels and "test accuracy (mean, 95%)" in labels and "diverged" in labels
+    assert "validation accuracy (mean, 95% interval)" in labels and "test accuracy (mean, 95% interval)" in labels and "diverged" in labels
     assert metric.get_xscale() == "log"
     result.save_plot(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

@@ -173,9 +173,9 @@ def test_schedules(name, expected):
     ({"schedule": 3}, "must be a name or a function"), ({"schedule": lambda epoch: -1}, "not be negative|not negative"),
     ({"batch_size": [8, 8]}, "each value once"), ({"momentum": []}, "at least one"), ({"batch_size": [8, 0]}, "at least 1"),
     ({"optimizer": "lbfgs"}, "optimizer must be one of"), ({"optimizer": ["adam", "adam"]}, "each value once"),
-    ({"optimizer": ["sgd", "adam"], "momentum": [0, 0.9]}, "momentum of its own"),
+    ({"optimizer": ["sgd", "adam"], "momentum": [0, 0.9]}, "its own momentum"),
     ({"optimizer": "rmsprop", "momentum": 0.9}, "optimizer='rmsprop', which has none"),
-    ({"nesterov": True}, "nesterov=True is a kind of momentum"),
+    ({"nesterov": True}, "nesterov=True needs a momentum"),
     ({"search": "random"}, "search must be one of"), ({"search": "halving", "lrs": "auto"}, "needs a grid"),
     ({"metric": "speed"}, "metric must be one of"), ({"metric": "val_loss", "validation": None}, "needs validation data"),
 ], ids=case)

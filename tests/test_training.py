@@ -313,10 +313,10 @@ def test_a_callback_that_returns_something_else_does_not_stop():
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda model, x: model.layers[0].W.__setitem__((0, 0), np.nan), r"layers\[0\].W was not finite before the fit"),
-    (lambda model, x: model.layers.pop(), r"The network ends in FullLayer\(9, 3\), but a cross-entropy takes probabilities: "
-                                          r"put a SoftMaxLayer\(\) at the end"),
-    (lambda model, x: x.__imul__(255 / np.abs(x).max()), r"x goes up to 255 in size; .* scale them: x / 255 - 0.5"),
-    (lambda model, x: x.__imul__(1e5), r"x goes up to .* scale them: \(x - x.mean\(0\)\) / x.std\(\)"),
+    (lambda model, x: model.layers.pop(), r"The network ends in FullLayer\(9, 3\), but a cross-entropy takes probabilities. "
+                                          r"Put a SoftMaxLayer\(\) at the end"),
+    (lambda model, x: x.__imul__(255 / np.abs(x).max()), r"x has values up to 255, .* Scale them: x / 255 - 0.5"),
+    (lambda model, x: x.__imul__(1e5), r"x has values up to .* Scale them: \(x - x.mean\(0\)\) / x.std\(\)"),
     (lambda model, x: None, "Try a smaller learning rate"),
 ])
 def test_divergence_names_its_cause(change, message):
@@ -332,11 +332,11 @@ def test_early_stop(engine):
     losses = model.fit(x, t, 50, 0.1, 8, engine=engine, early_stop=3, validation=(x, np.roll(t, 1, axis=1)))
     values = np.array(model.history.val_losses)
     assert len(values) == values.argmin() + 4
-    assert model.history.stopped == "early stop: no better validation loss for 3 epochs"
+    assert model.history.stopped == "early stop: no lower validation loss for 3 epochs"
     assert np.isnan(losses[len(values):]).all()
     losses = model.fit(x, t, 50, 0.0, 8, engine=engine, early_stop=2)
     assert model.history.epochs == 3
-    assert model.history.stopped == "early stop: no better loss for 2 epochs"
+    assert model.history.stopped == "early stop: no lower loss for 2 epochs"
 
 
 def test_early_stop_is_not_misled_by_nan():

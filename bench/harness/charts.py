@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-WIDTH, NARROW = 640, 400  # one alone, and one of many side by side
+WIDTH, NARROW = 640, 400  # of a chart alone, and of one of several side by side
 COLOURS = 6  # --c0 ... --c5 in the page's style
 
 
 class Point(NamedTuple):
-    """A dot with what a pointer on it shows."""
+    """A dot with the text that a mouse pointer shows."""
 
     x: float
     y: float
@@ -55,8 +55,9 @@ def _text(x: float, y: float, text: str, anchor: str = "start", kind: str = "") 
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" class="{kind}">{escape(text)}</text>'
 
 
-def _line(x0: float, y0: float, x1: float, y1: float, kind: str) -> str:
-    return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" class="{kind}"/>'
+def _line(x0: float, y0: float, x1: float, y1: float, kind: str, colour: int | None = None) -> str:
+    style = "" if colour is None else f' style="stroke: {_colour(colour)}"'
+    return f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" class="{kind}"{style}/>'
 
 
 def _dot(x: float, y: float, colour: int, tip: str) -> str:
@@ -72,7 +73,7 @@ def _frame(x: _Axis, y: _Axis, x_label: str, y_label: str) -> list[str]:
     parts = []
     for tick in x.ticks():
         if not x.log and tick % 1:
-            continue  # what stands below lines is counted
+            continue  # the numbers below lines are counts
         parts += [_line(x(tick), y.start, x(tick), y.stop, "grid"), _text(x(tick), y.start + 18, f"{tick:g}", "middle")]
     for tick in y.ticks():
         parts += [_line(x.start, y(tick), x.stop, y(tick), "grid"), _text(x.start - 8, y(tick) + 4, f"{tick:g}", "end")]
@@ -80,59 +81,60 @@ def _frame(x: _Axis, y: _Axis, x_label: str, y_label: str) -> list[str]:
             _text(x.start - 40, y.stop - 12, y_label, "start", "label")]
 
 
-def _legend(names: Sequence[str], y: float, width: float = WIDTH) -> tuple[list[str], float]:
-    """Names in as many rows as they need; and the height that the rows after the first one take."""
+def _legend(names: Sequence[str], y: float, width: float = WIDTH, of_lines: bool = False) -> tuple[list[str], float]:
+    """Return a legend of dots or lines in as many rows as it needs, and the height of the rows after the first."""
     letter = 9.0 if width <= NARROW else 7.5  # the page's narrow charts have larger letters
     parts, x, first = [], 30.0, y
     for colour, name in enumerate(names):
         if x > 30 and x + 16 + letter * len(name) > width:
             x, y = 30.0, y + 22
-        parts += [f'<circle cx="{x:.1f}" cy="{y - 4:.1f}" r="5" fill="{_colour(colour)}"/>', _text(x + 10, y, name)]
-        x += 30 + letter * len(name)
+        mark = (_line(x - 16, y - 4, x + 6, y - 4, "roof", colour) if of_lines else
+                f'<circle cx="{x:.1f}" cy="{y - 4:.1f}" r="5" fill="{_colour(colour)}"/>')
+        parts += [mark, _text(x + 10, y, name)]
+        x += (46 if of_lines else 30) + letter * len(name)
     return parts, y - first
 
 
 def roofline(points: Mapping[str, Sequence[Point]], roofs: Mapping[str, float], slopes: Mapping[str, float]) -> str:
-    """Kernels under the machine's limits.
+    """Draw kernels under the machine's limits, whose names are in the legend, where they cannot collide.
 
     Parameters
     ----------
     points : dict of sequences
-        By dtype: operations a byte, GFLOP/s.
+        Operations per byte and GFLOP/s, by dtype.
     roofs, slopes : dict
-        The limits by name: GFLOP/s, and GB/s.
+        The limits in GFLOP/s, a roof for each dtype, and in GB/s, by name.
     """
     every = [point for group in points.values() for point in group]
     top = max([*roofs.values(), *(point.y for point in every)])
     intensities = [point.x for point in every]
     x = _Axis(min([0.05, *intensities]), max([1000, *intensities]) * 1.3, 64, 620, True)
     y = _Axis(min([1, *(point.y for point in every)]) * 0.8, top * 2, 350, 40, True)
-    parts = _frame(x, y, "operations a byte", "GFLOP/s")
-    middle = x(1.2 * max(roofs.values()) / min(slopes.values()))  # right of the slopes, left of the products
-    for colour, (name, roof) in enumerate(roofs.items()):
+    parts = _frame(x, y, "operations per byte", "GFLOP/s")
+    for colour, roof in enumerate(roofs.values()):
         knee = max(x.low, roof / max(slopes.values()))
-        parts += [_line(x(knee), y(roof), x.stop, y(roof), f"roof s{colour}"),
-                  _text(middle, y(roof) - 8, f"{name} {roof:.0f} GFLOP/s", "start", "note")]
-    sides = (("end", -10, -2), ("start", 10, 14))  # the steeper line's name on its left, the other's on its right
-    for (name, slope), (anchor, dx, dy) in zip(sorted(slopes.items(), key=lambda item: -item[1]), sides, strict=True):
+        parts.append(_line(x(knee), y(roof), x.stop, y(roof), "roof", colour))
+    for colour, slope in enumerate(slopes.values(), start=len(roofs)):
         begin, end = max(x.low, y.low / slope), max(roofs.values()) / slope
-        parts += [_line(x(begin), y(begin * slope), x(end), y(end * slope), "roof"),
-                  _text(x(end / 3) + dx, y(end / 3 * slope) + dy, f"{name} {slope:.0f} GB/s", anchor, "note")]
+        parts.append(_line(x(begin), y(begin * slope), x(end), y(end * slope), "roof", colour))
     for colour, group in enumerate(points.values()):
         parts += [_dot(x(point.x), y(point.y), colour, point.tip) for point in group]
-    legend, more = _legend(list(points), 412)
-    return _svg(420 + more, *parts, *legend, title="Roofline: kernels under this machine's limits")
+    legend, more = _legend([f"kernels, {name}" for name in points], 412)
+    limits = [*(f"{name} {roof:.0f} GFLOP/s" for name, roof in roofs.items()),
+              *(f"{name} {slope:.0f} GB/s" for name, slope in slopes.items())]
+    lines, more_lines = _legend(limits, 436 + more, of_lines=True)
+    return _svg(446 + more + more_lines, *parts, *legend, *lines, title="Roofline: kernels under this machine's limits")
 
 
 def bars(rows: Sequence[Bar], unit: str, title: str) -> str:
-    """Horizontal bars from 0, each with its interval."""
+    """Draw horizontal bars from 0, each with its interval."""
     step = 30
     high = max(min(bar.high, 3 * bar.value) for bar in rows) * 1.02
-    x = _Axis(0, high, 96, 320, False)
+    x = _Axis(0, high, max(96.0, 16 + 8.5 * max(len(bar.name) for bar in rows)), 320, False)
     parts = []
     for row, bar in enumerate(rows):
         y = 6 + row * step
-        parts += [_text(88, y + 16, bar.name, "end", "strong" if bar.ours else ""),
+        parts += [_text(x.start - 8, y + 16, bar.name, "end", "strong" if bar.ours else ""),
                   f'<rect x="{x.start}" y="{y}" width="{x(bar.value) - x.start:.1f}" height="22" rx="3" '
                   f'fill="{_colour(0 if bar.ours else 1)}"><title>{escape(bar.name)}: {bar.value:.3g}{unit}, '
                   f"95 % interval {bar.low:.3g} to {bar.high:.3g}</title></rect>"]
@@ -146,7 +148,7 @@ def bars(rows: Sequence[Bar], unit: str, title: str) -> str:
 
 def lines(series: Mapping[str, Sequence[Point]], x_label: str, y_label: str, title: str, *,
           width: float = WIDTH) -> str:
-    """Lines with dots, one colour each; y from 0."""
+    """Draw lines with dots, one colour each, with y from 0."""
     every = [point for points in series.values() for point in points]
     right = max(point.x for point in every)
     top = max(point.y for point in every)

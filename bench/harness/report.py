@@ -1,6 +1,6 @@
 """bench/report.html: one page that needs no network, made from the runs stored under .benchmarks/.
 
-``python -m bench.harness.report`` makes it anew; ``python -m bench.run`` does so after every run.
+``python -m bench.harness.report`` makes it again; ``python -m bench.run`` does so after every run.
 """
 from __future__ import annotations
 
@@ -15,44 +15,45 @@ from bench.harness import charts, table
 from bench.harness.charts import Bar, Point
 
 STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
-HISTORY = ("fit", "sweep", "gemm", "gram", "step")  # kernels whose history is drawn
-RUNS = 30  # the latest of them
+HISTORY = ("fit", "sweep", "gemm", "gram", "step")  # kernels whose history the page draws
+RUNS = 30  # the number of latest runs in it
 
 Run = dict[str, Any]  # a file of pytest-benchmark's
 Entry = Mapping[str, Any]  # one of its benchmarks
 
 
 def write(store: Path, file: Path) -> Path:
-    """Make the page from all runs in a folder; returns the page's path."""
+    """Make the page from all runs in a folder, and return its path."""
     runs = read(store)
     if not runs:
-        raise FileNotFoundError(f"There is no stored run in {store}: python -m bench.run makes one.")
+        raise FileNotFoundError(f"There is no stored run in {store}. Make one with python -m bench.run.")
     file.write_text(page(runs), encoding="utf-8")
     return file
 
 
 def read(store: Path) -> list[Run]:
-    """The stored full runs, oldest first."""
+    """Read the stored full runs, oldest first."""
     found = [json.loads(file.read_text(encoding="utf-8")) for file in store.rglob("*.json") if file.stat().st_size]
     full = [run for run in found if run.get("benchmarks") and "limits" in run.get("machine_info", {})]
     return sorted(full, key=lambda run: run["datetime"])[-RUNS:]
 
 
 def page(runs: Sequence[Run]) -> str:
-    """The whole page about the latest run and its history."""
+    """Return the page about the latest run and its history."""
     latest = runs[-1]
     entries = latest["benchmarks"]
     sections = [
-        ("What the machine allows", "Each dot is a kernel: how much it computes for every byte it must move, and how "
-         "fast. The lines are this machine's limits, measured in the same session: products can reach the flat ones, "
-         "work that hardly computes the sloping ones.", _roofline(latest)),
-        ("Beside the others", "How many times as long as fastnet each takes for the same, verified work; all took "
-         "turns in one process. Whiskers are 95 % intervals of the median.", _peers(entries)),
-        ("Sweeps", "Seconds for each learning rate of a sweep, a chart per job: what trials share is "
-         "computed once.", _sweeps(entries)),
-        ("History", "Medians of stored runs, divided by a NumPy product of the same session so that a slower machine "
-         "is not taken for slower code, relative to the first run.", _history(runs)),
-        ("All results", "A rate's share is that of the machine's FMA peak, or, where moving data takes longer, of a "
+        ("Kernels and the machine's limits", "Each dot is a kernel: its arithmetic per byte that it moves, and its speed "
+         "(higher is better). The lines are the limits of this machine, measured in the same session. Matrix products can "
+         "reach the flat lines; kernels with little arithmetic can reach the sloping ones.", _roofline(latest)),
+        ("Comparison with other libraries", "Time relative to fastnet for the same, verified work (lower is better). All "
+         "libraries took turns in one process. Whiskers are 95 % intervals of the median.", _peers(entries)),
+        ("Sweeps", "Seconds per learning rate of a sweep (lower is better), one chart per job. A sweep computes only once "
+         "what its trials share.", _sweeps(entries)),
+        ("History", "Median times of stored runs relative to the first run (lower is better). Each is divided by the time "
+         "of a NumPy product in the same session, so that a slower machine does not look like slower code.",
+         _history(runs)),
+        ("All results", "A rate's share is relative to the machine's FMA peak or, if moving the data takes longer, to a "
          "copy of that size on all threads.", _results(entries)),
         ("The machine", "", _machine(latest)),
     ]
@@ -81,12 +82,13 @@ def page(runs: Sequence[Run]) -> str:
 
 
 def _busy(run: Run) -> str:
-    """A mark on a run whose limits other programs spoiled; runs stored earlier did not look, but a share above 1 tells."""
+    """Return a warning if other programs disturbed the run; in older runs, a share above 1 shows it."""
     limits = run["machine_info"]["limits"]
     infos = [entry["extra_info"] for entry in run["benchmarks"]]
     beyond = any(info.get("share", 0) > 1.02 and table.does_all_operations(info) for info in infos)
     why = limits.get("busy") or ("a kernel was faster than the limit measured for it" if beyond else "")
-    return f'<p class="busy"><strong>Busy machine</strong>: {escape(why)}. Do not quote this run.</p>' if why else ""
+    text = f"<strong>Busy machine</strong>: {escape(why)}. Do not quote the results of this run."
+    return f'<p class="busy">{text}</p>' if why else ""
 
 
 def _commit(run: Run) -> str:
@@ -95,13 +97,13 @@ def _commit(run: Run) -> str:
 
 
 def _tiles(run: Run) -> str:
-    """The figures to look at first."""
+    """Return the main results."""
     tiles = []
     for entry in run["benchmarks"]:
         info = entry["extra_info"]
         if info.get("kernel") == "fit" and str(info.get("shape")).startswith("course:"):
             tiles.append((table.seconds(entry["stats"]["median"]), f"to train {info['shape']}, {info['dtype']}"))
-            tiles += [(f"{other['ratio']:.1f}x", f"as long: {name}") for name, other in info["against"].items()]
+            tiles += [(f"{other['ratio']:.1f}x", f"the time of fastnet: {name}") for name, other in info["against"].items()]
     products = [entry["extra_info"] for entry in run["benchmarks"]]
     products = [info for info in products
                 if info.get("kernel") == "gemm" and info.get("share") and table.does_all_operations(info)]
@@ -168,7 +170,7 @@ def _sweeps(entries: Iterable[Entry]) -> str:
 
 def _history(runs: Sequence[Run]) -> str:
     if len(runs) < 2:
-        return "<p><em>One run is stored so far; the second one starts the curves.</em></p>"
+        return "<p><em>Only one run is stored; the curves start with the second.</em></p>"
     series: dict[str, list[Point]] = {}
     for number, run in enumerate(runs, start=1):
         reference = run["machine_info"]["limits"]["reference_seconds"]
@@ -198,7 +200,7 @@ def _results(entries: Sequence[Entry]) -> str:
 
 
 def _lines(against: str) -> str:
-    """One rival per line, each on one line."""
+    """Return each library on one line."""
     return "<br>".join(f"<span>{escape(one)}</span>" for one in against.replace("], ", "]\n").splitlines())
 
 
@@ -208,8 +210,8 @@ def _machine(run: Run) -> str:
     facts |= {f"FMA peak, {name}": f"{peak / 1e9:.0f} GFLOP/s" for name, peak in limits["fma_peak"].items()}
     facts |= {f"copy, {name}": f"{rate / 1e9:.0f} GB/s read and written"
               for name, rate in limits["copy_bandwidth"].items()}
-    if limits.get("busy"):  # not in runs stored before it was looked at
-        facts["busy"] = f"{limits['busy']}: limits and speeds are lower than what it can do"
+    if limits.get("busy"):  # older runs do not have it
+        facts["busy"] = f"{limits['busy']}: limits and speeds are lower than on a quiet machine"
     facts["reference product"] = table.seconds(limits["reference_seconds"])
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in facts.items())
     return f'<div class="scroll"><table class="facts"><tbody>{rows}</tbody></table></div>'

@@ -1,14 +1,14 @@
-"""Results as rows of text: for the terminal, and for the report."""
+"""Results as rows of text, for the terminal and for the report."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-HEAD = ("benchmark", "work", "dtype", "layout", "median", "rate", "of peak", "error", "beside others (x as long)")
+HEAD = ("benchmark", "work", "dtype", "layout", "median", "rate", "of peak", "error", "time of others / fastnet's")
 
 
 def seconds(value: float) -> str:
-    """Three digits and a unit."""
+    """Return a time with three digits and a unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if value >= scale:
             return f"{value / scale:.3g} {unit}"
@@ -16,7 +16,7 @@ def seconds(value: float) -> str:
 
 
 def rows(benchmarks: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:
-    """One row a benchmark, from pytest-benchmark's own dictionaries."""
+    """Return one row per benchmark, from pytest-benchmark's dictionaries."""
     return [_row(bench) for bench in benchmarks]
 
 
@@ -34,12 +34,12 @@ def _row(bench: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def does_all_operations(info: Mapping[str, Any]) -> bool:
-    """Whether it does the operations that it is counted for: symmetric products do half of them, Gram space fewer."""
+    """Return whether a kernel does all counted operations: symmetric products do half of them, Gram space fewer."""
     return info.get("layout") != "symmetric" and info.get("kernel") not in ("gram_matrix", "fit", "sweep")
 
 
 def share_of_peak(info: Mapping[str, Any]) -> str:
-    """The share of the machine's limit, never above what is possible: then work was saved, or the limit measured too low."""
+    """Return the share of the machine's limit; above 1, the kernel saved work, or the measured limit is too low."""
     share = info["share"]
     if share <= 1:
         return f"{share:.0%}"

@@ -1,4 +1,4 @@
-"""Three lines that show what is wrong, tried before they are printed."""
+"""A counterexample: three lines of code that show a fault, tested before the check prints them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALL = ([[1, 2]], [[1, -2], [3, 0]], [[1, 2], [3, 5]], [[1, 0, -2], [-1, 2, 0]
 
 
 def show(stem: str, klass: Any, quantity: str, tried: Sequence[Case]) -> list[str]:
-    """Lines to paste, with what they print and what is right; empty if no small example shows it.
+    """Return lines of code with their output and the right output; none if no small example shows the fault.
 
     Parameters
     ----------
@@ -24,9 +24,9 @@ def show(stem: str, klass: Any, quantity: str, tried: Sequence[Case]) -> list[st
     klass : type
         The folder's class.
     quantity : str
-        What is wrong.
+        The name of the wrong quantity.
     tried : sequence of Case
-        Where it was seen.
+        The cases in which it is wrong.
     """
     name = name_of(stem)
     for build, calls in _examples(stem, quantity):

@@ -198,7 +198,7 @@ class _Layer:
         return wrong - variant if variant is not None else set()
 
     def repaired(self, found: _repair.Repair) -> set[str] | None:
-        """What is still wrong once a repair is made."""
+        """Return the quantities that are still wrong after a repair."""
         function = self.source.methods[found.method]
         for rank in range(_repair._RANKS):
             for line, old, new in _repair.edits(function, rank, self.source):
@@ -241,8 +241,8 @@ class _Layer:
             if close is not None:
                 off = abs(float(np.ravel(close.found["the loss"])[0]) - float(close.expected["the loss"]))
                 said.append(
-                    f"the loss is off by {off:.1g}, as it is with a small number inside the logarithm; the course's tests "
-                    "accept that"
+                    f"the loss differs by {off:.1g}, as with a small number added inside the logarithm; the course's tests "
+                    "accept this"
                 )
 
 

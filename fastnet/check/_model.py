@@ -1,4 +1,4 @@
-"""What a folder's Sequential does with the right layers: each method judged by itself, with the others put right."""
+"""The check of a folder's Sequential with the right layers, which judges each method separately."""
 
 from __future__ import annotations
 

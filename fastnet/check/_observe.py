@@ -1,4 +1,4 @@
-"""Call a layer step by step, beside the right one, and keep what each of them gives."""
+"""Calls of a layer and of the right one, step by step, and a record of the results of both."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Step:
     x, g : ndarray
         The batch: x and y_grad, or z and t of the loss.
     W, b : ndarray or None
-        The parameters that both layers were given.
+        The parameters of both layers.
     found, expected : dict
-        Value of each quantity; found is None where the layer gave none.
+        The value of each quantity; found is None if the layer returned none.
     accepted : dict
-        Other values that are right as far as the method is concerned: those that follow from the layer's own output.
+        Other values for which the method is right: those that follow from the layer's output.
     error : (quantity, exception) or None
-        The call that failed; the steps behind it were not tried.
+        The call that failed; the check did not try later steps.
     before : Step or None
         The batch before this one.
     kept : dict

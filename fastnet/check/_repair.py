@@ -57,15 +57,15 @@ def search(
     source: Source, layer: type, judge: Callable[[type, bool], set[str] | None], wrong: set[str], quantity: str,
     first: str, tries: int | None = None,
 ) -> Repair | None:
-    """The first small change that makes a quantity right and no other one wrong.
+    """Return the first small change that makes a quantity right and no other one wrong.
 
     Parameters
     ----------
     source : Source
     layer : type
-        The class, as it was imported.
+        The imported class.
     judge : callable
-        ``judge(klass, quick)`` gives the names of the quantities that are wrong; quick looks at the failing case only.
+        ``judge(klass, quick)`` returns the names of the wrong quantities; with `quick` it tries only the failing case.
     wrong : set of str
         What is wrong now.
     quantity : str

@@ -22,15 +22,15 @@ Finding = dict[str, Any]
 
 
 def run(layout: Layout, subjects: list[str], seconds: float) -> dict[str, Finding]:
-    """Compare each subject; one that ends or blocks its process costs the others nothing.
+    """Compare each subject; one that ends or blocks its process does not affect the others.
 
     Parameters
     ----------
     layout : Layout
     subjects : list of str
-        Stems, ``dataset`` and ``training``.
+        Module names, ``dataset`` and ``training``.
     seconds : float
-        Processor time that one subject may take.
+        The processor time limit of one subject.
     """
     findings: dict[str, Finding] = {}
     left = list(subjects)

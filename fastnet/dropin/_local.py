@@ -14,16 +14,16 @@ from typing import Any
 
 
 class Source:
-    """A source file behind a module that fastnet serves.
+    """The source file of a module that fastnet replaces.
 
     Parameters
     ----------
     module : str
-        Name of the module that is served, ``layers.dataset`` for one.
+        The name of the module, for example ``layers.dataset``.
     path : str or None
-        Its own source file; None if there is none.
+        The source file; None if there is none.
     say : callable
-        Takes a line for the error stream.
+        A function that prints a line to the error stream.
     """
 
     def __init__(self, module: str, path: str | None, say: Callable[[str], None]) -> None:
@@ -58,7 +58,7 @@ class Source:
         if origin is not None and origin[0] != self.module:
             module = importlib.import_module(origin[0])
             return getattr(module, origin[1]) if origin[1] else module
-        if name not in ("Sequential", "cifar100"):  # said already, with the reason
+        if name not in ("Sequential", "cifar100"):  # these lines, with the reason, are already printed
             self.say(f"{name} of {self.module} comes from {self.path}")
         return getattr(self._load(name), name)
 
@@ -66,7 +66,7 @@ class Source:
         if self._loaded is None:
             assert self.path is not None
             folders = [os.path.dirname(self.path)] if os.path.basename(self.path) == "__init__.py" else None
-            # Under the name of the module that is served, where pickle will look for its classes; not in sys.modules.
+            # The name is that of the replaced module, where pickle will look for classes; it is not in sys.modules.
             spec = importlib.util.spec_from_file_location(self.module, self.path, submodule_search_locations=folders)
             assert spec is not None and spec.loader is not None
             module = importlib.util.module_from_spec(spec)
@@ -116,7 +116,7 @@ def parsed(path: Path) -> ast.Module | None:
 def _bindings(path: Path, module: str, above: frozenset[Path] = frozenset()) -> dict[str, tuple[str, str] | None]:
     """Names that a file binds; `above` are files that import all names of it, which have no new ones for it."""
     tree = parsed(path)
-    if tree is None:  # not Python 3; running it will say so, if it comes to that
+    if tree is None:  # not Python 3; an attempt to run it will raise the right error
         text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
         return {name: None for name in re.findall(r"(?m)^(?:def|class)\s+(\w+)", text)}
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -145,7 +145,7 @@ def _bound(body: list[ast.stmt], package: str, folder: Path,
 def _imported(
     statement: ast.ImportFrom, package: str, folder: Path, above: frozenset[Path]
 ) -> Iterator[tuple[str, tuple[str, str] | None]]:
-    """Names that a file has from its own package; what it has from NumPy and others is not its to give."""
+    """Yield the names that a file imports from its package; names from NumPy and other packages do not count."""
     top = package.partition(".")[0]
     if statement.level:
         parent = package.rsplit(".", statement.level - 1)[0]

@@ -66,19 +66,19 @@ def tiers(project: Path, folders: tuple[str, ...]) -> list[list[str]]:
 
 
 def steps(project: Path, folders: tuple[str, ...], wanted: Wanted, tier: int = 0, head: Path | None = None) -> list[Step]:
-    """The installations that set this project up, each with the project's folder as its working directory.
+    """Return the installations that set up this project, each run in the project's folder.
 
-    Requirement files come first and one by one, since a file with hashes allows nothing else in its call.
+    Requirement files come first and one by one, since a file with hashes must be alone in its call.
 
     Parameters
     ----------
     folders : tuple of str
-        Those of the benchmarks, whose requirement files count as theirs.
+        The folders of the benchmarks, whose requirement files are installed, too.
     tier : int
-        How many tiers after the first one are installed as well.
+        The number of tiers to install after the first.
     head : Path, optional
-        The project as of head, whose benchmarks it will run: what they need and this revision does not declare is
-        installed as head declares it.
+        The project at head, whose benchmarks will run. Requirements of theirs that this revision does not declare are
+        installed as head declares them.
     """
     head = head or project
     chosen = [] if wanted.given else [name for names in tiers(head, folders)[:tier + 1] for name in names]
@@ -123,7 +123,7 @@ def is_package(project: Path) -> bool:
 
 
 def extras(project: Path) -> list[str]:
-    """The names of the extras that the project declares, in whichever file."""
+    """Return the names of the extras that the project declares in any file."""
     pyproject = _read_toml(project / "pyproject.toml")
     found = list(pyproject.get("project", {}).get("optional-dependencies", {}))
     dynamic = pyproject.get("tool", {}).get("setuptools", {}).get("dynamic", {}).get("optional-dependencies", {})
@@ -131,7 +131,7 @@ def extras(project: Path) -> list[str]:
     config = _read_ini(project / "setup.cfg")
     found += list(config["options.extras_require"]) if config.has_section("options.extras_require") else []
     script = project / "setup.py"
-    if script.exists():  # names that stand in it; it is not run
+    if script.exists():  # read the names in it without running it
         text = script.read_text(encoding="utf-8", errors="replace")
         table = re.search(r"extras_require\s*=\s*(?:dict\()?\{?(.*?)[})]\s*,?\s*\n", text, re.S)
         found += re.findall(r"""["']([\w-]+)["']\s*:\s*\[""", table[1]) if table else []
@@ -179,7 +179,7 @@ def _expand(table: dict[str, Any], group: str, path: tuple[str, ...]) -> list[st
 
 
 def _requirement_files(project: Path, folders: tuple[str, ...]) -> list[str]:
-    """Requirement files in the project's top folder, in ``requirements/`` and beside the benchmarks."""
+    """Return the requirement files in the project's top folder, in ``requirements/`` and in the benchmarks' folders."""
     found = []
     for folder in dict.fromkeys((*_FOLDERS, *folders)):
         for file in sorted((project / folder).glob("*.txt")) if (project / folder).is_dir() else []:

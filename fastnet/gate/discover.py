@@ -1,6 +1,6 @@
-"""Find a project's benchmarks by what they use: the fixture ``benchmark``, in files of any name and place.
+"""The search for a project's benchmarks by the fixture that they use, ``benchmark``, in files of any name and folder.
 
-Only sources are read, nothing is imported, so that a project is known before anything is installed for it.
+It reads sources and imports nothing, so that it works before anything is installed.
 """
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class _Sources:
         return False
 
     def shared(self, project: str, files: Sequence[str]) -> list[str]:
-        """The benchmarks' own folders, and for files elsewhere the files, the modules beside them and their conftest.py."""
+        """Return the benchmarks' folders and, for files elsewhere, the files, modules next to them and their conftest.py."""
         root, found = self.tree / project, set()
         for file in files:
             parts = PurePosixPath(file).parts[:-1]

@@ -1,9 +1,9 @@
 """Virtual environments for the sides of a comparison, made from what the project declares.
 
-There are two layers. The packages that a project depends on are installed once into an environment that is kept, and
-shared by all revisions that declare the same. On top of it each side has a small environment of its own, in which the
-project itself is installed in editable mode from that side's worktree, so its entry points, metadata and compiled
-extensions are that revision's. The control's is a copy of the base's.
+There are two layers. The gate installs the packages that a project depends on once, into a permanent environment that all
+revisions with the same declarations share. On top of it each side has its own small environment. In it the project is
+installed in editable mode from that side's worktree, so that its entry points, metadata and compiled extensions are those
+of that revision. The control's environment is a copy of the base's.
 """
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Order:
-    """What the environment of a side has to hold: the calls, and what they depend on that stands in head's tree."""
+    """The content of a side's environment: the installations, and the files of head's tree that they depend on."""
 
     recipe: Recipe
     folders: tuple[str, ...]  # of the benchmarks
@@ -131,17 +131,17 @@ def copy(side: Side, source: Side, recipe: Recipe) -> Side:
 
 
 def keep_caches(side: Side, benchmarks: str) -> None:
-    """Clear what compilers kept of the last comparison, unless the side's files and packages are those of then.
+    """Clear the compilers' caches of the last comparison, unless the side's files and packages are the same.
 
-    Compilers such as Numba's trust a file's time. So each file gets one that follows from its content: it is the same in
-    every checkout, and another where the content differs.
+    Compilers such as Numba's rely on a file's time. So each file gets a time that depends on its content: it is the same in
+    every checkout, and differs if the content differs.
 
     Parameters
     ----------
     side : Side
-        Installed.
+        A side with an environment.
     benchmarks : str
-        What the benchmarks that it will be given are, as git's hash of their folder.
+        Git's hash of the folder of the benchmarks that the side will run.
     """
     for path, digest in tracked(side.tree).items():
         if not (side.tree / path).is_symlink() and (side.tree / path).is_file():
@@ -214,7 +214,7 @@ def _own_layer(side: Side, calls: Sequence[Step], below: Path, recipe: Recipe, l
         if call != RUNNER or "pytest-benchmark" not in _list(python):
             _install(python, side, call, recipe, "")
     left = _generated(side.tree)
-    left += [str(link) for link in site_packages.glob("*.egg-link")]  # its metadata stand in the worktree
+    left += [str(link) for link in site_packages.glob("*.egg-link")]  # its metadata are in the worktree
     marker.write_text(json.dumps(want | {"left": left}), encoding="utf-8")
     return python
 

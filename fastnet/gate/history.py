@@ -1,8 +1,8 @@
 """Many revisions against one baseline: the curve of each benchmark, and the search for the commit of a step.
 
-All revisions take part in every round, so they share a baseline and a moment of the machine. What a comparison of two
-neighbours cannot see, several slowdowns in a row that are each below the limit, shows against the oldest revision. Every
-judgement of a walk, of each point against the one before and of the last against the first, shares in the error of the run.
+All revisions take part in every round, so that they share a baseline and the state of the machine. Several consecutive
+slowdowns below the limit, which no comparison of two neighbours detects, show against the oldest revision. All judgements,
+of each point against the previous one and of the last against the first, share the error of the run.
 """
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def _measured(walk: Walk, prepared: Prepared, order: Sequence[str]) -> list[Curv
             curves[name], decided = _curve(name, batch, prepared, settings, order, limits.of(name), error)
             if decided:
                 open_.remove(name)
-        log(f"round {clock.rounds}: {len(names) - len(open_)} of {len(names)} decided, {clock.a_round:.1f} s a round")
+        log(f"round {clock.rounds}: {len(names) - len(open_)} of {len(names)} decided, {clock.a_round:.1f} s per round")
         if not clock.left() or clock.rounds >= 3 * walk.plan.quick(judgements, len(settings.statistics)):
             break
     return [curves[name] for name in names]
@@ -160,7 +160,7 @@ def _judged(times: Any, before: str, after: str, limit: float, error: float, nam
 
 def _curve(name: str, batch: Batch, prepared: Prepared, settings: Settings, order: Sequence[str], limit: float,
            error: float) -> tuple[Curve, bool]:
-    """The curve of a benchmark so far, and whether more rounds are of no use to it."""
+    """Return the curve of a benchmark so far, and whether more rounds would be useless."""
     kept = _present(batch, name, order)
     if not kept:
         return Curve(name, limit, [], [], INCONCLUSIVE, "was not measured in every round"), True

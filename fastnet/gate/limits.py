@@ -1,4 +1,4 @@
-"""The table of limits: how much slower is too slow, for each benchmark."""
+"""The table of limits: the allowed slowdown of each benchmark."""
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,7 +37,7 @@ def _longest_match(table: dict[str, float], name: str, default: float) -> float:
 
 
 def find_limits(project: Path, folders: Sequence[str]) -> Path:
-    """``limits.toml`` beside the benchmarks, in a folder above them, or where it would be."""
+    """Return the path of ``limits.toml`` in the benchmarks' folder or one above, or where it would be."""
     places = [parent for folder in folders for parent in (Path(folder), *Path(folder).parents)]
     found = [project / place / "limits.toml" for place in places if (project / place / "limits.toml").is_file()]
     return found[0] if found else project / "limits.toml"

@@ -1,9 +1,8 @@
-"""Which benchmarks of two revisions can be compared, and what becomes of the others.
+"""The pairs of benchmarks of two revisions that can be compared, and the reasons why others cannot.
 
-Both sides must be asked the same question, so base gets head's benchmarks. Where one of head's files does not run on
-base, as when it imports what only head has, base keeps its own version of that file. Nothing disappears in silence:
-each benchmark of either side is compared, new, renamed, removed, skipped or failing on both, or *not compared* with the
-reason.
+Both sides must run the same benchmarks, so base gets head's. If one of head's files does not run on base, for instance
+because it imports a module that only head has, base keeps its own version of that file. The report lists every benchmark of
+both sides: as compared, new, renamed, removed, skipped or failing on both, or as *not compared* with the reason.
 """
 from __future__ import annotations
 
@@ -70,9 +69,9 @@ def warm_up(sides: Sequence[Side], measure: Measure, where: Where, found: Found,
     measure
         `runs.run`, or its stand-in.
     own, head
-        What that revision's own benchmarks hold, and the warm-up of head.
+        The benchmarks of that revision, and the warm-up of head.
     source
-        The side whose benchmarks they were given.
+        The side whose benchmarks they run.
 
     Returns
     -------
@@ -208,7 +207,7 @@ class Sources:
     def changed_helpers(self, file: str, subjects: Iterable[str]) -> list[str]:
         """Functions and classes of a file of benchmarks, other than tests, that differ, if it imports nothing to measure.
 
-        Both sides run head's version of the file: what it defines and times itself is not compared.
+        Both sides run head's version of the file, so that code which the file defines and times is not compared.
 
         Parameters
         ----------

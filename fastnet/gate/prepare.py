@@ -1,4 +1,4 @@
-"""Prepare the sides of a comparison: checked out, installed, and given head's benchmarks."""
+"""The preparation of the sides of a comparison: checkout, installation, and head's benchmarks."""
 from __future__ import annotations
 
 import contextlib
@@ -40,7 +40,7 @@ class Prepared:
 @contextlib.contextmanager
 def prepare(repo: Path, revisions: dict[str, str | None], start: str, path: str | None, log: Log, recipe: Recipe,
             settings: Settings = SETTINGS, may_fail: Sequence[str] = (), imports: str | None = None) -> Iterator[Prepared]:
-    """Worktrees, environments and caches for each side; at the end only the environments stay.
+    """Make worktrees, environments and caches for each side, and at the end delete all but the environments.
 
     Parameters
     ----------
@@ -49,13 +49,13 @@ def prepare(repo: Path, revisions: dict[str, str | None], start: str, path: str 
     revisions : dict
         By the name of the side, as ``{"base": "main", "head": None, "same": "main"}``; None is the working tree.
     start, path : str
-        Where in the repository the user stands, and where the benchmarks are, if that was said.
+        The user's current folder in the repository, and the benchmarks' path if the user named it.
     log, recipe, settings
-        Where to say what happens, what to install, and how to measure.
+        A function for messages, the packages to install, and the way to measure.
     may_fail : sequence of str
-        Sides that are left out if they cannot be set up.
+        Sides that are left out if their setup fails.
     imports : str, optional
-        The package whose import is to be timed in place of benchmarks; "" for the project's.
+        The package whose import is timed instead of benchmarks; "" for the project's.
     """
     place = None if recipe.kind == CURRENT else home()
     with workspace(repo, place, f"{start} {path} {recipe.key()}") as folder, store(repo, folder) as kept:
@@ -112,7 +112,7 @@ def _check_out_head(kept: Store, folder: Path, commit: tuple[str, str], start: s
 
 
 def _files(side: Side, start: str, path: str | None) -> tuple[str, ...]:
-    """The files of benchmarks that a side has of its own."""
+    """Return a side's own files of benchmarks."""
     try:
         return find(side.tree, start, path).files
     except GateError:
@@ -127,7 +127,7 @@ def _order(folder: Path, head: Side, found: Found, recipe: Recipe, log: Log) -> 
         known = json.loads(memory.read_text(encoding="utf-8"))
         tier = known["tier"] if known["names"] == names else 0
     if names:
-        log(f"installs, by their names: {', '.join(name for one in names[:tier + 1] for name in one)}")
+        log(f"installing, chosen by name: {', '.join(name for one in names[:tier + 1] for name in one)}")
     return Order(recipe, found.folders, tier, head.project)
 
 
@@ -147,7 +147,7 @@ def _collect(head: Side, where: Where, order: Order, settings: Settings, folder:
         missing = sorted({name.partition(".")[0] for name in _MISSING.findall(why)})
         if missing and order.tier + 1 < len(names):
             order = replace(order, tier=order.tier + 1)
-            log(f"the benchmarks need {', '.join(missing)}: installs {', '.join(names[order.tier])} as well")
+            log(f"the benchmarks need {', '.join(missing)}: installing {', '.join(names[order.tier])}, too")
             head = environment.prepare(head, order, log)
         elif not settings.autoload and collected is None and not missing:
             settings = replace(settings, autoload=True)  # a conftest.py that needs a plugin
@@ -156,7 +156,7 @@ def _collect(head: Side, where: Where, order: Order, settings: Settings, folder:
     if names:
         (folder / "tier.json").write_text(json.dumps({"tier": order.tier, "names": names}), encoding="utf-8")
     if missing and not (collected and collected.names):
-        raise GateError(f"The benchmarks import {', '.join(missing)}, which nothing that was installed provides. Name the "
+        raise GateError(f"The benchmarks import {', '.join(missing)}, which no installed package provides. Name the "
                         f"package: fastnet compare BASE --with {missing[0]}")
     if collected is None:
         raise GateError(why)

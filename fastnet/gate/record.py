@@ -1,7 +1,7 @@
-"""The record: results kept per commit in a file that git ignores, and the commits at which a benchmark changed.
+"""The record: results stored per commit in a file that git ignores, and the commits at which a benchmark changed.
 
-Every comparison adds ratios between two commits. A benchmark's level at a commit is that of the commit it was compared with,
-times the ratio, so that the record holds however fast the machine of each day was.
+Every comparison adds ratios between two commits. A benchmark's level at a commit is the level at the commit with which it
+was compared, multiplied by the ratio, so that the record does not depend on the speed of the machine on each day.
 """
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Series:
     changes: list[int]  # the first commit of each new level
 
     def ratio(self, change: int) -> float:
-        """How many times as long the benchmark takes after a change point as before it, up to the next ones."""
+        """Return the ratio of the times after and before a change point, up to the neighbouring change points."""
         number = self.changes.index(change)
         ends = [0, *self.changes, len(self.levels)]
         before, after = self.levels[ends[number]:change], self.levels[change:ends[number + 2]]
@@ -42,14 +42,14 @@ class Series:
 
 
 def record(file: Path, repository: Path, result: Result, base: str, head: str) -> str:
-    """Add a comparison to the record; returns what was done."""
+    """Add a comparison to the record, and return a message about it."""
     place = file if file.is_absolute() else repository / file
     try:
         git(repository, "cat-file", "-e", head)
     except GateError:
-        return "not recorded: head has uncommitted changes, and no commit stands for it"
+        return "not recorded: head has uncommitted changes, so that it has no commit"
     if not result.rows:
-        return "not recorded: nothing was compared"
+        return "not recorded: there were no benchmarks to compare"
     place.parent.mkdir(parents=True, exist_ok=True)
     if not file.is_absolute() and place.parent != repository and not (place.parent / ".gitignore").exists():
         (place.parent / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -72,9 +72,10 @@ def read(file: Path) -> list[Series]:
                 start = levels.setdefault(entry["base"], log(row["base"]))
                 levels[entry["head"]] = start + log(row["ratio"])
     except OSError as error:
-        raise GateError(f"{file} cannot be read ({error.strerror}): fastnet compare BASE HEAD --record makes it.") from error
+        raise GateError(f"{file} cannot be read ({error.strerror}): fastnet compare BASE HEAD --record makes it.") \
+            from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise GateError(f"{file} is no record of fastnet compare ({type(error).__name__}: {error}).") from error
+        raise GateError(f"{file} is not a record of fastnet compare ({type(error).__name__}: {error}).") from error
     return [Series(name, list(levels), [exp(level - next(iter(levels.values()))) for level in levels.values()],
                    change_points(list(levels.values()))) for name, levels in sorted(found.items())]
 

@@ -1,8 +1,8 @@
-"""Git: the user's repository, which is only read, and a store of the gate's own, in which revisions are checked out.
+"""Git: the user's repository, which the gate only reads, and the gate's store, from which it checks out revisions.
 
 The store is a bare repository in the gate's folder that borrows the user's objects (git's *alternates*). The snapshot of the
 working tree and the worktrees belong to it. So a comparison writes nothing into the user's repository: no object, no index,
-no worktree, no lock, also when it is killed, and also when git itself runs the comparison from a hook.
+no worktree, no lock. This also holds if it is killed, and if git runs the comparison from a hook.
 """
 from __future__ import annotations
 
@@ -37,12 +37,13 @@ def git(repository: Path, *arguments: str, **variables: str) -> str:
 def find_repository(start: Path) -> Path:
     """The top of the working tree that `start` is in."""
     if not start.is_dir():
-        raise GateError(f"{start} is no folder: --repo names the project's.")
+        raise GateError(f"{start} is not a folder: --repo must name the project's folder.")
     try:
         return Path(git(start, "rev-parse", "--show-toplevel"))
     except GateError as error:
         if "was not found" in str(error):
-            raise GateError("git was not found: comparing revisions needs it; two JSON files do not.") from error
+            raise GateError("git was not found. The comparison of revisions needs it; that of two JSON files does not.") \
+                from error
         if "dubious ownership" in str(error):
             raise GateError(f"{start.resolve()} belongs to another user, so git refuses to read it: git config --global "
                             f"--add safe.directory {start.resolve()}") from error
@@ -86,9 +87,9 @@ class Store:
     remarks: list[str]  # what the user should know of the checkouts
 
     def snapshot(self) -> tuple[str, str]:
-        """A commit of the user's working tree as it is, untracked files included, and what to call it.
+        """Make a commit of the user's current working tree, untracked files included, and return it with a description.
 
-        The index is a copy of the user's, so that git need not read files again whose times it knows.
+        The index is a copy of the user's, so that git need not read files again whose times have not changed.
         """
         head = find_commit(self.user, "HEAD")
         index = self.folder / "snapshot.index"
@@ -160,7 +161,7 @@ class Store:
                 self._add_submodules(place, own)
 
     def _look_for_pointers(self, tree: Path) -> None:
-        """Say so where files of Git LFS are still the pointers to them."""
+        """Warn if files of Git LFS are pointers without their content."""
         attributes = tree / ".gitattributes"
         if not attributes.is_file() or "filter=lfs" not in attributes.read_text(encoding="utf-8", errors="replace"):
             return

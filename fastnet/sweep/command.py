@@ -1,4 +1,4 @@
-"""``fastnet sweep``: a sweep from the command line."""
+"""The command ``fastnet sweep``: a sweep from the command line."""
 from __future__ import annotations
 
 import argparse
@@ -34,70 +34,89 @@ from fastnet.sweep.run.session import SweepError
 from fastnet.sweep.store.journal import has_trials
 
 _DESCRIPTION = """\
-Train a network with many learning rates and seeds, and show which rate to take.
+Train a network with many learning rates and seeds, and suggest the best rate.
 
-Too small a rate learns slowly, too large a one diverges; between them the accuracy has a broad top, and this shows where.
-Each rate is tried with several seeds, that is, other first weights: a difference smaller than that between seeds says
-nothing. The suggested rate is judged by validation data, which are held out of the training data; the test data only
-report, so that they stay a fair judge. All trials share what can be computed once."""
+A network learns slowly with too small a rate, and diverges with too large a
+rate; between them the accuracy has a broad maximum, which a sweep finds. It
+trains each rate with several seeds, which draw the initial weights: a
+difference that is smaller than the one between seeds has no meaning. The sweep
+judges rates by validation data, which it holds out of the training data. It
+only reports results on the test data. The default sweep takes about a minute."""
 
 _EPILOG = """\
 examples:
-  fastnet sweep                                              finds the range, and refines it around the best rate
-  fastnet sweep --lrs 0.05:0.5:log7 --seeds 10               seven rates, more seeds
-  fastnet sweep --lrs 0.01,0.1,0.3,10 --epochs 20 --out results/ --resume
-  fastnet sweep --lrs 1e-3:1:log16 --halving                 stops early what is clearly behind
-  fastnet sweep --folds 5                                    judged by cross-validation
-  fastnet sweep --batch-size 32,128 --momentum 0,0.9 --schedule constant,cosine
-  fastnet sweep --hidden 100 --hidden 500 --hidden 1024,512  three networks, the last one with two hidden layers
-  fastnet sweep --dask tcp://scheduler:8786                  on a Dask cluster
+  find the range of rates, and refine it around the best rate:
+    fastnet sweep
+  seven rates with ten seeds:
+    fastnet sweep --lrs 0.05:0.5:log7 --seeds 10
+  four rates; continue an earlier sweep:
+    fastnet sweep --lrs 0.01,0.1,0.3,10 --out results/ --resume
+  stop trials early that are clearly worse:
+    fastnet sweep --lrs 1e-3:1:log16 --halving
+  judge by cross-validation:
+    fastnet sweep --folds 5
+  several hyperparameters:
+    fastnet sweep --batch-size 32,128 --momentum 0,0.9
+  three networks, the last one with two hidden layers:
+    fastnet sweep --hidden 100 --hidden 500 --hidden 1024,512
+  on a Dask cluster:
+    fastnet sweep --dask tcp://scheduler:8786
 
 files in the folder --out:
-  report.html all of it, in one page to look at: curves, intervals, what was stopped or diverged, cost
-  sweep.png   loss against epoch for each rate; accuracy against the rate, with its 95% interval
-  sweep.csv   a line for each trial         sweep.json   everything, each epoch too
-  sweep.jsonl the trials as they finish: after a crash or Ctrl-C, the same command with --resume goes on from it; with
-              more rates, seeds, epochs or others, it runs what is missing"""
+  report.html  all results in one page: curves, intervals, trials that were
+               stopped or diverged, cost
+  sweep.png    loss against epoch for each rate, and accuracy against the rate
+               with its 95% interval
+  sweep.csv    one line per trial
+  sweep.json   all results, with those of each epoch
+  sweep.jsonl  the finished trials. After a crash or Ctrl-C, the same command
+               with --resume continues from it. With more rates, seeds or epochs
+               it runs only the missing trials."""
 
 
 @subcommand
 def _declare_sweep(commands: Any) -> None:
-    sweep = commands.add_parser("sweep", help="train with many learning rates and show which one to take",
+    sweep = commands.add_parser("sweep", help="train with many learning rates and suggest the best",
                                 description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter)
     option = sweep.add_argument
-    option("--data", default="auto", metavar="DATA", help=f"{SOURCES} (default: auto, CIFAR-100 if it is here)")
-    option("--data-seed", type=int, default=0, metavar="N", help="which five classes of CIFAR-100 (default: 0)")
+    option("--data", default="auto", metavar="DATA",
+           help=f"{SOURCES}\n(default: auto, which is cifar100 if fastnet finds it)")
+    option("--data-seed", type=int, default=0, metavar="N",
+           help="seed that draws the five classes of CIFAR-100\n(default: 0)")
     option("--lrs", default="auto", metavar="GRID",
-           help="rates 0.01,0.1 or a range FIRST:LAST:logN, FIRST:LAST:linN; auto finds them (default: auto)")
-    option("--seeds", default="5", metavar="N", help="how many seeds, or which: 3,4,5 (default: 5)")
-    option("--epochs", type=int, default=20, metavar="N", help="how often to go through the data (default: 20)")
-    option("--batch-size", default="128", metavar="N", help="samples in a step, or several: 32,128 (default: 128)")
+           help="learning rates, such as 0.01,0.1, or a range\nFIRST:LAST:logN or FIRST:LAST:linN; auto finds the\n"
+                "range (default: auto)")
+    option("--seeds", default="5", metavar="N", help="number of seeds, or a list: 3,4,5 (default: 5)")
+    option("--epochs", type=int, default=20, metavar="N", help="passes through the data (default: 20)")
+    option("--batch-size", default="128", metavar="N", help="samples per step, or several: 32,128 (default: 128)")
     option("--network", choices=("full", "conv"), default="full",
-           help="the chapter's fully connected network, or the next\nchapter's convolutional one (default: full)")
+           help="full: the chapter's network; conv: the next chapter's\n(default: full)")
     option("--hidden", action="append", type=_widths, metavar="WIDTHS",
-           help="hidden units, 500, or of several layers, 1024,512;\nrepeat it to compare networks (default: 500)")
-    option("--validation", type=float, default=0.2, metavar="PART",
-           help="part of the training data to judge by, not to train on (default: 0.2)")
+           help="hidden units; 1024,512 makes two layers. Repeat it to\ncompare networks (default: 500)")
+    option("--validation", type=float, default=0.2, metavar="SHARE",
+           help="share of the training data that is held out to judge\nrates (default: 0.2)")
     option("--folds", type=int, default=0, metavar="N", help="judge by N-fold cross-validation instead")
     option("--halving", dest="search", action="store_const", const="halving", default="grid",
-           help="successive halving: stop early what is clearly behind")
+           help="successive halving: stop trials early that are clearly\nworse")
     option("--racing", dest="search", action="store_const", const="racing",
-           help="run no more seeds of a rate that is worse, beyond chance")
-    option("--metric", metavar="NAME", help=f"what to judge by: {', '.join(DEFAULTS)}, best_val_accuracy, best_val_loss")
-    option("--budget", metavar="N", help="how many epochs all trials may run together, or how long: 90s, 5min, 2h")
+           help="run no more seeds of rates that are significantly worse")
+    option("--metric", metavar="NAME",
+           help=f"metric to judge by: {', '.join(DEFAULTS)},\nbest_val_accuracy, best_val_loss")
+    option("--budget", metavar="N", help="limit for all trials: a number of epochs, or a time\nsuch as 90s, 5min, 2h")
     option("--shuffle", action="store_true", help="take the samples in a new order each epoch")
-    option("--momentum", default="0", metavar="M", help="or several: 0,0.9 (default: 0)")
-    option("--optimizer", default="sgd", metavar="NAME", help="sgd, adam or rmsprop, or several: sgd,adam (default: sgd)")
-    option("--weight-decay", default="0", metavar="D", help="or several: 0,1e-4 (default: 0)")
+    option("--momentum", default="0", metavar="M", help="momentum, or several: 0,0.9 (default: 0)")
+    option("--optimizer", default="sgd", metavar="NAME", help="sgd, adam or rmsprop, or several: sgd,adam\n(default: sgd)")
+    option("--weight-decay", default="0", metavar="D", help="factor of the weight decay, or several: 0,1e-4\n(default: 0)")
     option("--schedule", default="constant", metavar="NAME",
-           help=f"how the rate changes, or several: constant, {', '.join(NAMED)} (default: constant)")
+           help=f"change of the rate: constant, {', '.join(NAMED)}, or\nseveral (default: constant)")
     option("--engine", default="auto", metavar="NAME", help="auto, layers, fused, gram or windows (default: auto)")
     option("--dtype", default="float32", metavar="TYPE", help="float32 or float64 (default: float32)")
-    option("--out", type=Path, default=Path("results"), metavar="FOLDER", help="where to write (default: results)")
-    option("--resume", action="store_true", help="keep the finished trials in FOLDER/sweep.jsonl, run only the others")
-    option("--overwrite", action="store_true", help="begin anew: FOLDER/sweep.jsonl of an earlier sweep is deleted")
-    option("--keep-states", action="store_true", help="keep what is needed to add epochs later without starting again")
-    option("--dask", metavar="ADDRESS", help="of a Dask scheduler, tcp://HOST:8786, whose workers run the trials")
+    option("--out", type=Path, default=Path("results"), metavar="FOLDER", help="folder for the files (default: results)")
+    option("--resume", action="store_true", help="keep the finished trials in FOLDER/sweep.jsonl, and run\nonly the others")
+    option("--overwrite", action="store_true", help="delete the FOLDER/sweep.jsonl of an earlier sweep")
+    option("--keep-states", action="store_true", help="store the state of each trial, to add epochs later")
+    option("--dask", metavar="ADDRESS",
+           help="address of a Dask scheduler, such as tcp://HOST:8786,\nwhose workers run the trials")
     sweep.set_defaults(run=_sweep)
 
 
@@ -118,11 +137,11 @@ def _swept(arguments: argparse.Namespace) -> int:
         builders = _builders(arguments, x.shape[1:], t.shape[1])
         _journal_for(arguments, journal)
         with _executor(arguments.dask) as executor:
-            result = lr_sweep(builders, x[held_out:], t[held_out:], resume=journal, executor=executor,
+            result = lr_sweep(builders, x[held_out:], t[held_out:], resume=journal, executor=executor, progress=True,
                               validation=(x[:held_out], t[:held_out]) if held_out else None, test=test, **options)
     except SweepError as error:
         failed(error)
-        print(f"What is finished is kept in {journal}; --resume goes on from there.", file=sys.stderr)
+        print(f"The finished trials are in {journal}; --resume continues from there.", file=sys.stderr)
         _report(error.result, arguments.out, data)
         return 1
     except (ValueError, TypeError, OSError, RuntimeError, ImportError) as error:
@@ -131,9 +150,9 @@ def _swept(arguments: argparse.Namespace) -> int:
 
 
 def _options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Arguments of lr_sweep; wrong ones are refused before anything is read or written."""
+    """Return the arguments of lr_sweep, after a check before anything is read or written."""
     if arguments.resume and arguments.overwrite:
-        raise ValueError("--resume keeps the trials of an earlier sweep, and --overwrite deletes them. Give one of them.")
+        raise ValueError("--resume keeps the trials of an earlier sweep, and --overwrite deletes them. Give only one.")
     schedules = [name.strip() for name in arguments.schedule.split(",")]
     options = {"lrs": arguments.lrs if is_automatic(arguments.lrs) else checked_rates(arguments.lrs, "--lrs"),
                "epochs": arguments.epochs, "seeds": _seeds(arguments.seeds),
@@ -149,18 +168,18 @@ def _options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _journal_for(arguments: argparse.Namespace, journal: Path) -> None:
-    """The folder, and no earlier sweep in it but one to go on with."""
+    """Make the folder, and refuse an earlier sweep in it unless the user continues or deletes it."""
     arguments.out.mkdir(parents=True, exist_ok=True)
     if journal.exists() and not arguments.resume:
         if not arguments.overwrite and has_trials(journal):
-            raise FileExistsError(f"{journal} holds the trials of an earlier sweep. Add --resume to go on with it, "
+            raise FileExistsError(f"{journal} holds the trials of an earlier sweep. Add --resume to continue it, "
                                   "--overwrite to delete it, or choose another folder with --out.")
         journal.unlink()
         shutil.rmtree(f"{journal}.states", ignore_errors=True)
 
 
 def _report(result: SweepResult, out: Path, data: Any) -> int:
-    """The table, then the files: what cannot be written is named, and costs no more than itself."""
+    """Print the table, then write the files; an error in one file does not affect the others."""
     if not result.finished:
         return 130
     print(result)
@@ -181,14 +200,14 @@ def _report(result: SweepResult, out: Path, data: Any) -> int:
         try:
             write(out / name)
             written.append(name)
-        except Exception as error:  # a full disk, or whatever fails in drawing
+        except Exception as error:  # a full disk, or an error in drawing
             print(f"fastnet: {out / name} could not be written: {error}", file=sys.stderr)
     if written:
         print(f"\nIn {out}: {', '.join(written)}")
-    by_search = result.spec.search != "grid" or result.spec.budget is not None  # which leave trials out
+    by_search = result.spec.search != "grid" or result.spec.budget is not None  # these leave out trials
     missing = 0 if by_search else len(result.spec.trials()) - result.finished
     if missing:
-        print(f"{missing} trials are missing. Go on with --resume.", file=sys.stderr)
+        print(f"{missing} trials are missing. Continue with --resume.", file=sys.stderr)
         return 130
     return 0 if len(written) == len(writers) else 1
 
@@ -197,7 +216,7 @@ def _builders(arguments: argparse.Namespace, shape: tuple[int, ...], n_o: int) -
     if arguments.network == "conv":
         if arguments.hidden:
             raise ValueError("--hidden is for --network full: the convolutional network of the next chapter has no hidden "
-                             "layer. Leave one of them out.")
+                             "layer. Leave out one of these options.")
         return _convolutional(arguments.dtype, shape, n_o)
     (n_i,) = shape
 
@@ -214,7 +233,7 @@ def _builders(arguments: argparse.Namespace, shape: tuple[int, ...], n_o: int) -
 
 
 def _convolutional(dtype: str, shape: tuple[int, ...], n_o: int) -> Callable[[np.random.Generator], Sequential]:
-    """The next chapter's network, for images of any size."""
+    """Return a function that builds the next chapter's network, for images of any size."""
     c, r, k = shape
 
     def build(rng: np.random.Generator) -> Sequential:
@@ -240,7 +259,7 @@ def _several(flag: str, text: str, kind: Callable[[str], Any]) -> list[Any]:
 
 def _held_out(part: float, n: int) -> int:
     if not 0 <= part < 1:
-        raise ValueError(f"--validation must be at least 0 and below 1, got {part:g}. It is a part of the training data.")
+        raise ValueError(f"--validation must be at least 0 and below 1, got {part:g}. It is a share of the training data.")
     return round(part * n)
 
 
@@ -251,7 +270,7 @@ def _widths(text: str) -> tuple[int, ...]:
     return widths
 
 
-_widths.__name__ = "width or list of widths"  # what argparse calls it in an error
+_widths.__name__ = "width or list of widths"  # argparse names the type so in an error
 
 
 def _seeds(text: str) -> Any:
@@ -273,6 +292,6 @@ def _executor(address: str | None) -> Iterator[Any]:
     try:
         client = Client(address, timeout="5s")
     except (OSError, ValueError) as error:
-        raise OSError(f"no Dask scheduler answers at {address}: {error}. Start one with: dask scheduler") from None
+        raise OSError(f"there is no Dask scheduler at {address}: {error}. Start one with: dask scheduler") from None
     with client:
         yield client.get_executor()

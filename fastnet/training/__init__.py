@@ -1,13 +1,13 @@
-"""How ``fit`` runs: a plan chooses an engine, a loop over epochs drives it.
+"""Training: a plan chooses an engine, and a loop over epochs runs it.
 
 =================  =====================================================================================
-``options``        what a fit is asked for: one record, checked once
-``plan``           estimates what each engine would take, and chooses
-``resuming``       what an optimiser has gathered, for the next ``partial_fit``
-``loop``           epochs: order of the data, rates, validation, callbacks, early ends; the same for all
+``options``        the arguments of a fit: one record, checked once
+``plan``           estimates the cost of each engine, and chooses one
+``resuming``       the state of an optimiser, for the next ``partial_fit``
+``loop``           epochs: order of the data, rates, validation, callbacks, early stop; the same for all engines
 ``layerwise``      the reference engine, for any layers
 ``engine``         the compiled engine, for layers that lower to ops (:mod:`fastnet.program`)
-``first``          how it trains the first layer: with its weights, in Gram space, or in windows of some hundred rows
+``first``          its training of the first layer: by its weights, in Gram space, or in windows of a few hundred rows
 =================  =====================================================================================
 """
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = ["EpochReport", "Evaluation", "History", "Plan", "FitOptions", "Optimi
 def fit(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, who: str = "Sequential.fit", **given: Any) -> np.ndarray:
     """Train a :class:`fastnet.Sequential`; its method ``fit`` describes the arguments.
 
-    With a `state` it goes on from there, and leaves there what the optimiser has gathered.
+    With a `state` it continues from there, and stores the optimiser's new state there.
     """
     options = FitOptions.checked(who, model, **given)
     x, t = _data(who, model, x, y)
@@ -44,7 +44,7 @@ def fit(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, who: str = "Sequential.f
 
 
 def partial_fit(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, **given: Any) -> float:
-    """Train for one epoch from where the last call ended; see :meth:`fastnet.Sequential.partial_fit`."""
+    """Train for one epoch, continuing from the last call; see :meth:`fastnet.Sequential.partial_fit`."""
     before = model.optimizer_state
     state = OptimizerState() if before is None else copy.copy(before)
     try:
@@ -54,14 +54,14 @@ def partial_fit(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, **given: Any) ->
 
 
 def explain(model: Any, x: npt.ArrayLike, y: npt.ArrayLike, **given: Any) -> Plan:
-    """The plan of a fit, which prints as a table; see :meth:`fastnet.Sequential.explain`."""
+    """Return the plan of a fit, which prints as a table; see :meth:`fastnet.Sequential.explain`."""
     who = "Sequential.explain"
     options = FitOptions.checked(who, model, lr=0.0, **given)
     return plan(model, _data(who, model, x, y)[0], options)
 
 
 def _data(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """The samples and targets of a fit; what lies on disk stays there."""
+    """Check the samples and targets of a fit; memory-mapped samples stay on disk."""
     _check_weights(model)
     on_disk = isinstance(x, np.memmap)  # and perhaps larger than memory
     x, t = checks.samples_and_targets(who, model, x, y, on_disk=True)
@@ -69,12 +69,12 @@ def _data(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.
 
 
 def evaluate(model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> Evaluation:
-    """Loss and accuracy of a model; see :meth:`fastnet.Sequential.evaluate`."""
+    """Compute loss and accuracy of a model; see :meth:`fastnet.Sequential.evaluate`."""
     return scoring.evaluate(model, *labelled("Sequential.evaluate", model, x, y))
 
 
 def _check_weights(model: Any) -> None:
-    """That weights are of the shapes which their layers' sizes ask for: compiled engines go by the sizes."""
+    """Check that weights have the shapes of their layers' sizes, which the compiled engines rely on."""
     for layer in model.layers:
         for name, kept in learned(layer).items():
             array = getattr(layer, name)

@@ -1,8 +1,7 @@
-"""Where a compiled engine may stand in for training layer by layer: only where nothing observable differs.
+"""The decision whether a compiled engine may replace training layer by layer: only if nothing observable differs.
 
-The one place that decides. It is strict: whatever a user changed about a model, a layer or the loss, even if it
-would make no difference, is reason enough to run the code as it is written. The reasons are sentences for
-``model.explain`` and ``model.history``.
+The rule is strict: any change of a model, a layer or the loss by the user, even one without an effect, is a reason to run
+the code as it is written. The reasons are sentences for ``model.explain`` and ``model.history``.
 """
 from __future__ import annotations
 
@@ -16,44 +15,45 @@ import numpy as np
 from fastnet import layer as layers
 from fastnet.program.builder import Builder, Unsupported
 
-# What a subclass of Sequential may have of its own: nothing of it runs within a fit.
+# A subclass of Sequential may override these: none of them runs within a fit.
 _AROUND_TRAINING = frozenset({"__init__", "__repr__", "__str__", "__init_subclass__", "__class_getitem__", "summary",
                               "explain", "fit", "partial_fit", "evaluate", "predict_proba", "train", "eval"})
-_ATTRIBUTES = frozenset({"layers", "loss", "history"})  # of a Sequential's instances: not to be properties of a subclass
+_ATTRIBUTES = frozenset({"layers", "loss", "history"})  # of Sequential's instances; a subclass may not make them properties
 
 
-def why_not_compiled(model: Any, shape: tuple[int, ...] | None = None, lowered: bool = True) -> str | None:
-    """Why a model has to be trained layer by layer; None if a compiled engine may stand in.
+def unsupported_reason(model: Any, shape: tuple[int, ...] | None = None, lowered: bool = True) -> str | None:
+    """Return why a model must be trained layer by layer; None if a compiled engine may train it.
 
     Parameters
     ----------
     model : Sequential
     shape : tuple of int, optional
-        Of one sample. By default what the first layer says that it takes.
+        The shape of one sample. By default it is the input shape of the first layer.
     lowered : bool
-        Whether to try to lower it, too; False for a caller who does that itself.
+        Whether to try to lower the model, too; False for a caller that does so.
 
     Returns
     -------
     str or None
-        The first reason found: something of the user's own in the model, a layer or the loss, or a network that the
-        compiled engines don't know.
+        The first reason found: user-defined code in the model, a layer or the loss, or a network that the compiled engines
+        do not support.
     """
-    return (why_not_as_written(model)
-            or why_not_twice(model.layers)
-            or why_not_dtypes(model)
-            or (_why_not_lowered(model, shape) if lowered else None))
+    return (modified_reason(model)
+            or shared_layer_reason(model.layers)
+            or unsupported_dtypes_reason(model)
+            or (_unsupported_ops_reason(model, shape) if lowered else None))
 
 
-def why_not_as_written(model: Any) -> str | None:
-    """What in a model, its layers or the loss is not as fastnet has written it; None if everything is."""
-    return (why_not_model(model)
-            or _first(f"layers[{i}]: {why}" if why else None for i, why in enumerate(map(why_not, model.layers)))
-            or _prefixed("loss: ", why_not_loss(model.loss)))
+def modified_reason(model: Any) -> str | None:
+    """Return what is modified or user-defined in a model, its layers or the loss; None if everything is fastnet's."""
+    return (unsupported_model_reason(model)
+            or _first(f"layers[{i}]: {why}" if why else None
+                      for i, why in enumerate(map(unsupported_layer_reason, model.layers)))
+            or _prefixed("loss: ", unsupported_loss_reason(model.loss)))
 
 
-def why_not_model(model: Any) -> str | None:
-    """Why a model's own methods must be called; None if they do what Sequential's do."""
+def unsupported_model_reason(model: Any) -> str | None:
+    """Return why a model's methods must be called; None if they are Sequential's."""
     base = layers.known_class(model)  # Sequential
     own = next((name for klass in type(model).__mro__ if klass is not base for name in vars(klass)
                 if name in _ATTRIBUTES), None)
@@ -62,38 +62,38 @@ def why_not_model(model: Any) -> str | None:
     return layers.redefined(model, base, _AROUND_TRAINING)
 
 
-def why_not_in_copies(model: Any) -> str | None:
-    """Why copies of a model, trained step by step without its ``fit``, might not do what the model itself would.
+def unsupported_copies_reason(model: Any) -> str | None:
+    """Return why copies of a model, trained without its ``fit`` as in a sweep, might differ from the model; None if not.
 
-    That is what a sweep does. A function put on an instance may refer to the original layer, which it would go on changing
-    while its copy is trained; a bound method is bound to the copy.
+    A function assigned to an instance may refer to the original layer, and would change that one while its copy is
+    trained. A bound method is bound to the copy.
     """
     if not layers.inherits(model, layers.known_class(model), "fit"):
-        return f"{type(model).__name__} has a fit of its own, which a sweep does not call"
+        return f"{type(model).__name__} has its own fit, which a sweep does not call"
     parts = [("", model), *((f"layers[{i}].", layer) for i, layer in enumerate(model.layers)), ("loss.", model.loss)]
     for where, part in parts:
         for name, value in getattr(part, "__dict__", {}).items():
             if isinstance(value, (FunctionType, partial)) and callable(getattr(type(part), name, None)):
-                return (f"{where}{name} is a function that was put on the instance, and copies of the model would share it: "
-                        "bind it: types.MethodType(function, owner), or write a subclass")
+                return (f"{where}{name} is a function that was assigned to the instance, and copies of the model would "
+                        "share it. Bind it with types.MethodType(function, owner), or write a subclass")
     return None
 
 
-def why_not(layer: Any) -> str | None:
-    """Why a layer or loss must be run as it is written; None if it is exactly one of fastnet's that lower to ops."""
+def unsupported_layer_reason(layer: Any) -> str | None:
+    """Return why a layer or loss must run as it is written; None if it is fastnet's, unmodified, and lowers to ops."""
     base = layers.known_class(layer)
     if not layers.definition(base) or not hasattr(base, "lower"):
-        return f"{type(layer).__name__} is not a class that the compiled engines know"
+        return f"{type(layer).__name__} is not a class that the compiled engines support"
     return layers.overridden(layer, base)
 
 
-def why_not_loss(loss: Any) -> str | None:
-    """As `why_not`, for a loss."""
-    return why_not(loss)
+def unsupported_loss_reason(loss: Any) -> str | None:
+    """Do what `unsupported_layer_reason` does, for a loss."""
+    return unsupported_layer_reason(loss)
 
 
-def why_not_twice(stack: Sequence[Any]) -> str | None:
-    """Whether a layer stands in two places: it shares its parameters, and what it remembers."""
+def shared_layer_reason(stack: Sequence[Any]) -> str | None:
+    """Return which layer occurs twice, and so shares its parameters and stored inputs; None if none does."""
     for i, layer in enumerate(stack):
         first = next(j for j, other in enumerate(stack) if other is layer)
         if first < i:
@@ -101,12 +101,12 @@ def why_not_twice(stack: Sequence[Any]) -> str | None:
     return None
 
 
-def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
-    """What a layer or the loss says that it has no ops for: a combination that nobody has written."""
+def _unsupported_ops_reason(model: Any, shape: tuple[int, ...] | None) -> str | None:
+    """Return which combination of layers and loss has no ops; None if all have."""
     if shape is None:
         given = layers.input_shape(model.layers[0])
         if given is None or None in given:
-            return None  # only the data can tell
+            return None  # the shape depends on the data
         shape = tuple(n for n in given if n is not None)
     try:
         Builder(model.dtype, 1).lower(list(model.layers), shape, model.loss)
@@ -116,17 +116,17 @@ def _why_not_lowered(model: Any, shape: tuple[int, ...] | None) -> str | None:
 
 
 def of_images(stack: Sequence[Any]) -> bool:
-    """Whether a network takes images: it has a layer of them."""
+    """Return whether a network takes images, which is so if one of its layers needs them."""
     return any(getattr(layer, "needs_images", False) for layer in stack)
 
 
-def why_not_dtypes(model: Any) -> str | None:
-    found = {np.dtype(getattr(layer, name).dtype).newbyteorder("=") for layer in model.layers if why_not(layer) is None
-             for name in layers.learned(layer)}
+def unsupported_dtypes_reason(model: Any) -> str | None:
+    found = {np.dtype(getattr(layer, name).dtype).newbyteorder("=") for layer in model.layers
+             if unsupported_layer_reason(layer) is None for name in layers.learned(layer)}
     if not found:
-        return "nothing in it learns"
+        return "it has no parameters to learn"
     if found != {np.dtype(model.dtype)}:
-        return f"its parameters are of several dtypes ({', '.join(sorted(map(str, found)))})"
+        return f"its parameters have several dtypes ({', '.join(sorted(map(str, found)))})"
     return None
 
 

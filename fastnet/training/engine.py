@@ -1,4 +1,4 @@
-"""The compiled engine: a network's program, trained whole epochs in one call of the kernel."""
+"""The compiled engine, which trains a whole epoch in one call of a kernel."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ WAYS: dict[str, Any] = {way.name: way for way in (Plain, Gram, Windowed)}
 
 
 class Engine:
-    """Trains a copy of a network's parameters; `write` puts them into its layers.
+    """Trains a copy of a network's parameters; `write` copies them into its layers.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Engine:
     # --- what training needs ----------------------------------------------------------------------------------------
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
-        """Train on rows start:stop of an order (None: as they are) and return the losses of the batches."""
+        """Train on rows start:stop of an order (None: in their order) and return the losses of the batches."""
         losses = np.empty(-(-(stop - start) // self.batch_size))
         done = 0
         for source in self.way.sources(self.t, order, start, stop, self._chunk()):
@@ -90,16 +90,16 @@ class Engine:
         return losses
 
     def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> float:
-        """Train on the rows from `start` on, the last batch of a fit; the layers then hold what a loop by hand leaves.
+        """Train on the rows from `start` on, the last batch of a fit, and give the layers a lazy source of its results.
 
-        Inputs, outputs and gradients are computed when they are read, from the parameters before this step.
+        The source computes inputs, outputs and gradients when they are read, from the parameters before this step.
         """
         loss, before = self._last_batch(lr, order, start)
         self._leave(order, start, before)
         return loss
 
     def leave(self, order: np.ndarray | None, start: int) -> None:
-        """Put the parameters into the layers, and what the batch from `start` on gives with these."""
+        """Copy the parameters into the layers, and give these a lazy source of the results of the batch from `start` on."""
         self.write()
         now = present_parameters(self.model)
         self._leave(order, start, lambda _: now)
@@ -128,15 +128,15 @@ class Engine:
 
     @property
     def in_one_call(self) -> bool:
-        """Whether an epoch is one call, so that nothing can interrupt it halfway."""
+        """Whether an epoch is one call, which nothing can interrupt."""
         return not isinstance(self.way, Windowed) and self._chunk() >= len(self.t)
 
     def save(self) -> Any:
-        """What `restore` needs to go back to this state."""
+        """Return the state, for `restore`."""
         return self.way.save(), *self.program.save(), self.steps
 
     def restore(self, saved: Any) -> None:
-        """Go back to the state that was saved."""
+        """Restore a saved state."""
         of_way, state, moments, self.steps = saved
         self.way.restore(of_way)
         self.program.restore((state, moments))

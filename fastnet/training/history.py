@@ -1,4 +1,4 @@
-"""What a fit leaves behind."""
+"""The results of a fit: the report of each epoch, and their record."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class EpochReport(NamedTuple):
-    """The numbers of one epoch, as callbacks get them."""
+    """The numbers of one epoch, which callbacks receive."""
 
     epoch: int  # from 0
     epochs: int
@@ -18,7 +18,7 @@ class EpochReport(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-    """How well a network does on data with known labels."""
+    """Loss and accuracy of a network on data with known labels."""
 
     loss: float
     accuracy: float
@@ -31,15 +31,16 @@ class History:
     Attributes
     ----------
     engine : str
-        What trained: ``"layers"``, ``"fused"``, ``"gram"`` or ``"windows"``.
+        The engine that trained: ``"layers"``, ``"fused"``, ``"gram"``, ``"windows"`` or ``"mixed"``.
     why : str
-        Why that engine; if it is ``"layers"`` because nothing else trains this network, what about it says so.
+        The reason for that engine. If no compiled engine supports the network, it names the part that is unsupported.
     losses, rates, seconds : list of float
-        Mean mini-batch loss, learning rate and wall time of every epoch that was run.
+        Mean mini-batch loss, learning rate and wall time of every epoch. The first time may include loading the kernels.
     val_losses, val_accuracies : list of float
-        Of the validation data after every epoch; empty without any.
+        Loss and accuracy of the validation data after every epoch; empty without validation data.
     stopped : str
-        Why training ended: ``"all epochs done"``, ``"diverged"``, ``"callback"`` or ``"early stop"``, with details.
+        The reason why training ended: ``"all epochs done"``, ``"diverged"``, ``"callback"`` or ``"early stop"``, with
+        details.
     """
 
     engine: str = ""
@@ -53,7 +54,7 @@ class History:
 
     @property
     def epochs(self) -> int:
-        """How many epochs were run."""
+        """The number of epochs so far."""
         return len(self.losses)
 
     def add(self, report: EpochReport) -> None:
@@ -72,7 +73,7 @@ class History:
         return plots.curves(self)
 
     def _repr_png_(self) -> bytes | None:
-        """The picture that a notebook shows."""
+        """Return the picture for a notebook."""
         return self.plot().png() if self.losses else None
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""The reference engine: every batch through forward, backward and update of every layer, whoever wrote it."""
+"""The reference engine, which calls forward, backward and update of every layer, fastnet's or user-defined, per batch."""
 from __future__ import annotations
 
 import copy
@@ -13,7 +13,7 @@ from fastnet.base.modes import in_mode
 from fastnet.base.warn import warn
 from fastnet.layer import decaying, declared_parameters, foreign, parameters, trained, updater
 from fastnet.program.runner import ALPHA, BETA_1, BETA_2, EPSILON
-from fastnet.training.eligibility import why_not_loss, why_not_model
+from fastnet.training.eligibility import unsupported_loss_reason, unsupported_model_reason
 from fastnet.training.history import Evaluation
 from fastnet.training.lazy import release
 from fastnet.training.options import NAMES, FitOptions
@@ -23,10 +23,10 @@ Moments = dict[tuple[int, str], tuple[Any, ...]]  # a velocity, v, or m and v, b
 
 
 class Descent:
-    """Steps of gradient descent for any layers, with momentum and weight decay, or of Adam or RMSprop.
+    """Steps of gradient descent for any layers: SGD with momentum and weight decay, Adam or RMSprop.
 
-    V = momentum V + W_grad + decay W takes the place of the gradient W_grad while the model's ``update_param``, and so
-    that of every layer, makes its step: W -= lr V, or whatever a layer of the user's does with its gradient.
+    V = momentum V + W_grad + decay W replaces the gradient W_grad while the model's ``update_param``, and so that of every
+    layer, takes its step: W -= lr V, or a user-defined step with the gradient.
     """
 
     def __init__(self, model: Any, options: FitOptions, moments: Moments | None = None, steps: int = 0) -> None:
@@ -56,7 +56,7 @@ class Descent:
             self._warn_of_unreached(before)
 
     def _put_velocities(self) -> list[tuple[Any, str, np.ndarray]]:
-        """Let the layers' gradients be velocities; returns what they were."""
+        """Replace the layers' gradients by velocities, and return the gradients."""
         replaced = []
         for i, layer in enumerate(self.model.layers):
             if updater(layer) is None or any(layer is other for other in self.model.layers[:i]):
@@ -65,9 +65,9 @@ class Descent:
             own = foreign(layer)
             for name, grad in parameters(layer).items():
                 gradient = checks.gradient_there(f"layers[{i}], {type(layer).__name__}", layer, name, grad)
-                if gradient is None:  # a parameter that took no part in this batch
+                if gradient is None:  # this batch did not use the parameter
                     continue
-                change = np.array(gradient) if own else gradient  # a user's may write its next one into the same array
+                change = np.array(gradient) if own else gradient  # a user-defined layer may write into the same array again
                 if name in shrinking:
                     change = _sum(self.decay * np.asarray(getattr(layer, name)), change)
                 if self.momentum:
@@ -87,7 +87,7 @@ class Descent:
         return replaced
 
     def _of_adam(self, place: tuple[int, str], gradient: np.ndarray) -> np.ndarray:
-        """What Adam puts in place of a gradient (Kingma & Ba 2015, algorithm 1)."""
+        """Return Adam's replacement of a gradient (Kingma & Ba 2015, algorithm 1)."""
         m, v = self.moments.get(place, (0.0, 0.0))
         m = BETA_1 * m + (1 - BETA_1) * gradient
         v = BETA_2 * v + (1 - BETA_2) * gradient * gradient
@@ -96,14 +96,14 @@ class Descent:
         return m / of_m / (np.sqrt(v / of_v) + EPSILON)
 
     def _of_rmsprop(self, place: tuple[int, str], gradient: np.ndarray) -> np.ndarray:
-        """What RMSprop puts in place of a gradient (Tieleman & Hinton 2012)."""
+        """Return RMSprop's replacement of a gradient (Tieleman & Hinton 2012)."""
         (v,) = self.moments.get(place, (0.0,))
         v = ALPHA * v + (1 - ALPHA) * gradient * gradient
         self.moments[place] = (v,)
         return gradient / (np.sqrt(v) + EPSILON)
 
     def _warn_of_unreached(self, before: dict[int, dict[str, np.ndarray]]) -> None:
-        """Say which arrays a layer's update changed that have no gradient momentum or decay could work on."""
+        """Warn of arrays that a layer's update changed, but whose gradients fastnet does not find."""
         what = " and ".join(["momentum"] * bool(self.momentum) + ["weight_decay"] * bool(self.decay)
                             + [NAMES[self.optimizer]] * (self.optimizer != "sgd"))
         for i, held in before.items():
@@ -114,18 +114,18 @@ class Descent:
                        and not (name in now and np.array_equal(now[name], array, equal_nan=array.dtype.kind == "f"))]
             if changed:
                 warn(f"fit: the update of layers[{i}], {type(layer).__name__}, changes {', '.join(changed)}, which {what} "
-                     "cannot reach: an array X needs its gradient beside it, in an attribute X_grad, or named by the "
-                     "layer's method parameters(), for instance {'X': 'dX'}. It is trained without.")
+                     "cannot reach. An array X needs its gradient in an attribute X_grad, or in one that the layer's method "
+                     "parameters() names, for instance {'X': 'dX'}. It is trained without.")
 
 
 def _sum(new: Any, other: Any) -> Any:
-    """new + other, in the memory of an array that was just made; NumPy finds that out itself, but not on Python 3.14."""
+    """Compute new + other in the memory of `new`, a temporary array; NumPy does so by itself except on Python 3.14."""
     in_place = isinstance(new, np.ndarray) and new.dtype == np.result_type(new, other) and new.shape == np.shape(other)
     return np.add(new, other, out=new) if in_place else new + other
 
 
 def _unannounced(layers: Any) -> dict[int, dict[str, np.ndarray]]:
-    """Copies of all arrays of the layers whose parameters are a guess, by the layer's place."""
+    """Return copies of all arrays of the layers whose parameters fastnet has to guess, by the layer's number."""
     return {i: {name: array.copy() for name, array in arrays(layer).items()} for i, layer in enumerate(layers)
             if foreign(layer) and updater(layer) is not None and declared_parameters(layer) is None}
 
@@ -183,11 +183,11 @@ class Layerwise:
         self.descent.moments, self.descent.steps = saved[1]
 
     def state(self) -> Any:
-        """What `set_state` of another engine needs to go on from here."""
+        """Return the state, for `set_state` of another engine."""
         return copy.deepcopy((self.model, self.descent.moments, self.descent.steps))
 
     def set_state(self, state: Any) -> None:
-        """Go on from where another engine stood."""
+        """Continue from the state of another engine."""
         model, self.descent.moments, self.descent.steps = copy.deepcopy(state)
         for layer, other in zip((*self.model.layers, self.model.loss), (*model.layers, model.loss)):
             if hasattr(other, "__dict__"):
@@ -198,7 +198,7 @@ class Layerwise:
         return outputs(self.model, x)
 
     def write(self) -> None:
-        """Nothing to do: the layers were trained themselves."""
+        """Do nothing: the layers hold the parameters."""
 
     def resume(self, moments: Moments, steps: int) -> None:
         self.descent.moments, self.descent.steps, self.descent.first_step = dict(moments), steps, False
@@ -211,9 +211,9 @@ class Layerwise:
 
 
 def forward_backward(model: Any, x: np.ndarray, t: np.ndarray, rows: slice | np.ndarray) -> float:
-    """The loss of some rows, and all gradients. Code of the user's gets copies, which it may write into."""
-    own = why_not_model(model) is not None
-    targets = np.array(t[rows]) if own or why_not_loss(model.loss) else t[rows]
+    """Compute the loss of some rows, and all gradients. User-defined code gets defensive copies."""
+    own = unsupported_model_reason(model) is not None
+    targets = np.array(t[rows]) if own or unsupported_loss_reason(model.loss) else t[rows]
     loss = checks.loss_value(model.loss, model.forward(converted(x[rows], model.dtype, copy=own), targets))
     model.backward()
     return loss

@@ -1,9 +1,9 @@
-"""What layers hold while, or after, a compiled step stands in for them: put into them when somebody reads it, not before.
+"""Lazy sources: the attributes of layers that a compiled step trains are materialised when they are read.
 
-A compiled step keeps the parameters packed, and what a loop by hand leaves in the layers (inputs, outputs, gradients)
-elsewhere or not at all. Hardly anybody looks. So the arrays are taken out of the layers' dictionaries, and the layers get an
-owner, which their attributes (`fastnet.base.attributes.FloatArray`) ask: `LastBatch` after a fit, `Mirror` while a user's
-callback or schedule runs between two epochs, `training.on_batch.OnBatch` between two steps.
+A compiled step keeps the parameters in packed form, and the inputs, outputs and gradients of a hand-written loop elsewhere
+or not at all. They are rarely read. So a lazy source takes the arrays out of the layers' dictionaries, and the layers'
+attributes (`fastnet.base.attributes.FloatArray`) ask the source, which the layers hold as ``_owner``: `LastBatch` after a
+fit, `Mirror` while a user's callback or schedule runs between two epochs, `training.on_batch.OnBatch` between two steps.
 """
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import numpy as np
 
 from fastnet.base.attributes import FloatArray, Owned
 from fastnet.layer import trained
-from fastnet.training.eligibility import why_not_as_written
+from fastnet.training.eligibility import modified_reason
 
 Parameters = dict[tuple[int, str], np.ndarray]  # by the layer's number and the attribute's name
 _PLAIN = (bool, int, float, str)
@@ -24,26 +24,26 @@ ParametersBefore = Callable[[np.ndarray], Parameters]  # those from before a ste
 
 
 class LazySource:
-    """Owns the arrays of some layers until somebody reads one.
+    """Holds the arrays of some layers until one is read.
 
     Parameters
     ----------
     parts : iterable
         Layers, and perhaps a loss.
     write : callable
-        Puts the present parameters into the layers.
+        A function that copies the current parameters into the layers.
     """
 
     def __init__(self, parts: Iterable[Any], write: Callable[[], None]) -> None:
         self.parts = [part for part in parts if isinstance(part, Owned)]
         self.write = write
-        self.holds = False  # the parameters
-        self.attributes: Any = None  # of the layers, but for arrays, when these were taken
+        self.holds = False  # whether it holds the parameters
+        self.attributes: Any = None  # the layers' attributes, except arrays, at the time of `take`
         self.names = [list(kept_arrays(part)) for part in self.parts]
         self.learned = {name for part in self.parts for name in trained(part)}
 
     def take(self) -> None:
-        """Take the arrays out of the layers, and become their owner."""
+        """Take the arrays out of the layers, and become their source."""
         self.before = [{name: part.__dict__.pop(name) for name in names if name in part.__dict__}
                        for part, names in zip(self.parts, self.names, strict=True)]
         self.attributes = [dict(part.__dict__) for part in self.parts]
@@ -52,7 +52,7 @@ class LazySource:
             part._owner = self
 
     def give(self, name: str) -> None:
-        """Put into the layers what they should hold, but for what was assigned since; `name` says what was asked for."""
+        """Materialise the layers' attributes, except those assigned since `take`; `name` is the attribute that is read."""
         if self.holds:
             self.holds = False
             newer = [{name: part.__dict__[name] for name in trained(part) if name in part.__dict__} for part in self.parts]
@@ -63,37 +63,37 @@ class LazySource:
             self.leave()
 
     def leave(self) -> None:
-        """Put into the layers what a step leaves in them besides. By default nothing: what is not there reads as None."""
+        """Materialise the other results of a step. By default there are none, and their attributes are None."""
 
     def settle(self) -> None:
-        """Put the parameters into the layers, and own nothing any more."""
+        """Materialise the parameters, and detach from the layers."""
         if self.holds:
             self.give(next(iter(self.learned)))
         self.release()
 
     def release(self) -> None:
-        """Own nothing any more: whoever calls this puts the parameters into the layers."""
+        """Detach from the layers; the caller copies the parameters into them."""
         for part in self.parts:
             if part._owner is self:
                 part._owner = None
 
 
 class Mirror(LazySource):
-    """Lets a user's function see, and change, a model that a compiled engine is training.
+    """Lets a user's function read and change a model that a compiled engine is training.
 
     Parameters
     ----------
     model : Sequential
     parts : iterable
-        The layers that the engine keeps parameters of.
+        The layers whose parameters the engine holds.
     write : callable
-        Puts these into them.
+        A function that copies these into the layers.
     """
 
     def __init__(self, model: Any, parts: Iterable[Any], write: Callable[[], None]) -> None:
         super().__init__(parts, write)
         self.model, self.layers, self.loss = model, tuple(model.layers), model.loss
-        self.reason = why_not_as_written(model)
+        self.reason = modified_reason(model)
         self._given: dict[tuple[int, str], tuple[np.ndarray, np.ndarray]] = {}
 
     def take(self) -> None:
@@ -101,7 +101,7 @@ class Mirror(LazySource):
         self._given = {}
 
     def give(self, name: str) -> None:
-        """As of `LazySource`; what is given is kept, to be compared with what is there later."""
+        """Do what `LazySource.give` does, and store copies, with which `changed` compares the attributes later."""
         asked = self.holds
         assigned = {(i, name) for i, part in enumerate(self.parts) for name in trained(part) if name in part.__dict__}
         super().give(name)
@@ -110,10 +110,10 @@ class Mirror(LazySource):
                            for i, part in enumerate(self.parts) for name in trained(part) if (i, name) not in assigned}
 
     def changed(self) -> str | None:
-        """What was changed since `take`, if training has to go on from there, layer by layer."""
+        """Return what the user changed since `take`, after which training must continue layer by layer; None if nothing."""
         if self.attributes is None:  # nothing has been taken yet
             return None
-        reason = why_not_as_written(self.model)  # which reads no parameter
+        reason = modified_reason(self.model)  # which reads no parameter
         if reason != self.reason:
             return reason
         if self.model.loss is not self.loss:
@@ -144,23 +144,23 @@ class Mirror(LazySource):
 
 
 class LastBatch:
-    """Owns the layers' inputs, outputs and gradients after a fit, until one of them is read.
+    """Computes the layers' inputs, outputs and gradients after a fit, when one of them is read.
 
-    It refers to the layers weakly, and computes with copies of them: what happens to the layers meanwhile does not matter.
+    It refers to the layers weakly and computes with copies of them, so that later changes of the layers have no effect.
 
     Parameters
     ----------
     model : Sequential
-        One that compiled engines may train.
+        A model that compiled engines may train.
     x : ndarray, shape (n, ...)
-        The batch, in the model's dtype. Kept as it is, so nobody else may write into it.
+        The batch, in the model's dtype. It is stored without a copy, so that no other code may write into it.
     t : ndarray, shape (n, n_outputs)
-        Likewise.
+        The targets, stored in the same way.
     parameters : callable
-        Gives the layers' parameters from before the step, for x. The arrays are the layers' to keep.
+        A function that returns the layers' parameters before the step, for x. The layers keep the arrays.
     """
 
-    holds = False  # the layers' parameters, as a `LazySource` may
+    holds = False  # it never holds the layers' parameters, as a `LazySource` may
 
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, parameters: ParametersBefore) -> None:
         parts = (*model.layers, model.loss)
@@ -174,7 +174,7 @@ class LastBatch:
             part._owner = self
 
     def give(self, name: str) -> None:
-        """Put what the layers should hold into them, but for attributes that were assigned since the fit."""
+        """Materialise the layers' attributes, except those assigned since the fit."""
         if not self._computed:
             self._compute()
             self._computed = True
@@ -200,19 +200,19 @@ class LastBatch:
 
 
 def present_parameters(model: Any) -> Parameters:
-    """Copies of the parameters that the layers hold now."""
+    """Return copies of the layers' current parameters."""
     return {(i, name): np.array(getattr(layer, name)) for i, layer in enumerate(model.layers) for name in trained(layer)}
 
 
 def release(model: Any) -> None:
-    """Forget an earlier fit's last batch: the layers were run themselves since, and hold what that left."""
+    """Detach an earlier fit's last batch from the layers, which have run since and hold newer results."""
     for part in (*model.layers, model.loss):
         if isinstance(getattr(part, "_owner", None), LastBatch):
             part._owner = None
 
 
 def kept_arrays(part: Any) -> dict[str, FloatArray]:
-    """The attributes of a layer that hold arrays, by their names."""
+    """Return the attributes of a layer that hold arrays, by their names."""
     klass: type = type(part)
     return _kept_arrays(klass)
 
@@ -224,7 +224,7 @@ def _kept_arrays(klass: type) -> dict[str, FloatArray]:
 
 
 def without_arrays(part: Any) -> Any:
-    """A layer like this one, but for its arrays."""
+    """Return a copy of a layer without its arrays."""
     klass: Any = type(part)
     copy = klass.__new__(klass)
     arrays = kept_arrays(part)

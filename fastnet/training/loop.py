@@ -1,4 +1,4 @@
-"""The loop over epochs: the same for every engine."""
+"""The loop over epochs, the same for every engine."""
 from __future__ import annotations
 
 import contextlib
@@ -23,7 +23,7 @@ from fastnet.training.plan import Plan
 
 
 def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: Plan) -> np.ndarray:
-    """Run the epochs and return their losses; `model.history` keeps the rest."""
+    """Run the epochs and return their losses; `model.history` has the other results."""
     history = model.history = History()
     losses = np.full(options.epochs, np.nan)
     before = unsound(model)
@@ -45,9 +45,9 @@ def train(model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, plan: P
 
 def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: FitOptions, net: Any = None,
                 **shared: Any) -> Any:
-    """The engine of that name; the next simpler one if its memory cannot be had.
+    """Make the engine of that name, or a simpler one if there is not enough memory.
 
-    `shared` is what models trained on the same data share, see `fastnet.training.first.Gram`; `net`, the program of a plan.
+    `shared` is what models trained on the same data share, see `fastnet.training.first.Gram`; `net` is a plan's program.
     """
     try:
         if name == "layers":
@@ -59,7 +59,7 @@ def make_engine(name: str, model: Any, x: np.ndarray, t: np.ndarray, options: Fi
     except MemoryError:
         if name != "gram":
             raise
-        warn(f"fit: there is no memory for the Gram matrix of {len(x)} samples; the fused engine trains "
+        warn(f"fit: there is not enough memory for the Gram matrix of {len(x)} samples; the fused engine trains "
              "instead, with the same result.")
         return make_engine("fused", model, x, t, options, net)
 
@@ -69,7 +69,7 @@ class Epoch(NamedTuple):
 
     report: EpochReport
     batch_losses: np.ndarray
-    order: np.ndarray | None  # of the rows; None if they were taken as they are
+    order: np.ndarray | None  # the order of the rows; None if they were not shuffled
 
 
 def epochs(engine: Any, options: FitOptions, n: int, *, start: int = 0, restorable: bool = True,
@@ -84,14 +84,14 @@ def epochs(engine: Any, options: FitOptions, n: int, *, start: int = 0, restorab
     n : int
         Samples.
     start : int
-        Epochs that were run before, from whose end the engine goes on; `options.rng` must have come as far.
+        The number of earlier epochs, from whose end the engine continues; `options.rng` must be in the state after them.
     restorable : bool
-        Whether an error or Ctrl-C within an epoch takes the engine back to the end of the one before.
+        Whether an error or Ctrl-C within an epoch restores the engine's state at the end of the previous epoch.
     last_batch : callable, optional
-        Trains on the very last batch of all instead of the engine, and returns its loss. It gets the order of the rows, the
-        place in it where the batch starts, and the learning rate.
+        A function that trains on the last batch of the fit instead of the engine, and returns its loss. Its arguments are
+        the order of the rows, the position in it where the batch starts, and the learning rate.
     look : callable, optional
-        Called when the schedule has given the rate of an epoch, before anything is trained.
+        A function that is called before each epoch, after the schedule has returned its rate.
     """
     for epoch in range(start, options.epochs):
         engine.check_interrupt()
@@ -128,7 +128,7 @@ def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
         return loss
 
     def look() -> None:
-        """Callbacks and the schedule have run: whether they changed the model."""
+        """Raise `_Changed` if callbacks or the schedule have changed the model."""
         change = None if mirror is None or ended else mirror.changed()
         if change is not None:
             raise _Changed(change)
@@ -149,7 +149,7 @@ def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
                     look()
                     if history.stopped:
                         break
-            except _Changed as change:  # training goes on from what the layers hold
+            except _Changed as change:  # training continues from the layers' state
                 assert mirror is not None
                 mirror.settle()
                 mirror, engine = None, _by_layers(engine, model, x, t, options)
@@ -172,11 +172,11 @@ def _fit(model, engine, x, t, options, history, losses, bar, interrupt) -> None:
 
 
 class _Changed(Exception):
-    """A user's function has changed the model; the message says what."""
+    """A user's function has changed the model; the message names the change."""
 
 
 def _by_layers(engine, model, x, t, options) -> Layerwise:
-    """The engine that goes on from what the layers hold."""
+    """Return the engine that continues from the layers' state."""
     layerwise = Layerwise(model, x, t, options, engine.moments(), engine.steps)
     layerwise.check_interrupt = engine.check_interrupt
     return layerwise
@@ -190,7 +190,7 @@ def _report(engine, epoch: int, lr: float, loss: float, options: FitOptions, sec
 
 
 def _reason_to_stop(report: EpochReport, options: FitOptions, history: History) -> str:
-    """Why training ends after this epoch; empty if it goes on."""
+    """Return why training ends after this epoch; an empty string if it continues."""
     for callback in options.callbacks:
         if isinstance(answer := callback(report), (bool, np.bool_)) and answer:
             return f"callback after epoch {report.epoch + 1}"
@@ -201,7 +201,7 @@ def _reason_to_stop(report: EpochReport, options: FitOptions, history: History) 
         values = np.nan_to_num(history.val_losses or history.losses, nan=np.inf)
         if len(values) - 1 - int(np.argmin(values)) >= options.early_stop:
             what = "validation loss" if history.val_losses else "loss"
-            return f"early stop: no better {what} for {options.early_stop} epochs"
+            return f"early stop: no lower {what} for {options.early_stop} epochs"
     return ""
 
 

@@ -1,8 +1,8 @@
-"""Networks with layers of the user's among fastnet's: compiled segments, and the user's code once a mini-batch between them.
+"""Partially compiled networks: compiled segments, and calls of user-defined layers between them, once per mini-batch.
 
-A *segment* is a run of neighbouring layers that lower to ops. It has a program for the way forward and one for the way back,
-or, with the loss behind it, one for both. A layer or loss of the user's is called as layer-by-layer training calls it, with
-arrays of its own.
+A *segment* is a sequence of neighbouring layers that lower to ops. It has one program for the forward pass and one for the
+backward pass or, if it includes the loss, one for both. The engine calls user-defined layers and losses as training layer by
+layer does, with defensive copies of its arrays.
 """
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ from fastnet.kernels.records import SGD, Data
 from fastnet.layer import parameters, shielded, updater
 from fastnet.program.builder import ROWS_ONLY, Builder, Unsupported
 from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of
-from fastnet.training.eligibility import why_not, why_not_dtypes, why_not_loss, why_not_model, why_not_twice
+from fastnet.training.eligibility import (
+    shared_layer_reason,
+    unsupported_dtypes_reason,
+    unsupported_layer_reason,
+    unsupported_loss_reason,
+    unsupported_model_reason,
+)
 from fastnet.training.history import Evaluation
 from fastnet.training.layerwise import Descent, Layerwise
 from fastnet.training.options import FitOptions
@@ -27,9 +33,9 @@ from fastnet.training.scoring import converted, evaluate
 
 
 def segments(model: Any) -> list[range]:
-    """The layers that are compiled: runs of neighbours, each with parameters. The loss may belong to the last."""
+    """Return the compiled segments: ranges of neighbouring layers, each with parameters. The last may include the loss."""
     stack = model.layers
-    compiled = [why_not(layer) is None for layer in stack]
+    compiled = [unsupported_layer_reason(layer) is None for layer in stack]
     found, i = [], 0
     while i < len(stack):
         stop = i
@@ -41,43 +47,44 @@ def segments(model: Any) -> list[range]:
     return found
 
 
-def why_not_mixed(model: Any) -> str | None:
-    """Why a network cannot be trained in segments; None if it can."""
-    reason = why_not_model(model) or why_not_twice(model.layers) or why_not_dtypes(model)
+def unsupported_mixed_reason(model: Any) -> str | None:
+    """Return why a network cannot be trained in segments; None if it can."""
+    reason = unsupported_model_reason(model) or shared_layer_reason(model.layers) or unsupported_dtypes_reason(model)
     if reason:
         return reason
     if any(getattr(layer, "needs_images", False) and "images" in layer.takes for layer in model.layers):
-        # the way forward and the way back of a segment are two programs, and images are kept for one block at a time
-        return "networks of images are compiled as a whole or not at all"
+        # forward and backward pass of a segment are two programs, and images are stored only for one block at a time
+        return "networks for images are compiled as a whole or not at all"
     parts = segments(model)
     if not parts:
-        return "no layer with parameters is one that the compiled engines know"
-    own = [(f"layers[{i}], {type(layer).__name__}", layer) for i, layer in enumerate(model.layers) if why_not(layer)]
-    own += [("the loss", model.loss)] if why_not_loss(model.loss) else []
+        return "the compiled engines support none of its layers with parameters"
+    own = [(f"layers[{i}], {type(layer).__name__}", layer) for i, layer in enumerate(model.layers)
+           if unsupported_layer_reason(layer)]
+    own += [("the loss", model.loss)] if unsupported_loss_reason(model.loss) else []
     if not own:
-        return "all its layers are fastnet's: nothing lies between segments"
+        return "all its layers are fastnet's, so that it has only one segment"
     return next((f"{what} may look at other layers" for what, one in own if reaches(one, model)), None)
 
 
 class _Pending(NamedTuple):
-    """A segment that is compiled when the first mini-batch tells the shape of its input."""
+    """A segment that is compiled when the first mini-batch shows the shape of its input."""
 
     layers: range
     with_loss: bool
 
 
 class Rate(NamedTuple):
-    """What a step of descent is made with."""
+    """The numbers of a step of descent."""
 
     lr: float = 0.0
     momentum: float = 0.0
     weight_decay: float = 0.0
     optimizer: int = SGD
-    steps: int = 0  # before it
+    steps: int = 0  # the number of steps before it
 
 
 class Segment:
-    """Neighbouring layers of fastnet's, compiled.
+    """Neighbouring fastnet layers, compiled.
 
     Parameters
     ----------
@@ -86,15 +93,15 @@ class Segment:
         The number of the first of them in the network.
     dtype : dtype
     rows : int
-        Samples of a mini-batch at most.
+        The largest number of samples in a mini-batch.
     shape : tuple of int
-        Of one sample of its input.
+        The shape of one sample of its input.
     moments : int
-        Arrays like the parameters that the optimiser keeps.
+        The number of arrays that the optimiser keeps per parameter.
     input_gradient : bool
         Whether there are layers before it.
     loss : layer, optional
-        Behind it; fastnet's.
+        The loss after it, which is fastnet's.
     """
 
     def __init__(self, layers: Sequence[Any], first: int, dtype: np.dtype, rows: int, shape: tuple[int, ...], moments: int,
@@ -106,7 +113,7 @@ class Segment:
         self._x = np.empty((0, 0), dtype)
 
     def forward(self, x: np.ndarray) -> np.ndarray:
-        """The output for a mini-batch, a new array."""
+        """Compute the output for a mini-batch, a new array."""
         output = self.program.net.output
         assert output is not None
         self._x = np.ascontiguousarray(x.reshape(len(x), -1), self.dtype)
@@ -114,7 +121,7 @@ class Segment:
         return self.program.values(output, len(x)).reshape(len(x), *output.shape).copy()
 
     def backward(self, gradient: np.ndarray, rate: Rate) -> np.ndarray | None:
-        """Update the parameters from the gradient of the output; returns that of the input, if it is needed."""
+        """Update the parameters from the gradient of the output, and return that of the input if it is needed."""
         assert self.program.net.gradient is not None
         n = len(self._x)
         self.program.values(self.program.net.gradient, n)[:] = gradient.reshape(n, -1)
@@ -122,13 +129,13 @@ class Segment:
         return self._input_gradient(n)
 
     def step(self, x: np.ndarray, t: np.ndarray, rate: Rate) -> tuple[float, np.ndarray | None]:
-        """The loss of a mini-batch, and all of the step; with the gradient of the input, if it is needed."""
+        """Take a step on a mini-batch; return its loss and, if it is needed, the gradient of the input."""
         self._x = np.ascontiguousarray(x.reshape(len(x), -1), self.dtype)
         loss = self._run(self.program.commands(), np.require(t, self.dtype, ("C", "W")), rate)
         return loss, self._input_gradient(len(x))
 
     def resume(self, moments: Moments) -> None:
-        """Go on from the moments of the whole network."""
+        """Continue from the moments of the whole network."""
         self.program.put_moments({(i - self.first, name): kept for (i, name), kept in moments.items()})
 
     def moments(self) -> Moments:
@@ -147,7 +154,7 @@ class Segment:
 
 
 class Mixed:
-    """Trains segments, and the user's layers between them; see `fastnet.training.engine.Engine` for the methods."""
+    """Trains segments and the user-defined layers between them; see `fastnet.training.engine.Engine` for the methods."""
 
     name = "mixed"
     in_one_call = False
@@ -268,7 +275,7 @@ class Mixed:
         try:
             segment = Segment(layers, part.layers.start, self.dtype, self.batch_size, np.shape(x)[1:],
                               MOMENTS_OF[self.optimizer], part.layers.start > 0, self.model.loss if part.with_loss else None)
-        except Unsupported:  # a layer cannot take what it is given: its own error says so best
+        except Unsupported:  # a layer cannot take its input, and its forward raises the best error
             for layer in layers:
                 x = layer.forward(x)
             raise
@@ -276,12 +283,12 @@ class Mixed:
         return segment
 
     def _pending(self) -> list[Any]:
-        """Segments and layers of the user's in order, the loss or the segment with it last."""
+        """Return segments and user-defined layers in order, with the loss, or the segment that includes it, at the end."""
         layers, loss, parts, at = list(self.model.layers), self.model.loss, [], 0
         with_loss = False
         for run_ in segments(self.model):
             takes = getattr(loss, "takes", ROWS_ONLY)
-            with_loss = (why_not_loss(loss) is None and run_.stop == len(layers)
+            with_loss = (unsupported_loss_reason(loss) is None and run_.stop == len(layers)
                          and getattr(layers[-1], "gives", "rows") in takes)
             parts += [*layers[at:run_.start], _Pending(run_, with_loss)]
             at = run_.stop
@@ -289,13 +296,13 @@ class Mixed:
 
 
 class _Own:
-    """The user's layers of a model, each in its place, for `Descent`."""
+    """The user-defined layers of a model by their numbers, for `Descent`."""
 
     def __init__(self, model: Any, own: list[int]) -> None:
         self.layers = [layer if i in own else None for i, layer in enumerate(model.layers)]
 
     def update_param(self, lr: float) -> None:
-        """Let them step against their gradients."""
+        """Let them take a step against their gradients."""
         for update in (updater(layer) for layer in self.layers):
             if update is not None:
                 update(lr)

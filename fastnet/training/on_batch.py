@@ -1,8 +1,8 @@
-"""One compiled step a call, for loops that somebody writes by hand: ``train_on_batch`` and ``test_on_batch``.
+"""One compiled step per call, for hand-written loops: ``train_on_batch`` and ``test_on_batch``.
 
-Between two calls the parameters stay where the compiled step has them, packed. The layers' attributes are taken out of
-their dictionaries meanwhile, and whoever asks for one finds it true: the parameters are then put back, and what the last
-batch left behind (x, y and the gradients) is computed layer by layer from that batch and the present parameters.
+Between two calls the parameters stay in the packed form of the compiled step, and the layers' attributes are lazy. When one
+is read, the lazy source materialises the parameters, and computes the results of the last batch (x, y and the gradients)
+layer by layer from that batch and the current parameters.
 """
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fastnet.kernels.records import JOB, Data
 from fastnet.kernels.runtime.pool import caller, start_workers
 from fastnet.layer import learned, trained
 from fastnet.program.runner import address, new_job
-from fastnet.training.eligibility import why_not_compiled
+from fastnet.training.eligibility import unsupported_reason
 from fastnet.training.engine import Engine
 from fastnet.training.first import readable_rows
 from fastnet.training.lazy import LazySource, kept_arrays
@@ -33,7 +33,7 @@ _EVERY_THREAD = 1 << 30
 
 
 def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
-    """One step of gradient descent; :meth:`fastnet.Sequential.train_on_batch` describes it."""
+    """Take one step of gradient descent; :meth:`fastnet.Sequential.train_on_batch` describes it."""
     runner = _runner(model)
     if runner is not None and isinstance(lr, (float, np.floating)) and 0 <= lr < np.inf and runner.takes(x, t):
         return runner.step(x, t, float(lr))
@@ -61,7 +61,7 @@ def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
 
 
 def test_on_batch(model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
-    """The loss of a batch, nothing being changed; :meth:`fastnet.Sequential.test_on_batch` describes it."""
+    """Compute the loss of a batch without changing anything; :meth:`fastnet.Sequential.test_on_batch` describes it."""
     x, t = _batch("Sequential.test_on_batch", model, x, t)
     put_back = snapshot((*model.layers, model.loss), copy=True)
     try:
@@ -72,15 +72,15 @@ def test_on_batch(model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> float:
 
 
 class OnBatch(LazySource):
-    """The compiled step of a model, and its parameters until somebody asks for one.
+    """The compiled step of a model, and the lazy source of its parameters.
 
     Parameters
     ----------
     model : Sequential
-        One that compiled engines may train, all of its layers `Buffered`.
+        A model that compiled engines may train, with `Buffered` layers only.
     x : ndarray, shape (n, ...)
     t : ndarray, shape (n, n_outputs)
-        A first batch, which says how large they are. Nothing is done with it.
+        A first batch, which gives only the shapes.
     """
 
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray) -> None:
@@ -96,7 +96,7 @@ class OnBatch(LazySource):
         self.take()
 
     def takes(self, x: Any, t: Any) -> bool:
-        """Whether a batch is as the step expects, and the model still what it was compiled for."""
+        """Return whether a batch has the expected form, and the model is still the one that was compiled."""
         if not (type(x) is np.ndarray and type(t) is np.ndarray and x.dtype == t.dtype == self.dtype and self.holds
                 and x.shape[1:] == self.shape and t.ndim == 2 and 0 < len(x) == len(t) <= self.most
                 and t.shape[1] == self.outputs and t.flags.carray and _readable(x)):
@@ -113,7 +113,7 @@ class OnBatch(LazySource):
         return True
 
     def resumes(self, x: np.ndarray, t: np.ndarray) -> bool:
-        """As `takes`, and if the layers hold the parameters again, packs them anew."""
+        """Do what `takes` does and, if the layers hold the parameters again, pack these first."""
         if not self.holds:
             same = (tuple(self.model.layers) == self.layers and self.model.loss is self.loss and len(x) <= self.most
                     and list(map(_settings, self.parts)) == self.attributes)
@@ -124,7 +124,7 @@ class OnBatch(LazySource):
         return self.takes(x, t)
 
     def step(self, x: np.ndarray, t: np.ndarray, lr: float) -> float:
-        """Train on one batch; returns its loss before the step."""
+        """Train on one batch, and return its loss before the step."""
         self.last = x, t
         rows = x if x.ndim == 2 else x.reshape(len(x), -1)
         while not kernel.step_entry(rows, t, lr, self.record_at, caller()):
@@ -132,7 +132,7 @@ class OnBatch(LazySource):
         return float(self.loss_of_batch[0])
 
     def leave(self) -> None:
-        """What the last batch left behind: as layer by layer, with the present parameters."""
+        """Materialise the results of the last batch by running it layer by layer with the current parameters."""
         self.release()
         newer = [{name: part.__dict__[name] for name in names if name in part.__dict__}
                  for part, names in zip(self.parts, self.names, strict=True)]
@@ -141,7 +141,7 @@ class OnBatch(LazySource):
                 part.__dict__.update(old)
         else:
             for part in self.parts:
-                for name in trained(part).keys() - learned(part).keys():  # counters: as they were before the batch
+                for name in trained(part).keys() - learned(part).keys():  # counters: their values before the batch
                     setattr(part, name, max(0, getattr(part, name) - 1))
             with in_mode(self.model, True):
                 self.model.forward(*self.last)
@@ -170,12 +170,12 @@ class OnBatch(LazySource):
 
 
 def _settings(part: Any) -> dict[str, Any]:
-    """What a layer has beside its arrays: sizes, and whatever somebody put there."""
+    """Return a layer's attributes except arrays: sizes, and any that the user added."""
     return {name: value for name, value in part.__dict__.items() if name not in kept_arrays(part)}
 
 
 def _readable(x: np.ndarray) -> bool:
-    """Whether the kernel can read the samples where they lie."""
+    """Return whether the kernel can read the samples in place."""
     return readable_rows(x) if x.ndim == 2 else x.flags.c_contiguous and x.flags.aligned
 
 
@@ -190,7 +190,7 @@ def _compiles(model: Any, x: np.ndarray) -> bool:
             and all(getattr(layer, name).shape == kept.shape(layer)
                     for layer in model.layers for name, kept in vars(type(layer)).items()
                     if isinstance(kept, FloatArray) and kept.shape is not None and not kept.optional)
-            and why_not_compiled(model, x.shape[1:]) is None)
+            and unsupported_reason(model, x.shape[1:]) is None)
 
 
 def _batch(who: str, model: Any, x: npt.ArrayLike, t: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""What a fit is asked for: one record, checked once."""
+"""The arguments of a fit: one record, checked once."""
 from __future__ import annotations
 
 import sys
@@ -24,9 +24,9 @@ Callbacks = Callable[[EpochReport], Any] | Sequence[Callable[[EpochReport], Any]
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Everything that `fit` was asked for; see :meth:`fastnet.Sequential.fit` for what it means.
+    """All arguments of a fit, which :meth:`fastnet.Sequential.fit` describes.
 
-    `explain` takes the same record, and each trial of a sweep trains with one.
+    `explain` uses the same record, and each trial of a sweep trains with one.
     """
 
     epochs: int
@@ -44,8 +44,8 @@ class FitOptions:
     callbacks: tuple[Callable[[EpochReport], Any], ...] = ()
     progress: bool = False
     on_divergence: str = "stop"
-    state: OptimizerState | None = None  # to go on from, and to leave where training ended
-    user_code: bool = False  # whether a callback or a schedule of a user's runs between epochs
+    state: OptimizerState | None = None  # the state to continue from, which training updates
+    user_code: bool = False  # whether a user's callback or schedule runs between epochs
 
     @classmethod
     def checked(
@@ -55,8 +55,8 @@ class FitOptions:
         callbacks: Callbacks = (), progress: bool | None = None, on_divergence: str = "stop", nesterov: bool = False,
         state: OptimizerState | None = None,
     ) -> FitOptions:
-        """The record of what a user gave, or an error that says what is wrong with it; `who` is the method's name."""
-        epochs = checks.whole_number(who, "epochs", epochs, "It is how often to go through the data.")
+        """Check the user's arguments and return their record; `who` is the method's name for error messages."""
+        epochs = checks.whole_number(who, "epochs", epochs, "It is the number of passes through the data.")
         batch_size = checks.whole_number(who, "batch_size", batch_size, "128 is usual.")
         checks.choice(who, "engine", engine, ("auto", *ENGINES))
         checks.choice(who, "optimizer", optimizer, OPTIMIZERS)
@@ -64,8 +64,8 @@ class FitOptions:
         momentum = checks.fraction(who, "momentum", momentum)
         refuse_momentum(who, optimizer, momentum)
         if checks.truth(who, "nesterov", nesterov) and (optimizer != "sgd" or not momentum):
-            raise ValueError(f"{who}: nesterov=True is a kind of momentum, and there is none. Give momentum=0.9, with "
-                             "optimizer='sgd', or leave nesterov out.")
+            raise ValueError(f"{who}: nesterov=True needs a momentum. Give momentum=0.9 with optimizer='sgd', or leave "
+                             "nesterov out.")
         shuffle, generator = checks.truth(who, "shuffle", shuffle), checks.generator(who, rng)
         return cls(
             epochs=epochs, lr=checks.schedule(who, lr, epochs), batch_size=batch_size, engine=engine,
@@ -75,29 +75,29 @@ class FitOptions:
             validation=None if validation is None else labelled(
                 who, model, *checks.pair(who, "validation", validation)),
             early_stop=None if early_stop is None else checks.whole_number(
-                who, "early_stop", early_stop, "It is how many epochs to wait for a better loss."),
+                who, "early_stop", early_stop, "It is the number of epochs to wait for a lower loss."),
             callbacks=checks.callbacks(who, callbacks), on_divergence=on_divergence, state=state,
             user_code=callable(lr) or bool(checks.callbacks(who, callbacks)),
             progress=sys.stderr is not None and sys.stderr.isatty() if progress is None
             else checks.truth(who, "progress", progress))
 
     def resumes(self, model: Any) -> bool:
-        """Whether the optimiser goes on from an earlier call."""
+        """Return whether the optimiser continues from an earlier call."""
         return self.state is not None and self.state.fits(model, self.optimizer)
 
     def with_(self, **changes: Any) -> FitOptions:
-        """A copy with some fields changed."""
+        """Return a copy with some fields changed."""
         return replace(self, **changes)
 
 
 def refuse_momentum(who: str, optimizer: str, momentum: Any) -> None:
     """Raise ValueError for a momentum with an optimiser that takes none."""
     if optimizer == "adam" and np.any(momentum):
-        raise ValueError(f"{who}: momentum={momentum} with optimizer='adam', which keeps a momentum of its own "
+        raise ValueError(f"{who}: got momentum={momentum} with optimizer='adam', which has its own momentum "
                          "(beta1 = 0.9). Leave momentum out, or use optimizer='sgd'.")
     if optimizer != "sgd" and np.any(momentum):
-        raise ValueError(f"{who}: momentum={momentum} with optimizer={optimizer!r}, which has none. Leave momentum out, or "
-                         "use optimizer='sgd'.")
+        raise ValueError(f"{who}: got momentum={momentum} with optimizer={optimizer!r}, which has none. Leave momentum out, "
+                         "or use optimizer='sgd'.")
 
 
 def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,9 @@ from fastnet.kernels.simd import VECTOR_BITS
 from fastnet.layer import learned, output_shape
 from fastnet.program.builder import Builder, Unsupported
 from fastnet.program.runner import MOMENTS_OF, optimizer_of
-from fastnet.training.eligibility import why_not_compiled
+from fastnet.training.eligibility import unsupported_reason
 from fastnet.training.first import window_rows
-from fastnet.training.mixed import segments, why_not_mixed
+from fastnet.training.mixed import segments, unsupported_mixed_reason
 from fastnet.training.options import COMPILED, NAMES, FitOptions
 
 # Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
@@ -90,7 +90,7 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
     ValueError
         If the engine that was named cannot do this job; the message says why.
     """
-    refused = why_not_compiled(model, x.shape[1:], lowered=False)
+    refused = unsupported_reason(model, x.shape[1:], lowered=False)
     layers = _layers(model, x, options)
     net = None
     if not refused:
@@ -251,7 +251,7 @@ def _windows(j: _Job) -> Estimate:
 
 
 def _mixed(model: Any, x: np.ndarray, options: FitOptions, layers: Estimate, allowed: bool) -> Estimate:
-    why = why_not_mixed(model) if allowed else "a sweep's trials do not share a user's layers"
+    why = unsupported_mixed_reason(model) if allowed else "a sweep's trials do not share a user's layers"
     if why:
         return Estimate.no("mixed", why)
     parts = segments(model)

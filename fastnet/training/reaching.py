@@ -1,4 +1,4 @@
-"""Whether a layer of the user's may look at other layers of its network, which would then have to hold their arrays."""
+"""The search for references from a user-defined layer to other layers, which then have to hold their arrays."""
 from __future__ import annotations
 
 import gc
@@ -10,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-_OBJECTS = 2000  # to look through before a layer is taken to reach another
+_OBJECTS = 2000  # the search assumes a reference after so many objects
 _PLAIN = (str, bytes, int, float, complex, type(None), types.CodeType, types.ModuleType, np.ndarray, np.generic)
 _WRITTEN_IN_PYTHON = 1 << 9  # a flag of classes (Py_TPFLAGS_HEAPTYPE)
 
 
 def reaches(subject: Any, model: Any) -> bool:
-    """Whether a function may get at a model or one of its layers: through what it closes over, its globals, its object.
+    """Return whether a function or layer may reach a model or another of its layers.
 
-    Of a layer: whether it may get at another one. True as well if there is too much to look through.
+    It may do so through its closure, its globals or its object. The answer is also True if there is too much to search.
     """
     found = {id(part) for part in (model, *model.layers, model.loss, model.layers)} - {id(subject)}
     seen: set[int] = set()
@@ -37,7 +37,7 @@ def reaches(subject: Any, model: Any) -> bool:
 
 
 def _within(o: Any) -> Iterable[Any]:
-    """The objects that one object leads to. fastnet's own functions and classes lead to nothing of a user's."""
+    """Return the objects that one object refers to. fastnet's functions and classes do not refer to the user's objects."""
     if isinstance(o, types.FunctionType):
         return _within_function(o)
     if isinstance(o, types.BuiltinFunctionType):
@@ -55,7 +55,7 @@ def _within(o: Any) -> Iterable[Any]:
 
 
 def _within_function(function: types.FunctionType) -> Iterable[Any]:
-    """What a function closes over, its defaults, and the globals it names, also in modules."""
+    """Return a function's closure, its defaults, and the globals that it names, also in modules."""
     if (function.__module__ or "").partition(".")[0] == "fastnet" and function.__closure__ is None:
         return ()
     names = () if _of_a_library(function.__module__) else _names(function.__code__)
@@ -69,7 +69,7 @@ def _within_function(function: types.FunctionType) -> Iterable[Any]:
 
 
 def _of_a_library(module: str | None) -> bool:
-    """Whether a module is Python's, NumPy's or ours: its classes and globals lead to nothing of a user's."""
+    """Return whether a module is Python's, NumPy's or fastnet's, which do not refer to the user's objects."""
     root = (module or "").partition(".")[0]
     return root in ("fastnet", "numpy") or root in sys.stdlib_module_names
 

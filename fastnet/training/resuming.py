@@ -1,4 +1,4 @@
-"""What an optimiser has gathered in one call, so that the next call goes on from there."""
+"""The state of an optimiser after a call, from which the next call continues."""
 from __future__ import annotations
 
 from typing import Any
@@ -15,11 +15,11 @@ class OptimizerState:
     Attributes
     ----------
     optimizer : str
-        The optimiser that gathered them; empty before the first step.
+        The name of the optimiser; empty before the first step.
     steps : int
-        Mini-batches so far.
+        The number of mini-batches so far.
     moments : dict
-        (V,) or Adam's (m, v) of each parameter, by the number of its layer and its name.
+        (V,), or Adam's (m, v), of each parameter, by the number of its layer and its name.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class OptimizerState:
         self._layers: tuple[Any, ...] = ()
 
     def fits(self, model: Any, optimizer: str) -> bool:
-        """Whether an optimiser can go on from here: it is the same, and so are the layers and their parameters' shapes."""
+        """Return whether an optimiser can continue: it, the layers and their parameters' shapes must be the same."""
         layers = tuple(model.layers)
         if self.optimizer != optimizer or len(layers) != len(self._layers):
             return False
@@ -38,7 +38,7 @@ class OptimizerState:
                    for (i, name), arrays in self.moments.items() for kept in arrays)
 
     def keep(self, model: Any, optimizer: str, engine: Any) -> None:
-        """Take over what an engine holds; nothing of what has diverged."""
+        """Store an engine's state, or nothing if it has diverged."""
         moments = engine.moments()
         finite = all(np.isfinite(kept).all() for arrays in moments.values() for kept in arrays)
         self.optimizer, self._layers = optimizer, tuple(model.layers)

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastnet.layer import parameters
 from fastnet.sequential import Sequential
-from fastnet.training.eligibility import why_not_in_copies
+from fastnet.training.eligibility import unsupported_copies_reason
 
 _global_random_state = threading.Lock()
 
@@ -52,7 +52,7 @@ class Builders:
                 np.random.set_state(before)
         if not isinstance(model, Sequential):
             raise TypeError(f"lr_sweep: {_who(name)} must return a fastnet.Sequential, got {model!r}.")
-        reason = why_not_in_copies(model)
+        reason = unsupported_copies_reason(model)
         if reason is not None:
             raise TypeError(f"lr_sweep: {reason}.")
         self._refuse_known(name, model)

@@ -257,8 +257,7 @@ def _optimizers(optimizer: Any, momentum: Any) -> tuple[str, ...]:
 
 def _nesterov(value: Any, momentum: Any) -> bool:
     if checks.truth(_WHO, "nesterov", value) and not np.any(momentum):
-        raise ValueError(f"{_WHO}: nesterov=True is a kind of momentum, and there is none. Give momentum=0.9, or leave "
-                         "nesterov out.")
+        raise ValueError(f"{_WHO}: nesterov=True needs a momentum. Give momentum=0.9, or leave nesterov out.")
     return bool(value)
 
 

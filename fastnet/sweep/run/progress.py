@@ -1,8 +1,9 @@
-"""One line on the error stream: trials done, diverged, best so far, time left."""
+"""Progress on the error stream: trials done, diverged, best so far, time left."""
 from __future__ import annotations
 
 import contextlib
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,19 +11,46 @@ from fastnet.sweep.choice.metrics import metric_of, value_of
 from fastnet.sweep.record import Record
 from fastnet.sweep.spec import Spec
 
+_EVERY = 30.0  # seconds between two lines where no bar can be drawn
+
 
 class Silent:
-    """No progress line."""
+    """No progress."""
 
     def total(self, trials: int) -> None:
-        """Say how many trials there are."""
+        """Set the number of trials."""
 
     def __call__(self, record: Record, spec: Spec) -> None:
         """Show a trial that ended, or came to a rung."""
 
 
+class Log:
+    """Replaces tqdm's bar where no bar can be drawn, as in a file: a line every half a minute, and at the end."""
+
+    def __init__(self) -> None:
+        self.n, self.total, self.text, self.shown = 0, 1, "", time.monotonic()
+
+    def refresh(self) -> None:
+        """Do nothing: the next line shows the new total."""
+
+    def set_postfix_str(self, text: str, refresh: bool) -> None:
+        """Set the text of the next line."""
+        self.text = text
+
+    def update(self, more: int) -> None:
+        """Count trials, and print a line if the last one is half a minute old."""
+        self.n += more
+        if time.monotonic() - self.shown >= _EVERY:
+            self.show()
+
+    def show(self) -> None:
+        """Print the line."""
+        self.shown = time.monotonic()
+        print(f"sweep: {self.n}/{self.total} trials; {self.text}", file=sys.stderr, flush=True)
+
+
 class Line(Silent):
-    """A line of tqdm; a trial counts once, however often it goes on."""
+    """A line of progress; a trial counts once, however often it continues."""
 
     def __init__(self, bar: Any) -> None:
         self.bar, self.records = bar, {}  # type: tuple[Any, dict[Any, Record]]
@@ -50,11 +78,21 @@ class Line(Silent):
 
 @contextlib.contextmanager
 def progress_line(shown: bool | None) -> Iterator[Silent]:
-    """What to call with each trial that ended; `shown` None means on terminals and in notebooks."""
-    if shown is None:
-        shown = sys.stderr is not None and (sys.stderr.isatty() or in_notebook())
-    if not shown or sys.stderr is None:  # as with pythonw
+    """Yield a function to call with each trial that ended.
+
+    It draws a bar on terminals and in notebooks. Elsewhere it prints a line now and then if `shown` is true, and nothing if
+    it is None.
+    """
+    if sys.stderr is None or shown is False:  # there is no error stream with pythonw
         yield Silent()
+        return
+    if not (sys.stderr.isatty() or in_notebook()):
+        if shown:
+            log = Log()
+            yield Line(log)
+            log.show()
+        else:
+            yield Silent()
         return
     from tqdm import tqdm  # here, since importing fastnet must stay quick
 
@@ -63,7 +101,7 @@ def progress_line(shown: bool | None) -> Iterator[Silent]:
 
 
 def in_notebook() -> bool:
-    """Whether a Jupyter kernel runs this, whose error stream is no terminal, but is looked at."""
+    """Return whether a Jupyter kernel runs this code, whose error stream is not a terminal, but visible."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return shell is not None and hasattr(shell, "kernel")

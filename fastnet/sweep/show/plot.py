@@ -14,7 +14,7 @@ from fastnet.sweep.result import SweepResult
 from fastnet.sweep.show import tables
 from fastnet.sweep.spec import Setting, in_words
 
-_IN_LEGEND = 8  # more rates than this are told apart by a colour bar
+_IN_LEGEND = 8  # more rates than this have a colour bar in place of a legend
 _ROWS = 6  # of settings: the best ones
 _RED = "#d55e00"  # vermilion, which stands out from the colour map for every kind of colour blindness
 _METRICS = {"val_accuracy": ("validation accuracy", "#0072b2", "o"), "test_accuracy": ("test accuracy", "#e69f00", "s"),
@@ -22,7 +22,7 @@ _METRICS = {"val_accuracy": ("validation accuracy", "#0072b2", "o"), "test_accur
             "test_loss": ("test loss", "#e69f00", "s"),
             "best_val_loss": ("validation loss, best epoch", "#0072b2", "o"),
             "best_val_accuracy": ("validation accuracy, best epoch", "#0072b2", "o")}
-_LEAST = 0.1  # of the accuracy axis: a difference of one image in a hundred must not look like a cliff
+_LEAST = 0.1  # the least height of the accuracy axis, so that a difference of one image in a hundred does not look large
 
 
 def draw(result: SweepResult, metric: str | None = None) -> Picture:
@@ -142,16 +142,17 @@ def _against_rate(axes: Any, result: SweepResult, setting: Setting, metrics: lis
     intervals = []
     for metric in metrics:
         label, colour, marker = style(metric)
-        drawn, means, spread = [], [], []
+        drawn, means, spread, points = [], [], [], 0
         for lr in lrs:
             values = [tables.value(record, metric) for record in _records(result, setting, lr) if record.status == "done"]
             if values and np.isfinite(values).all():
+                points += len(values)
                 drawn.append(lr)
                 means.append(float(np.mean(values)))
                 spread.append(_interval(values))
                 axes.plot([lr] * len(values), values, ".", color=colour, ms=3, alpha=0.5)
         axes.errorbar(drawn, means, spread, color=colour, marker=marker, ms=5 if len(lrs) <= 20 else 3, lw=1.5, capsize=3,
-                      label=label + (" (mean, 95%)" if any(spread) else ""))
+                      label=label + (" (mean, 95% interval)" if any(spread) else " (mean)" if len(lrs) < points else ""))
         intervals += spread
         _diverged(axes, result, setting, metric, lrs)
     axes.set_xscale("log")
@@ -215,6 +216,6 @@ def _rate(lr: float) -> str:
 
 
 def _interval(values: list[float]) -> float:
-    """Half the 95% confidence interval of the mean."""
+    """Half the 95% confidence interval of the mean; 0 for two values, whose interval (t = 12.7) would say nothing."""
     n = len(values)
-    return 0.0 if n < 2 else float(np.std(values, ddof=1)) / math.sqrt(n) * quantile(n - 1)
+    return 0.0 if n < 3 else float(np.std(values, ddof=1)) / math.sqrt(n) * quantile(n - 1)
