@@ -1,5 +1,6 @@
 """fastnet sweep."""
 import json
+import warnings
 
 import numpy as np
 import pytest
@@ -18,12 +19,13 @@ def command(tmp_path):
     np.savez(tmp_path / "data.npz", x_train=x[:100], y_train=labels[:100], x_test=x[100:], y_test=labels[100:])
 
     def run(*arguments):
-        return main(["sweep", "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path / "out"), *arguments])
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")  # it prints them, as a line each
+            return main(["sweep", "--data", str(tmp_path / "data.npz"), "--out", str(tmp_path / "out"), *arguments])
 
     return run
 
 
-pytestmark = pytest.mark.filterwarnings("ignore:SweepResult.suggest")  # what the command prints of such small data
 FAST = ("--epochs", "3", "--seeds", "2", "--lrs", "0.003,0.03,1e4", "--hidden", "8", "--batch-size", "16")
 
 
@@ -119,7 +121,6 @@ def test_without_arguments_it_finds_the_rates(command, capsys):
     assert "learning rate 0." in capsys.readouterr().out
 
 
-@pytest.mark.filterwarnings("default:SweepResult.suggest")
 def test_networks(command, capsys):
     assert command(*FAST, "--hidden", "16,8", "--hidden", "0", "--validation", "0", "--shuffle", "--momentum", "0.5") == 0
     printed = capsys.readouterr()
