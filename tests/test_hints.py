@@ -305,6 +305,7 @@ def test_labels_in_tables():
     repaired("labels", pd.Index(["cat", "dog", "eel"]), fastnet.one_hot, "Number the labels")
 
 
+@pytest.mark.filterwarnings("ignore:__array_wrap__ must accept:DeprecationWarning")  # of PyTorch's tensors
 def test_tensors():
     torch = pytest.importorskip("torch")
     x = torch.tensor(X)
