@@ -10,8 +10,8 @@ The script takes these steps, each on top of the previous ones:
 
 Step 1 uses no test images, and the settings of steps 2 to 4 were chosen on held-out training images, too; the script uses
 the test images once, at the end. It repeats all steps for several seeds, and reports the difference from the course's
-network with the same seed: the mean and its 95% interval (Student's t). This interval covers the choice of seeds, not that of the
-test images: on 500 other images of the same classes both accuracies could be about 0.02 higher or lower.
+network with the same seed: the mean and its 95% interval (Student's t). This interval covers the choice of seeds, not
+that of the test images: on 500 other images of the same classes both accuracies could be about 0.02 higher or lower.
 
 The script writes results/better_cifar.csv (one line per seed) and results/better_cifar.png. It takes several minutes.
 """
@@ -130,7 +130,7 @@ def draw(scores: np.ndarray, name: str, hidden: tuple[int, ...]) -> Figure:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description="Train a network that is better than the course's, and measure the difference. It takes several minutes.")
+        description="Train a network that is better than the course's, and measure the difference. It takes minutes.")
     parser.add_argument("--data", default="auto", metavar=SOURCES, help="training data (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed that draws the classes (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help="repetitions, at least 2 (default: %(default)s)")

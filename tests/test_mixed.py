@@ -92,7 +92,7 @@ def test_auto_chooses_segments_and_says_why():
     model = Sequential([FullLayer(9, 300, rng=rng), ReluLayer(), FullLayer(300, 300, rng=rng), ReluLayer(), own.Noise(300, rng),
                         FullLayer(300, 3, rng=rng), SoftMaxLayer()], CrossEntropyLayer())
     text = str(model.explain(x, t, 3))
-    assert "-> mixed: segments are compiled, but not all of it: layers[4]: Noise is not a class" in text
+    assert "-> mixed: only segments of it can be compiled: layers[4]: Noise is not a class" in text
     model.fit(x, t, 2)
     assert model.history.engine == "mixed"
 

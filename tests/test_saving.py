@@ -187,12 +187,12 @@ FULL = {"class": "FullLayer", "n_i": 7, "n_o": 5}
 
 
 @pytest.mark.parametrize("layers, message", [
-    ([FULL], "the layers ask for the tensors 0.bias, 0.weight, the file has 0.bias, 0.weight, 2"),
+    ([FULL], "the layers need the tensors 0.bias, 0.weight, but the file has 0.bias, 0.weight, 2"),
     ([FULL, {"class": "ReluLayer"}, {"class": "FullLayer", "n_i": 5, "n_o": 4}], r"must have shape \(4, 5\)"),
     ([FULL, {"class": "ReluLayer"}, {"class": "FullLayer", "n_i": 5, "n_o": "3"}], "must be a whole number"),
     ([FULL, {"class": "ReluLayer"}, {"class": "FullLayer", "n_i": 5}], "a FullLayer takes n_i, n_o, got"),
     ([FULL, {"class": "ReluLayer", "n": 1}, FULL], "a ReluLayer takes no arguments"),
-    ([], "the layers ask for the tensors none, the file has 0.bias"),
+    ([], "the layers need the tensors none, but the file has 0.bias"),
 ])
 def test_layers_that_do_not_fit_the_tensors(saved, layers, message):
     with pytest.raises(ValueError, match=f"cannot be turned into a model: .*{message}"):
@@ -203,7 +203,7 @@ def test_other_metadata_are_refused(saved):
     content = saved.read_bytes()
     for change, message in (({"version": "3"}, "format version 3"), ({"layers": "{"}, "cannot be turned into a model"),
                             ({"loss": None}, "not one that Sequential.save wrote"),
-                            ({"tensors": {"0.weight": np.zeros((5, 7), np.int64)}}, "the layers ask for")):
+                            ({"tensors": {"0.weight": np.zeros((5, 7), np.int64)}}, "the layers need")):
         saved.write_bytes(content)
         with pytest.raises(ValueError, match=message):
             fastnet.load(rewritten(saved, **change))
@@ -246,7 +246,7 @@ def test_files_of_version_1_are_read(saved):
     content = bytearray(saved.read_bytes())
     content[-3] ^= 4
     saved.write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged: its content is not what was saved"):
+    with pytest.raises(ValueError, match="is damaged: its content differs from the saved one"):
         fastnet.load(saved)
 
 
@@ -272,8 +272,8 @@ RELU = {"class": "ReluLayer"}
     ({"loss": json.dumps({"class": "SoftMaxLayer"})}, "takes no target"),
     ({"loss": "[]"}, r"\[\] describes none of"),
     ({"loss": "null"}, "None describes none of"),
-    ({"layers": "{}"}, "its layers are no list"),
-    ({"layers": "7"}, "its layers are no list"),
+    ({"layers": "{}"}, "its layers are not a list"),
+    ({"layers": "7"}, "its layers are not a list"),
     ({"layers": json.dumps([{"class": "CrossEntropyLayer"}]), "tensors": {}}, "takes a target too"),
     ({"layers": json.dumps([{"class": ["FullLayer"]}])}, "describes none of"),
     ({"layers": json.dumps([{"class": "Sequential"}])}, "describes none of"),
@@ -284,8 +284,8 @@ RELU = {"class": "ReluLayer"}
     ({"layers": json.dumps([{"class": "LeakyReluLayer", "slope": float("nan")}]), "tensors": {}}, "cannot be turned"),
     ({"layers": json.dumps([{"class": "MaxPoolLayer", "size": "2"}]), "tensors": {}}, "must be a whole number"),
     ({"layers": json.dumps([{"class": "FullLayer", "n_i": 7.0, "n_o": 5}])}, "must be a whole number"),
-    ({"layers": json.dumps([{"class": "FullLayer", "n_i": 10 ** 30, "n_o": 5}])}, "the layers ask for|must have shape"),
-    ({"layers": json.dumps([RELU])}, "the layers ask for the tensors none"),
+    ({"layers": json.dumps([{"class": "FullLayer", "n_i": 10 ** 30, "n_o": 5}])}, "the layers need|must have shape"),
+    ({"layers": json.dumps([RELU])}, "the layers need the tensors none"),
     ({"layers": json.dumps([]), "tensors": {}}, "layers is empty"),
 ])
 def test_wrong_models_are_one_sentence(saved, change, message, version):

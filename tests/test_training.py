@@ -638,14 +638,14 @@ def test_explain(dtype):
     plan = model.explain(x, t, epochs=20, batch_size=16)
     assert same(held, model)
     text = str(plan)
-    for word in ("layers", "fused", "gram", "GFLOP", "MB", "-> gram: the least estimated time", "threads"):
+    for word in ("layers", "fused", "gram", "GFLOP", "MB", "-> gram: the lowest estimated time", "threads"):
         assert word in text
     model.fit(x, t, 20, 0.01, 16)
     assert model.history.engine == plan.chosen
     for options in ({"engine": "fused"}, {"shuffle": True}, {"momentum": 0.9}, {"weight_decay": 0.1},
                     {"validation": (x, t)}):
         assert model.explain(x, t, epochs=2, **options).chosen
-    assert model.explain(x, t, epochs=2, engine="fused").why == "asked for"
+    assert model.explain(x, t, epochs=2, engine="fused").why == "chosen by the argument engine"
     more = {e.name: e.memory for e in model.explain(x, t, 2, momentum=0.9).estimates}
     less = {e.name: e.memory for e in model.explain(x, t, 2).estimates}
     assert more["gram"] > less["gram"]
@@ -659,7 +659,7 @@ def test_explain_says_why_an_engine_cannot():
     model.layers.append(ReluLayer())
     text = str(model.explain(x, t, epochs=3))
     assert "no: the compiled engines support CrossEntropyLayer only after SoftMaxLayer" in text
-    assert "-> layers: nothing else trains this: " in text
+    assert "-> layers: no other engine supports this: " in text
     with refuses(ValueError, "engine='gram' cannot train this", model):
         model.fit(x, t, 3, 0.1, engine="gram")
 

@@ -1,4 +1,4 @@
-"""Which class ``Sequential`` is: fastnet's, or the folder's own around fastnet's layers."""
+"""The choice of ``Sequential``: fastnet's class, or the folder's class with fastnet's layers."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from fastnet.dropin._local import Source
 
 
 def choose(local: Source) -> Any:
-    """fastnet's class, unless a script could see that the folder's own is another one.
+    """Return fastnet's class, unless a script could notice the difference from the folder's class.
 
-    A script may use methods that only its own class has, or count on what its ``fit`` and ``predict`` return. That is found
-    out before anything is trained.
+    A script may use methods that only the folder's class has, or rely on the return values of its ``fit`` and ``predict``.
+    fastnet finds this out before training.
 
     Parameters
     ----------
     local : Source
-        The folder's ``sequential.py``, or its single file.
+        The folder's ``sequential.py``, or its single file with all layers.
     """
     if local.path is None or "Sequential" not in local.defined():
         return fastnet.Sequential
     answer = ask("sequential", local.path)
     if "failed" in answer:
-        local.say(f"Sequential is fastnet's; that of {local.path} cannot be used: {answer['failed']}")
+        local.say(f"Sequential is fastnet's, because that of {local.path} does not work: {answer['failed']}")
         return fastnet.Sequential
     if answer["own"] is None:
         return fastnet.Sequential
-    local.say(f"Sequential is that of {local.path}, around fastnet's layers, since {answer['own']}")
+    local.say(f"Sequential is that of {local.path}, with fastnet's layers, because {answer['own']}")
     return local.value("Sequential")

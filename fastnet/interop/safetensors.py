@@ -67,7 +67,7 @@ def read(path: str | os.PathLike[str], kind: Callable[..., Model]) -> Model:
     _safetensors("fastnet.load")
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"fastnet.load: there is no file {path}, seen from {Path.cwd()}.")
+        raise FileNotFoundError(f"fastnet.load: there is no file {path} (the current folder is {Path.cwd()}).")
     from safetensors import safe_open
 
     try:
@@ -101,11 +101,11 @@ def read(path: str | os.PathLike[str], kind: Callable[..., Model]) -> Model:
 
 
 def _damaged(path: Path) -> ValueError:
-    return ValueError(f"fastnet.load: {path} is damaged: its content is not what was saved. Copy it again.")
+    return ValueError(f"fastnet.load: {path} is damaged: its content differs from the saved one. Copy it again.")
 
 
 def _reason(error: Any) -> str:
-    """What went wrong, on one line of bearable length."""
+    """Return the reason of an error on one line of limited length."""
     if isinstance(error, (MemoryError, RecursionError)):
         return "it asks for more memory than there is" if isinstance(error, MemoryError) else "it is nested too deeply"
     text = " ".join(str(error).split()) or type(error).__name__
@@ -113,7 +113,7 @@ def _reason(error: Any) -> str:
 
 
 def _is_whole(path: Path, digest: str) -> bool:
-    """Whether the digest is that of the file with zeros in the digest's place."""
+    """Return whether the digest is that of the file with zeros in place of the digest."""
     found = hashlib.sha256()
     with open(path, "rb") as file:
         size = file.read(8)
@@ -131,7 +131,7 @@ def _parts(metadata: Mapping[str, str], file: Any) -> Parts:
     """The layers and the loss that the metadata describe, once the tensors in the file are of the shapes they ask for."""
     described = json.loads(metadata["layers"])
     if not isinstance(described, list):
-        raise ValueError("its layers are no list.")
+        raise ValueError("its layers are not a list.")
     layers = [architecture.read(description) for description in described]
     there = set(file.keys())
     for i, layer in enumerate(layers):
@@ -140,13 +140,13 @@ def _parts(metadata: Mapping[str, str], file: Any) -> Parts:
         for name, shape in shapes.items():
             found = tuple(file.get_slice(_tensor(i, name)).get_shape())
             if found != ((math.prod(shape),) if name in VECTORS else shape):
-                raise ValueError(f"{_tensor(i, name)} must have shape {shape}, as layers[{i}] says, and has {found}.")
+                raise ValueError(f"{_tensor(i, name)} must have shape {shape} for layers[{i}], but has {found}.")
     return layers, architecture.read(json.loads(metadata["loss"]))
 
 
 def _compare(expected: set[str], there: set[str], decided: bool = True) -> None:
     if decided and expected != there:
-        raise ValueError(f"the layers ask for the tensors {', '.join(sorted(expected)) or 'none'}, the file has "
+        raise ValueError(f"the layers need the tensors {', '.join(sorted(expected)) or 'none'}, but the file has "
                          f"{', '.join(sorted(there)) or 'none'}.")
 
 
@@ -158,9 +158,9 @@ def _build(described: list[architecture.Description], loss: architecture.Descrip
     for key, (layer, name) in expected.items():
         array, shape = tensors[key], np.shape(getattr(layer, name))
         if array.dtype not in dtypes.SUPPORTED:
-            raise ValueError(f"the tensor {key} is of {array.dtype}; float32 and float64 are known.")
+            raise ValueError(f"the tensor {key} has dtype {array.dtype}, but fastnet supports float32 and float64.")
         if array.size != np.prod(shape, dtype=object):
-            raise ValueError(f"{key} must have shape {shape}, and has {array.shape}.")
+            raise ValueError(f"{key} must have shape {shape}, but has {array.shape}.")
         setattr(layer, name, array.reshape(shape))
     return kind(tuple(layers), loss=loss.make(is_loss=True))
 
@@ -176,7 +176,7 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file as a whole: whoever looks meanwhile, or after a power cut, sees the old one or the new one."""
+    """Write a file atomically: at any time, also after a power cut, the path has the old or the new content."""
     handle, temporary = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -1,4 +1,4 @@
-"""The PyTorch module that computes what a model computes."""
+"""The conversion of a model to a PyTorch module."""
 from __future__ import annotations
 
 from typing import Any

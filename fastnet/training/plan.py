@@ -1,7 +1,7 @@
-"""Chooses how a fit runs: what each engine would compute, move and keep in memory, and so how long it would take.
+"""The choice of an engine for a fit, by an estimate of its arithmetic, memory traffic, memory and time.
 
-The estimate is a model, made of what the layers say of themselves when they lower, and of nominal rates of the kind of CPU.
-Nothing is measured, so that the same fit chooses the same engine, and gives the same bits, every time on a machine.
+The estimate is a model, from the costs that layers state when they lower, and from nominal rates of the kind of CPU. It
+measures nothing, so that the same fit uses the same engine, and returns the same bits, every time on a machine.
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fastnet.training.first import window_rows
 from fastnet.training.mixed import segments, unsupported_mixed_reason
 from fastnet.training.options import COMPILED, NAMES, FitOptions
 
-# Nominal rates of one core; only their ratios matter. float32 operations a second, half of it for float64.
+# Nominal rates of one core; only their ratios matter. float32 operations per second; float64 has half of it.
 _FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
 _BYTES = 45e9  # a second and core, from the last-level cache
 _STEP = 6e-6  # two barriers and the small loops of a step
@@ -33,7 +33,7 @@ _SEGMENT_CALL = 40e-6  # running a segment's program once, in a network with lay
 
 @dataclass(frozen=True)
 class Estimate:
-    """What one engine would take for a fit."""
+    """The cost of a fit with one engine."""
 
     name: str
     setup_flops: float
@@ -41,12 +41,12 @@ class Estimate:
     epoch_bytes: float
     memory: float
     seconds: float
-    refused: str | None = None  # why it can't be used
-    parts: tuple[str, ...] = ()  # what it consists of, line by line
+    refused: str | None = None  # the reason why the engine cannot be used
+    parts: tuple[str, ...] = ()  # the parts of the cost, line by line
 
     @classmethod
     def no(cls, name: str, why: str) -> Estimate:
-        """Of an engine that cannot do the job."""
+        """Return the estimate of an engine that cannot do the job."""
         return cls(name, 0, 0, 0, 0, float("inf"), why)
 
 
@@ -58,7 +58,7 @@ class Plan:
     chosen: str
     why: str
     threads: int
-    net: Builder | None = field(default=None, repr=False, compare=False)  # what the fused engine would run, if it can
+    net: Builder | None = field(default=None, repr=False, compare=False)  # the program of the fused engine, if it has one
 
     def __str__(self) -> str:
         lines = [f"{'engine':8s} {'set-up':>10s} {'an epoch':>10s} {'moved':>10s} {'memory':>10s} {'all epochs':>11s}",
@@ -79,16 +79,16 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
     model : Sequential
     x : ndarray, shape (n, ...)
     options : FitOptions
-        With an engine other than ``"auto"``, that one is chosen.
+        If its engine is not ``"auto"``, the plan chooses that engine.
     models : int
-        How many models share what can be shared.
+        The number of models that share data.
     mixed : bool
-        Whether the engine of that name may be chosen.
+        Whether the plan may choose the engine of that name.
 
     Raises
     ------
     ValueError
-        If the engine that was named cannot do this job; the message says why.
+        If the engine in `options` cannot do this job; the message says why.
     """
     refused = unsupported_reason(model, x.shape[1:], lowered=False)
     layers = _layers(model, x, options)
@@ -103,22 +103,22 @@ def plan(model: Any, x: np.ndarray, options: FitOptions, *, models: int = 1, mix
         estimates = [layers, *(Estimate.no(name, refused) for name in COMPILED), _mixed(model, x, options, layers, mixed)]
     possible = [e for e in estimates if e.refused is None]
     best = min(possible, key=lambda e: e.seconds)
-    why = "the least estimated time" if len(possible) > 1 else f"nothing else trains this: {refused}"
+    why = "the lowest estimated time" if len(possible) > 1 else f"no other engine supports this: {refused}"
     if best.name == "mixed":
-        why = f"segments are compiled, but not all of it: {refused}"
+        why = f"only segments of it can be compiled: {refused}"
     if options.engine != "auto":
         named = next((e for e in estimates if e.name == options.engine),
-                     Estimate.no(options.engine, "all its layers are fastnet's: nothing lies between segments"))
+                     Estimate.no(options.engine, "all its layers are fastnet's, so that it has only one segment"))
         if named.refused:
             raise ValueError(f"Sequential.fit: engine={options.engine!r} cannot train this: {named.refused}. "
                              'Use engine="auto", or "layers", which trains anything.')
-        best, why = named, "asked for"
+        best, why = named, "chosen by the argument engine"
     return Plan(tuple(estimates), best.name, why, get_num_threads(), net)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A fit in numbers. Those of the network are of its layers' own making, see `fastnet.program.builder.Cost`."""
+    """The numbers of a fit. Those of the network come from its layers, see `fastnet.program.builder.Cost`."""
 
     n: int
     columns: int  # of x
@@ -177,10 +177,10 @@ class _Job:
 
     @property
     def kept(self) -> float:
-        """Elements in memory beside the engine's: the weights written out, and what the last batch leaves in the layers.
+        """Elements in memory in addition to the engine's: the final weights, and the last batch's results in the layers.
 
-        That is the W it makes, the one from before the last step, and W_grad when somebody reads it; with momentum the
-        velocity and the sum of both; inputs, outputs and their gradients.
+        These are the final W, the one before the last step, and W_grad when it is read; with momentum the velocity and the
+        sum of both; inputs, outputs and their gradients.
         """
         return (3 + 2 * self.moments) * self.parameters + 2 * self.batch * (self.columns + self.outputs)
 
@@ -200,7 +200,7 @@ def _fused(j: _Job) -> Estimate:
     flops = j.n * j.operations
     velocities = 3 * j.moments * (j.first_weights or j.parameters)
     moved = j.itemsize * (j.steps * (j.parameter_traffic + velocities) + 2 * j.n * j.columns)
-    state = 2 * (1 + j.moments) * j.parameters + 2 * j.rest_parameters  # twice: as it was an epoch ago, too
+    state = 2 * (1 + j.moments) * j.parameters + 2 * j.rest_parameters  # twice: also that of the previous epoch
     memory = j.itemsize * (state + j.kept + j.buffers + j.batch * j.columns)
     return Estimate("fused", 0, flops, moved, memory, j.epochs * j.seconds(flops, moved, j.steps), parts=j.parts)
 
@@ -274,7 +274,7 @@ def _layers(model: Any, x: np.ndarray, options: FitOptions) -> Estimate:
     cores = get_num_threads()
     seconds = options.epochs * (flops / (_FLOPS * 4 / itemsize * cores * 0.6) + moved / (_BYTES * cores)
                                 + steps * _LAYER_CALL * len(model.layers))
-    # W of an epoch ago and of now, W_grad; for one layer at a time, a new one of each
+    # the previous epoch's and the current W, W_grad; for one layer at a time, a new one of each
     moments = MOMENTS_OF[optimizer_of(options.optimizer, options.momentum, options.nesterov)]
     memory = itemsize * ((3 + 2 * moments) * weights + 2 * max(sizes, default=0)
                          + (2 + options.shuffle) * batch * x[:1].size + 4 * batch * values)
@@ -282,7 +282,7 @@ def _layers(model: Any, x: np.ndarray, options: FitOptions) -> Estimate:
 
 
 def _of_samples(model: Any, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Multiply-adds of a forward pass for a sample, and elements of all values, as far as the layers say."""
+    """Return multiply-adds of a forward pass and elements of all values, for a sample, as far as layers state them."""
     products = values = 0.0
     known: Any = shape
     for layer in model.layers:

@@ -1,4 +1,4 @@
-"""The forward pass alone, compiled: what a network gives for other data."""
+"""The compiled forward pass of a network, for prediction."""
 from __future__ import annotations
 
 from typing import Any
@@ -11,22 +11,22 @@ from fastnet.program.memory import STATE
 from fastnet.program.runner import CompiledProgram, address
 from fastnet.training.first import RowSpace
 
-_PREDICTED_ROWS = 1024  # rows that go through the network at once when there is nothing to learn
-_PREDICTED_BYTES = 1 << 24  # and their size
+_PREDICTED_ROWS = 1024  # the largest number of rows per pass
+_PREDICTED_BYTES = 1 << 24  # their largest size
 
 
 class Predictor:
-    """The way forward alone, some rows at a time, from parameters that training changes.
+    """The forward pass for a few rows at a time, with parameters that training changes.
 
     Parameters
     ----------
     model : Sequential
     x : ndarray, shape (n, ...)
-        Some data of the shape that will come.
+        Data of the shape to predict for.
     state : ndarray, optional
-        The parameters of a program that trains the model. By default those of its layers.
+        The parameters of a program that trains the model. By default they are those of its layers.
     way : Plain or RowSpace, optional
-        Where the first layer's output comes from.
+        The source of the first layer's output.
     """
 
     def __init__(self, model: Any, x: np.ndarray, state: np.ndarray | None = None, way: Any = None) -> None:
@@ -38,7 +38,7 @@ class Predictor:
         self._targets = np.empty((0, 0), self.dtype)
 
     def lower(self, net: Builder, x: Value) -> Value:
-        """The first layer, whose output is computed in Gram space before the program runs."""
+        """Lower the first layer, whose output is computed in Gram space before the program runs."""
         self._bias = net.parameter("b", (1, self.way.layer.n_o), vector=True)
         y = net.value(self.way.layer.n_o)
         y.region.lives = True
@@ -46,7 +46,7 @@ class Predictor:
         return y
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
-        """The last layer's output for x, a new array."""
+        """Compute the last layer's output for x, a new array."""
         output = self.program.net.output
         assert output is not None
         out = np.empty((len(x), output.columns), self.dtype)
