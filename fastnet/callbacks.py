@@ -28,7 +28,8 @@ class CSVLogger:
     >>> path = os.path.join(tempfile.mkdtemp(), "log.csv")
     >>> model = fastnet.Sequential((fastnet.FullLayer(2, 2, rng=0), fastnet.SoftMaxLayer()), fastnet.CrossEntropyLayer())
     >>> _ = model.fit(np.eye(2), np.eye(2), epochs=3, lr=0.5, callbacks=fastnet.CSVLogger(path))
-    >>> print(open(path).readline(), end="")
+    >>> with open(path) as file:
+    ...     print(file.readline(), end="")
     epoch,lr,loss,val_loss,val_accuracy,seconds
     """
 

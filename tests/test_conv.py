@@ -148,6 +148,17 @@ def test_kernels_are_naive_at_any_stride_and_padding(drawn):
     assert_all_naive(*operands, window)
 
 
+@pytest.mark.parametrize(("n", "n_i", "n_o", "h", "side", "window"), [
+    (70, 3, 8, 3, 9, (2, 1)), (40, 64, 33, 3, 8, (2, 1)), (3, 5, 4, 7, 40, (1, 0)), (2, 70, 40, 5, 24, (3, 0))])
+def test_many_images_share_products_with_patches_and_large_ones_need_several(n, n_i, n_o, h, side, window, dtype, rng):
+    """Chunks of more images than stand in the frames together, and images of more pixels than patches fit the memory."""
+    out = (side + 2 * window[1] - h) // window[0] + 1
+    shapes = (n, n_i, side, side), (n_o, n_i, h, h), (1, n_o), (n, n_o, out, out)
+    x, W, _, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    dy[::3] = through_pool(dy[::3])
+    assert_backward_naive(dy, x, W, window)
+
+
 WINDOWS = ((1, None), (2, 1), ((2, 1), (0, 3)), (1, 0), (1, (4, 1)))
 
 

@@ -1,5 +1,6 @@
 """X X.T of 8-bit images, beside sums of whole numbers."""
 import os
+import platform
 import subprocess
 import sys
 
@@ -152,6 +153,27 @@ def test_same_bits_without_the_instruction(cpu):
         found.append(done.stdout.split())
     assert found[1][0] == "True"
     assert found[0][1] == found[1][1]
+
+
+TILE = """
+from numba import njit
+from fastnet.kernels.gemm import pixels
+
+@njit
+def tile(c, c_row, a, a_row, b, b_vec, groups):
+    pixels.byte_tile(c, c_row, a, a_row, b, b_vec, groups)
+
+tile.compile("void(int64, int64, int64, int64, int64, int64, int64)")
+print("\\n".join(tile.inspect_asm().values()))
+"""
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 alone")
+def test_avx_vnni_is_used():
+    """Compiled for a CPU with AVX2 and these instructions, which is not run here."""
+    settings = {"NUMBA_CPU_NAME": "alderlake", "NUMBA_CPU_FEATURES": "+avx2,+fma,+avxvnni"}
+    done = subprocess.run([sys.executable, "-c", TILE], env=os.environ | settings, capture_output=True, text=True, check=True)
+    assert sum("vpdpbusd" in line and "ymm" in line for line in done.stdout.splitlines()) == 12
 
 
 @pytest.mark.parametrize("engine", ["gram", "windows"])

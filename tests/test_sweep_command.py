@@ -23,6 +23,7 @@ def command(tmp_path):
     return run
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:SweepResult.suggest")  # what the command prints of such small data
 FAST = ("--epochs", "3", "--seeds", "2", "--lrs", "0.003,0.03,1e4", "--hidden", "8", "--batch-size", "16")
 
 
@@ -118,6 +119,7 @@ def test_without_arguments_it_finds_the_rates(command, capsys):
     assert "learning rate 0." in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("default:SweepResult.suggest")
 def test_networks(command, capsys):
     assert command(*FAST, "--hidden", "16,8", "--hidden", "0", "--validation", "0", "--shuffle", "--momentum", "0.5") == 0
     printed = capsys.readouterr()

@@ -83,8 +83,9 @@ def _in_processes() -> Iterator[str]:
 
     def listen(child: subprocess.Popen[str]) -> None:
         assert child.stdout is not None
-        for line in child.stdout:
-            said.put(line.strip())
+        with child.stdout:
+            for line in child.stdout:
+                said.put(line.strip())
         child.wait()
         said.put(None)
 

@@ -17,6 +17,7 @@ from fastnet.kernels.system import available_cores
 
 Job = tuple[str, str]  # the name of an `AddressedKernel`, and the type of its elements or "none"
 _CHILD = "import sys; sys.path[:] = {path!r}; from fastnet.kernels.codegen import beside; beside.serve()"
+_DONE = "fastnet: done\n"
 _LEAST = 4  # kernels for which another process is worth its start
 
 
@@ -43,7 +44,7 @@ class _Children:
             while True:
                 job = self._take()
                 print(*job, file=process.stdin, flush=True)
-                if not process.stdout.readline():
+                if _DONE not in process.stdout:  # up to that line: whatever a process prints when it starts is none
                     break
                 self.done.put(job)
         self.done.put(None)
@@ -53,12 +54,10 @@ class _Children:
 
     def __exit__(self, *error: object) -> None:
         for process in self._processes:
-            if error[0] is None:
-                with contextlib.suppress(OSError):
-                    process.communicate()  # which ends its input, and so itself
-            else:
+            if error[0] is not None:
                 process.kill()
-            process.wait()
+            with contextlib.suppress(OSError, ValueError):
+                process.communicate()  # which ends its input, and so itself
 
     def finished(self) -> Iterator[Job]:
         """What is done, as long as a process is at work."""
@@ -115,7 +114,7 @@ def ensure_all(jobs: Iterable[Job], cores: int) -> None:
 def _busy() -> bool:
     """Whether other processes want the cores, as far as the system says."""
     try:
-        return os.getloadavg()[0] > 0.5 * (os.cpu_count() or 1)
+        return os.getloadavg()[0] > (os.cpu_count() or 1) - 0.5  # this process has a core already
     except (AttributeError, OSError):  # Windows has no such number
         return False
 
@@ -125,4 +124,4 @@ def serve() -> None:
     progress.silence()
     for line in sys.stdin:
         ensure(*line.split())
-        print(flush=True)
+        print(_DONE, end="", flush=True)

@@ -228,9 +228,12 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     is_turned = _turns(window, h)
     f, g = max(window[2], window[3]), h - 1 - min(window[2], window[3]) if is_turned else 0  # padding of x and of dy
     chunks, length, bits_col = sums.shape[0], sums.shape[3], biases.shape[1]
-    frame = np.zeros((r + 2 * f) * (k + 2 * f) * n_i + 2 * width, sums.dtype)
+    x_image, dy_image = (r + 2 * f) * (k + 2 * f) * n_i, (high + 2 * g) * (wide + 2 * g) * n_o
+    together = 1 if is_turned else max(1, min(n, PATCHES // ((h * length + n_o) * size * high * wide)))
+    numbers = np.empty(together, np.int64)  # of the images that `patches_back` will be given
+    frame = np.zeros(together * x_image + 2 * width, sums.dtype)
     back = np.empty(frame.size, sums.dtype)
-    gradient = np.zeros((high + 2 * g) * (wide + 2 * g) * n_o + 2 * width, sums.dtype)
+    gradient = np.zeros(together * dy_image + 2 * width, sums.dtype)
     windows = (high // 2) * (wide // 2)
     pooled, bits = np.empty(windows * n_o + 2 * width, sums.dtype), np.empty(windows * bits_col + 64, np.uint8)
     memory = np.empty(max(MEMORY, PATCHES if is_turned else patches_bytes(rows, sums.itemsize)) + 64, np.uint8)
@@ -239,20 +242,22 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     transformed = np.empty(memory_size(n_o, n_i, width) if winograd else 0, sums.dtype)
     # Numba frees an array after its last use, and an address is none: each of these is named again where it is needed
     x_row, dy_row = (k + 2 * f) * n_i, (wide + 2 * g) * n_o
-    image, patches, middle = frame.ctypes.data, gradient.ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
+    patches = gradient.ctypes.data
     corner = ((f - window[2]) * x_row + (f - window[3]) * n_i) * size  # from a frame to the patch of pixel (0, 0)
     patches += ((g - h + 1 + window[2]) * dy_row + (g - h + 1 + window[3]) * n_o) * size if is_turned else 0
     by_one = window[0] == 1 and window[1] == 1
     moderate, is_ready = is_moderate(rows.ctypes.data, rows.size, zero), False
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
-        dW, db = sums[chunk].ctypes.data, biases[chunk].ctypes.data
-        for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
+        dW, db, waiting, end = sums[chunk].ctypes.data, biases[chunk].ctypes.data, 0, partition(n, 1, chunk + 1, chunks)
+        for s in range(partition(n, 1, chunk, chunks), end):
+            image, around = frame.ctypes.data + waiting * x_image * size, gradient.ctypes.data + waiting * dy_image * size
+            middle = around + g * (dy_row + n_o) * size
             to_frame(image, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
-            to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
+            to_frame(around, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
             dx_at = dx.ctypes.data + s * n_i * r * k * size
             if (by_one and moderate
                     and pooled_form(pooled.ctypes.data, bits.ctypes.data, bits_col, middle, dy_row, high, wide, n_o, zero)
-                    and is_moderate(image, frame.size, zero) and is_moderate(pooled.ctypes.data, windows * n_o, zero)):
+                    and is_moderate(image, x_image, zero) and is_moderate(pooled.ctypes.data, windows * n_o, zero)):
                 clear(back.ctypes.data, (r + 2 * f) * x_row, zero)
                 of_W = columns[chunk].ctypes.data if way == LANES else dW
                 pooled_conv_back(way, back.ctypes.data + corner, of_W, db, length, pooled.ctypes.data, wide // 2 * n_o,
@@ -262,11 +267,12 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 continue
             add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
             if not is_turned:
-                clear(back.ctypes.data, (r + 2 * f) * x_row, zero)
-                patches_back(back.ctypes.data + corner, dW, length, middle, dy_row, image + corner, x_row,
-                             window[0] * x_row, window[1] * n_i, rows.ctypes.data, high, wide, n_i, n_o, h,
-                             memory.ctypes.data, memory.size, zero)
-                from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
+                numbers[waiting] = s
+                waiting += 1
+                if waiting == together:
+                    _patches_back(dx, numbers, waiting, back, dW, length, gradient, frame, corner, rows, window, h, f,
+                                  memory)
+                    waiting = 0
                 continue
             dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
             if winograd and moderate and is_moderate(gradient.ctypes.data, gradient.size, zero):
@@ -279,6 +285,23 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 plain_conv(back.ctypes.data, k * n_i, patches, dy_row, dy_row, n_o, turned.ctypes.data, no_bias.ctypes.data,
                            r, k, n_o, n_i, h, 0, zero)
             from_frame(dx_at, back.ctypes.data, n_i, r, k, 0, zero)
+        if waiting:
+            _patches_back(dx, numbers, waiting, back, dW, length, gradient, frame, corner, rows, window, h, f, memory)
+
+
+@jit
+def _patches_back(dx, numbers, count, back, dW, length, gradient, frame, corner, rows, window, h, f, memory):
+    """dW += and dx of `count` images, which stand in the frames one behind the other; `gradient` has no frames."""
+    zero = back.dtype.type(0)
+    (_, n_i, r, k), n_o, size = dx.shape, rows.shape[0], back.itemsize
+    row, image = (k + 2 * f) * n_i, (r + 2 * f) * (k + 2 * f) * n_i
+    high, wide = (r + 2 * window[2] - h) // window[0] + 1, (k + 2 * window[3] - h) // window[1] + 1
+    clear(back.ctypes.data, count * image, zero)
+    patches_back(back.ctypes.data + corner, dW, length, gradient.ctypes.data, wide * n_o, high * wide * n_o,
+                 frame.ctypes.data + corner, row, image, window[0] * row, window[1] * n_i, count, rows.ctypes.data, high,
+                 wide, n_i, n_o, h, memory.ctypes.data, memory.size, zero)
+    for i in range(count):
+        from_frame(dx.ctypes.data + numbers[i] * n_i * r * k * size, back.ctypes.data + i * image * size, n_i, r, k, f, zero)
 
 
 @jit
@@ -340,8 +363,8 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
             if is_turned:
                 dense_conv_back(dW, length, at, dy_row, corner, row, high, wide, n_i, n_o, h, zero)
             else:
-                patches_back(0, dW, length, at, dy_row, corner, row, window[0] * row, window[1] * n_i, 0, high, wide, n_i,
-                             n_o, h, memory.ctypes.data, memory.size, zero)
+                patches_back(0, dW, length, at, dy_row, 0, corner, row, 0, window[0] * row, window[1] * n_i, 1, 0, high,
+                             wide, n_i, n_o, h, memory.ctypes.data, memory.size, zero)
 
 
 @jit

@@ -285,28 +285,30 @@ def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero)
                       Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
 
 
-@separate(lambda element: (*[INT] * 17, element))
-def patches_back(dx, dW, row_length, dy, dy_row, x, x_row, down, right, W, r, k, c, n_o, h, memory, memory_bytes, zero):
-    """dW += and, if dx is not 0, dx += for one image at any stride: products with a matrix of patches.
+@separate(lambda element: (*[INT] * 20, element))
+def patches_back(dx, dW, row_length, dy, dy_row, dy_image, x, x_row, x_image, down, right, images, W, r, k, c, n_o, h,
+                 memory, memory_bytes, zero):
+    """dW += and, if dx is not 0, dx += for some images at any stride: products with a matrix of patches.
 
-    dy (r, k, n_o), rows dy_row apart, is dense. x and dx are addresses of the patch of pixel (0, 0) in equal frames, `down`
-    and `right` as of `plain_conv`. dW and W are (n_o, h, row_length), whole vectors; what stands in dW behind a row of a
-    filter has no meaning. `memory` holds some pixels' patches, one row each as a filter's, and their gradients. Behind x a
-    vector is read.
+    dy (r, k, n_o), rows dy_row and images dy_image elements apart, is dense. x and dx are addresses of the patch of pixel
+    (0, 0) in equal frames, images x_image elements apart, `down` and `right` as of `plain_conv`. dW and W are (n_o, h,
+    row_length), whole vectors; what stands in dW behind a row of a filter has no meaning. `memory` holds some pixels'
+    patches, one row each as a filter's, and their gradients. Behind x a vector is read.
     """
     width = lanes(zero)
     size, one, length = VECTOR_BYTES // width, cast_like(1, zero), h * row_length
     most = max(1, memory_bytes // ((length + n_o) * size))
     gradients = memory + most * length * size
-    for i0 in range(0, r, max(1, most // k)):
+    for i0 in range(0, images * r, max(1, most // k)):
         for j0 in range(0, k, most):
-            high, wide = min(max(1, most // k), r - i0), min(most, k - j0)
+            high, wide = min(max(1, most // k), images * r - i0), min(most, k - j0)
             count = high * wide
             for i in range(high):
-                pack_copy(gradients + i * wide * n_o * size, n_o, Mat(dy + ((i0 + i) * dy_row + j0 * n_o) * size, n_o, 1, 0),
-                          wide, n_o, zero)
+                image, row = (i0 + i) // r, (i0 + i) % r
+                at = dy + (image * dy_image + row * dy_row + j0 * n_o) * size
+                pack_copy(gradients + i * wide * n_o * size, n_o, Mat(at, n_o, 1, 0), wide, n_o, zero)
                 for p in range(h):
-                    at = x + ((i0 + i) * down + p * x_row + j0 * right) * size
+                    at = x + (image * x_image + row * down + p * x_row + j0 * right) * size
                     pack_copy(memory + (i * wide * length + p * row_length) * size, length, Mat(at, right, 1, 0), wide,
                               row_length, zero)
             tile_loop(Mat(dW, length, 1, width), Mat(gradients, 1, n_o, 0), Mat(memory, length, 1, width), n_o, length,
@@ -315,9 +317,10 @@ def patches_back(dx, dW, row_length, dy, dy_row, x, x_row, down, right, W, r, k,
                 tile_loop(Mat(memory, length, 1, width), Mat(gradients, n_o, 1, 0), Mat(W, length, 1, width), count, length,
                           n_o, one, zero, 0, 0)
                 for i in range(high):
+                    image, row = (i0 + i) // r, (i0 + i) % r
                     for j in range(wide):
                         at = memory + (i * wide + j) * length * size
-                        to = dx + ((i0 + i) * down + (j0 + j) * right) * size
+                        to = dx + (image * x_image + row * down + (j0 + j) * right) * size
                         for p in range(h):
                             _add_to(to + p * x_row * size, at + p * row_length * size, h * c, zero)
 

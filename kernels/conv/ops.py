@@ -231,18 +231,20 @@ def conv_strided_back_op(op, context, start, stop, one):
     rows, cols = output_sides(o, h, h)
     dW, db = gradient_of_group(o, now.block, 0, one)
     memory_bytes = max(PATCHES, (h * length + n_o) * size)
+    to_middle = of_y * (o.b.col + n_o) * size
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
         frame = image_at(o.b, now.thread, start, number, one)
         _cut_off(o, now, frame, start, number, rows, cols, one)
-        dy, dx = frame + of_y * (o.b.col + n_o) * size, 0
-        add_channel_sums(db, dy, o.b.col, rows, cols, n_o, zero)
+        add_channel_sums(db, frame + to_middle, o.b.col, rows, cols, n_o, zero)
         if o.c.at != 0:
-            around = image_at(o.c, now.thread, start, number, one)
-            clear(around, frame_size(o.dims[0], o.dims[1], of_x, c), zero)
-            dx = patches(around, o.c.col, of_x, o.window[2], o.window[3], c, one)
-        patches_back(dx, dW, length, dy, o.b.col, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.packed, rows, cols,
-                     c, n_o, h, now.scratch, memory_bytes, zero)
+            clear(image_at(o.c, now.thread, start, number, one), frame_size(o.dims[0], o.dims[1], of_x, c), zero)
+    x = patches(image_at(o.a, now.thread, start, 0, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+    dx = 0
+    if o.c.at != 0:
+        dx = patches(image_at(o.c, now.thread, start, 0, one), o.c.col, of_x, o.window[2], o.window[3], c, one)
+    patches_back(dx, dW, length, image_at(o.b, now.thread, start, 0, one) + to_middle, o.b.col, o.b.row, x, o.a.col, o.a.row,
+                 o.window[0] * o.a.col, o.window[1] * c, stop - start, o.packed, rows, cols, c, n_o, h, now.scratch,
+                 memory_bytes, zero)
 
 
 @jit

@@ -11,7 +11,6 @@ float32. Other CPUs multiply float32 numbers, which are exact up to 2^24, and ge
 import functools
 from typing import NamedTuple
 
-import llvmlite.binding as llvm
 import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
@@ -36,25 +35,15 @@ _SAMPLED = 16  # pixels of a row that are looked at first
 
 
 def _byte_products() -> tuple[str, ir.Type] | None:
-    """LLVM's function that adds four products of unsigned and signed bytes in each lane, and its operands' type."""
-    triple, cpu, features = TARGET
-    feature = "+i8mm" if ARM else "+avx512vnni" if VECTOR_BITS == 512 else "+avxvnni"
-    if feature not in features.split(","):
-        return None
-    name = "llvm.aarch64.neon.usdot.v4i32.v16i8" if ARM else f"llvm.x86.avx512.vpdpbusd.{VECTOR_BITS}"
-    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
-    for operand in (ir.VectorType(ir.IntType(8), 4 * _LANES), _SUMS):  # versions of LLVM differ
-        try:
-            machine.emit_assembly(llvm.parse_assembly(f"""
-                declare {_SUMS} @{name}({_SUMS}, {operand}, {operand})
-                define {_SUMS} @probe({_SUMS} %a, {operand} %b, {operand} %c) {{
-                    %d = call {_SUMS} @{name}({_SUMS} %a, {operand} %b, {operand} %c)
-                    ret {_SUMS} %d
-                }}"""))
-        except RuntimeError:
-            continue
-        return name, operand
-    return None
+    """LLVM's function that adds four products of unsigned and signed bytes in each lane, and its operands' type.
+
+    LLVM 22 has another type for x86's operands, and takes the one before it, too.
+    """
+    features = TARGET[2].split(",")
+    if ARM:
+        return ("llvm.aarch64.neon.usdot.v4i32.v16i8", ir.VectorType(ir.IntType(8), 16)) if "+i8mm" in features else None
+    feature = {512: "+avx512vnni", 256: "+avxvnni"}.get(VECTOR_BITS)
+    return (f"llvm.x86.avx512.vpdpbusd.{VECTOR_BITS}", _SUMS) if feature in features else None
 
 
 BYTE_PRODUCTS = _byte_products()
