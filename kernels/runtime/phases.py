@@ -11,8 +11,8 @@ had to wait, twice in succession, so long that others must have lost their cores
 core between two chunks after a few milliseconds of work. Otherwise the system would preempt it within a chunk, for which
 all other threads would wait.
 
-`sync` is the address of a call's int64 values: PHASE holds twice the number of the phase, plus 1 if its chunks are small; the
-line of chunk i holds one more than the number of the last phase in which it was claimed.
+`sync` is the address of a call's int64 values: PHASE holds twice the number of the phase, plus 1 if its chunks are small;
+the line of chunk i holds one more than the number of the last phase in which it was claimed.
 """
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.runtime.wait import SPINS, clock, nap, thread_time, wait_until, wake
