@@ -198,7 +198,7 @@ def test_rounds_go_on_for_what_is_undecided_only(compared):
 def test_a_hopeless_row_is_given_up_before_the_budget_is_spent(compared):
     result = compared(lambda side, number: {A: 1e-3}, noise=0.5, plan=Plan(rounds=100))
     assert result.about["rounds"] == 3 * Plan().quick(1) and result.verdict == judge.INCONCLUSIVE
-    assert "at this noise" in render.to_markdown(result)
+    assert "so noisy that" in render.to_markdown(result)
 
 
 def test_the_budget_ends_a_comparison(compared):
@@ -451,7 +451,7 @@ def test_unknown_revision(repository, capsys):
 
 @pytest.mark.parametrize(("options", "message"), [
     (["--path", "nowhere"], "'nowhere' is no folder or file of the revision"), (["--range", "old..new"], "give only one of them"),
-    (["--setup", "make"], "--setup would change the environment"), (["--rounds", "0"], "expected 1 or more"), (["--budget", "0"], "expected a positive number"), (["--seconds", "0"], "expected a positive number"),
+    (["--setup", "make"], "--setup would change your current environment"), (["--rounds", "0"], "expected 1 or more"), (["--budget", "0"], "expected a positive number"), (["--seconds", "0"], "expected a positive number"),
 ])
 def test_bad_options(repository, capsys, options, message):
     assert command.main(["old", "new", "--repo", str(repository), "--env", "current", *options]) == 2

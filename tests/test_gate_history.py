@@ -159,5 +159,5 @@ def test_a_record_chains_ratios_and_is_drawn(repository, tmp_path, capsys):
     assert command.main(["--history", str(file), "--plot", str(tmp_path / "record.png")]) == 0
     assert "| 3 | +20.0 % | none |" in capsys.readouterr().out and (tmp_path / "record.png").stat().st_size > 1000
     file.write_text("[]")
-    assert command.main(["--history", str(file)]) == 2 and "is no record" in capsys.readouterr().err
+    assert command.main(["--history", str(file)]) == 2 and "is not a record" in capsys.readouterr().err
     assert command.main(["--history", str(tmp_path / "none")]) == 2

@@ -220,7 +220,7 @@ def test_without_a_home_directory_there_is_a_temporary_one(monkeypatch, tmp_path
     assert workspace.home().is_relative_to(tmp_path) and workspace.home().is_dir()
     (tmp_path / "file").touch()
     monkeypatch.setenv("FASTNET_GATE_CACHE", str(tmp_path / "file"))
-    with pytest.raises(GateError, match="set FASTNET_GATE_CACHE"):
+    with pytest.raises(GateError, match="Set FASTNET_GATE_CACHE"):
         workspace.home()
 
 

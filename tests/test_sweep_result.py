@@ -11,6 +11,7 @@ from fastnet.sweep import lr_sweep
 from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
 from fastnet.sweep.run.builders import Builders
+from fastnet.sweep.show import plot
 from fastnet.sweep.spec import Setting, Spec, Trial
 from tests.sweeps import RATES, build, network, small
 
@@ -152,12 +153,18 @@ def texts(axes):
     return [text.get_text() for text in axes.get_legend().get_texts()]
 
 
+def test_two_seeds_are_drawn_as_points():
+    """Their interval, t = 12.7, would flatten everything."""
+    assert plot._interval([0.1]) == plot._interval([0.1, 0.9]) == 0.0
+    assert plot._interval([0.4, 0.5, 0.6]) == pytest.approx(0.248, abs=1e-3)
+
+
 def test_the_picture_of_few_rates(result, tmp_path):
     figure = result.plot()
     curves, of_validation, metric = figure.axes
     assert texts(curves)[:2] == ["0.02", "0.3"] and of_validation.get_ylabel() == "validation loss"
     labels = texts(metric)
-    assert "validation accuracy (mean, 95% interval)" in labels and "test accuracy (mean, 95% interval)" in labels and "diverged" in labels
+    assert "validation accuracy (mean)" in labels and "test accuracy (mean)" in labels and "diverged" in labels
     assert metric.get_xscale() == "log"
     result.save_plot(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

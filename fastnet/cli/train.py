@@ -91,6 +91,7 @@ def network(sizes: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Seq
 
 def _train(arguments: argparse.Namespace) -> int:
     with warnings.catch_warnings():
+        warnings.simplefilter("default")  # each is printed once
         warnings.showwarning = lambda message, *_: print(f"fastnet: {message}", file=sys.stderr)
         try:
             return _trained(arguments)

@@ -122,6 +122,7 @@ def _declare_sweep(commands: Any) -> None:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     with warnings.catch_warnings():
+        warnings.simplefilter("default")  # each is printed once
         warnings.showwarning = lambda message, *_: print(f"fastnet: {message}", file=sys.stderr)
         return _swept(arguments)
 

@@ -1,47 +1,47 @@
-"""Work that several threads share in pieces: phases, claims, and how a thread gives way on a machine that others keep busy.
+"""Work stealing: phases divided into chunks that threads claim, and yielding on an oversubscribed machine.
 
-A *phase* is what lies between two places where all threads must meet. It is cut into pieces, a fixed number of them while it
-lasts, and a piece is done by whoever claims it; what is computed does not depend on who that is, nor on the number. A phase
-is over when its pieces are done, not when all threads have come: a thread that the system has put aside without a piece in
-its hands keeps nobody waiting. The others do its share, and once it is back it goes on wherever they are by then.
+A *phase* is the work between two barriers. It is divided into chunks ("pieces" in the names below), whose number is fixed
+for the phase, and any thread may claim any chunk. The result depends neither on which thread that is nor on the number of
+chunks. A phase ends when its chunks are done, not when all threads have arrived: a thread that the system has preempted
+without a chunk delays no other thread. The others do its share, and when it runs again it continues at the current phase.
 
-On a quiet machine there is a piece for each thread, and each takes its own, whose data are in its cache. Where threads have
-waited so long that others must have lost their cores, twice in a row, the machine is *crowded* for the next 30 ms, and as
-long as it goes on: pieces are a quarter as large, and after some milliseconds of work a thread rests for a moment, between
-two pieces. Others get the core then, as fairness demands, rather than by force in the middle of a piece for which all others
-would have to wait.
+On a quiet machine there is one chunk per thread, and each thread claims its own, whose data are in its cache. If threads
+had to wait, twice in succession, so long that others must have lost their cores, the machine is *oversubscribed*
+(CROWDED) for the next 30 ms, and longer if that continues. Then chunks are a quarter as large, and a thread yields its
+core between two chunks after a few milliseconds of work. Otherwise the system would preempt it within a chunk, for which
+all other threads would wait.
 
-`sync` here is the address of a call's int64 values: PHASE holds twice the number of the phase, and 1 more if its pieces are
-small; the line of piece i holds the number after that of the last phase in which it was claimed.
+`sync` is the address of a call's int64 values: PHASE holds twice the number of the phase, plus 1 if its chunks are small;
+the line of chunk i holds one more than the number of the last phase in which it was claimed.
 """
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.runtime.wait import SPINS, clock, nap, thread_time, wait_until, wake
 from fastnet.kernels.simd import atomic_add, atomic_load, compare_exchange, load_int, pause, store_int
 
-# On the board, in nanoseconds: until when the machine is taken to be crowded, or 0; and when a thread was last waited for so
-# long that it must have lost its core
+# In the shared state, in nanoseconds: the time until which the machine counts as oversubscribed, or 0; and the last time at
+# which a thread had to wait so long for another that this one must have lost its core
 CROWDED, _LAST_LATE = 3, 29
-PHASE, _DONE, _CLAIMS, _LINE = 64, 66, 80, 16  # places in `sync`; the one behind PHASE counts who sleeps
-SMALL = 4  # small pieces for each of a phase's pieces
+PHASE, _DONE, _CLAIMS, _LINE = 64, 66, 80, 16  # indices in `sync`; the value after PHASE counts sleeping threads
+SMALL = 4  # small chunks per large chunk
 
-# A thread's own, int64: two for the clock, since when it has had its core, after how long it rests, and for how long it has
-# not been at work so far
+# Private to a thread, int64: two values for the clock, the time since which it has had its core, the time after which it
+# yields, and its idle time so far
 _START, _STRIDE, _IDLE = 2, 3, 4
-_LATE = 700_000  # nanoseconds of waiting that say that another thread has lost its core
-_SOON = 50_000_000  # a second time so late within this says that it was no accident
+_LATE = 700_000  # nanoseconds of waiting that show that another thread has lost its core
+_SOON = 50_000_000  # two such waits within this time show that the machine is oversubscribed
 _CROWDED_FOR = 30_000_000
 _LEAST_STRIDE, _USUAL_STRIDE, _MOST_STRIDE = 500_000, 3_000_000, 12_000_000  # Linux takes a core away after 4 ms or less
-_TAKEN = 200_000  # a rest of which this much comes back late: another had the core
+_TAKEN = 200_000  # nanoseconds by which a thread returns late from yielding if another thread had the core
 
 
 def sync_size(threads: int) -> int:
-    """Places in the `sync` of a call that works in pieces."""
+    """Return the number of values in the `sync` of a call."""
     return _CLAIMS + _LINE * SMALL * threads
 
 
 @jit
 def begin(board, sync, threads):
-    """Prepare a sync that was used before for a call, before any thread enters it."""
+    """Reset a used sync for a call, before any thread enters it."""
     store_int(sync + 8 * PHASE, 1 if load_int(board + 8 * CROWDED) > 0 else 0)
     store_int(sync + 8 * _DONE, 0)
     for piece in range(SMALL * threads):
@@ -50,19 +50,19 @@ def begin(board, sync, threads):
 
 @jit
 def pieces_in(phase, threads):
-    """Into how many pieces a phase is cut."""
+    """Return the number of chunks of a phase."""
     return threads * SMALL if phase & 1 else threads
 
 
 @jit
 def claim_own(sync, thread, phase):
-    """Claim the piece of a thread, of a phase of large pieces; whether nobody has had it."""
+    """Claim the own chunk of a thread in a phase of large chunks; return whether it was free."""
     return _claim(sync, thread, (phase >> 1) + 1)
 
 
 @jit
 def claim_any(sync, thread, threads, phase):
-    """Claim a piece that nobody has: the thread's own first, then from the end. Returns its number, or -1."""
+    """Claim a free chunk: one of the thread's own first, then from the end. Return its number, or -1."""
     pieces, number = pieces_in(phase, threads), (phase >> 1) + 1
     each = pieces // threads
     for piece in range(thread * each, (thread + 1) * each):
@@ -83,7 +83,7 @@ def _claim(sync, piece, number):
 
 @jit
 def finish(board, sync, threads, phase):
-    """Say that a piece is done; if it was the phase's last, the next phase begins."""
+    """Count a chunk as done; after the last one of a phase, start the next phase."""
     if atomic_add(sync + 8 * _DONE, 1) + 1 < pieces_in(phase, threads):
         return
     store_int(sync + 8 * _DONE, 0)
@@ -94,7 +94,7 @@ def finish(board, sync, threads, phase):
 
 @jit
 def next_begins_soon(board, sync, phase):
-    """Look for a moment whether the next phase begins."""
+    """Spin for a moment, and return whether the next phase has started."""
     target = (phase | 1) + 1
     for _ in range(load_int(board + 8 * SPINS) // 4):
         if atomic_load(sync + 8 * PHASE) >= target:
@@ -105,7 +105,7 @@ def next_begins_soon(board, sync, phase):
 
 @jit
 def wait_for_next(board, sync, phase, pace):
-    """Wait for the next phase, and notice how long that takes."""
+    """Wait for the next phase, and detect an oversubscribed machine by the time that this takes."""
     target = (phase | 1) + 1
     before = clock(board, pace)
     if not wait_until(board, sync + 8 * PHASE, target):
@@ -121,7 +121,7 @@ def wait_for_next(board, sync, phase, pace):
 
 @jit
 def woken(board, pace):
-    """Note that the thread has just slept, on a crowded machine: it has its core anew."""
+    """Record that the thread has just slept, on an oversubscribed machine, and has its core again."""
     now = clock(board, pace)
     store_int(pace + 8 * _START, now)
     store_int(pace + 8 * _IDLE, now - thread_time(board, pace))
@@ -129,10 +129,10 @@ def woken(board, pace):
 
 @jit
 def give_way(board, pace):
-    """Between two pieces on a crowded machine: rest, if it is time to.
+    """Yield the core between two chunks on an oversubscribed machine, if it is time to.
 
-    The longer a thread works without a rest, the likelier it is to lose its core in the middle of a piece. If it did, it
-    rests sooner from now on; if a rest was short, nobody wants the core, and the next one is later.
+    The longer a thread works without yielding, the likelier the system preempts it within a chunk. After that it yields
+    sooner. If it got the core back at once, no other thread wanted it, and it yields later the next time.
     """
     now = clock(board, pace)
     if now > load_int(board + 8 * CROWDED):
@@ -140,7 +140,7 @@ def give_way(board, pace):
         return
     idle = now - thread_time(board, pace)
     stride = max(_LEAST_STRIDE, load_int(pace + 8 * _STRIDE))
-    if idle - load_int(pace + 8 * _IDLE) > _TAKEN:  # it lost its core, and has it anew
+    if idle - load_int(pace + 8 * _IDLE) > _TAKEN:  # it lost its core, and has it again
         store_int(board + 8 * CROWDED, now + _CROWDED_FOR)
         store_int(pace + 8 * _STRIDE, max(_LEAST_STRIDE, min(_USUAL_STRIDE, stride) * 3 // 4))
         store_int(pace + 8 * _START, now)

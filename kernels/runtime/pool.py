@@ -1,15 +1,15 @@
 """A small pool of threads for kernels that are compiled to run without the GIL.
 
-A kernel is entered by every thread at once as ``kernel(thread, threads, sync, scratch, *args)``: it takes the range of
-the work that belongs to `thread` of `threads`, may meet the others at `barrier`, and has `scratch` (an address, private
-to the thread) for packing. What a kernel computes must not depend on `threads`.
+All threads call a kernel as ``kernel(thread, threads, sync, scratch, *args)``. It does the share of `thread` of `threads`,
+may wait for the other threads at `barrier`, and uses `scratch`, an address of memory that is private to the thread, for
+packing. The result of a kernel must not depend on `threads`.
 
-There are two ways in. `run` takes any kernel from Python. `run_compiled` is called by compiled code, and takes a kernel
-by its address and a record of its arguments: waking a worker then needs neither Python nor its lock, and while calls
-follow each other closely a worker is at work within a microsecond. A worker waits in compiled code, see `_waiting`: it
-spins for less than a tenth of a millisecond, then it sleeps.
+There are two functions to run a kernel. `run` takes any kernel from Python. Compiled code calls `run_compiled` with the
+address of a kernel and a record of its arguments: to wake a worker it needs neither Python nor the GIL, and if calls follow
+each other closely, a worker starts within a microsecond. A worker waits in compiled code, see `wait`: it spins for less than
+0.1 ms, and then sleeps.
 
-Numba's own parallel layer was measured beside this and not kept: see kernels/README.md.
+Numba's parallel layer was compared with this pool and rejected: see kernels/README.md.
 """
 import contextlib
 import ctypes
@@ -31,46 +31,46 @@ _MOST = 1024  # threads
 
 _LINE_BYTES = 128  # a cache line, of Apple's CPUs; 64 on others, many of which fetch them in pairs
 
-# `sync`, int64, belongs to one call: a few values, each on a cache line of its own
-_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, SYNC_SIZE = 0, 16, 17, 32, 48, 64  # and behind them, see `pieces`
+# `sync`, int64, belongs to one call: a few values, each on its own cache line
+_ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, SYNC_SIZE = 0, 16, 17, 32, 48, 64  # those after them: see `phases`
 _ABORT = 1 << 30  # added to _ARRIVED and to `phases.PHASE`, ends all waiting
 _STARTED, _ENDED = 1, 2  # values of _STATE
 
-# The board, int64, belongs to the process, and places 8 to 15 to `_waiting`
-_SHARE, _WORKERS, LEAST = 0, 1, 2  # LEAST: multiply-adds from which a job is divided among threads
-_PENALTY, ALONE = 6, 7  # nanoseconds; ALONE: until when short jobs are not divided, as one was held up; see `_judge`
+# The shared state of the process, int64, called `board`; `wait` uses the indices 8 to 15 and 24 to 28
+_SHARE, _WORKERS, LEAST = 0, 1, 2  # LEAST: the pool divides work of at least so many multiply-adds among threads
+_PENALTY, ALONE = 6, 7  # nanoseconds; ALONE: the time until which short work is not divided, see `_judge`
 _BUSY = 16
-_FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # of the call that the workers are in; function 0: Python knows it
-_MASK, _MASK_BYTES = 112, 128  # of CPUs
-_WORKER, _WORKER_SIZE = 128, 16  # each worker's: calls so far, whether it sleeps, the CPU it stays off, its id
+_FUNCTION, _JOB, _THREADS, _SYNC = 32, 33, 34, 35  # the workers' current call; function 0: a call from Python
+_MASK, _MASK_BYTES = 112, 128  # a mask of CPUs
+_WORKER, _WORKER_SIZE = 128, 16  # for each worker: calls so far, whether it sleeps, the CPU that it avoids, its id
 _TICKET, _AVOIDS, _ID = 0, 2, 3
 _OWN_SYNC = _WORKER + _MOST * _WORKER_SIZE  # for calls of compiled code
 
-# A caller's block: its pace (see `pieces`), a sync of its own, memory for a job, the address of the board, and then the
-# scratch. It is known by the address of the scratch.
+# A thread context, called `caller`: the values for yielding (see `phases`), a sync, memory for a command list, the address
+# of the shared state, and then the scratch. Its address is that of the scratch.
 _HEADER, PACE, JOB = 1280, -1408, -768
 _LEAST_WORK = 1 << 18
 _FIRST_PENALTY, _MOST_PENALTY = 200_000, 50_000_000  # nanoseconds
 
 
-# --- in compiled code: sync and board as addresses ------------------------------------------------------------------
+# --- in compiled code: sync and shared state as addresses -----------------------------------------------------------
 
 
 @jit
 def barrier(sync, threads):
-    """Wait until all threads of this call have come here."""
+    """Wait until all threads of this call have arrived."""
     barrier_at(sync.ctypes.data, threads)
 
 
 @jit
 def next_job(sync):
-    """The number of the next job that no thread has taken yet: 0, 1, 2, ..."""
+    """Return the number of the next chunk that no thread has taken: 0, 1, 2, ..."""
     return next_job_at(sync.ctypes.data)
 
 
 @jit
 def barrier_at(sync, threads):
-    """`barrier` of a kernel that was given the address of its sync."""
+    """Do what `barrier` does, with the address of a sync."""
     if threads == 1:
         return
     ticket = atomic_add(sync + 8 * _ARRIVED, 1)
@@ -86,29 +86,29 @@ def barrier_at(sync, threads):
 
 @jit
 def next_job_at(sync):
-    """`next_job` of a kernel that was given the address of its sync."""
+    """Do what `next_job` does, with the address of a sync."""
     return atomic_add(sync + 8 * _COUNTER, 1)
 
 
 @jit
 def run_compiled(caller, function, job, most):
-    """Call ``function(thread, threads, sync, scratch, job)`` on all threads, at most on so many, and wait for them.
+    """Call ``function(thread, threads, sync, scratch, job)`` on all threads, or on at most `most`, and wait for them.
 
     Parameters
     ----------
     caller : int64
-        What `caller` returned in this Python thread.
+        The thread context of this Python thread, see `caller`.
     function : int64
-        That of a `linking.thread_kernel`.
+        The address of a `linking.thread_kernel`.
     job : int64
-        Address of what the kernel wants to know.
+        The address of the kernel's arguments.
     most : int64
-        Use at most so many threads, for work that is too small to be divided.
+        The largest number of threads, for work that is too small for all.
 
     Returns
     -------
     bool
-        False if nothing was done, since some threads do not exist yet: call `start_workers` from Python.
+        False if the function did nothing because some threads do not exist yet: call `start_workers` from Python.
     """
     board = load_int(caller - 8)
     threads = min(most, load_int(board + 8 * _SHARE))
@@ -140,7 +140,7 @@ def _clear(sync, board):
 
 @jit
 def _start(board, function, job, sync, threads):
-    """Set the workers to work; the caller has claimed them."""
+    """Start the workers, which the calling thread has claimed."""
     store_int(board + 8 * _FUNCTION, function)
     store_int(board + 8 * _JOB, job)
     store_int(board + 8 * _THREADS, threads)
@@ -158,11 +158,11 @@ def _start(board, function, job, sync, threads):
 
 @jit
 def _keep_off(board, worker, cpu):
-    """Keep a worker off the CPU that the caller runs on.
+    """Keep a worker off the CPU of the calling thread.
 
-    On a machine of two cores Linux may wake a worker on its caller's CPU and keep it there for a tenth of a second while
-    the other CPU idles, once another library's threads (a NumPy product is enough) have been on that one: products took
-    twice as long.
+    On a machine of two cores Linux may wake a worker on the calling thread's CPU and keep it there for 0.1 s while the other
+    CPU is idle, after another library's threads (for instance those of a NumPy product) ran on that one. Products were then
+    2 times slower.
     """
     mask = board + 8 * _MASK
     store_int(worker + 8 * _AVOIDS, cpu)
@@ -171,21 +171,21 @@ def _keep_off(board, worker, cpu):
     word = mask + 8 * (cpu // 64)
     store_int(word, load_int(word) & ~(1 << (cpu % 64)))
     for i in range(_MASK_BYTES // 8):
-        if load_int(mask + 8 * i) != 0:  # there are others
+        if load_int(mask + 8 * i) != 0:  # other CPUs remain
             call_system(load_int(board + 8 * SET_AFFINITY), load_int(worker + 8 * _ID), _MASK_BYTES, mask, 0, 0)
             return
 
 
 @jit
 def _leave(board, sync, others):
-    """Say that this worker has done its part."""
+    """Count this worker as done."""
     if atomic_add(sync + 8 * _LEFT, 1) + 1 == others:
         wake(board, sync + 8 * _LEFT)
 
 
 @jit
 def _join(board, sync, others):
-    """Wait until all workers of this call have left, and set them free."""
+    """Wait until all workers of this call are done, and release them."""
     slept = wait_until(board, sync + 8 * _LEFT, others)
     store_int(sync + 8 * _STATE, _ENDED)
     compare_exchange(board + 8 * _BUSY, 1, 0)
@@ -194,17 +194,17 @@ def _join(board, sync, others):
 
 @jit
 def _judge(board, threads, part, waited, now):
-    """Learn from a call: where its caller waited so long that it had better done all of it alone, others keep a core busy.
+    """Detect busy cores: after a call for which one thread would have been faster, do not divide short work for a while.
 
-    A wait of a millisecond is nothing beside a long product, and many times a short one. So the short jobs of the next
-    0.2 ms are not divided, and for twice as long whenever the next try is late too, up to 50 ms.
+    A wait of 1 ms is negligible compared with a long product, but many times a short one. So the pool does not divide short
+    work for the next 0.2 ms, and twice as long each time that the next attempt is late, too, up to 50 ms.
 
     Parameters
     ----------
     board, threads : int64
-        Of the call.
+        The shared state, and the threads of the call.
     part, waited, now : int64
-        Nanoseconds that the caller worked at its part, and then waited for the others; and the time between the two.
+        The nanoseconds of the calling thread's work and of its wait for the others, and the time between the two.
     """
     penalty, until = load_int(board + 8 * _PENALTY), load_int(board + 8 * ALONE)
     if waited <= part * (threads - 1):
@@ -218,7 +218,7 @@ def _judge(board, threads, part, waited, now):
 
 @jit
 def _serve(board, number, scratch, done):
-    """Take part in calls of compiled code, until one comes that only Python can enter; returns how many there were."""
+    """Run calls from compiled code until one from Python comes; return the number of calls so far."""
     ticket = board + 8 * (_WORKER + number * _WORKER_SIZE + _TICKET)
     while True:
         done += 1
@@ -234,7 +234,7 @@ def _serve(board, number, scratch, done):
 
 @jit
 def _start_python(board, sync, threads):
-    """Claim the workers and send them to Python for their call; whether they were free."""
+    """Claim the workers for a call from Python, and return whether they were free."""
     if not compare_exchange(board + 8 * _BUSY, 0, 1):
         return False
     store_int(sync + 8 * _STATE, _STARTED)
@@ -244,7 +244,7 @@ def _start_python(board, sync, threads):
 
 @jit
 def _abort(board, sync, others):
-    """Let all threads of a call out of their barriers, and wait until they have left if they ever started."""
+    """Release all threads of a call from their barriers and, if they have started, wait until they are done."""
     for at in (_ARRIVED, phases.PHASE):
         atomic_add(sync + 8 * at, _ABORT)
         wake(board, sync + 8 * at)
@@ -252,7 +252,7 @@ def _abort(board, sync, others):
         _join(board, sync, others)
 
 
-# --- how many ---------------------------------------------------------------------------------------------------------
+# --- number of threads ------------------------------------------------------------------------------------------------
 
 
 def _threads_at_start() -> int:
@@ -265,17 +265,17 @@ def _threads_at_start() -> int:
 
 
 def get_num_threads() -> int:
-    """Threads that kernels use at most."""
+    """Return the largest number of threads that kernels use."""
     return _pool.limit
 
 
 def set_num_threads(threads: int | None) -> None:
-    """Set how many threads kernels use at most.
+    """Set the largest number of threads that kernels use.
 
     Parameters
     ----------
     threads : int or None
-        1 or more; None for the cores that the process may use. Results are the same bits for any number.
+        At least 1; None means the number of cores that the process may use. Results are the same bits for any number.
 
     Raises
     ------
@@ -293,7 +293,7 @@ def set_num_threads(threads: int | None) -> None:
 
 @contextlib.contextmanager
 def region() -> Iterator[None]:
-    """A long computation of one caller: while several run at once, each gets its share of the threads."""
+    """Mark a long computation: while several run at the same time, each gets its share of the threads."""
     pool = _pool
     with pool.count:
         pool.callers += 1
@@ -310,7 +310,7 @@ def region() -> Iterator[None]:
 
 
 class _Call(NamedTuple):
-    """A kernel on its way through several threads."""
+    """A call of a kernel on several threads."""
 
     kernel: Callable
     threads: int
@@ -319,23 +319,23 @@ class _Call(NamedTuple):
     errors: list[BaseException]
 
     def enter(self, thread: int) -> None:
-        """Do one thread's part."""
+        """Do the share of one thread."""
         try:
             self.kernel(thread, self.threads, self.sync, caller(), *self.args)
         except BaseException:
-            _abort(_board_address, _address(self.sync), -1)  # let the others out of their barriers
+            _abort(_board_address, _address(self.sync), -1)  # release the others from their barriers
             raise
 
 
 class _Pool:
-    """The process's workers; one call at a time has them, others meanwhile run on their own thread."""
+    """The process's workers. One call at a time uses them; calls at the same time run on the calling thread."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.most = _MOST  # fewer once the system has no more
+        self.most = _MOST  # fewer if the system cannot start more
         self.callers = 0
         self.workers: list[threading.Thread] = []
-        self.lock = threading.Lock()  # of a call from Python
+        self.lock = threading.Lock()  # held by a call from Python
         self.count = threading.Lock()
         self.call: _Call | None = None
         _board[_BUSY] = _board[_WORKERS] = 0
@@ -343,17 +343,17 @@ class _Pool:
         self.share()
 
     def share(self) -> int:
-        """Threads for one call: callers inside `region` divide the cores among them."""
+        """Set and return the threads for one call: computations in `region` divide the cores among them."""
         share = min(self.most, max(1, self.limit // max(1, self.callers)))
         _board[_SHARE] = share
         return share
 
     def busy(self) -> bool:
-        """Whether a call has the workers."""
+        """Return whether a call uses the workers."""
         return self.lock.locked() or bool(_board[_BUSY])
 
     def start(self, workers: int) -> None:
-        """Have at least so many workers, or those that the system lets us have."""
+        """Start threads until there are so many workers, or as many as the system allows."""
         if len(self.workers) >= workers:
             return
         with self.count:
@@ -366,7 +366,7 @@ class _Pool:
                 thread = threading.Thread(target=self._work, args=(number, ready), daemon=True, name="fastnet-kernel")
                 try:
                     thread.start()
-                except RuntimeError:  # no more threads to be had: those there are do the work
+                except RuntimeError:  # the system starts no more threads: the existing ones do the work
                     self.most = number + 1
                     self.share()
                     return
@@ -375,7 +375,7 @@ class _Pool:
                 _board[_WORKERS] = len(self.workers)
 
     def _work(self, number: int, ready: threading.Event) -> None:
-        """What a worker does as long as the process lives."""
+        """Run calls as long as the process lives."""
         scratch = caller()
         _keep(_local.buffer)
         _board[_WORKER + number * _WORKER_SIZE + _ID] = threading.get_native_id()
@@ -388,9 +388,9 @@ class _Pool:
             sync, others = call.sync, call.threads - 1
             try:
                 call.enter(number + 1)
-            except BaseException as error:  # the caller raises it; this thread goes on to the next call
+            except BaseException as error:  # the calling thread raises it; this thread continues with the next call
                 call.errors.append(error)
-            del call  # the arrays are not to live until the next call
+            del call  # the arrays must not live until the next call
             _leave(_board_address, _address(sync), others)
 
 
@@ -399,13 +399,13 @@ def _address(a: np.ndarray) -> int:
 
 
 def _aligned(size: int) -> tuple[np.ndarray, int]:
-    """Memory of so many bytes on a cache line's boundary: what keeps it, and its address."""
+    """Allocate memory of so many bytes on a cache line's boundary; return the array that owns it, and its address."""
     buffer = np.zeros(size + _LINE_BYTES, np.uint8)
     return buffer, -(-_address(buffer) // _LINE_BYTES) * _LINE_BYTES
 
 
 def _keep(buffer: np.ndarray) -> None:
-    """Never free it: a worker that naps while the interpreter ends looks at it once more when it wakes."""
+    """Never free a buffer: a worker that sleeps while the interpreter ends reads it once more when it wakes."""
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(buffer))
 
 
@@ -420,7 +420,7 @@ _pool = _Pool(_threads_at_start())
 
 
 def _after_fork() -> None:
-    """A child made by fork has none of the threads: start anew, with the same limit."""
+    """Make a new pool with the same limit in a child made by fork, which has none of the threads."""
     global _pool
     _pool = _Pool(_pool.limit)
 
@@ -430,7 +430,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def caller() -> int:
-    """Address of this Python thread's own scratch, on a cache line's boundary: what `run_compiled` wants to know."""
+    """Return the thread context of this Python thread, the address of its scratch on a cache line's boundary."""
     try:
         return _local.caller
     except AttributeError:
@@ -441,12 +441,12 @@ def caller() -> int:
 
 
 def start_workers() -> None:
-    """Have as many threads as `run_compiled` may ask for."""
+    """Start as many threads as `run_compiled` may use."""
     _pool.start(_pool.share() - 1)
 
 
 def least_work() -> int:
-    """Multiply-adds from which work is divided among threads."""
+    """Return the multiply-adds from which the pool divides work among threads."""
     return int(_board[LEAST])
 
 
@@ -456,11 +456,11 @@ def run(kernel: Callable, *args, threads: int | None = None) -> None:
     Parameters
     ----------
     kernel : callable
-        Compiled with ``nogil``; must compute the same for any number of threads.
+        A kernel compiled with ``nogil``, whose result does not depend on the number of threads.
     *args
-        The same for every thread.
+        The kernel's arguments, the same for every thread.
     threads : int, optional
-        Use at most so many, for work that is too small to be divided.
+        The largest number of threads, for work that is too small for all.
     """
     pool = _pool
     count = pool.share() if threads is None else min(threads, pool.share())
@@ -469,7 +469,7 @@ def run(kernel: Callable, *args, threads: int | None = None) -> None:
     if count == 1 or pool.busy():
         kernel(0, 1, sync, caller(), *args)
         return
-    with pool.lock:  # unlike acquire(), this cannot be torn apart by Ctrl-C
+    with pool.lock:  # unlike with acquire(), Ctrl-C cannot separate this from the release
         _run_together(pool, _Call(kernel, count, sync, args, []))
 
 
@@ -494,7 +494,7 @@ def _run_together(pool: _Pool, call: _Call) -> None:
 
 
 def _end(sync: np.ndarray, others: int) -> None:
-    """End a call early: wait for its workers, however often Ctrl-C is pressed, since they still use its arrays."""
+    """End a call early, and wait for its workers, which still use its arrays, even if Ctrl-C is pressed again."""
     while True:
         with contextlib.suppress(KeyboardInterrupt):
             _abort(_board_address, _address(sync), others)

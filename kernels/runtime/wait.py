@@ -1,12 +1,11 @@
-"""How a thread waits for another one inside compiled code: it spins for a moment, then it sleeps in the kernel.
+"""Waiting for another thread in compiled code: a thread spins for a moment, and then sleeps in the operating system.
 
-A thread that waits for a number in memory to grow looks at it for some tens of microseconds, which is how long a wait
-among busy threads takes, and is woken within one. After that it asks the system to be put to sleep until somebody who
-changed the number wakes it: on a machine whose cores are busy a waiting thread costs nothing, and comes back at once.
-An idle thread uses no time at all.
+A thread that waits for a number in memory to grow spins for less than 100 us, about the time of a wait among running
+threads, and continues within a microsecond. Then it sleeps until the thread that changes the number wakes it, so that a
+waiting thread uses no processor time on a busy machine, and an idle thread uses none at all.
 
-The sleeping is Linux's futex, and on macOS and Windows what takes its place there. On other systems a thread naps for a
-fraction of a millisecond at a time.
+It sleeps by futex on Linux, and by its counterparts on macOS and Windows. On other systems it sleeps for a fraction of a
+millisecond at a time.
 """
 import ctypes
 import os
@@ -18,13 +17,13 @@ import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.simd import address_of_copy, atomic_add, atomic_load, call_system, load_int, pause
 
-# Places in `board` (int64), an array that lives as long as the process: who sleeps how, and for how long to spin
+# Indices in `board`, the shared state (int64), an array that lives as long as the process: how to sleep, how long to spin
 KIND, WAIT, WAKE, NUMBER, SPINS = 8, 9, 10, 11, 12
 GET_CPU, GET_AFFINITY, SET_AFFINITY = 13, 14, 15
 CLOCK, CLOCK_ID, CLOCK_TICK, THREAD_ID, REST = 24, 25, 26, 27, 28  # see `clock`, `thread_time` and `nap`
 NAP, FUTEX, ULOCK, ON_ADDRESS = 0, 1, 2, 3  # values of KIND
 
-SPIN_SECONDS = 80e-6  # about what it costs to put a thread to sleep and to wake it
+SPIN_SECONDS = 80e-6  # about the time of putting a thread to sleep and waking it
 _NAP_MICROSECONDS = 200
 _LOW_BITS = 0xFFFFFFFF
 _FUTEX_NUMBER = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221}
@@ -32,9 +31,9 @@ _FUTEX_NUMBER = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98, "riscv
 
 @jit
 def wait_until(board, word, target):
-    """Wait until the int64 at address `word` is at least `target`; the one behind it counts who sleeps meanwhile.
+    """Wait until the int64 at address `word` is at least `target`; the next int64 counts the sleeping threads.
 
-    Returns whether the thread went to sleep.
+    Returns whether the thread slept.
     """
     spins, slept = load_int(board + 8 * SPINS), False
     while atomic_load(word) < target:
@@ -44,7 +43,7 @@ def wait_until(board, word, target):
         else:
             slept = True
             atomic_add(word + 8, 1)
-            seen = atomic_load(word)  # again, now that whoever changes it knows of us
+            seen = atomic_load(word)  # again, now that the thread that changes it sees the count
             if seen < target:
                 _sleep(board, word, seen)
             atomic_add(word + 8, -1)
@@ -53,7 +52,7 @@ def wait_until(board, word, target):
 
 @jit
 def wake(board, word):
-    """Wake all that sleep until the number at `word` grows. It has grown before."""
+    """Wake all threads that sleep until the number at `word` grows; it has already grown."""
     if atomic_load(word + 8) == 0:
         return
     kind, function = load_int(board + 8 * KIND), load_int(board + 8 * WAKE)
@@ -67,7 +66,7 @@ def wake(board, word):
 
 @jit
 def _sleep(board, word, seen):
-    """Sleep as long as the low half of the number at `word` is that of `seen`, or shorter."""
+    """Sleep at most as long as the low half of the number at `word` equals that of `seen`."""
     kind, function = load_int(board + 8 * KIND), load_int(board + 8 * WAIT)
     if kind == FUTEX:
         call_system(function, load_int(board + 8 * NUMBER), word, 128, seen & _LOW_BITS, 0)  # FUTEX_WAIT, private
@@ -81,7 +80,7 @@ def _sleep(board, word, seen):
 
 @jit
 def clock(board, room):
-    """A time that only grows, in nanoseconds; 0 for ever where there is no such clock. Overwrites the 16 bytes at `room`."""
+    """Return a monotonic time in nanoseconds, always 0 without such a clock. It overwrites the 16 bytes at `room`."""
     function, number = load_int(board + 8 * CLOCK), load_int(board + 8 * CLOCK_ID)
     if function == 0:
         return 0
@@ -94,7 +93,7 @@ def clock(board, room):
 
 @jit
 def thread_time(board, room):
-    """How long the calling thread has been at work so far, in nanoseconds; 0 for ever where nobody counts that."""
+    """Return the CPU time of the calling thread in nanoseconds, always 0 if the system does not count it."""
     number = load_int(board + 8 * THREAD_ID)
     if number == 0:
         return 0
@@ -104,7 +103,7 @@ def thread_time(board, room):
 
 @jit
 def nap(board):
-    """Sleep for as short as the system can, some 50 microseconds on Linux; longer, if others want the core."""
+    """Yield the core: sleep for the shortest time, about 50 us on Linux, or longer if other threads want the core."""
     function = load_int(board + 8 * REST)
     if function != 0:
         call_system(function, 1, 0, 0, 0, 0)
@@ -112,13 +111,13 @@ def nap(board):
 
 @jit
 def spin(times):
-    """Pause so many times."""
+    """Execute `times` pause instructions."""
     for _ in range(times):
         pause()
 
 
 def set_up(board: np.ndarray) -> None:
-    """Write into the board how threads of this system sleep, are woken, tell the time and are kept off a CPU."""
+    """Write this system's functions for sleeping, waking, the time and affinity into the shared state."""
     board[KIND], board[WAIT], board[WAKE], board[NUMBER] = _sleeping()
     board[CLOCK:REST + 1] = _telling_time()
     if sys.platform == "linux":
@@ -129,7 +128,7 @@ def set_up(board: np.ndarray) -> None:
 
 
 def calibrate(board: np.ndarray) -> None:
-    """Find out how many pauses `SPIN_SECONDS` are: on some CPUs one takes 5 ns, on others 50."""
+    """Measure how many pause instructions take `SPIN_SECONDS`: one takes 5 ns on some CPUs, 50 ns on others."""
     spin(1)
     best = float("inf")
     for _ in range(3):
@@ -140,7 +139,7 @@ def calibrate(board: np.ndarray) -> None:
 
 
 def _sleeping() -> tuple[int, int, int, int]:
-    """What KIND, WAIT, WAKE and NUMBER are here."""
+    """Return KIND, WAIT, WAKE and NUMBER of this system."""
     number = _FUTEX_NUMBER.get(platform.machine().lower(), 0)
     if sys.byteorder == "little" and sys.maxsize > 2**32:
         if sys.platform == "linux" and number:
@@ -157,7 +156,7 @@ def _sleeping() -> tuple[int, int, int, int]:
 
 
 def _telling_time() -> tuple[int, int, int, int, int]:
-    """What CLOCK to REST are here; zeros if unknown."""
+    """Return CLOCK to REST of this system; zeros if they are unknown."""
     if sys.maxsize <= 2**32:
         return 0, 0, 0, 0, 0
     if os.name == "nt":
