@@ -411,7 +411,7 @@ def test_mistakes(rng):
     with refuses(ValueError, r"W must have shape \(4, 2, 3, 3\), got \(4, 2, 9\)", layer):
         layer.W = np.ones((4, 2, 9))
     layer.n_o = 5
-    with refuses(ValueError, r"the layer's n_o, n_i and h ask for \(5, 2, 3, 3\). Assign W anew", layer):
+    with refuses(ValueError, r"the layer's n_o, n_i and h need \(5, 2, 3, 3\). Assign W again", layer):
         layer.forward(x)
 
 

@@ -297,7 +297,7 @@ def test_call_mistakes(rng):
 def test_sizes_changed_after_the_weights(rng):
     layer, x, _ = layer_and_batch(rng)
     layer.n_o = 4
-    with refuses(ValueError, r"W has shape \(3, 5\), but the layer's n_o and n_i ask for \(4, 5\). Assign W anew", layer):
+    with refuses(ValueError, r"W has shape \(3, 5\), but the layer's n_o and n_i need \(4, 5\). Assign W again", layer):
         layer.forward(x)
     layer.W, layer.b = np.ones((4, 5)), np.zeros((1, 4))
     assert layer.forward(x).shape == (6, 4)

@@ -225,13 +225,13 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_computed():
         Sequential([ConvLayer(3, 16, 3), ConvLayer(3, 32, 3)], loss=CrossEntropyLayer())
     model = network(COURSE, (3, 12, 12), 3)
     before = [a.copy() for a in parameters(model)]
-    with pytest.raises(ValueError, match=r"layers\[7\], FullLayer\(288, 3\).*takes 288 values per sample, but layers\[6\] gives 512\. Make the n_i of layers\[7\] 512\.$"):
+    with pytest.raises(ValueError, match=r"layers\[7\], FullLayer\(288, 3\).*takes 288 values per sample, but layers\[6\] returns 512\. Make the n_i of layers\[7\] 512\.$"):
         model.fit(*pictures(10, (3, 16, 16), 3), epochs=1, lr=0.1)
     with pytest.raises(ValueError, match=r"takes images of 3 channels, but its input has 1\.$"):
         model.fit(x[:, :1], t, epochs=1, lr=0.1)
     with pytest.raises(ValueError, match=r"takes images of 3 channels, but its input has 12. .*np.transpose\(x, \(0, 3, 1, 2\)\)"):
         model.fit(x.transpose(0, 2, 3, 1), t, epochs=1, lr=0.1)
-    with pytest.raises(ValueError, match=r"takes images, of shape \(3, r, k\) per sample, but its input has shape \(432,\). Rows .* np.reshape\(x, \(-1, 3, 12, 12\)\)"):
+    with pytest.raises(ValueError, match=r"takes images, of shape \(3, r, k\) per sample, but its input has shape \(432,\). Reshape .* np.reshape\(x, \(-1, 3, 12, 12\)\)"):
         model.predict(x.reshape(10, -1))
     with pytest.raises(ValueError, match=r"at least 2 x 2 pixels, but its input has 1 x 12"):
         model.fit(x[:, :, :1], t, epochs=1, lr=0.1)

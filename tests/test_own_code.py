@@ -464,7 +464,7 @@ def test_sweeps_refuse_what_they_would_not_run():
         model.layers[0].update_param = lambda lr: model.layers[0].W.__isub__(lr * model.layers[0].W_grad)
         return model
 
-    with pytest.raises(TypeError, match=r"layers\[0\].update_param is a function that .* bind it: types.MethodType"):
+    with pytest.raises(TypeError, match=r"layers\[0\].update_param is a function that .* Bind it with types.MethodType"):
         lr_sweep(closure, x, t, [0.1], epochs=1)
 
 

@@ -239,7 +239,7 @@ def test_summary_and_repr():
     ((FullLayer(2, 2), ReluLayer), TypeError, r"layers\[1\] is the class ReluLayer.*Instantiate it: ReluLayer\("),
     ((FullLayer(2, 2), "relu"), TypeError, r"layers\[1\] is 'relu', which has no method forward"),
     ((FullLayer(2, 3), ReluLayer(), FullLayer(4, 2)), ValueError,
-     r"layers\[2\], FullLayer\(4, 2\), takes 4 values per sample, but layers\[0\] gives 3. Make the n_i"),
+     r"layers\[2\], FullLayer\(4, 2\), takes 4 values per sample, but layers\[0\] returns 3. Make the n_i"),
     ([ReluLayer()] * 2, ValueError, r"layers\[0\] and layers\[1\] are the same ReluLayer\(\)"),
 ])
 def test_construction_mistakes(layers, error, match):
@@ -308,7 +308,7 @@ def test_call_mistakes_change_no_layer():
     with refuses(ValueError, "x is empty", model):
         model.predict(x[:0])
     model.layers[2].n_i = 5
-    with refuses(ValueError, r"layers\[2\], FullLayer\(5, 3\), takes 5 values per sample, but layers\[0\] gives 6", model):
+    with refuses(ValueError, r"layers\[2\], FullLayer\(5, 3\), takes 5 values per sample, but layers\[0\] returns 6", model):
         model.forward(x)
     model.layers[2].n_i = 6
     model.layers[2].W_grad = np.ones((3, 6))

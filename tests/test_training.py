@@ -380,7 +380,7 @@ def test_shuffling_follows_numpy_s_seed():
 def test_divergence_stops(engine):
     model, x, t = problem()
     with pytest.warns(RuntimeWarning, match=r"fit: diverged in epoch \d of 8: the loss is (nan|inf) at learning rate 1e\+"
-                                            r"200. x goes up to .* scale them") as caught:
+                                            r"200. x has values up to .* Scale them") as caught:
         losses = model.fit(1e3 * x, t, 8, 1e200, 8, engine=engine)
     assert caught[0].filename == __file__
     n = model.history.epochs
@@ -588,7 +588,7 @@ def test_weights_that_do_not_fit_their_layer(engine):
     """Sizes changed after the weights were made: every engine says so, none trains on what happens to be there."""
     model, x, _ = problem()
     model.layers[-2].n_o = 4
-    with refuses(ValueError, r"W has shape \(3, 9\), but the layer's n_o and n_i ask for \(4, 9\)", model.layers):
+    with refuses(ValueError, r"W has shape \(3, 9\), but the layer's n_o and n_i need \(4, 9\)", model.layers):
         model.fit(x, np.eye(4)[np.arange(30) % 4], 2, 0.1, 8, engine=engine)
 
 
