@@ -36,8 +36,8 @@ def call_pooled_back(way, dx, scatter, dW, db, row_length, dy, bits, bits_col, x
 
 @njit
 def call_plain(y, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
-    image.plain_conv(y.ctypes.data, k * n_o, x.ctypes.data, x_row, filters.ctypes.data, bias.ctypes.data, r, k, c, n_o, h,
-                          relu, zero)
+    image.plain_conv(y.ctypes.data, k * n_o, x.ctypes.data, x_row, x_row, c, filters.ctypes.data, bias.ctypes.data, r, k, c,
+                     n_o, h, relu, zero)
 
 
 @njit

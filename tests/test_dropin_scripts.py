@@ -18,23 +18,23 @@ SCRIPTS = Path(__file__).parent / "dropin_scripts"
 
 # script: the dataset.py that lies in its folder, what the drop-in says, and a sequential.py of its own if it has one
 CASES = {
-    "rates_2018.py": ("rows_2018", "cifar100 serves 4 classes drawn with replacement, rows"),
-    "test_data_2018.py": ("images_2018", "cifar100 serves 4 classes drawn with replacement, images"),
-    "run_cifar100_2019.py": ("rows_2019", "cifar100 serves 5 classes drawn without replacement, rows"),
+    "rates_2018.py": ("rows_2018", "cifar100 returns 4 classes drawn with replacement, rows"),
+    "test_data_2018.py": ("images_2018", "cifar100 returns 4 classes drawn with replacement, images"),
+    "run_cifar100_2019.py": ("rows_2019", "cifar100 returns 5 classes drawn without replacement, rows"),
     "better_cifar_2019.py": ("rows_2019", "'layers' is fastnet"),
     "own_loop_2019.py": ("rows_2019", "'layers' is fastnet"),
-    "chosen_2019.py": ("chosen", "cifar100 serves 5 classes drawn without replacement, rows"),
+    "chosen_2019.py": ("chosen", "cifar100 returns 5 classes drawn without replacement, rows"),
     "own_layer_2019.py": ("changed", "cifar100 is the function of"),
-    "faces.py": ("faces", "fit was given 60 targets for 48 samples; it uses the first 48"),
-    "run_cifar100_next.py": ("images_2019", "cifar100 serves 3 classes drawn without replacement, images"),
+    "faces.py": ("faces", "fit got 60 targets for 48 samples; it uses the first 48"),
+    "run_cifar100_next.py": ("images_2019", "cifar100 returns 3 classes drawn without replacement, images"),
     "processes.py": ("rows_2019", "'layers' is fastnet"),
     "layers/run_inside.py": ("rows_2019", "'full' is fastnet's, not"),
     "column_labels_2019.py": ("rows_2019", "with fastnet's layers, because its predict returns an array of shape (21, 1)", "column"),
     "saving_2019.py": ("rows_2019", "with fastnet's layers, because it has the methods load, save", "saving"),
     "printing_2019.py": ("rows_2019", "with fastnet's layers, because its fit takes print_output", "printing"),
     "growing_2019.py": ("rows_2019", "with fastnet's layers, because its fit returns a list", "growing"),
-    "cpickle_2018.py": ("cpickle", "cifar100 serves 5 classes drawn without replacement, rows"),
-    "three_classes_2019.py": ("constant", "cifar100 serves 3 classes drawn without replacement, rows"),
+    "cpickle_2018.py": ("cpickle", "cifar100 returns 5 classes drawn without replacement, rows"),
+    "three_classes_2019.py": ("constant", "cifar100 returns 3 classes drawn without replacement, rows"),
     "single_file_2019.py": ("rows_2019", "layers.py"),
 }
 

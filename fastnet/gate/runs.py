@@ -98,12 +98,11 @@ def run_round(sides: Sequence[Side], where: Where, settings: Settings, number: i
 
     turns = Turns([side.name for side in sides], number)
     with ExitStack() as stack:
+        stack.callback(turns.join)  # last, when the processes have ended
         started = {side.name: stack.enter_context(_process(side, where, settings, number, names, (), False,
                                                            turns.descriptor(side.name))) for side in sides}
         turns.start()
-        found = {name: process.result() for name, process in started.items()}
-    turns.join()
-    return found
+        return {name: process.result() for name, process in started.items()}
 
 
 class _Process:

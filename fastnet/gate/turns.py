@@ -40,9 +40,11 @@ class Turns:
         self._thread.start()
 
     def join(self) -> None:
-        self._thread.join()
-        for ours in self._ours:
-            ours.close()
+        """Wait until all children have ended, and close what is open; also if some were never started."""
+        if self._thread.ident is not None:
+            self._thread.join()
+        for end in (*self._ours, *self._theirs.values()):
+            end.close()
 
     def _grant(self) -> None:
         with selectors.DefaultSelector() as selector:

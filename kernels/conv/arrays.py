@@ -359,12 +359,13 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
             to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-            dW, at = sums[chunk].ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
+            dW = sums[chunk].ctypes.data
             if is_turned:
-                dense_conv_back(dW, length, at, dy_row, corner, row, high, wide, n_i, n_o, h, zero)
+                dense_conv_back(dW, length, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row, corner, row, high,
+                                wide, n_i, n_o, h, zero)
             else:
-                patches_back(0, dW, length, at, dy_row, 0, corner, row, 0, window[0] * row, window[1] * n_i, 1, 0, high,
-                             wide, n_i, n_o, h, memory.ctypes.data, memory.size, zero)
+                patches_back(0, dW, length, gradient.ctypes.data, dy_row, 0, corner, row, 0, window[0] * row,
+                             window[1] * n_i, 1, 0, high, wide, n_i, n_o, h, memory.ctypes.data, memory.size, zero)
 
 
 @jit

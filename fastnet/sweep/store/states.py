@@ -92,7 +92,7 @@ class Files(Memory):
 
     def _read(self, record: Record) -> State | None:
         try:
-            with np.load(self._path(record.trial), allow_pickle=False) as found:
+            with open(self._path(record.trial), "rb") as file, np.load(file, allow_pickle=False) as found:
                 arrays = dict(found)
             head = json.loads(arrays["head"].tobytes())
             tree = _deep(head["tree"], arrays)
