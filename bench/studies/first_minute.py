@@ -1,5 +1,6 @@
-"""What the first use costs, beside another revision: nothing is compiled yet, or everything is.
+"""What the first use costs, when nothing is compiled yet or everything is; on its own, or compared with another revision.
 
+    python -m bench.studies.first_minute
     git worktree add --detach ../before 13dc4a6
     python -m bench.studies.first_minute --before ../before [--turns 3] [--wheel FILE]
 
@@ -96,7 +97,7 @@ def row(name: str, before: list[float], now: list[float], at_most: float) -> Non
 
 
 def compare(trees: dict[str, Path], job: str, turns: int) -> None:
-    """The rows of one job."""
+    """The rows of one job: the seconds of one tree, or those of two with their ratio."""
     kinds = {"first": JOBS[job], "warm": JOBS[job]} | ({"sweep": SWEEP} if job == "course, float32" else {})
     costs: dict[str, dict[str, list[Cost]]] = {kind: {side: [] for side in trees} for kind in kinds}
     for _ in range(turns):
@@ -104,6 +105,11 @@ def compare(trees: dict[str, Path], job: str, turns: int) -> None:
             with tempfile.TemporaryDirectory() as cache:
                 for kind, program in kinds.items():
                     costs[kind][side].append(cost(SETTING + program, Path(cache), tree))
+    if len(trees) == 1:
+        for kind, sides in costs.items():
+            seconds = statistics.median(each.cpu for each in sides["now"])
+            print(f"{f'{job}, {kind}':30s}{'':10s}{seconds:9.2f}s", flush=True)
+        return
     for kind, sides in costs.items():
         row(f"{job}, {kind}", *([each.cpu for each in sides[side]] for side in trees), AT_MOST[kind])
     row(f"{job}, first, by the clock", *([each.clock for each in costs["first"][side]] for side in trees), CLOCK_AT_MOST)
@@ -138,12 +144,10 @@ def main() -> None:
     parser.add_argument("--job", choices=list(JOBS), action="append", help="only this one; may be given several times")
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="a wheel that carries compiled kernels")
     options = parser.parse_args()
-    if options.before is None and options.wheel is None:
-        parser.error("give --before, --wheel, or both")
     print(f"{'':30s}{'before':>10s}{'now':>10s}{'ratio':>8s}{'at most':>9s}")
-    if options.before is not None:
-        for job in options.job or JOBS:
-            compare({"before": options.before.resolve(), "now": ROOT}, job, options.turns)
+    trees = ({} if options.before is None else {"before": options.before.resolve()}) | {"now": ROOT}
+    for job in options.job or JOBS:
+        compare(trees, job, options.turns)
     if options.wheel is not None:
         compare_wheel(options.wheel.resolve(), options.turns)
 
