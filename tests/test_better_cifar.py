@@ -63,7 +63,7 @@ def test_the_size_may_be_given(run):
 
 
 @pytest.mark.parametrize("options, message", [
-    (["--seeds", "1"], "--seeds is 1: an interval takes at least 2"),
+    (["--seeds", "1"], "--seeds is 1: an interval needs at least 2"),
     (["--epochs", "0"], "epochs must be at least 1, got 0"),
     (["--data", "nowhere.npz"], "There is no file nowhere.npz"),
 ])

@@ -153,9 +153,10 @@ def test_interrupted_by_ctrl_c_at_any_moment():
         import signal
 
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop, caught = threading.Event(), 0
+        go, stop, caught = threading.Event(), threading.Event(), 0
 
         def press():
+            go.wait()  # else the first one could meet the thread's own start, outside of all that catches it
             rng = np.random.default_rng(1)
             while not stop.wait(rng.uniform(0.001, 0.02)):
                 os.kill(os.getpid(), signal.SIGINT)
@@ -164,6 +165,7 @@ def test_interrupted_by_ctrl_c_at_any_moment():
         presser.start()
         while True:
             try:
+                go.set()
                 while caught < 60:
                     try:
                         while True:

@@ -212,7 +212,7 @@ def test_copy_and_clear(dtype):
 
 def test_keep_positive_is_relu_s_way_back(dtype):
     width = lanes_of(dtype)
-    smallest = np.nextafter(dtype.type(0), dtype.type(1))
+    smallest = np.finfo(dtype).smallest_subnormal
     for value, kept in ((1.0, True), (smallest, True), (np.inf, True), (0.0, False), (-0.0, False), (-1.0, False),
                         (-np.inf, False), (np.nan, False)):
         base, inner = guarded(width, dtype)
