@@ -131,11 +131,11 @@ def case(seed):
 class Network:
     """A copy of a model's parameters in float64, trained by hand.
 
-    With `noise`, a generator, everything that layers pass on or remember has rounding errors as large as those of float32.
+    With `noise`, a generator, everything that layers pass on or remember has rounding errors as large as those of `dtype`.
     """
 
-    def __init__(self, model, noise=None):
-        self.noise = noise
+    def __init__(self, model, noise=None, dtype=np.float32):
+        self.noise, self.eps = noise, np.finfo(dtype).eps
         self.layers = [REFERENCES.get(type(layer).__name__, Itself)(layer) for layer in model.layers]
         self.loss = REFERENCES[type(model.loss).__name__](model.loss) if type(model.loss).__name__ in REFERENCES else Itself(
             model.loss)
@@ -145,11 +145,11 @@ class Network:
         for layer in self.layers:
             x = self.rounded(layer.forward(x) if training else layer.predict(x))
             if np.shape(getattr(layer, "y", None)) == x.shape:
-                layer.y = x  # a saturated output is 1 in float32, and its gradient 0
+                layer.y = x  # a saturated output may be 1 to rounding, and its gradient 0
         return x
 
     def rounded(self, a):
-        return a if self.noise is None else a * (1 + np.finfo(np.float32).eps * self.noise.standard_normal(a.shape))
+        return a if self.noise is None else a * (1 + self.eps * self.noise.standard_normal(a.shape))
 
     def step(self, x, t, lr, momentum=0.0, weight_decay=0.0, optimizer="sgd", nesterov=False):
         """The loss before it."""

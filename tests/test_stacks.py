@@ -26,7 +26,7 @@ def quiet():
 
 
 class Drift:
-    """How far rounding errors alone take a case of float32 that Adam or RMSprop trains; 0 for any other case.
+    """How far rounding errors alone take a case that Adam or RMSprop trains; 0 for any other case.
 
     These divide a gradient by its own size. One that would be 0, such as that of a bias which batch normalisation removes
     again, consists of rounding errors, which they make as large as the others: steps of the learning rate in any direction.
@@ -34,10 +34,10 @@ class Drift:
 
     def __init__(self, case, network, losses, y):
         self.losses, self.y, self.parameters = np.zeros(len(losses)), 0.0, {}
-        if case.dtype != np.float32 or "optimizer" not in case.options:
+        if "optimizer" not in case.options:
             return
         for seed in range(3):
-            other = stacks.Network(case.model, np.random.default_rng(seed))
+            other = stacks.Network(case.model, np.random.default_rng(seed), case.dtype)
             far = np.abs(other.fit(case.x.astype(float), case.t.astype(float), **case.options) - losses)
             self.losses = np.fmax(self.losses, far)
             self.y = np.fmax(self.y, np.abs(other.output(case.x.astype(float), training=False) - y).max(initial=0))
