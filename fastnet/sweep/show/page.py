@@ -18,6 +18,7 @@ section, .card { background: var(--card); border: 1px solid var(--line); border-
 .facts { display: flex; flex-wrap: wrap; gap: 4px 24px; color: var(--soft); margin: 0; padding: 0; list-style: none; }
 .facts b { color: var(--ink); }
 svg { width: 100%; height: auto; display: block; font: 12px system-ui, sans-serif; fill: var(--ink); }
+@media (max-width: 600px) { svg { font-size: 16px; } }
 svg .grid { stroke: var(--line); } svg .axis { fill: var(--soft); }
 svg .curve path { fill: none; stroke-width: 2; } svg .curve path.one { stroke-width: 1; opacity: .35; }
 svg .faded { opacity: .08; }
