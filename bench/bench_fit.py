@@ -33,12 +33,12 @@ class Job(NamedTuple):
 COURSE = (3072, 500, 5)
 JOBS = sizes(
     Job("part", 640, COURSE, 128, 2, ("numpy", "torch", "jax", "scikit-learn"), 7),
-    Job("course", 2500, COURSE, 128, 20, ("torch", "jax"), 3),
-    Job("course64", 2500, COURSE, 128, 20, ("numpy",), 3, np.float64),
+    Job("course", 2500, COURSE, 128, 20, ("torch", "jax"), 7),
+    Job("course64", 2500, COURSE, 128, 20, ("numpy",), 7, np.float64),
     Job("batch8", 2500, COURSE, 8, 1, ("torch", "jax"), 5),
-    Job("batch1", 1000, COURSE, 1, 1, ("torch", "jax"), 3),
-    Job("large", 20_000, (3072, 500, 100), 128, 2, ("torch", "jax"), 3),
-    Job("deep", 2500, (3072, 1024, 512, 5), 128, 10, ("torch", "jax"), 3),
+    Job("batch1", 1000, COURSE, 1, 1, ("torch", "jax"), 7),
+    Job("large", 20_000, (3072, 500, 100), 128, 2, ("torch", "jax"), 7),
+    Job("deep", 2500, (3072, 1024, 512, 5), 128, 10, ("torch", "jax"), 7),
     Job("small", 10_000, (784, 128, 10), 32, 1, ("numpy", "torch", "jax"), 7),
     tiny=Job("tiny", 20, (7, 5, 3), 8, 2, ("numpy", "torch", "jax", "scikit-learn"), 1))
 RATE = 0.1
