@@ -26,16 +26,15 @@ def quiet():
 
 
 class Drift:
-    """How far rounding errors alone take a case that Adam or RMSprop trains; 0 for any other case.
+    """How far rounding errors alone take a case: by a random draw of them in all that layers pass on, three times.
 
-    These divide a gradient by its own size. One that would be 0, such as that of a bias which batch normalisation removes
-    again, consists of rounding errors, which they make as large as the others: steps of the learning rate in any direction.
+    Adam and RMSprop divide a gradient by its own size: one that would be 0, such as that of a bias which batch normalisation
+    removes again, consists of rounding errors, which they make as large as the others. So do several batch normalisations in
+    a row, and single samples at a large rate.
     """
 
     def __init__(self, case, network, losses, y):
         self.losses, self.y, self.parameters = np.zeros(len(losses)), 0.0, {}
-        if "optimizer" not in case.options:
-            return
         for seed in range(3):
             other = stacks.Network(case.model, np.random.default_rng(seed), case.dtype)
             far = np.abs(other.fit(case.x.astype(float), case.t.astype(float), **case.options) - losses)
