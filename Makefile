@@ -41,17 +41,18 @@ clean-cache: .venv/run  ## delete the cached compiled kernels
 	$(BIN)/fastnet cache --clear
 
 # .venv/run, .venv/test ... are stamps: each marks that .venv has the packages of that dependency group. They depend on
-# pyproject.toml, so make installs a changed requirement before the next run. Groups need pip 25.1.
+# pyproject.toml, so make installs a changed requirement before the next run. Groups need pip 25.1. Setuptools' advice on editable
+# installations is not for users.
 .venv/run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "fastnet needs Python 3.10 or newer, and $(PYTHON) \
 	is %d.%d. Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" % sys.version_info[:2])'
 	@echo "Setting up .venv: downloading NumPy, Numba, Matplotlib, once; a minute or so ..."
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
 	@touch $@
 
 .venv/test .venv/docs .venv/bench .venv/peers .venv/release: .venv/%: pyproject.toml .venv/run
 	@echo "Adding the packages of the dependency group $* ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . --group "$*"
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check -e . --group "$*"
 	@touch $@

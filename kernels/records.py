@@ -176,6 +176,7 @@ CONTEXT = np.dtype([
     *_SCALES,
 ])
 
+
 @jit
 def mat(record):
     """The `Mat` in a field of an op."""

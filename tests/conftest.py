@@ -39,7 +39,7 @@ def rng():
 
 @pytest.fixture
 def divided():
-    """Even the smallest products are divided among the pool."""
+    """Even the smallest products are divided among the threads."""
     before = pool.least_work()
     pool._board[pool.LEAST] = pool._board[pool.ALONE] = 0  # nor because another test's call was late
     yield

@@ -1,4 +1,4 @@
-"""The same bits on 1 to 8 pool, beside processes that take the cores, when stopped, interrupted, forked and moved about."""
+"""The same bits on 1 to 8 threads, beside processes that take the cores, when stopped, interrupted, forked and moved about."""
 import contextlib
 import os
 import signal
@@ -100,7 +100,7 @@ def test_stopped_and_continued():
 
 @linux
 def test_threads_that_are_moved_from_core_to_core():
-    """All pool of the process to one core, to another, and back to all; each at its own time."""
+    """All threads of the process to one core, to another, and back to all; each at its own time."""
     finished(started(WORK, """
         cores = sorted(os.sched_getaffinity(0))
         stop = threading.Event()

@@ -1,4 +1,4 @@
-"""Networks of images: every engine beside the loop by hand, in any order of layers, whatever the blocks and the pool."""
+"""Networks of images: every engine beside the loop by hand, in any order of layers, whatever the blocks and the threads."""
 import numpy as np
 import pytest
 from fastnet.kernels.runtime import pool

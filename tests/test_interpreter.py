@@ -1,4 +1,4 @@
-"""The fused engine: compiled epochs beside the loop by hand, whatever the data's layout, the chunks and the pool."""
+"""The fused engine: compiled epochs beside the loop by hand, whatever the data's layout, the chunks and the threads."""
 import numpy as np
 import pytest
 from fastnet.kernels.gemm import vector_lanes

@@ -37,7 +37,7 @@ def python(interpreter, *arguments, check=True, **options):
 def sources(to):
     """A copy of what is under version control, roughly, for builds to write into."""
     shutil.copytree(ROOT, to, ignore=shutil.ignore_patterns(
-        ".git", ".venv", "__pycache__", ".*_cache", ".hypothesis", ".benchmarks", "build", "dist", "*.egg-info", "results"))
+        ".git", ".venv", ".lint", "__pycache__", ".*_cache", ".hypothesis", ".benchmarks", "build", "dist", "*.egg-info", "results"))
     return to
 
 
@@ -45,8 +45,9 @@ def build(folder, what, to):
     """One of the two distributions, as a build front end would have it made."""
     to.mkdir(exist_ok=True)
     made = python(sys.executable, "-c", f"from setuptools import build_meta as b; print('made', b.build_{what}({str(to)!r}))",
-                  cwd=folder).stdout
-    return to / re.search(r"^made (.*)$", made, re.MULTILINE).group(1)
+                  cwd=folder)
+    assert "absent from the `packages`" not in made.stderr, made.stderr  # pip shows whoever installs a page on each such folder
+    return to / re.search(r"^made (.*)$", made.stdout, re.MULTILINE).group(1)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Work shared out in phases: who is late, who is put aside by the system, and that no bit depends on it."""
+"""Work shared out in pieces: who is late, who is put aside by the system, and that no bit depends on it."""
 import subprocess
 import sys
 import time
@@ -52,7 +52,7 @@ KINDS = ("fused", "gram", "images")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_same_bits_on_a_crowded_machine(kind, count, dtype):
-    """Small phases, and a rest after each of them."""
+    """Small pieces, and a rest after each of them."""
     pool.set_num_threads(1)
     expected = trained(kind, dtype)
     pool.set_num_threads(count)

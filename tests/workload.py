@@ -1,4 +1,4 @@
-"""Results of all public kernels and of some networks, as bytes: what disturbances and numbers of pool may not change."""
+"""Results of all public kernels and of some networks, as bytes: what disturbances and numbers of threads may not change."""
 import hashlib
 
 import numpy as np
@@ -51,6 +51,6 @@ def digest(arrays):
 
 
 def results():
-    """All of them, every call divided among the pool."""
+    """All of them, every call divided among the threads."""
     pool._board[pool.LEAST] = pool._board[pool.ALONE] = 0
     return {**of_kernels(), **of_networks()}

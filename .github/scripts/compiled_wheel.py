@@ -39,7 +39,7 @@ def called_from_python():
 CALL_ALL = KNOWN + """
 import numpy as np
 import fastnet as f
-from fastnet.cli.warm_up import compile_for
+from fastnet.cli.warm_up import ENGINES, fit
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.sgd import sgd_update
 from numba import from_dtype
@@ -53,8 +53,8 @@ def train(layers, x, t, engine="fused"):
     model.train_on_batch(x, t, 0.01)
 
 for name in ("float32", "float64"):
-    for _ in compile_for(name):
-        pass
+    for engine in ENGINES:
+        fit(name, engine)
     dtype, rng = np.dtype(name).type, np.random.default_rng(0)
     t, images = f.one_hot(np.arange(8) % 4, 4, dtype), rng.normal(size=(8, 3, 12, 12)).astype(dtype)
     for h, pool in ((3, f.MaxPoolLayer(2)), (1, f.MaxPoolLayer(3)), (3, f.AveragePoolLayer(2))):

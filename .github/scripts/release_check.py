@@ -56,7 +56,7 @@ import time
 started = time.process_time()
 import numpy as np, fastnet as f
 from fastnet.cli.doctor import facts
-from fastnet.cli.warm_up import compile_for
+from fastnet.cli.warm_up import ENGINES, fit
 from fastnet.kernels.codegen import cache, carried
 rng = np.random.default_rng(0)
 model = f.Sequential((f.FullLayer(20, 16, rng=rng), f.ReluLayer(), f.FullLayer(16, 5, rng=rng), f.SoftMaxLayer()),
@@ -64,8 +64,8 @@ model = f.Sequential((f.FullLayer(20, 16, rng=rng), f.ReluLayer(), f.FullLayer(1
 model.fit(rng.random((100, 20)), f.one_hot(np.arange(100) % 5, 5), 2, 0.1, progress=False)
 print(f"import and first fit: {time.process_time() - started:.2f} CPU seconds; compiled {facts()['compiled']}", flush=True)
 for dtype in (np.float32, np.float64):
-    for _ in compile_for(np.dtype(dtype).name):
-        pass
+    for engine in ENGINES:
+        fit(np.dtype(dtype).name, engine)
     layers = (f.ConvLayer(3, 16, 3, dtype, rng), f.ReluLayer(), f.MaxPoolLayer(2), f.FlattenLayer(),
               f.FullLayer(256, 4, dtype, rng), f.SoftMaxLayer())
     x, t = rng.random((8, 3, 8, 8), dtype), f.one_hot(np.arange(8) % 4, 4, dtype)

@@ -2,8 +2,8 @@
 
     python -m bench.studies.wake_up
 
-Prints the time of a call of an empty kernel on all pool, minus that on one: while calls follow each other at once, and
-after pauses; and how much CPU time an idle process takes once its pool have worked.
+Prints the time of a call of an empty kernel on all threads, minus that on one: while calls follow each other at once, and
+after pauses; and how much CPU time an idle process takes once its threads have worked.
 """
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CALLS = 300
 
 
 @thread_kernel
-def _nothing(thread, pool, sync, scratch, job):
+def _nothing(thread, threads, sync, scratch, job):
     pass
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     count = pool.get_num_threads()
     for most in (1, count):
         _call(pool.caller(), function, most)
-    print(f"a call of an empty kernel on {count} pool, less one on a single thread, in microseconds: best, median")
+    print(f"a call of an empty kernel on {count} threads, less one on a single thread, in microseconds: best, median")
     gaps = {"in a row": 0.0, "20 us apart": 20e-6, "asleep, 1 ms apart": 1e-3, "asleep, 20 ms apart": 20e-3}
     for name, gap in gaps.items():
         alone, together = (_best_and_median(function, most, gap) for most in (1, count))

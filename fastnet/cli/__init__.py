@@ -157,7 +157,8 @@ def _declare_warmup(commands: Any) -> None:
 def _warmup(_: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from fastnet.cli.warm_up import CompilationError, parts, warm_up
+    from fastnet.cli.warm_up import parts, warm_up
+    from fastnet.kernels.codegen.beside import CompilationError
 
     try:
         print("Compiling the kernels; this takes about a minute on two cores.", file=sys.stderr)

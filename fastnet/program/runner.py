@@ -14,7 +14,7 @@ from fastnet.program.builder import Builder, Value
 from fastnet.program.memory import DATA, LOSSES, MOMENTS, STATE, WORK
 from fastnet.program.schedule import assemble
 
-SMALL_STEP = 1 << 18  # multiply-adds a interpreter below which a second thread costs more than it gains
+SMALL_STEP = 1 << 18  # multiply-adds a step below which a second thread costs more than it gains
 # Arrays like the parameters that an optimiser has: the velocity, or the gradient and what it keeps
 MOMENTS_OF = {SGD: 0, MOMENTUM: 1, ADAM: 3, NESTEROV: 2, RMSPROP: 2}
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015)
@@ -50,11 +50,11 @@ class CompiledProgram:
 
     @property
     def threads(self) -> int | None:
-        """How many threads a interpreter on a whole batch is worth; None for all."""
+        """How many threads a step on a whole batch is worth; None for all."""
         return self.threads_for(self.rows_of_batch)
 
     def threads_for(self, rows: int) -> int | None:
-        """How many threads a interpreter on so many rows is worth; None for all."""
+        """How many threads a step on so many rows is worth; None for all."""
         return 1 if rows * self.net.cost.products < SMALL_STEP else self.net.threads
 
     def commands(self, **parts: Any) -> np.ndarray:

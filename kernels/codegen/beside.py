@@ -15,8 +15,8 @@ from fastnet.kernels.codegen.digest import KERNELS
 from fastnet.kernels.codegen.linking import ensure, is_at_hand
 from fastnet.kernels.system import available_cores
 
-Job = tuple[str, str]  # the name of an `AddressedKernel`, and the type of its elements or "none"
-_CHILD = "import sys; sys.path[:] = {path!r}; from fastnet.kernels.codegen import beside; beside.serve()"
+Job = tuple[str, str]  # for `ensure`: the name of an `AddressedKernel`, and the type of its elements or "none"
+_CHILD = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve()"
 _DONE = "fastnet: done\n"
 _LEAST = 4  # kernels for which another process is worth its start
 
@@ -28,13 +28,14 @@ class CompilationError(RuntimeError):
 class _Children:
     """Processes that compile what `take` gives them, until it raises IndexError."""
 
-    def __init__(self, processes: int, take: Callable[[], Job], **options: Any) -> None:
+    def __init__(self, processes: int, take: Callable[[], Job], module: str = __name__, **options: Any) -> None:
         self.done: queue.SimpleQueue[Job | None] = queue.SimpleQueue()  # None for a process that is through
         self._take = take
         if os.name != "nt":
             options["start_new_session"] = True  # Ctrl-C is the caller's
-        self._processes = [subprocess.Popen([sys.executable, "-c", _CHILD.format(path=sys.path)], stdin=subprocess.PIPE,
-                                            stdout=subprocess.PIPE, text=True, **options) for _ in range(processes)]
+        command = [sys.executable, "-c", _CHILD.format(path=sys.path, module=module)]
+        self._processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
+                           for _ in range(processes)]
         for process in self._processes:
             threading.Thread(target=self._hand_out, args=(process,), daemon=True).start()
 
@@ -70,10 +71,12 @@ class _Children:
                 yield job
 
 
-def compile_all(jobs: Iterable[Job], processes: int | None = None) -> Iterator[Job]:
-    """Compile kernels in so many processes, by default one for each core; yields each one that is done.
+def compile_all(jobs: Iterable[Job], processes: int | None = None, module: str = __name__) -> Iterator[Job]:
+    """Have processes, by default one for each core, do jobs; yields each one that is done.
 
-    Those that others call should come first: a process that needs a kernel which nobody has kept yet compiles it too.
+    A job is a kernel to compile, unless `module` is another one: that has a function `serve`, which calls `serve` with what
+    it does with a job. Kernels that others call should come first: a process that needs a kernel which is not in the cache
+    yet compiles it, too.
 
     Raises
     ------
@@ -82,7 +85,7 @@ def compile_all(jobs: Iterable[Job], processes: int | None = None) -> Iterator[J
     """
     waiting = collections.deque(jobs)
     missing = len(waiting)
-    with _Children(min(processes or available_cores(), missing), waiting.popleft) as children:
+    with _Children(min(processes or available_cores(), missing), waiting.popleft, module) as children:
         for job in children.finished():
             missing -= 1
             yield job
@@ -119,9 +122,9 @@ def _busy() -> bool:
         return False
 
 
-def serve() -> None:
-    """Compile what the lines of the standard input name, and answer each with a line."""
+def serve(do: Callable[[str, str], Any] = ensure) -> None:
+    """Do the jobs that the lines of the standard input name, and answer each with a line."""
     progress.silence()
     for line in sys.stdin:
-        ensure(*line.split())
+        do(*line.split())
         print(_DONE, end="", flush=True)

@@ -1,4 +1,4 @@
-"""The one place that decides how kernels are compiled; `_cache` decides where the compiled code is kept.
+"""The one place that decides how kernels are compiled; `cache` decides where the compiled code is kept.
 
 A function becomes machine code only where somebody enters it: Python, or another kernel through `linking`. A helper that
 kernels call is typed and lowered once, and its LLVM code is linked into each of them, to be optimised there with the rest.

@@ -211,7 +211,7 @@ def separate(signature: Signature) -> Callable[[Callable], AddressedKernel]:
 def op_kernel(function: Callable) -> AddressedKernel:
     """A decorator for ``kernel(op, context, start, stop, one)``, an op of a compiled step that is called by address.
 
-    `op` and `context` are addresses (`structs.op_at`, `structs.context_at`), start:stop the samples of the batch that are
+    `op` and `context` are addresses (`records.op_at`, `records.context_at`), start:stop the samples of the batch that are
     the thread's, and the type of `one` is that of the elements. It compiles when a network first needs it, and the
     interpreter of steps need not know it.
     """
@@ -219,5 +219,5 @@ def op_kernel(function: Callable) -> AddressedKernel:
 
 
 def thread_kernel(function: Callable | Mapping[types.Type, Callable]) -> AddressedKernel:
-    """An `AddressedKernel` of five whole numbers, as `threads.run_compiled` calls it; or a function for each float type."""
+    """An `AddressedKernel` of five whole numbers, as `pool.run_compiled` calls it; or a function for each float type."""
     return AddressedKernel(function, lambda element: (INT,) * 5)

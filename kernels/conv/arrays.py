@@ -9,7 +9,7 @@ threads.
 
 The usual next layers are ReLU and a pool of 2, and a gradient that came through them has one value, or none, in each 2 x 2
 window. `conv_backward` looks, for a stride of 1: such an image goes back as in a compiled network
-(`conv_image.pooled_conv_back`), with a quarter of the operations. Images with values whose product with 0 is not 0 do not,
+(`image.pooled_conv_back`), with a quarter of the operations. Images with values whose product with 0 is not 0 do not,
 and neither do those that Winograd's sums might overflow with.
 
 `stride` and `padding` are numbers, or pairs of them for rows and columns. A padding of None is h // 2 on each side, with
@@ -57,7 +57,7 @@ def conv_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray, str
     y (n, n_o, R, K), x (n, n_i, r, k), W (n_o, n_i, h, h), b (1, n_o): one dtype (float32 or float64); y C-contiguous,
     the others of any layout. R = (r + 2 padding - h) // stride + 1, and K likewise. Overwrites y. x counts as 0 outside.
     Errors are those of a sum of h h n_i products; in float32, 3 x 3 filters of 16 channels or more are transformed at a
-    stride of 1 (`conv_winograd`), where errors are as large. Without values in, y is b.
+    stride of 1 (`winograd`), where errors are as large. Without values in, y is b.
     """
     n_o = len(W)
     if y.size == 0 or x.size == 0:

@@ -1,7 +1,7 @@
 """The way back through a pooled convolution of 3 x 3 pixels with AVX-512: two better ways than lists of places.
 
 Only the maximum of a 2 x 2 window has a gradient. A vector of output channels has its maxima at different pixels of the same
-window, and there are two ways to make that cheap, beside that of `conv_image.list_back`, which serves every target and size:
+window, and there are two ways to make that cheap, beside that of `image.list_back`, which serves every target and size:
 
 =========  ==================================================================================================================
 `LANES`    Few channels come in (an image's colours). The lanes are output channels; for each weight of the filter one
@@ -54,7 +54,7 @@ def way_back(h, c, width, wanted):
 
 @separate(lambda element: (*[INT] * 13, element))
 def lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero):
-    """dW, db += for one image; arguments as of `conv_image.list_back`, but dW (vectors, 9 c, LANES) lies in vector columns.
+    """dW, db += for one image; arguments as of `image.list_back`, but dW (vectors, 9 c, LANES) lies in vector columns.
 
     Of equal maxima, the others follow as windows of their own.
     """
@@ -102,7 +102,7 @@ def list_window(typingctx, gradients, indices, rest, dy, bits, tail, c, zero):
     rest : int64
         Address of LANES bytes: `bits` without the first maximum of each.
     dy, bits : int64
-        Addresses of a vector of gradients and of LANES bytes, see `conv_simd.conv_tile`.
+        Addresses of a vector of gradients and of LANES bytes, see `simd.conv_tile`.
     tail : int64
         Lanes that count.
     c : int64
@@ -244,7 +244,7 @@ class Loop:
 
 @separate(lambda element: (*[INT] * 15, element))
 def masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero):
-    """dW, db and, if dx is not 0, dx += for one image; arguments as of `conv_image.list_back`. c is whole vectors."""
+    """dW, db and, if dx is not 0, dx += for one image; arguments as of `image.list_back`. c is whole vectors."""
     width = lanes(zero)
     size = VECTOR_BYTES // width
     cols = k // 2
@@ -344,7 +344,7 @@ def mask_update(typingctx, vecs, places, count, table, x, row, col, dw, dy, db, 
     ----------
     vecs : literal int
     places, count : int64
-        Address of a byte for each of at most 64 windows, see `conv_simd.conv_tile`; their number. 64 are read.
+        Address of a byte for each of at most 64 windows, see `simd.conv_tile`; their number. 64 are read.
     table : int64
         Address of two int64 for each window: bytes from x to its patch, and from dy to its gradient.
     x, row, col : int64

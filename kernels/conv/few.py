@@ -1,6 +1,6 @@
 """The gradient of an image of few channels with AVX-512, from a pooled convolution of 3 x 3 pixels.
 
-As `conv_avx512.window_update` does for whole vectors of channels: the pixels under a window stay in registers while its
+As `avx512.window_update` does for whole vectors of channels: the pixels under a window stay in registers while its
 output channels go past. Here a row of a filter, three pixels of few channels, is one vector or two. Each place of a
 maximum moves the filter by a row or by a pixel: four rows, and each of them twice, are what the registers hold.
 """
@@ -16,7 +16,7 @@ _CHANNELS = 64  # bits of a mask
 
 @separate(lambda element: (*[INT] * 12, element))
 def few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero):
-    """dx += for one image; arguments as of `conv_image.list_back`. row_length is one vector or two."""
+    """dx += for one image; arguments as of `image.list_back`. row_length is one vector or two."""
     width = lanes(zero)
     size = VECTOR_BYTES // width
     for i in range(r // 2):

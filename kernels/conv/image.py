@@ -3,11 +3,11 @@
 An image stands with its channels innermost, in a frame of zeros around it: pixel (i, j) of the middle is i rows and j n_i
 elements behind its corner. The patch that a filter of side h covers begins h // 2 rows and pixels before its pixel.
 
-- Forward, a tile of pixels and output channels is summed in registers (`conv_simd.conv_tile`), and bias, ReLU and pooling
+- Forward, a tile of pixels and output channels is summed in registers (`simd.conv_tile`), and bias, ReLU and pooling
   happen there, too: of a pooled convolution only the maxima are written, with one byte each that says where they were.
 - On the way back through a pooled convolution only those places have a gradient, of which ReLU has removed some: a quarter
-  of the pixels at most. For each output channel they are listed, and `conv_simd.patch_update` goes through the list; with
-  AVX-512 there are better ways for the usual sizes, see `conv_avx512`.
+  of the pixels at most. For each output channel they are listed, and `simd.patch_update` goes through the list; with
+  AVX-512 there are better ways for the usual sizes, see `avx512`.
 - Without a pool the gradients are dense, and products as of any layer.
 """
 from fastnet.kernels.codegen.jit import jit
@@ -42,7 +42,7 @@ _MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 
 @jit
 def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
-    """The maxima of 2 x 2 windows of one image's convolution, and where they are; see `conv_simd.conv_tile`.
+    """The maxima of 2 x 2 windows of one image's convolution, and where they are; see `simd.conv_tile`.
 
     x is the address of the patch of pixel (0, 0). Output pixels are n_o elements apart, rows y_row. Of the bytes, pixels are
     bits_col apart, whole vectors, and rows follow each other. A last odd row or column is not looked at.
@@ -243,7 +243,7 @@ if avx512.AVAILABLE:
     @jit
     def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
                          zero):
-        """`list_back`, or one of the ways of `conv_avx512`: that which `avx512.way_back` names."""
+        """`list_back`, or one of the ways of `avx512`: that which `avx512.way_back` names."""
         if way == LANES:
             lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero)
             if dx != 0:

@@ -1,6 +1,6 @@
 """The ops of compiled networks of images: convolution, pooling, ReLU, the way there from rows and back, the updates.
 
-An image belongs to one thread: a sample's frame (see `conv_image`) and what its layer remembers lie in the thread's own
+An image belongs to one thread: a sample's frame (see `image`) and what its layer remembers lie in the thread's own
 memory, as many samples behind each other as a block has, and are written anew for the next block. Of a matrix of images,
 `row` is the distance of samples, `col` that of an image's rows and `vec` that of the threads' memories, in elements. Where a
 layer needs the whole mini-batch at once, `vec` is 0, and there is memory for all of its samples.
@@ -11,7 +11,7 @@ the update adds them up in the order of the groups. So they do not depend on the
 ``OP.n`` and ``OP.k`` are the channels that come out and go in, ``OP.dims`` is (r, k, h, length of a filter's row, frame
 around the input, frame around the output, samples of a block, a choice), where r and k are the sides of the input; a pool
 has the two sides of its windows in the places of h and length; of an update, the first is the way in which the gradient was
-computed, see `conv_avx512`. ``OP.window`` says how far apart windows are, and how much zero padding they reach into.
+computed, see `avx512`. ``OP.window`` says how far apart windows are, and how much zero padding they reach into.
 """
 import numpy as np
 from fastnet.kernels.codegen.jit import jit

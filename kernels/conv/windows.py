@@ -56,7 +56,7 @@ def pool_windows(typingctx, count, y, locs, x, row, zero):
 def find_places(typingctx, gradients, places, dy, row, col, tail, zero):
     """Whether one gradient of a window, or none, stands for all four: 1 if those that are not 0 are equal, else 0.
 
-    Writes that gradient, and bit 2 p + q of `places` where pixel (p, q) has it, as `conv_simd.conv_tile` does.
+    Writes that gradient, and bit 2 p + q of `places` where pixel (p, q) has it, as `simd.conv_tile` does.
 
     Parameters
     ----------

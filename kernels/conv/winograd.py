@@ -10,7 +10,7 @@ With d the 4 x 4 pixels under a window and g a filter, both of one channel (Lavi
            0  1  0 -1          0    0   1
 
 The sums over channels are 16 products of matrices, (windows x channels in) by (channels in x channels out). Y is a whole
-window of the pool behind it: bias, maximum and ReLU follow in registers, as in `conv_simd.conv_tile`. Without a pool all
+window of the pool behind it: bias, maximum and ReLU follow in registers, as in `simd.conv_tile`. Without a pool all
 four pixels are written.
 
 Windows with equal maxima are the reason to look twice, since each of them gets the gradient. If the image under a window
@@ -52,7 +52,7 @@ def winograd_filters(memory, filters, c, n_o, zero):
 
 @jit_exact
 def winograd_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k, c, n_o, relu, zero):
-    """`conv_image.pooled_conv` for 3 x 3 filters, of which `winograd_filters` has put what is needed into `memory`.
+    """`image.pooled_conv` for 3 x 3 filters, of which `winograd_filters` has put what is needed into `memory`.
 
     With bits = 0 all pixels of the windows are written, and y has 2 r // 2 rows of 2 k // 2 pixels.
     """
@@ -97,7 +97,7 @@ def winograd_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k, c, n_o
 
 @separate(lambda element: (*[INT] * 12, element))
 def winograd_plain_conv(y, y_row, x, x_row, memory, filters, bias, r, k, c, n_o, relu, zero):
-    """`conv_image.plain_conv` likewise; a last odd row or column, which are no windows, as there."""
+    """`image.plain_conv` likewise; a last odd row or column, which are no windows, as there."""
     size = VECTOR_BYTES // lanes(zero)
     winograd_conv(y, y_row, 0, 0, x, x_row, memory, bias, r, k, c, n_o, relu, zero)
     if r % 2:
@@ -249,7 +249,7 @@ def finish_pixels(typingctx, y, row, col, m, step, bias, tail, relu, zero):
 
 @intrinsic
 def finish_window(typingctx, y, bits, m, step, bias, tail, relu, zero):
-    """The maximum of A.T m A + bias and its places, see `conv_simd.conv_tile`; m is 16 vectors `step` elements apart."""
+    """The maximum of A.T m A + bias and its places, see `simd.conv_tile`; m is 16 vectors `step` elements apart."""
     float_type = zero
 
     def codegen(context, builder, signature, arguments):

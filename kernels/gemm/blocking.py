@@ -37,7 +37,7 @@ _ABREAST = 4  # vectors of a row packed together
 _SMALL_BYTES = 1 << 15  # an operand that spans no more stays in the L1 cache as it lies, and need not be packed
 
 
-# --- inside a kernel: matrices by address, see `structs.Mat` ---------------------------------------------------------
+# --- inside a kernel: matrices by address, see `records.Mat` ---------------------------------------------------------
 
 
 @separate(lambda element: (*[MATRIX] * 3, *[INT] * 3, element, element, INT, INT))

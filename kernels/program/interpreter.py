@@ -1,10 +1,10 @@
 """The compiled training step: a short program of ops, run for one mini-batch after the other.
 
 Layers make the ops (``fastnet/program/builder.py``), a planner marks where threads must wait for each other, and `train`
-runs them. It calls each op's kernel by its address, so that it knows nothing of elements: it is compiled once, for every
-network of either dtype, and of the kernels only those that a network needs. For fully connected layers with ReLU (`l` counts
-them from 0, H_l is the output of layer l after ReLU, A_l what stands before it) a step has three phases, with a barrier
-after the first and the second:
+runs them. It calls each op's kernel by its address and does not depend on the elements' type. So it is compiled once for
+every network of either dtype, and of the kernels only those that a network needs. For fully connected layers with ReLU (`l`
+counts them from 0, H_l is the output of layer l after ReLU, A_l what stands before it) a step has three phases, with a
+barrier after the first and the second:
 
 ======= =========================================================================== ==============================
 phase   what                                                                        a thread's range
@@ -116,7 +116,7 @@ def steps(thread, threads, sync, scratch, job):
 
 @jit
 def claim(board, sync, thread, threads, phase):
-    """Claim a piece of the phase, see ``pieces.py``; -1 if there is none left."""
+    """Claim a chunk of the phase, see ``phases.py``; -1 if there is none left."""
     if not phase & 1:
         if claim_own(sync, thread, phase):
             return thread
