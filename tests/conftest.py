@@ -2,6 +2,7 @@
 import importlib
 import os
 import signal
+import sys
 
 import hypothesis
 import numpy as np
@@ -50,6 +51,32 @@ def divided():
 def default_dtype_put_back():
     yield
     fastnet.set_default_dtype(np.float64)
+
+
+def of_the_process():
+    """What a test may change for the tests behind it in the same process."""
+    return {
+        "numpy.geterr()": np.geterr(),
+        "sys.meta_path": [*sys.meta_path],
+        "sys.path": [*sys.path],
+        "os.environ": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "os.getcwd()": os.getcwd(),
+    }
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_behind():
+    """A test that leaves the process as it did not find it is the one that fails, not whichever comes next."""
+    before = of_the_process()
+    yield
+    after = of_the_process()
+    if after != before:
+        np.seterr(**before["numpy.geterr()"])
+        sys.meta_path[:], sys.path[:] = before["sys.meta_path"], before["sys.path"]
+        os.environ.clear()
+        os.environ.update(before["os.environ"])
+        os.chdir(before["os.getcwd()"])
+        pytest.fail("left behind: " + "; ".join(f"{k}: {before[k]!r} -> {after[k]!r}" for k in before if before[k] != after[k]))
 
 
 @pytest.fixture(autouse=True, scope="session")

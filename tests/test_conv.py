@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numba import njit
 
 import fastnet
-from fastnet import ConvLayer, gradcheck
+from fastnet import ConvLayer, MaxPoolLayer, gradcheck
 
 channels = st.sampled_from([1, 2, 3, 5, 8, 16, 17, 33, 70])
 sides = st.sampled_from([1, 2, 3, 5, 7, 8, 11, 17])
@@ -419,3 +419,11 @@ def test_initializers():
     drawn = {name: ConvLayer(30, 20, 5, rng=0, initializer=name).W for name in ("glorot", "he")}
     assert np.array_equal(drawn["glorot"], ConvLayer(30, 20, 5, rng=0).W)
     np.testing.assert_allclose(drawn["he"].std(), np.sqrt(2 / 750), rtol=0.02)
+
+
+def test_pairs_may_be_lists_also_when_they_are_assigned(rng):
+    x = rng.standard_normal((2, 1, 9, 8))
+    conv, pool = ConvLayer(1, 2, 3, rng=0, stride=[1, 2], padding=[0, 1]), MaxPoolLayer([3, 2], [1, 2])
+    expected = pool.forward(conv.forward(x))
+    conv.stride, conv.padding, pool.size, pool.stride = [1, 2], [0, 1], [3, 2], [1, 2]
+    assert np.array_equal(pool.forward(conv.forward(x)), expected)

@@ -398,11 +398,8 @@ def test_divergence_raises_or_is_ignored(engine):
     model, x, t = problem()
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        np.seterr(all="ignore")
-        try:
+        with np.errstate(all="ignore"):
             losses = model.fit(1e3 * x, t, 8, 1e200, 8, engine=engine, on_divergence="ignore")
-        finally:
-            np.seterr(all="warn")
     assert model.history.epochs == 8
     assert not np.isfinite(losses[-1])
 

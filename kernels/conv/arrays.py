@@ -154,7 +154,7 @@ def window_of(stride: Both, padding: Both | None, h: int) -> tuple[int, int, int
 
 def both(value: Any) -> tuple[int, int]:
     """A number for rows and one for columns, from one number or a pair."""
-    rows, columns = value if isinstance(value, tuple) else (value, value)
+    rows, columns = value if isinstance(value, (tuple, list)) else (value, value)
     return int(rows), int(columns)
 
 
