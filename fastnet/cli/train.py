@@ -155,7 +155,7 @@ def _write(
                        plots.mistakes(x, labels, p, names))]
         drawn += [("weights", "What the first layer learned", f"The change of the weights of the {_UNITS} units that "
                    "changed most. Each picture is one unit: bright and dark shapes and colours are what it learned to "
-                   "respond to, grey is no change, and a picture of mere noise means that it learned nothing visible.",
+                   "respond to, grey is no change, and a picture of noise means that it learned nothing visible.",
                    plots.weights(model, n=_UNITS, initial=initial))]
     pictures = {name: figure.png() for name, _, _, figure in drawn}
     for name, png in pictures.items():
