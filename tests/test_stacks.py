@@ -149,8 +149,8 @@ def wrong_outputs(engine, model, case, network, drift):
     far = 0.0 if close(found, y, case.dtype) else drift.y
     if not close(found, y, case.dtype, far):
         yield f"{engine}: other outputs"
-    ordered = np.sort(y, axis=1)
-    clear = ordered[:, -1] - ordered[:, -2] > 1e-3 + 40 * far if y.shape[1] > 1 else np.ones(len(y), bool)
+    ordered, rounding = np.sort(y, axis=1), TOLERANCE[case.dtype.itemsize] * max(1.0, np.abs(y).max(initial=0)) + 20 * far
+    clear = ordered[:, -1] - ordered[:, -2] > 2 * rounding if y.shape[1] > 1 else np.ones(len(y), bool)
     if not np.array_equal(model.predict(case.x)[clear], y.argmax(axis=1)[clear]):
         yield f"{engine}: other predictions"
     loss = network.loss.forward(y.astype(case.dtype).astype(float), case.t.astype(float))  # a probability of 1e-50 is 0 there
