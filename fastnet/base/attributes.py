@@ -69,7 +69,8 @@ class FloatArray:
     def __set__(self, layer: Any, value: npt.ArrayLike | None) -> None:
         if value is not None or not self.optional:
             shape = self.shape(layer) if self.shape else None
-            value = checks.assigned(layer, self.name, value, shape, getattr(layer, "dtype", dtypes.default))
+            if type(value) is not np.ndarray or value.dtype.kind != "f" or shape not in (None, value.shape):
+                value = checks.assigned(layer, self.name, value, shape, getattr(layer, "dtype", dtypes.default))
         layer.__dict__[self.name] = value
 
 
