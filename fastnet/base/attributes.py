@@ -96,8 +96,8 @@ class Counter(FloatArray):
 class Owned:
     """A layer whose attributes may be lazy: its ``_owner``, a lazy source, materialises them when they are read.
 
-    The source is a `training.on_batch.OnBatch` or a `training.last_batch.LastBatch`, usually None. Copies and pickles hold
-    all values.
+    The source is a `LazySource` or a `LastBatch` of ``fastnet/training/lazy.py``, usually None. Copies and pickles hold all
+    values.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_owner", "_training")

@@ -164,7 +164,7 @@ class OnBatch(LazySource):
         record["function"], record["most"] = kernel.step_function(), engine.program.threads or _EVERY_THREAD
 
     def take(self) -> None:
-        """As of `LazySource`."""
+        """Do what `LazySource.take` does."""
         super().take()
         self.of_model = len(self.model.__dict__)
 
