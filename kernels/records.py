@@ -134,7 +134,8 @@ JOB = np.dtype([
 
 # What a layer has the threads do to arrays, see ``gemm/commands.py``. Addresses, and distances in elements
 COMMAND = np.dtype([
-    ("kind", "i8"),
+    ("kernel", "i8"),  # address of a function compiled by `linking.command_kernel`
+    ("double", "i8"),  # 1: elements are float64, 0: float32
     ("c", "i8"),
     ("c_row", "i8"),
     ("a", "i8"),
@@ -232,6 +233,19 @@ def call_op(typingctx, kernel, op, context, start, stop, one):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5, float_type), codegen
+
+
+@intrinsic
+def call_command(typingctx, kernel, thread, threads, sync, scratch, command, one):
+    """Call the compiled function at address `kernel` with the other arguments, see `linking.command_kernel`."""
+    float_type = one
+
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 5 + [context.get_value_type(float_type)])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 6, float_type), codegen
 
 
 @intrinsic

@@ -24,8 +24,10 @@ from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
+from numba.core.datamodel import models
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.typing.context import CallStack
+from numba.extending import register_model
 
 if vars(config)["DISABLE_JIT"]:
     raise ImportError("fastnet's kernels are compiled by Numba, which NUMBA_DISABLE_JIT has turned off here: unset it, or "
@@ -120,6 +122,50 @@ class _Signals:
             attempt(self._handlers[number], number, frame)
         if raised:
             raise raised[0]
+
+
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+class _Function(types.Function):
+    """A function or operator of Numba's that remembers its signatures.
+
+    Numba asks each of an operator's templates again at every use, up to three times while it infers types and once more when
+    it lowers: a tenth of all the time.
+    """
+
+    def __init__(self, templates: tuple) -> None:
+        super().__init__(templates)
+        self._known: dict[tuple, Any] = {}
+
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
+        arguments = (*args, *kws.items())
+        signature = self._known.get(arguments)
+        if signature is None:
+            signature = self._known[arguments] = super().get_call_type(context, args, kws)
+        return signature
+
+
+register_model(_Function)(models.OpaqueModel)
+_functions: dict[types.Function, _Function] = {}
+
+
+class _TypingContext(type(_context)):  # type: ignore[misc]
+    """Numba's typing context, whose state it shares; but functions remember their signatures."""
+
+    def __init__(self) -> None:
+        self.__dict__ = _context.__dict__
+
+    def resolve_value_type(self, val: Any) -> types.Type:
+        found = super().resolve_value_type(val)
+        if type(found) is not types.Function:
+            return found
+        if found not in _functions:
+            _functions[found] = _Function(found.templates)
+        return _functions[found]
+
+
+_remembering = _TypingContext()
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -238,8 +284,9 @@ def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, *
         setattr(flags, name, value)
     code = library(codegen(), kernel.py_func.__qualname__)
     code.enable_object_caching()
-    return compiler.compile_extra(kernel.typingctx, kernel.targetctx, kernel.py_func, arguments, result, flags, {},
-                                  code, kernel._compiler.pipeline_class)
+    target = kernel.targetctx.subtarget(typing_context=_remembering)
+    return compiler.compile_extra(_remembering, target, kernel.py_func, arguments, result, flags, {}, code,
+                                  kernel._compiler.pipeline_class)
 
 
 def _decorator(fastmath: set[str]) -> Callable[[Callable], Kernel]:

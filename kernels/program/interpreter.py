@@ -61,12 +61,6 @@ class Position(NamedTuple):
     scales: tuple[float, float, float, float, float]  # of `gram.Gram`, by then
 
 
-@jit
-def train(thread, threads, sync, scratch, job):
-    """`steps`, for ``pool.run``."""
-    steps(thread, threads, sync.ctypes.data, scratch, job)
-
-
 @thread_kernel
 def steps(thread, threads, sync, scratch, job):
     """Run the ops of a `JOB` for some rows of the order, batch after batch.
