@@ -10,9 +10,10 @@ import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
-from numba import carray, from_dtype, typeof, types
+from numba import from_dtype, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 
 class Mat(NamedTuple):
@@ -249,23 +250,35 @@ def call_command(typingctx, kernel, thread, threads, sync, scratch, command, one
 
 
 @intrinsic
-def _pointer(typingctx, address, like):
-    def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(like)))
-
-    return types.CPointer(like)(types.int64, like), codegen
-
-
-@jit
-def vector_at(address, size, like):
+def vector_at(typingctx, address, size, like):
     """The array of `size` elements of the type of `like` at an address."""
-    return carray(_pointer(address, like), size)
+    array = types.Array(types.unliteral(like), 1, "C")
+
+    def codegen(context, builder, signature, arguments):
+        return _array_at(context, builder, array, *arguments[:-1])
+
+    return array(types.int64, types.int64, like), codegen
 
 
-@jit
-def rows_at(address, rows, columns, like):
+@intrinsic
+def rows_at(typingctx, address, rows, columns, like):
     """The C-contiguous array (rows, columns) of elements of the type of `like` at an address."""
-    return carray(_pointer(address, like), (rows, columns))
+    array = types.Array(types.unliteral(like), 2, "C")
+
+    def codegen(context, builder, signature, arguments):
+        return _array_at(context, builder, array, *arguments[:-1])
+
+    return array(types.int64, types.int64, types.int64, like), codegen
+
+
+def _array_at(context: Any, builder: ir.IRBuilder, kind: types.Array, address: ir.Value, *shape: ir.Value) -> ir.Value:
+    """An array of this type; `numba.carray` is a function of its own, which Numba compiles anew for each type."""
+    made = make_array(kind)(context, builder)
+    size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    strides = [size] if len(shape) == 1 else [builder.mul(shape[1], size), size]
+    populate_array(made, data=builder.inttoptr(address, made.data.type), shape=shape, strides=strides, itemsize=size,
+                   meminfo=None)
+    return made._getvalue()
 
 
 @jit

@@ -8,6 +8,7 @@ Everything that a kernel can call is compiled before the kernel is entered, and 
 """
 import contextlib
 import gc
+import operator
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from fastnet.kernels.codegen import progress
 from fastnet.kernels.codegen.cache import CACHE, KernelCache
 from fastnet.kernels.codegen.carried import codegen
 from numba import config, types
-from numba.core import compiler, errors, sigutils, typing
+from numba.core import cgutils, compiler, errors, sigutils, typing
 from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
@@ -27,7 +28,8 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.datamodel import models
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.typing.context import CallStack
-from numba.extending import register_model
+from numba.cpython.builtins import do_minmax
+from numba.extending import intrinsic, register_model
 
 if vars(config)["DISABLE_JIT"]:
     raise ImportError("fastnet's kernels are compiled by Numba, which NUMBA_DISABLE_JIT has turned off here: unset it, or "
@@ -150,6 +152,26 @@ register_model(_Function)(models.OpaqueModel)
 _functions: dict[types.Function, _Function] = {}
 
 
+def _extreme(better: Callable) -> Any:
+    """Numba's `min` or `max` of numbers as instructions; its own is compiled anew for each combination of types."""
+
+    @intrinsic
+    def extreme(typingctx, *numbers):
+        kinds = numbers[0].types if isinstance(numbers[0], types.BaseTuple) else numbers
+        result = typingctx.unify_types(*map(types.unliteral, kinds))
+
+        def codegen(context, builder, signature, arguments):
+            values = cgutils.unpack_tuple(builder, arguments[0])
+            return do_minmax(context, builder, signature.args[0].types, values, better)
+
+        return result(types.StarArgTuple(numbers)), codegen
+
+    return extreme
+
+
+_smallest, _largest = _extreme(operator.lt), _extreme(operator.gt)
+
+
 class _TypingContext(type(_context)):  # type: ignore[misc]
     """Numba's typing context, whose state it shares; but functions remember their signatures."""
 
@@ -157,7 +179,7 @@ class _TypingContext(type(_context)):  # type: ignore[misc]
         self.__dict__ = _context.__dict__
 
     def resolve_value_type(self, val: Any) -> types.Type:
-        found = super().resolve_value_type(val)
+        found = super().resolve_value_type(_smallest if val is min else _largest if val is max else val)
         if type(found) is not types.Function:
             return found
         if found not in _functions:
@@ -272,6 +294,24 @@ class Kernel(CPUDispatcher):
                     self.targetctx.insert_user_function(made.library, made.fndesc, [made.library])
                     self._linked[arguments] = made
         return self._linked[arguments]
+
+
+class ForEachType(Kernel):
+    """A function of numbers for compiled code: one kernel for float32, another for float64.
+
+    A branch would not do: both of its sides would be compiled.
+    """
+
+    def __init__(self, f32: Kernel, f64: Kernel) -> None:
+        super().__init__(f64.py_func, targetoptions=f64.targetoptions)
+        self._kernels = {types.float32: f32, types.float64: f64}
+
+    def get_call_template(self, args: Any, kws: Any) -> tuple:
+        return self._kernels[types.unliteral(args[0])].get_call_template(args, kws)
+
+    def get_overload(self, sig: Any) -> Any:
+        arguments, _ = sigutils.normalize_signature(sig)
+        return self._kernels[arguments[0]].get_overload(arguments)
 
 
 def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, **flags_on: bool) -> Any:

@@ -154,8 +154,8 @@ def syrk(c: np.ndarray, a: np.ndarray) -> None:
     a = _readable(a)
     n, k = a.shape
     a_row, a_k = _strides(a)
-    execute_one(gram_product, c.dtype, n * n * k, c=_address(c), c_row=c.strides[0] // c.itemsize, a=_address(a), a_row=a_row,
-                a_k=a_k, n=n, k=k)
+    execute_one(gram_product, c.dtype, n * n * k, c=_address(c), c_row=c.strides[0] // c.itemsize, a=_address(a),
+                a_row=a_row, a_k=a_k, n=n, k=k)
 
 
 # --- the same products in a user's compiled code, on the calling thread -----------------------------------------------
@@ -187,10 +187,10 @@ def _arrays_at(kernel, c, a, b, alpha, beta, bias, relu):
 def _packed_here(c, a, data, alpha, beta, bias, relu):
     """`product_here` with the data of a `Packed`."""
     like = c.dtype.type(0)
-    _product_at(address_of(product, like), c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1],
-                data.ctypes.data, data.strides[1], data.strides[2], data.shape[1] * data.shape[2], c.shape[0], c.shape[1],
-                a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias),
-                relu)
+    _product_at(address_of(product, like), c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0],
+                a.strides[1], data.ctypes.data, data.strides[1], data.strides[2], data.shape[1] * data.shape[2], c.shape[0],
+                c.shape[1], a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0],
+                len(bias), relu)
 
 
 @jit

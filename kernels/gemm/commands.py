@@ -114,8 +114,8 @@ def few_rows(thread, threads, sync, scratch, command, one):
             j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
         else:
             i0, i1 = partition(m, 1, thread, threads), partition(m, 1, thread + 1, threads)
-        _dots(o.c + i0 * o.c_row * size, o.c_row, o.a + i0 * o.a_row * size, o.a_row, o.b, o.b_col, i1 - i0, j0, j1, k, o.bias,
-              one)
+        _dots(o.c + i0 * o.c_row * size, o.c_row, o.a + i0 * o.a_row * size, o.a_row, o.b, o.b_col, i1 - i0, j0, j1, k,
+              o.bias, one)
     elif few and o.b_col == 1 and o.bias == 0:
         j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
         _sums_of_rows(scratch, o.c, o.c_row, o.a, o.a_row, o.a_k, o.b, o.b_k, m, j0, j1, k, one)
@@ -151,8 +151,8 @@ def packing(thread, threads, sync, scratch, command, one):
     width = lanes(one)
     size = VECTOR_BYTES // width
     j0, j1 = partition(o.n, width, thread, threads), partition(o.n, width, thread + 1, threads)
-    pack_columns(o.c + j0 // width * o.c_row * size, o.c_row, Mat(o.b + j0 * o.b_col * size, o.b_k, o.b_col, 0), o.k, j1 - j0,
-                 one)
+    pack_columns(o.c + j0 // width * o.c_row * size, o.c_row, Mat(o.b + j0 * o.b_col * size, o.b_k, o.b_col, 0), o.k,
+                 j1 - j0, one)
 
 
 @command_kernel
@@ -312,8 +312,8 @@ def forward_job(y, x, W, b, n_i, caller):
     bias = caller + SCRATCH_BYTES - BIAS_BYTES  # whole vectors of it are read
     for j in range(n_o):
         store(bias + j * size, b[0, j])
-    add_product(_begin(caller), address_of(few_rows, like), y.ctypes.data, n_o, x.ctypes.data, x.strides[0] // size, x.strides[1] // size,
-                W.ctypes.data, W.strides[1] // size, W.strides[0] // size, 0, n, n_o, n_i,
+    add_product(_begin(caller), address_of(few_rows, like), y.ctypes.data, n_o, x.ctypes.data, x.strides[0] // size,
+                x.strides[1] // size, W.ctypes.data, W.strides[1] // size, W.strides[0] // size, 0, n, n_o, n_i,
                 cast_like(1, like), cast_like(0, like), bias, 0)
     return _finish(caller, n * n_o * n_i)
 
@@ -335,8 +335,8 @@ def backward_job(dx, dW, db, dy, x, W, n_i, n_o, caller):
     job = _begin(caller)
     add_product(job, address_of(few_rows, like), dx.ctypes.data, n_i, dy_at, dy_row, dy_col, W.ctypes.data,
                 W.strides[0] // size, W.strides[1] // size, 0, n, n_i, n_o, one, zero, 0, 0)
-    add_product(job, address_of(product, like), dW.ctypes.data, n_i, dy_at, dy_col, dy_row, x.ctypes.data, x.strides[0] // size,
-                x.strides[1] // size, 0, n_o, n_i, n, one, zero, 0, 0)
+    add_product(job, address_of(product, like), dW.ctypes.data, n_i, dy_at, dy_col, dy_row, x.ctypes.data,
+                x.strides[0] // size, x.strides[1] // size, 0, n_o, n_i, n, one, zero, 0, 0)
     add_column_sums(job, db.ctypes.data, dy_at, dy_row, dy_col, n, n_o, one)
     return _finish(caller, 2 * n * n_o * n_i)
 

@@ -205,7 +205,7 @@ def run_samples(job, number, context):
     step = 1 if block > 0 else max(1, end - begin)
     for at in range(begin, end, step):
         i0, i1 = (at * block, min(n, (at + 1) * block)) if block > 0 else (begin, end)
-        told.block, told.begins = at, int(at == begin)
+        told.block, told.begins = at, 1 if at == begin else 0
         for q in range(number, last):
             address = job.ops + q * OP_BYTES
             call(job, op_at(address).kernel, address, context, i0, i1)
