@@ -13,7 +13,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from fastnet.kernels.codegen import progress
 from fastnet.kernels.codegen.cache import CACHE, KernelCache
@@ -209,6 +209,8 @@ class _Passes(compiler.CompilerBase):
 class Machine(JITCodeLibrary):
     """Machine code of a kernel with all that is linked into it; only its wrapper can be called from outside."""
 
+    options: ClassVar[dict[str, Any]] = {}  # Numba's, of how LLVM optimises
+
     def _optimize_functions(self, ll_module: Any) -> None:  # the whole is optimised once, when all of it is there
         ll_module.data_layout = self._codegen._data_layout
 
@@ -219,8 +221,14 @@ class Machine(JITCodeLibrary):
                 # LLVM may now change its arguments, and MCJIT finds internal functions by name as well: code of a user's
                 # that has the same helper linked in must not be given this one
                 function.name = f"{function.name}.internal"
-        manager, builder = self._codegen._module_pass_manager()
+        manager, builder = self._codegen._module_pass_manager(**self.options)
         manager.run(self._final_module, builder)
+
+
+class Control(Machine):
+    """Machine code without loops over elements, which is optimised in half of the time."""
+
+    options: ClassVar[dict[str, Any]] = {"opt": 1, "loop_vectorize": False, "slp_vectorize": False}
 
 
 class _Linked(JITCodeLibrary):
@@ -243,6 +251,7 @@ class Kernel(CPUDispatcher):
     def __init__(self, py_func: Callable, locals: Any = None, targetoptions: Any = None,
                  pipeline_class: Any = _Passes) -> None:
         super().__init__(py_func, locals, targetoptions, pipeline_class)
+        self.library: type[Machine] = Machine
         self._linked: dict[tuple, Any] = {}  # by the arguments' types
         self._cache = KernelCache(py_func, CACHE)
 
@@ -262,7 +271,7 @@ class Kernel(CPUDispatcher):
             made = self._cache.load_overload(arguments, self.targetctx)
             (self._cache_misses if made is None else self._cache_hits)[arguments] += 1
             if made is None:
-                made = compile_into(Machine, self, arguments, None, no_cfunc_wrapper=True)
+                made = compile_into(self.library, self, arguments, None, no_cfunc_wrapper=True)
                 self._cache.save_overload(arguments, made)
             if arguments not in self.overloads:  # another thread was first, or a finalizer: twice would be ambiguous
                 self.add_overload(made)
@@ -316,7 +325,7 @@ class ForEachType(Kernel):
 
 def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, **flags_on: bool) -> Any:
     """Compile a function into a library of this class, with more of Numba's flags."""
-    if library is Machine:
+    if issubclass(library, Machine):
         progress.show(kernel.__name__.strip("_"))
     flags = compiler.Flags()
     kernel.targetdescr.options.parse_as_flags(flags, kernel.targetoptions)
@@ -339,3 +348,10 @@ jit = _decorator(FASTMATH)
 
 # For arithmetic whose order is its meaning (an argument reduced in two parts): fused, but never reordered.
 jit_exact = _decorator({"contract"})
+
+
+def jit_control(function: Callable) -> Kernel:
+    """Decorator like `jit`, for a function that holds no loops over elements: it starts threads, and calls kernels."""
+    kernel = jit(function)
+    kernel.library = Control
+    return kernel

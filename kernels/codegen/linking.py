@@ -18,7 +18,7 @@ import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.carried import codegen
 from fastnet.kernels.codegen.digest import SOURCES
-from fastnet.kernels.codegen.jit import Machine, compile_into, compiling, jit
+from fastnet.kernels.codegen.jit import Kernel, compile_into, compiling, jit, jit_control
 from numba import from_dtype, types
 from numba.core import cgutils, errors
 from numba.core.datamodel import models
@@ -46,10 +46,12 @@ class AddressedKernel:
         What to compile.
     signature : callable
         Gives the arguments' types for a float type.
+    decorator : callable
+        How to compile it: `jit` or another of its module.
     """
 
-    def __init__(self, function: Callable, signature: Signature) -> None:
-        self._function, self._signature = function, signature
+    def __init__(self, function: Callable, signature: Signature, decorator: Callable[[Callable], Kernel] = jit) -> None:
+        self._function, self._signature, self._jit = function, signature, decorator
         self.name = f"{function.__module__}:{function.__qualname__}"
         self._compiled: dict[types.Type, tuple[int, Any]] = {}  # the address, and what keeps it
         self._numba_type_ = _SeparateFunction(self)
@@ -81,7 +83,7 @@ class AddressedKernel:
 
     def is_at_hand(self, element: types.Type) -> bool:
         """Whether it need not be compiled any more."""
-        return element in self._compiled or jit(self._function)._cache.has(types.void(*self._signature(element)))
+        return element in self._compiled or self._jit(self._function)._cache.has(types.void(*self._signature(element)))
 
     def symbol(self, element: types.Type) -> str:
         """The name by which compiled code refers to it: no other version of the sources has the same."""
@@ -92,11 +94,11 @@ class AddressedKernel:
         return self._signature(element)
 
     def _compile(self, element: types.Type) -> Any:
-        kernel, arguments = jit(self._function), self._signature(element)
+        kernel, arguments = self._jit(self._function), self._signature(element)
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
-            made = compile_into(Machine, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
+            made = compile_into(kernel.library, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
             kernel._cache.save_overload(key, made)
         return made
 
@@ -222,5 +224,5 @@ def command_kernel(function: Callable) -> AddressedKernel:
 
 
 def thread_kernel(function: Callable) -> AddressedKernel:
-    """Decorator for a function of five whole numbers, as `pool.run_compiled` calls it."""
-    return AddressedKernel(function, lambda element: (INT,) * 5)
+    """Decorator for a function of five whole numbers, as `pool.run_compiled` calls it; it calls kernels for all elements."""
+    return AddressedKernel(function, lambda element: (INT,) * 5, jit_control)

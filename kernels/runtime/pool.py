@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.jit import jit, jit_control
 from fastnet.kernels.runtime import phases, wait
 from fastnet.kernels.runtime.wait import GET_AFFINITY, GET_CPU, SET_AFFINITY, clock, wait_until, wake
 from fastnet.kernels.simd import atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
@@ -92,7 +92,7 @@ def next_job_at(sync):
     return atomic_add(sync + 8 * _COUNTER, 1)
 
 
-@jit
+@jit_control
 def run_compiled(caller, function, job, most, work):
     """Call ``function(thread, threads, sync, scratch, job)`` on all threads, or on fewer, and wait for them.
 
@@ -227,7 +227,7 @@ def _judge(board, threads, part, waited, now):
     store_int(board + 8 * ALONE, now + waited + penalty)
 
 
-@jit
+@jit_control
 def _serve(board, number, scratch, done):
     """Run calls from compiled code until one from Python comes; return the number of calls so far."""
     ticket = board + 8 * (_WORKER + number * _WORKER_SIZE + _TICKET)
