@@ -90,9 +90,10 @@ def mask_behind(net: Builder, y: Image) -> Ref:
 
 def block_size(net: Builder) -> int:
     """Samples of a block: as many as the cache holds, in equal blocks of a group."""
-    assert net.input is not None
-    of_group, most = -(-net.rows // GROUPS), max(1, _BLOCK_BYTES // (_image_size(net) * net.dtype.itemsize))
-    return -(-of_group // -(-of_group // most))
+    if net.samples_of_block is None:
+        of_group, most = -(-net.rows // GROUPS), max(1, _BLOCK_BYTES // (_image_size(net) * net.dtype.itemsize))
+        net.samples_of_block = -(-of_group // -(-of_group // most))
+    return net.samples_of_block
 
 
 def groups_of(net: Builder) -> tuple[int, int]:
