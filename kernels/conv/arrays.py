@@ -399,11 +399,12 @@ def _pack_turned(W, width, down, right):
     """W (n_o, n_i, h, h) in vector columns (vectors, h h n_o, LANES) as `input_gradient` takes it at these strides."""
     n_o, n_i, h, _ = W.shape
     turned = np.zeros(((n_i + width - 1) // width, h * h * n_o, width), W.dtype)
-    for o in range(n_o):
-        for c in range(n_i):
-            for p in range(h):
-                for q in range(h):
-                    turned[c // width, turned_tap(p, q, h, down, right) * n_o + o, c % width] = W[o, c, p, q]
+    for p in range(h):
+        for q in range(h):
+            first = turned_tap(p, q, h, down, right) * n_o
+            for o in range(n_o):
+                for c in range(n_i):
+                    turned[c // width, first + o, c % width] = W[o, c, p, q]
     return turned
 
 

@@ -93,37 +93,32 @@ def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r,
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    vectors = (n_o + width - 1) // width
-    v = 0
-    while v < vectors:
-        wide = min(2, vectors - v)
-        tail = min(width, n_o - (v + wide - 1) * width)
-        w, b = filters + v * column * size, bias + v * width * size
+    whole = k // 8 * 8
+    for v in range(0, n_o, width):
+        tail, w, b = min(width, n_o - v), filters + v // width * column * size, bias + v * size
         for i in range(r):
-            j = 0
+            for j in range(0, whole, 8):
+                conv_tile(1, 8, 1, x + (i * down + j * right) * size, x_row, right, h, run, w, column, b,
+                          y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
+    for v in range(0, n_o if whole < k else 0, 2 * width):
+        wide = 2 if v + width < n_o else 1
+        tail, w, b = min(width, n_o - v - (wide - 1) * width), filters + v // width * column * size, bias + v * size
+        for i in range(r):
+            j = whole
             while j < k:
-                left = k - j
-                x_at = x + (i * down + j * right) * size
-                y_at = y + (i * y_row + j * y_col + v * width) * size
-                if wide == 2 and _MANY and left >= 8:
-                    conv_tile(1, 8, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 8
-                elif wide == 2 and left >= 4:
+                x_at, y_at = x + (i * down + j * right) * size, y + (i * y_row + j * y_col + v) * size
+                if wide == 2 and k - j >= 4:
                     conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 4
                 elif wide == 2:
                     conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 1
-                elif left >= 8:
-                    conv_tile(1, 8, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 8
-                elif left >= 4:
+                elif k - j >= 4:
                     conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 4
                 else:
                     conv_tile(1, 1, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 1
-        v += wide
 
 
 @jit
