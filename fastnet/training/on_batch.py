@@ -19,7 +19,7 @@ from fastnet.base.modes import in_mode
 from fastnet.kernels.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
 from fastnet.kernels.records import JOB, Data
-from fastnet.kernels.runtime.pool import caller, start_workers
+from fastnet.kernels.runtime.pool import UNLIMITED, caller, start_workers
 from fastnet.layer import learned, trained
 from fastnet.program.runner import address, new_job
 from fastnet.training.eligibility import unsupported_reason
@@ -29,7 +29,6 @@ from fastnet.training.lazy import LazySource, kept_arrays
 
 _methods = operator.attrgetter("forward", "backward", "update_param", "update_params")
 _methods_of_loss = operator.attrgetter("forward", "backward")
-_EVERY_THREAD = 1 << 30
 
 
 def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
@@ -161,7 +160,7 @@ class OnBatch(LazySource):
             record[name] = job[name]
         self.record_at, self.loss_of_batch = address(record), record["loss"]
         record["losses"] = self.record_at + kernel.LOSS
-        record["function"], record["most"] = kernel.step_function(), engine.program.threads or _EVERY_THREAD
+        record["function"], record["most"] = kernel.step_function(), engine.program.threads or UNLIMITED
 
     def take(self) -> None:
         """Do what `LazySource.take` does."""
