@@ -3,7 +3,7 @@
 A layer states each pass once, as a function ``compute(layer, given, held)``. `given` is the argument of the public method.
 `held` maps the names of the layer's attributes to their values: ``compute`` reads parameters from it and stores its results
 in it. The compiled function that it calls looks at shapes, dtypes and layouts anyway, and refuses what it does not know
-before it has changed anything. `run_pass` therefore calls ``compute`` with what was given. Only if that is refused, it calls
+before it has changed anything. `run_pass` therefore first calls ``compute`` without checks. Only if that is refused, it calls
 ``check``, which raises the error text or converts the argument and the attributes, and then ``compute`` again.
 """
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fastnet.kernels.layout import make_ready
 
 
 class Refused(Exception):
-    """A computation cannot use what it was given, and has changed nothing."""
+    """A computation cannot use its arguments, and has changed nothing."""
 
 
 # NumbaError is what Numba 0.60 raises for an unknown dtype; newer versions raise TypeError.
