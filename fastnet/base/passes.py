@@ -3,8 +3,8 @@
 A layer states each pass once, as a function ``compute(layer, given, held)``. `given` is the argument of the public method.
 `held` maps the names of the layer's attributes to their values: ``compute`` reads parameters from it and stores its results
 in it. The compiled function that it calls looks at shapes, dtypes and layouts anyway, and refuses what it does not know
-before it has changed anything. `run_pass` therefore first calls ``compute`` without checks. Only if that is refused, it calls
-``check``, which raises the error text or converts the argument and the attributes, and then ``compute`` again.
+before it has changed anything. `run_pass` therefore first calls ``compute`` without checks. Only if that is refused, it
+calls ``check``, which raises the error text or converts the argument and the attributes, and then ``compute`` again.
 """
 from __future__ import annotations
 
