@@ -122,10 +122,8 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     if bias is not None:
         padded = np.zeros(-(-n // width) * width, c.dtype)
         padded[:n] = np.ravel(bias)
-    a_row, a_k = _strides(a)
-    execute_one(product, c.dtype, m * n * k, c=_address(c), c_row=c.strides[0] // c.itemsize, a=_address(a), a_row=a_row,
-                a_k=a_k, b=place, b_k=b_k, b_col=b_col, b_vec=b_vec, m=m, n=n, k=k, alpha=alpha, beta=beta,
-                bias=0 if bias is None else _address(padded), relu=relu)
+    execute_one(product, c.dtype, m * n * k, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), place, b_k,
+                b_col, b_vec, m, n, k, alpha, beta, 0 if bias is None else _address(padded), relu)
 
 
 def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
@@ -153,9 +151,7 @@ def syrk(c: np.ndarray, a: np.ndarray) -> None:
     """C = A A.T (n, n) for A (n, k): half the work of `matmul`. C is symmetric to the bit; its rows are contiguous."""
     a = _readable(a)
     n, k = a.shape
-    a_row, a_k = _strides(a)
-    execute_one(gram_product, c.dtype, n * n * k, c=_address(c), c_row=c.strides[0] // c.itemsize, a=_address(a),
-                a_row=a_row, a_k=a_k, n=n, k=k)
+    execute_one(gram_product, c.dtype, n * n * k, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), n=n, k=k)
 
 
 # --- the same products in a user's compiled code, on the calling thread -----------------------------------------------

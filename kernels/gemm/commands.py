@@ -6,6 +6,8 @@ every layout are of one type here (strides are read, nothing is copied), so that
 such a function does not know (an odd shape, a dtype mixed with another, a machine not made ready) it refuses, with
 False or TypeError, before it has changed anything: then the layer checks everything and says what is wrong, or converts.
 """
+import ctypes
+import struct
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
@@ -30,7 +32,7 @@ _FEW = 4  # rows of C below which packing B would cost more than the product
 _NARROW = 12  # columns of C below which dot products are quicker, if the rows of A and of B.T are contiguous
 _STRIP = 1024  # elements of a row of C that stay in L1 cache while rows of B are added to them
 COMMAND_BYTES = COMMAND.itemsize
-_JOB_OF_ONE = np.dtype([("count", "i8"), ("command", COMMAND)])
+_JOB_OF_ONE = struct.Struct("q" + "".join("d" if COMMAND[name].kind == "f" else "q" for name in COMMAND.names or ()))
 BIAS_BYTES = 1 << 16  # at the end of the scratch, which products leave alone
 _SGD_WORK = 8  # multiply-adds in the time of one element of a step
 
@@ -71,11 +73,15 @@ def _new(job, kernel, like):
     return command
 
 
-def execute_one(kernel: AddressedKernel, dtype: np.dtype, work: int, **fields: float) -> None:
-    """Have the threads execute one command; `work` is its number of multiply-adds."""
-    fields |= {"kernel": kernel.address(dtype), "double": dtype.itemsize // 8}
-    command = tuple([fields.get(name, 0) for name in COMMAND.names or ()])
-    run_at(execute.address(), np.array((1, command), _JOB_OF_ONE), work=work)
+def execute_one(kernel: AddressedKernel, dtype: np.dtype, work: int, c: int, c_row: int, a: int = 0, a_row: int = 0,
+                a_k: int = 0, b: int = 0, b_k: int = 0, b_col: int = 0, b_vec: int = 0, m: int = 0, n: int = 0, k: int = 0,
+                alpha: float = 0.0, beta: float = 0.0, bias: int = 0, relu: int = 0) -> None:
+    """Have the threads execute one command, with these fields; `work` is its number of multiply-adds."""
+    packed = _JOB_OF_ONE.pack(1, kernel.address(dtype), dtype.itemsize // 8, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m,
+                              n, k, alpha, beta, bias, relu)
+    at = caller() + JOB
+    ctypes.memmove(at, packed, len(packed))
+    run_at(execute.address(), at, None, work)
 
 
 # --- what threads do --------------------------------------------------------------------------------------------------

@@ -460,10 +460,10 @@ def least_work() -> int:
     return int(_board[LEAST])
 
 
-def run_at(function: int, record: np.ndarray, threads: int | None = None, work: int = UNLIMITED) -> None:
-    """Call a `linking.thread_kernel`, by its address, with the address of a record; see `run_compiled`."""
+def run_at(function: int, job: int, threads: int | None = None, work: int = UNLIMITED) -> None:
+    """Call a `linking.thread_kernel`, by its address, with the address of its arguments; see `run_compiled`."""
     most = UNLIMITED if threads is None else threads
-    while not run_compiled(caller(), function, _address(record), most, work):
+    while not run_compiled(caller(), function, job, most, work):
         start_workers()
 
 
