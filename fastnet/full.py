@@ -13,7 +13,7 @@ from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, take
 from fastnet.kernels.full import full_backward, full_forward
 from fastnet.kernels.gemm.commands import attempt, backward_job, forward_job, sgd_job
 from fastnet.kernels.records import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
-from fastnet.kernels.runtime.pool import caller
+from fastnet.kernels.runtime.pool import thread_context
 from fastnet.kernels.sgd import sgd_update
 from fastnet.layer import known
 from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
@@ -141,7 +141,7 @@ class FullLayer(Buffered):
                 if dtype == W.dtype == b.dtype:
                     n, n_o = len(x), self.n_o
                     y = take(self._buffers, "y", (n, n_o), dtype, n * n_o)
-                    if forward_job(y, x, W, b, self.n_i, caller()):
+                    if forward_job(y, x, W, b, self.n_i, thread_context()):
                         held["x"] = x
                         return y
             except UNUSUAL:
@@ -175,7 +175,7 @@ class FullLayer(Buffered):
                     dx = take(buffers, "dx", x.shape, dtype, x.size)
                     dW = take(buffers, "dW", (n_o, n_i), dtype, n_o * n_i)
                     db = take(buffers, "db", (1, n_o), dtype, n_o)
-                    if backward_job(dx, dW, db, y_grad, x, W, n_i, n_o, caller()):
+                    if backward_job(dx, dW, db, y_grad, x, W, n_i, n_o, thread_context()):
                         held["W_grad"], held["b_grad"] = dW, db
                         return dx
             except UNUSUAL:
@@ -209,7 +209,7 @@ class FullLayer(Buffered):
                     buffers = self._buffers
                     new_W = take(buffers, "W", (n_o, n_i), dtype, n_o * n_i)
                     new_b = take(buffers, "b", (1, n_o), dtype, n_o)
-                    if sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller()):
+                    if sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, thread_context()):
                         held["W"], held["b"] = new_W, new_b
                         return
             except UNUSUAL:

@@ -34,7 +34,7 @@ def _target() -> tuple[str, str, str]:
 def _vector_bits(triple: str, cpu: str, features: str) -> int:
     """Width of the vector registers that LLVM uses for a target: 512, 256 or 128.
 
-    LLVM itself is asked, by compiling one 16-lane addition and looking at the registers.
+    LLVM itself decides: one 16-lane addition is compiled, and its registers are looked at.
     """
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
     probe = llvm.parse_assembly("""
@@ -293,7 +293,7 @@ def copy_vector(typingctx, to, source, zero):
 
 @intrinsic
 def keep_positive(typingctx, to, where, zero):
-    """Multiply the lanes at `to` by 0 wherever the lane at `where` is not above 0: the way back through ReLU (3.14).
+    """Multiply the lanes at `to` by 0 where the lane at `where` is not above 0: the backward pass through ReLU (3.14).
 
     0 NaN and 0 inf are NaN, as in NumPy's product with a mask.
     """
@@ -353,7 +353,7 @@ def same_bits(typingctx, value, like):
 
 @intrinsic
 def noinline(typingctx):
-    """Stands in a function that LLVM shall never copy into its callers: they compile in a fraction of the time."""
+    """Keep LLVM from copying the function that calls this into its callers, which compile in a fraction of the time."""
     def codegen(context, builder, signature, arguments):
         builder.function.attributes.add("noinline")
         return context.get_dummy_value()

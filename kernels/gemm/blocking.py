@@ -195,7 +195,7 @@ def partition(total, unit, part, parts):
 def split(m, n, width, threads):
     """How many ways to cut the rows of C; threads divided by it is how many ways to cut its columns.
 
-    Counted in cycles for each step of k: a vector multiply-add is one, packing a vector of A or B some 8, as it comes from
+    Counted in cycles for each step of k: a vector multiply-add is one, packing a vector of A or B about 8, as it comes from
     far. The slowest rectangle decides.
     """
     best, cuts = -1, 1
