@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_control
 from fastnet.kernels.runtime import phases, wait
+from fastnet.kernels.runtime.cores import keep_off, threads_at_start
 from fastnet.kernels.runtime.state import (
     LINE,
-    MASK_BYTES,
     MOST_THREADS,
     SHARED,
     SHARED_RECORD,
@@ -157,29 +157,9 @@ def _start(shared, function, job, sync, threads):
     for number in range(threads - 1):
         worker = shared + SHARED.worker + number * _WORKER_BYTES
         if cpu >= 0 and cpu != load_int(worker + WORKER.avoids):
-            _keep_off(shared, worker, cpu)
+            keep_off(shared, worker, cpu)
         atomic_add(worker + WORKER.calls, 1)
         wake(shared, worker + WORKER.calls)
-
-
-@jit
-def _keep_off(shared, worker, cpu):
-    """Keep a worker off the CPU of the calling thread.
-
-    On a machine of two cores Linux may wake a worker on the calling thread's CPU and keep it there for 0.1 s while the other
-    CPU is idle, after another library's threads (for instance those of a NumPy product) ran on that one. Products were then
-    2 times slower.
-    """
-    mask = shared + SHARED.mask
-    store_int(worker + WORKER.avoids, cpu)
-    if cpu >= 8 * MASK_BYTES or call_system(load_int(shared + SHARED.get_affinity), 0, MASK_BYTES, mask, 0, 0) != 0:
-        return
-    word = mask + 8 * (cpu // 64)
-    store_int(word, load_int(word) & ~(1 << (cpu % 64)))
-    for i in range(MASK_BYTES // 8):
-        if load_int(mask + 8 * i) != 0:  # other CPUs remain
-            call_system(load_int(shared + SHARED.set_affinity), load_int(worker + WORKER.id), MASK_BYTES, mask, 0, 0)
-            return
 
 
 @jit
@@ -260,15 +240,6 @@ def _abort(shared, sync, others):
 
 
 # --- number of threads ------------------------------------------------------------------------------------------------
-
-
-def _threads_at_start() -> int:
-    text = os.environ.get("FASTNET_NUM_THREADS", "").strip()
-    if not text:
-        return available_cores()
-    if not text.isdecimal() or not 1 <= int(text) <= MOST_THREADS:
-        raise ValueError(f"FASTNET_NUM_THREADS is {text!r}: expected a whole number between 1 and {MOST_THREADS}.")
-    return int(text)
 
 
 def get_num_threads() -> int:
@@ -420,7 +391,7 @@ _keep(_shared_buffer)
 wait.set_up(_shared)
 _shared["least_work"] = _LEAST_WORK
 _local = threading.local()
-_pool = _Pool(_threads_at_start())
+_pool = _Pool(threads_at_start())
 
 
 def _after_fork() -> None:
