@@ -42,7 +42,7 @@ def trained(kind, dtype):
     else:
         x, t = clusters(50, 33, 5)
         model = network([33, 70, 40, 5], dtype)
-        trainer = Engine(model, x.astype(dtype), t.astype(dtype), 8, 0.9, 0.01, way=kind)
+        trainer = Engine(model, x.astype(dtype), t.astype(dtype), 8, 0.9, 0.01, form=kind)
     losses = [trainer.epoch(0.1, order, len(x)) for order in (None, np.arange(len(x))[::-1].copy(), None)]
     predicted = trainer.probabilities(np.ascontiguousarray(x[:20], dtype))
     trainer.write()

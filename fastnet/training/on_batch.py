@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from fastnet.base import checks
 from fastnet.base.attributes import FloatArray, settle, snapshot
-from fastnet.base.buffers import PLAIN, Buffered
+from fastnet.base.buffers import FAST, Buffered
 from fastnet.base.modes import in_mode
 from fastnet.kernels.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
@@ -163,7 +163,7 @@ class OnBatch(LazySource):
         record["function"], record["most"] = kernel.step_function(), engine.program.threads or UNLIMITED
 
     def take(self) -> None:
-        """As of `LazySource`."""
+        """Do what `LazySource.take` does."""
         super().take()
         self.of_model = len(self.model.__dict__)
 
@@ -185,7 +185,7 @@ def _runner(model: Any) -> OnBatch | None:
 
 def _compiles(model: Any, x: np.ndarray) -> bool:
     parts = (*model.layers, model.loss)
-    return (all(isinstance(part, Buffered) and type(part) in PLAIN for part in parts)
+    return (all(isinstance(part, Buffered) and type(part) in FAST for part in parts)
             and all(getattr(layer, name).shape == kept.shape(layer)
                     for layer in model.layers for name, kept in vars(type(layer)).items()
                     if isinstance(kept, FloatArray) and kept.shape is not None and not kept.optional)
