@@ -15,7 +15,7 @@ from fastnet.base.passes import Checked, Refused, run_pass
 from fastnet.kernels.full import full_backward, full_forward
 from fastnet.kernels.gemm.commands import attempt, backward_job, forward_job, sgd_job
 from fastnet.kernels.records import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
-from fastnet.kernels.runtime.pool import caller
+from fastnet.kernels.runtime.pool import thread_context
 from fastnet.kernels.sgd import sgd_update
 from fastnet.layer import known
 from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
@@ -224,7 +224,7 @@ def _forward(layer: FullLayer, x: np.ndarray, held: dict[str, Any], kernel: Any 
         raise Refused
     n, n_o = len(x), layer.n_o
     y = take(layer._buffers, "y", (n, n_o), dtype, n * n_o)
-    if kernel(y, x, W, b, layer.n_i, caller()) is False:
+    if kernel(y, x, W, b, layer.n_i, thread_context()) is False:
         raise Refused
     held["x"] = x
     return y
@@ -244,7 +244,7 @@ def _backward(layer: FullLayer, dy: np.ndarray, held: dict[str, Any], kernel: An
     dx = take(buffers, "dx", x.shape, dtype, x.size)
     dW = take(buffers, "dW", (n_o, n_i), dtype, n_o * n_i)
     db = take(buffers, "db", (1, n_o), dtype, n_o)
-    if kernel(dx, dW, db, dy, x, W, n_i, n_o, caller()) is False:
+    if kernel(dx, dW, db, dy, x, W, n_i, n_o, thread_context()) is False:
         raise Refused
     held["W_grad"], held["b_grad"] = dW, db
     return dx
@@ -267,7 +267,7 @@ def _update(layer: FullLayer, lr: float, held: dict[str, Any], kernel: Any = sgd
     buffers = layer._buffers
     new_W = take(buffers, "W", (n_o, n_i), dtype, n_o * n_i)
     new_b = take(buffers, "b", (1, n_o), dtype, n_o)
-    if kernel(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller()) is False:
+    if kernel(new_W, W, dW, new_b, b, db, lr, n_i, n_o, thread_context()) is False:
         raise Refused
     held["W"], held["b"] = new_W, new_b
 
@@ -283,7 +283,7 @@ def _checked_step(layer: FullLayer, lr: float) -> tuple[Any, ...]:
 
 
 def _any_update(new_W: np.ndarray, W: np.ndarray, dW: np.ndarray, new_b: np.ndarray, b: np.ndarray, db: np.ndarray,
-                lr: float, n_i: int, n_o: int, caller: int) -> None:
+                lr: float, n_i: int, n_o: int, context: int) -> None:
     if not attempt(sgd_job, W.dtype, new_W, W, dW, new_b, b, db, lr, n_i, n_o):
         sgd_update(new_W, W, dW, lr)
         sgd_update(new_b, b, db, lr)

@@ -41,7 +41,7 @@ class Data(NamedTuple):
     targets: np.ndarray  # (n, n_outputs)
     order: np.ndarray  # int64 (n,): rows in the order of training
     gathered: bool  # the order is anything else than 0, 1, 2, ...: each batch's rows are copied to `rows` first
-    rows: int  # address of room for one batch's rows
+    rows: int  # address of memory for one batch's rows
     rows_row: int  # their distance, in elements
 
 
@@ -86,7 +86,7 @@ OP = np.dtype([
     ("bias", "i8"),  # address of a row to add, 0 for none
     ("relu", "i8"),  # 1: negative results become 0
     ("aux", "i8"),  # address of something more: the gradient's velocity, the losses of the rows
-    ("packed", "i8"),  # UPDATE: address of the copy of the weights that the way back reads, 0 for none
+    ("packed", "i8"),  # UPDATE: address of the copy of the weights that the backward pass reads, 0 for none
     ("decays", "i8"),  # 1: weight decay applies
     ("number", "f8"),  # a constant of the layer, such as a slope
     ("dims", "i8", (8,)),  # sizes of a layer that need more than n and k
@@ -102,7 +102,7 @@ _SCALES = [(name, "f8") for name in SCALES]
 _HYPER = [("lr", "f8"), ("momentum", "f8"), ("weight_decay", "f8"), ("optimizer", "i8"), ("moments", "i8"), ("beta1", "f8"),
           ("beta2", "f8"), ("epsilon", "f8")]
 
-# What `interpreter.steps` is asked for: ops, rows, `Data`, `Gram` and `Hyperparameters` by address
+# The request to `interpreter.steps`: ops, rows, `Data`, `Gram` and `Hyperparameters` by address
 JOB = np.dtype([
     ("ops", "i8"),
     ("count", "i8"),  # of ops
@@ -155,7 +155,7 @@ COMMAND = np.dtype([
     ("relu", "i8"),
 ])
 
-# What an op's kernel is told beside its op
+# What an op's kernel gets in addition to its op
 CONTEXT = np.dtype([
     ("job", "i8"),  # address of the `JOB`
     ("thread", "i8"),  # whose memory to use
@@ -272,7 +272,7 @@ def rows_at(typingctx, address, rows, columns, like):
 
 
 def _array_at(context: Any, builder: ir.IRBuilder, kind: types.Array, address: ir.Value, *shape: ir.Value) -> ir.Value:
-    """An array of this type; `numba.carray` is a function of its own, which Numba compiles anew for each type."""
+    """An array of this type; Numba would compile `numba.carray` anew for each type."""
     made = make_array(kind)(context, builder)
     size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
     strides = [size] if len(shape) == 1 else [builder.mul(shape[1], size), size]

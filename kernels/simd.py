@@ -1,10 +1,11 @@
 """Vector intrinsics: what NumPy-style loops cannot say to LLVM, one idea each.
 
-Numba hands loops to LLVM's auto-vectoriser, which is good at element-wise work and poor at matrix products. The five
+Numba hands loops to LLVM's auto-vectoriser, which is good at element-wise work and poor at matrix products. The six
 vector intrinsics here are written straight in LLVM IR instead:
 
 ======================  ==============================================================================
 ``micro_kernel``        rows x vecs vectors of C kept in registers over the whole k loop: the micro-kernel
+``tile``                the micro-kernel of a size that is known at run time
 ``transpose``           one LANES x LANES block, by log2(LANES) rounds of shuffles
 ``copy_vector``         one vector from one address to another
 ``clear_vector``        one vector of zeros
@@ -34,7 +35,7 @@ def _target() -> tuple[str, str, str]:
 def _vector_bits(triple: str, cpu: str, features: str) -> int:
     """Width of the vector registers that LLVM uses for a target: 512, 256 or 128.
 
-    LLVM itself is asked, by compiling one 16-lane addition and looking at the registers.
+    LLVM itself decides: one 16-lane addition is compiled, and its registers are looked at.
     """
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
     probe = llvm.parse_assembly("""
@@ -164,91 +165,118 @@ def micro_kernel(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, 
     signature = types.void(rows, vecs, *[types.int64] * 11, float_type, float_type, types.int64, types.int64)
 
     def codegen(context, builder, signature, arguments):
-        a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu = arguments[2:]
-        emit = Emit(builder, float_type, lane_count(float_type))
-        constant = lambda value: ir.Constant(ADDRESS, value)  # noqa: E731
-        at = [(i, v) for i in range(rows_n) for v in range(vecs_n)]
-        a_rows = [emit.address(a, builder.mul(a_row, constant(i))) for i in range(rows_n)]
-        b_vecs = [emit.address(b, builder.mul(b_vec, constant(v))) for v in range(vecs_n)]
-        step_a, step_b = emit.address(constant(0), a_k), emit.address(constant(0), b_k)
-
-        # for p in range(k): every C[i, v] += A[i, p] * B[p, v], the accumulators being phi nodes
-        before = builder.block
-        loop, body, after = (builder.append_basic_block(name) for name in ("tile.loop", "tile.body", "tile.after"))
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        p, a_offset, b_offset = (builder.phi(ADDRESS) for _ in range(3))
-        sums = {place: builder.phi(emit.vector) for place in at}
-        builder.cbranch(builder.icmp_signed("<", p, k), body, after)
-        builder.position_at_end(body)
-        b_row = [emit.load(builder.add(address, b_offset)) for address in b_vecs]
-        new = {}
-        for i in range(rows_n):
-            a_element = emit.broadcast(builder.add(a_rows[i], a_offset))
-            for v in range(vecs_n):
-                new[i, v] = emit.fma(a_element, b_row[v], sums[i, v])
-        steps = [(p, constant(1)), (a_offset, step_a), (b_offset, step_b)]
-        nexts = [builder.add(value, step) for value, step in steps]
-        builder.branch(loop)
-        for (value, _), following in zip(steps, nexts, strict=True):
-            value.add_incoming(constant(0), before)
-            value.add_incoming(following, body)
-        for place in at:
-            sums[place].add_incoming(emit.zero, before)
-            sums[place].add_incoming(new[place], body)
-
-        # alpha * sums, then what was in C (unless beta = 0), the bias, ReLU; the last vector may have a short tail
-        builder.position_at_end(after)
-        last = vecs_n - 1
-        mask, whole = emit.first(tail), builder.icmp_signed("==", tail, constant(emit.lanes))
-        c_at = {(i, v): emit.address(c, builder.mul(c_row, constant(i)), builder.mul(c_vec, constant(v))) for i, v in at}
-        alphas, betas = emit.splat(alpha), emit.splat(beta)
-        values = {place: builder.fmul(alphas, sums[place]) for place in at}
-
-        def chosen(condition, made, otherwise):
-            """made() where the condition holds, else `otherwise`: a branch, since made() reads memory."""
-            start = builder.block
-            with builder.if_then(condition):
-                results, end = made(), builder.block
-            merged = {}
-            for place in at:
-                merged[place] = builder.phi(emit.vector)
-                merged[place].add_incoming(otherwise[place], start)
-                merged[place].add_incoming(results[place], end)
-            return merged
-
-        def plus_c():
-            # a short last vector is rare: it may cost a masked load, the others are plain loads
-            def load(place):
-                return emit.load_first(c_at[place], mask) if place[1] == last else emit.load(c_at[place])
-            return {place: emit.fma(betas, load(place), values[place]) for place in at}
-
-        values = chosen(builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0.0)), plus_c, values)
-
-        def plus_bias():
-            row = [emit.load(emit.address(bias, builder.mul(c_vec, constant(v)))) for v in range(vecs_n)]
-            return {(i, v): builder.fadd(values[i, v], row[v]) for i, v in at}
-
-        values = chosen(builder.icmp_signed("!=", bias, constant(0)), plus_bias, values)
-
-        def clipped():
-            return {place: builder.select(builder.fcmp_ordered("<", values[place], emit.zero), emit.zero,
-                                          values[place]) for place in at}
-
-        values = chosen(builder.icmp_signed("!=", relu, constant(0)), clipped, values)
-        for i, v in at:
-            if v < last:
-                emit.store(values[i, v], c_at[i, v])
-        with builder.if_else(whole) as (then, otherwise):
-            with then:
-                for i in range(rows_n):
-                    emit.store(values[i, last], c_at[i, last])
-            with otherwise:
-                for i in range(rows_n):
-                    emit.store_first(values[i, last], c_at[i, last], mask)
+        _emit_tile(builder, float_type, rows_n, vecs_n, arguments[2:])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic
+def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu):
+    """`micro_kernel` for a tile whose size is known at run time: MR, 4 or 1 rows of 1 to NV vectors."""
+    float_type = alpha
+
+    def codegen(context, builder, signature, arguments):
+        rows, vecs, *rest = arguments
+        after = builder.append_basic_block("tiles.after")
+        switch = builder.switch(builder.add(builder.mul(rows, ir.Constant(ADDRESS, NV + 1)), vecs), after)
+        for rows_n in (MR, 4, 1):
+            for vecs_n in range(1, NV + 1):
+                block = builder.append_basic_block("tiles.case")
+                switch.add_case(ir.Constant(ADDRESS, rows_n * (NV + 1) + vecs_n), block)
+                builder.position_at_end(block)
+                _emit_tile(builder, float_type, rows_n, vecs_n, rest)
+                builder.branch(after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 13, float_type, float_type, types.int64, types.int64), codegen
+
+
+def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
+    """The code of one tile, for the arguments of `micro_kernel` after the first two."""
+    a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu = arguments
+    emit = Emit(builder, float_type, lane_count(float_type))
+    constant = lambda value: ir.Constant(ADDRESS, value)  # noqa: E731
+    at = [(i, v) for i in range(rows_n) for v in range(vecs_n)]
+    a_rows = [emit.address(a, builder.mul(a_row, constant(i))) for i in range(rows_n)]
+    b_vecs = [emit.address(b, builder.mul(b_vec, constant(v))) for v in range(vecs_n)]
+    step_a, step_b = emit.address(constant(0), a_k), emit.address(constant(0), b_k)
+
+    # for p in range(k): every C[i, v] += A[i, p] * B[p, v], the accumulators being phi nodes
+    before = builder.block
+    loop, body, after = (builder.append_basic_block(name) for name in ("tile.loop", "tile.body", "tile.after"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    p, a_offset, b_offset = (builder.phi(ADDRESS) for _ in range(3))
+    sums = {place: builder.phi(emit.vector) for place in at}
+    builder.cbranch(builder.icmp_signed("<", p, k), body, after)
+    builder.position_at_end(body)
+    b_row = [emit.load(builder.add(address, b_offset)) for address in b_vecs]
+    new = {}
+    for i in range(rows_n):
+        a_element = emit.broadcast(builder.add(a_rows[i], a_offset))
+        for v in range(vecs_n):
+            new[i, v] = emit.fma(a_element, b_row[v], sums[i, v])
+    steps = [(p, constant(1)), (a_offset, step_a), (b_offset, step_b)]
+    nexts = [builder.add(value, step) for value, step in steps]
+    builder.branch(loop)
+    for (value, _), following in zip(steps, nexts, strict=True):
+        value.add_incoming(constant(0), before)
+        value.add_incoming(following, body)
+    for place in at:
+        sums[place].add_incoming(emit.zero, before)
+        sums[place].add_incoming(new[place], body)
+
+    # alpha * sums, then what was in C (unless beta = 0), the bias, ReLU; the last vector may have a short tail
+    builder.position_at_end(after)
+    last = vecs_n - 1
+    mask, whole = emit.first(tail), builder.icmp_signed("==", tail, constant(emit.lanes))
+    c_at = {(i, v): emit.address(c, builder.mul(c_row, constant(i)), builder.mul(c_vec, constant(v))) for i, v in at}
+    alphas, betas = emit.splat(alpha), emit.splat(beta)
+    values = {place: builder.fmul(alphas, sums[place]) for place in at}
+
+    def chosen(condition, made, otherwise):
+        """made() where the condition holds, else `otherwise`: a branch, since made() reads memory."""
+        start = builder.block
+        with builder.if_then(condition):
+            results, end = made(), builder.block
+        merged = {}
+        for place in at:
+            merged[place] = builder.phi(emit.vector)
+            merged[place].add_incoming(otherwise[place], start)
+            merged[place].add_incoming(results[place], end)
+        return merged
+
+    def plus_c():
+        # a short last vector is rare: it may cost a masked load, the others are plain loads
+        def load(place):
+            return emit.load_first(c_at[place], mask) if place[1] == last else emit.load(c_at[place])
+        return {place: emit.fma(betas, load(place), values[place]) for place in at}
+
+    values = chosen(builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0.0)), plus_c, values)
+
+    def plus_bias():
+        row = [emit.load(emit.address(bias, builder.mul(c_vec, constant(v)))) for v in range(vecs_n)]
+        return {(i, v): builder.fadd(values[i, v], row[v]) for i, v in at}
+
+    values = chosen(builder.icmp_signed("!=", bias, constant(0)), plus_bias, values)
+
+    def clipped():
+        return {place: builder.select(builder.fcmp_ordered("<", values[place], emit.zero), emit.zero,
+                                      values[place]) for place in at}
+
+    values = chosen(builder.icmp_signed("!=", relu, constant(0)), clipped, values)
+    for i, v in at:
+        if v < last:
+            emit.store(values[i, v], c_at[i, v])
+    with builder.if_else(whole) as (then, otherwise):
+        with then:
+            for i in range(rows_n):
+                emit.store(values[i, last], c_at[i, last])
+        with otherwise:
+            for i in range(rows_n):
+                emit.store_first(values[i, last], c_at[i, last], mask)
 
 
 @intrinsic
@@ -293,7 +321,7 @@ def copy_vector(typingctx, to, source, zero):
 
 @intrinsic
 def keep_positive(typingctx, to, where, zero):
-    """Multiply the lanes at `to` by 0 wherever the lane at `where` is not above 0: the way back through ReLU (3.14).
+    """Multiply the lanes at `to` by 0 where the lane at `where` is not above 0: the backward pass through ReLU (3.14).
 
     0 NaN and 0 inf are NaN, as in NumPy's product with a mask.
     """
@@ -353,7 +381,7 @@ def same_bits(typingctx, value, like):
 
 @intrinsic
 def noinline(typingctx):
-    """Stands in a function that LLVM shall never copy into its callers: they compile in a fraction of the time."""
+    """Keep LLVM from copying the function that calls this into its callers, which compile in a fraction of the time."""
     def codegen(context, builder, signature, arguments):
         builder.function.attributes.add("noinline")
         return context.get_dummy_value()

@@ -42,9 +42,9 @@ def rng():
 def divided():
     """Even the smallest products are divided among the threads."""
     before = pool.least_work()
-    pool._board[pool.LEAST] = pool._board[pool.ALONE] = 0  # nor because another test's call was late
+    pool._shared["least_work"] = pool._shared["alone_until"] = 0  # nor because another test's call was late
     yield
-    pool._board[pool.LEAST] = before
+    pool._shared["least_work"] = before
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from fastnet.kernels.program import interpreter
 from fastnet.kernels.program.interpreter import steps
 from fastnet.kernels.records import GRAM_UPDATE, OP, SAMPLES, Data, job_at
 from fastnet.kernels.runtime import phases, pool
+from fastnet.kernels.runtime.state import PHASES, SYNC, THREAD_CONTEXT
 from fastnet.kernels.runtime.wait import clock, nap
 from fastnet.kernels.simd import load_int
 from numpy_loop import clusters, network, parameters
@@ -27,7 +28,7 @@ def put_back(monkeypatch):
     before = pool.get_num_threads()
     yield
     pool.set_num_threads(before)
-    pool._board[phases.CROWDED] = 0
+    pool._shared["crowded_until"] = 0
 
 
 def trained(kind, dtype):
@@ -59,18 +60,18 @@ def test_same_bits_on_a_crowded_machine(kind, count, dtype):
     pool.set_num_threads(1)
     expected = trained(kind, dtype)
     pool.set_num_threads(count)
-    pool._board[phases.CROWDED] = FOR_EVER
+    pool._shared["crowded_until"] = FOR_EVER
     assert trained(kind, dtype) == expected
-    pool._board[phases.CROWDED] = 0
+    pool._shared["crowded_until"] = 0
     assert trained(kind, dtype) == expected
 
 
 @thread_kernel
 def late_steps(thread, threads, sync, scratch, job):
     """`steps`, which a thread enters up to 5 ms late: how much depends on the thread, the clock and the batch."""
-    board = load_int(scratch - 8)
-    for _ in range((7 * thread + clock(board, scratch + pool.PACE) // 1000 + job_at(job).start) % 5 * 20):
-        nap(board)
+    shared = load_int(scratch + THREAD_CONTEXT.shared)
+    for _ in range((7 * thread + clock(shared, scratch + THREAD_CONTEXT.pace) // 1000 + job_at(job).start) % 5 * 20):
+        nap(shared)
     steps(thread, threads, sync, scratch, job)
 
 
@@ -83,7 +84,7 @@ def test_same_bits_where_threads_come_late(kind, dtype, monkeypatch):
     monkeypatch.setattr(interpreter, "steps", late_steps)
     for crowded in (0, FOR_EVER):
         for _ in range(3):
-            pool._board[phases.CROWDED] = crowded
+            pool._shared["crowded_until"] = crowded
             assert trained(kind, dtype) == expected
 
 
@@ -102,8 +103,8 @@ def test_same_bits_beside_others_who_keep_the_cores_busy(dtype):
 
 
 def a_sync(count):
-    sync = np.zeros(phases.sync_size(count), np.int64)
-    sync[16] = pool._board_address
+    sync = np.zeros(phases.sync_bytes(count) // 8, np.int64)
+    sync[SYNC.shared // 8] = pool._shared_address
     return sync, sync.ctypes.data
 
 
@@ -112,8 +113,8 @@ def a_sync(count):
 def test_each_piece_is_claimed_once(count, small):
     sync, at = a_sync(count)
     phase = 2 * 7 + small
-    sync[phases.PHASE] = phase
-    total = phases.pieces_in(phase, count)
+    sync[PHASES.phase // 8] = phase
+    total = phases.chunks_in(phase, count)
     assert total == count * (phases.SMALL if small else 1)
     taken = [phases.claim_any(at, i % count, count, phase) for i in range(total)]
     assert sorted(taken) == list(range(total))
@@ -125,24 +126,24 @@ def test_each_piece_is_claimed_once(count, small):
 
 def test_the_next_phase_begins_when_all_pieces_are_done():
     sync, at = a_sync(2)
-    board = pool._board_address
-    phases.finish(board, at, 2, 0)
-    assert sync[phases.PHASE] == 0
-    pool._board[phases.CROWDED] = FOR_EVER
-    phases.finish(board, at, 2, 0)
-    assert sync[phases.PHASE] == 3  # the second phase, in small pieces
+    shared = pool._shared_address
+    phases.finish(shared, at, 2, 0)
+    assert sync[PHASES.phase // 8] == 0
+    pool._shared["crowded_until"] = FOR_EVER
+    phases.finish(shared, at, 2, 0)
+    assert sync[PHASES.phase // 8] == 3  # the second phase, in small pieces
     for _ in range(2 * phases.SMALL):
-        assert sync[phases.PHASE] == 3
-        pool._board[phases.CROWDED] = 0
-        phases.finish(board, at, 2, 3)
-    assert sync[phases.PHASE] == 4
+        assert sync[PHASES.phase // 8] == 3
+        pool._shared["crowded_until"] = 0
+        phases.finish(shared, at, 2, 3)
+    assert sync[PHASES.phase // 8] == 4
 
 
 def test_a_machine_is_not_crowded_for_ever():
     pace = np.zeros(16, np.int64)
-    pool._board[phases.CROWDED] = 1  # long ago
-    phases.give_way(pool._board_address, pace.ctypes.data)
-    assert pool._board[phases.CROWDED] == 0
+    pool._shared["crowded_until"] = 1  # long ago
+    phases.yield_core(pool._shared_address, pace.ctypes.data)
+    assert pool._shared["crowded_until"] == 0
 
 
 def test_skipping_a_phase_leads_where_running_it_does():

@@ -15,6 +15,7 @@ from fastnet.kernels.gemm import matmul
 from fastnet.kernels.runtime import pool as threads
 from fastnet.kernels.runtime import wait
 from fastnet.kernels.runtime.pool import barrier, barrier_at, next_job, next_job_at, run
+from fastnet.kernels.runtime.state import SHARED_RECORD
 from fastnet.kernels.simd import atomic_add, load_int, store_int
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +29,7 @@ PRODUCT = """
     from fastnet.kernels import gemm
     from fastnet.kernels.runtime import wait
     from fastnet.kernels.runtime import pool as threads
-    threads._board[threads.LEAST] = 0
+    threads._shared["least_work"] = 0
 
     a, b = (np.random.default_rng(seed).standard_normal((300, 300)).astype(np.float32) for seed in (1, 2))
     expected = a.astype(float) @ b
@@ -166,7 +167,7 @@ def neighbours(count, rounds=500):
     numbers = np.zeros(2 + 2 * count, np.int64)
     numbers[0] = rounds
     function = neighbours_by_address.address()
-    arguments = threads.caller(), function, numbers.ctypes.data, threads._MOST
+    arguments = threads.thread_context(), function, numbers.ctypes.data, threads.MOST_THREADS
     if not call_it(*arguments):
         threads.start_workers()
         assert call_it(*arguments)
@@ -195,27 +196,28 @@ def test_compiled_calls_of_several_python_threads_at_once():
 
 
 def test_a_late_worker_has_short_jobs_run_alone_for_a_while():
-    board, address = threads._board, threads._board_address
-    before = board[[threads._PENALTY, threads.ALONE]].copy()
+    shared, address = threads._shared, threads._shared_address
+    before = shared[["penalty", "alone_until"]].copy()
     milli, now = 1_000_000, 10**15
     try:
-        board[threads._PENALTY] = board[threads.ALONE] = 0
+        shared["penalty"] = shared["alone_until"] = 0
         seen = []
         for waited in (11 * milli, 11 * milli, 10 * milli, 0, 11 * milli):  # 10 ms is what was gained by dividing
             threads._judge(address, 2, 10 * milli, waited, now)
-            seen.append((int(board[threads._PENALTY]), int(board[threads.ALONE]) - now - 11 * milli))
+            seen.append((int(shared["penalty"]), int(shared["alone_until"]) - now - 11 * milli))
         assert seen == [(200_000, 200_000), (400_000, 400_000), (200_000, 400_000), (100_000, 400_000), (200_000, 200_000)]
-        board[threads._PENALTY], board[threads.ALONE] = 40 * milli, now - milli
+        shared["penalty"], shared["alone_until"] = 40 * milli, now - milli
         threads._judge(address, 2, milli, 2 * milli, now)
-        assert board[threads.ALONE] == now + 2 * milli + 50 * milli  # never longer
-        board[threads._PENALTY], board[threads.ALONE] = 50 * milli, now - 60 * milli
+        assert shared["alone_until"] == now + 2 * milli + 50 * milli  # never longer
+        shared["penalty"], shared["alone_until"] = 50 * milli, now - 60 * milli
         threads._judge(address, 2, milli, 2 * milli, now)
-        assert board[threads.ALONE] == now + 2 * milli + 200_000  # long ago: that is forgotten
-        board[threads._PENALTY] = board[threads.ALONE] = 0
+        assert shared["alone_until"] == now + 2 * milli + 200_000  # long ago: that is forgotten
+        shared["penalty"] = shared["alone_until"] = 0
         threads._judge(address, 8, milli, 5 * milli, now)  # eight threads gain more
-        assert board[threads.ALONE] == 0
+        assert shared["alone_until"] == 0
     finally:
-        board[[threads._PENALTY, threads.ALONE]] = before
+        for name in ("penalty", "alone_until"):
+            shared[name] = before[name]
 
 
 def test_threads_that_nap_where_the_system_cannot_wake_them():
@@ -223,9 +225,9 @@ def test_threads_that_nap_where_the_system_cannot_wake_them():
         import ctypes
         from fastnet.kernels.runtime import wait
         threads.set_num_threads(3)
-        board = threads._board
-        board[wait.WAIT] = ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value
-        board[wait.KIND] = wait.NAP  # before there are workers
+        shared = threads._shared
+        shared["wait"] = ctypes.cast(ctypes.CDLL(None).usleep, ctypes.c_void_p).value
+        shared["wait_kind"] = wait.NAP  # before there are workers
         for _ in range(20):
             time.sleep(0.002)
             product()
@@ -247,22 +249,22 @@ def test_an_idle_worker_sleeps():
 
 
 def test_every_system_has_a_way_to_wait():
-    board = np.zeros(32, np.int64)
-    wait.set_up(board)
-    assert board[wait.WAIT] != 0
-    assert board[wait.KIND] != wait.NAP or sys.platform not in ("linux", "darwin", "win32")
-    assert board[wait.SPINS] > 0
+    shared = np.zeros((), SHARED_RECORD)
+    wait.set_up(shared)
+    assert shared["wait"] != 0
+    assert shared["wait_kind"] != wait.NAP or sys.platform not in ("linux", "darwin", "win32")
+    assert shared["spins"] > 0
 
 
 def test_spinning_is_calibrated_with_the_clock():
-    board, room = np.zeros(32, np.int64), np.zeros(2, np.int64)
-    wait.set_up(board)
-    before = board[wait.SPINS]
-    wait.calibrate(board.ctypes.data, room.ctypes.data)
-    assert board[wait.SPINS] > 0
-    board[wait.CLOCK], board[wait.SPINS] = 0, before
-    wait.calibrate(board.ctypes.data, room.ctypes.data)
-    assert board[wait.SPINS] == before, "a system without a clock"
+    shared, room = np.zeros((), SHARED_RECORD), np.zeros(2, np.int64)
+    wait.set_up(shared)
+    before = shared["spins"]
+    wait.calibrate(shared.ctypes.data, room.ctypes.data)
+    assert shared["spins"] > 0
+    shared["clock"], shared["spins"] = 0, before
+    wait.calibrate(shared.ctypes.data, room.ctypes.data)
+    assert shared["spins"] == before, "a system without a clock"
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
@@ -312,7 +314,7 @@ def test_no_more_threads_to_be_had():
                 threads.run(who, seen)
                 assert seen.tolist() == [count] * count + [0] * (9 - count), seen
             threads.start_workers()
-            assert threads._board[threads._SHARE] == count  # so that run_compiled asks for no more
+            assert threads._shared["share"] == count  # so that run_compiled asks for no more
             assert threads.get_num_threads() == 4
             product()
     """)

@@ -52,5 +52,5 @@ def digest(arrays):
 
 def results():
     """All of them, every call divided among the threads."""
-    pool._board[pool.LEAST] = pool._board[pool.ALONE] = 0
+    pool._shared["least_work"] = pool._shared["alone_until"] = 0
     return {**of_kernels(), **of_networks()}

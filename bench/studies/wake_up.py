@@ -22,12 +22,12 @@ def _nothing(thread, threads, sync, scratch, job):
 
 
 @jit
-def _call(caller, function, most):
-    return pool.run_compiled(caller, function, 0, most)
+def _call(context, function, most):
+    return pool.run_compiled(context, function, 0, most, pool.UNLIMITED)
 
 
 def _best_and_median(function: int, most: int, gap: float) -> tuple[float, float]:
-    caller, times = pool.caller(), []
+    context, times = pool.thread_context(), []
     for _ in range(CALLS if gap < 1e-3 else 60):
         end = time.perf_counter() + gap
         if gap >= 1e-3:
@@ -35,7 +35,7 @@ def _best_and_median(function: int, most: int, gap: float) -> tuple[float, float
         while time.perf_counter() < end:
             pass
         start = time.perf_counter()
-        _call(caller, function, most)
+        _call(context, function, most)
         times.append(time.perf_counter() - start)
     times.sort()
     return times[0], times[len(times) // 2]
@@ -46,7 +46,7 @@ def main() -> None:
     pool.start_workers()
     count = pool.get_num_threads()
     for most in (1, count):
-        _call(pool.caller(), function, most)
+        _call(pool.thread_context(), function, most)
     print(f"a call of an empty kernel on {count} threads, less one on a single thread, in microseconds: best, median")
     gaps = {"in a row": 0.0, "20 us apart": 20e-6, "asleep, 1 ms apart": 1e-3, "asleep, 20 ms apart": 20e-3}
     for name, gap in gaps.items():

@@ -77,7 +77,7 @@ class CompiledProgram:
             job["d_rows"], job["visited"] = gram.d.shape[1], gram.visited
             for name, value in zip(SCALES, gram.scales, strict=True):
                 job[name] = value
-        run_at(interpreter.steps.address(), job, self.threads_for(min(self.rows_of_batch, last - first)))
+        run_at(interpreter.steps.address(), job.ctypes.data, self.threads_for(min(self.rows_of_batch, last - first)))
         if gram is not None:
             gram.scales[:] = [job[name] for name in SCALES]
 

@@ -19,7 +19,7 @@ from fastnet.base.modes import in_mode
 from fastnet.kernels.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
 from fastnet.kernels.records import JOB, Data
-from fastnet.kernels.runtime.pool import UNLIMITED, caller, start_workers
+from fastnet.kernels.runtime.pool import UNLIMITED, start_workers, thread_context
 from fastnet.layer import learned, trained
 from fastnet.program.runner import address, new_job
 from fastnet.training.eligibility import unsupported_reason
@@ -126,7 +126,7 @@ class OnBatch(LazySource):
         """Train on one batch, and return its loss before the step."""
         self.last = x, t
         rows = x if x.ndim == 2 else x.reshape(len(x), -1)
-        while not kernel.step_entry(rows, t, lr, self.record_at, caller()):
+        while not kernel.step_entry(rows, t, lr, self.record_at, thread_context()):
             start_workers()
         return float(self.loss_of_batch[0])
 

@@ -45,7 +45,7 @@ class _Children:
             while True:
                 job = self._take()
                 print(*job, file=process.stdin, flush=True)
-                if _DONE not in process.stdout:  # up to that line: whatever a process prints when it starts is none
+                if _DONE not in process.stdout:  # up to that line: a process may print something else when it starts
                     break
                 self.done.put(job)
         self.done.put(None)
@@ -61,7 +61,7 @@ class _Children:
                 process.communicate()  # which ends its input, and so itself
 
     def finished(self) -> Iterator[Job]:
-        """What is done, as long as a process is at work."""
+        """The jobs that are done, as long as a process is at work."""
         running = len(self._processes)
         while running:
             job = self.done.get()
@@ -96,7 +96,7 @@ def compile_all(jobs: Iterable[Job], processes: int | None = None, module: str =
 def ensure_all(jobs: Iterable[Job], cores: int) -> None:
     """Have kernels: this process compiles them in order, and others, where cores are free, from the end.
 
-    Nothing depends on the others: what they leave undone is compiled here when it is needed.
+    Nothing depends on the others: this process compiles a kernel that they have not compiled when it needs it.
     """
     waiting = collections.deque(job for job in jobs if job[0].startswith(f"{KERNELS}.") and not is_at_hand(*job))
     processes = min(cores - 1, len(waiting) // _LEAST)

@@ -2,18 +2,18 @@
 
 One folder for each state of the code: its name holds a digest of every module of this package, as its loader gives
 it (from files, from a zip, with or without sources), and the versions of fastnet, Numba, llvmlite, NumPy and Python. Numba
-itself only notices an edit in the very file that a kernel stands in, and nothing in a zip. Where a loader gives
+itself only notices an edit in the file of the kernel, and nothing in a zip. Where a loader gives
 nothing, nothing is kept. What the installation itself carries (`carried`) is looked at first.
 
-The folder stands in the first of these places that can be written and that nobody else can change: $FASTNET_CACHE_DIR,
+The folder is in the first of these places that can be written and that nobody else can change: $FASTNET_CACHE_DIR,
 $NUMBA_CACHE_DIR, the user's cache folder, the system's folder for temporary files. Where none can, kernels are compiled
 anew in every process.
 
 One file for each compiled version of a function, a digest of the rest in its first bytes. The file's name depends on the
-CPU and on all settings of Numba that may change what is compiled (`digest.settings`). What is in it is a pickle and
+CPU and on all settings of Numba that may change what is compiled (`digest.settings`). It contains a pickle and
 machine code: it would run any program that somebody else put there, and a damaged one would end the process. So the folder
 is checked each time it is used, and a file whose digest does not match counts as missing. Numba's own cache has neither
-check, and keeps an index file beside, which processes that start at once must take turns to write; here each file is
+check, and keeps an index file as well, which processes that start at once must take turns to write; here each file is
 complete when it gets its name, so that nobody waits.
 """
 import contextlib
@@ -45,7 +45,7 @@ UNREADABLE = ("the code of its kernels cannot be read here, so that an update wo
 
 
 def _places() -> Iterator[tuple[str, Path]]:
-    """Where the cache may stand, best first, each with the environment variable that names it."""
+    """Where the cache may be, best first, each with the environment variable that names it."""
     for name in ("FASTNET_CACHE_DIR", "NUMBA_CACHE_DIR"):
         if os.environ.get(name):
             yield name, Path(os.environ[name])
@@ -69,7 +69,7 @@ def _find_cache() -> Path | None:
             refused.append(f"{variable or 'one place'}: {error}")
             continue
         if any(not reason.startswith("one place") for reason in refused):
-            warnings.warn(f"fastnet: compiled kernels are kept in {folder}, since another place is of no use "
+            warnings.warn(f"fastnet: compiled kernels are kept in {folder}, since another place is useless "
                           f"({'; '.join(refused)}).", RuntimeWarning, stacklevel=2)
         return folder
     warnings.warn("fastnet: no folder for compiled kernels can be written, so they are compiled anew in every process "
@@ -87,7 +87,7 @@ class CacheInfo(NamedTuple):
     folder: Path | None  # of this version; None if nothing is kept
     kernels: int  # compiled versions of functions in it
     size: int  # in bytes
-    others: int  # folders of other versions beside it
+    others: int  # folders of other versions next to it
 
 
 def cache_info() -> CacheInfo:
@@ -125,7 +125,7 @@ _warned: set[str] = set()
 def _warn_once(error: OSError) -> None:
     if not _warned:
         _warned.add("")
-        warnings.warn(f"fastnet: compiled kernels cannot be kept ({error}), so that every start takes many seconds. Mend "
+        warnings.warn(f"fastnet: compiled kernels cannot be kept ({error}), so that every start takes many seconds. Fix "
                       "this, or set FASTNET_CACHE_DIR to a folder of yours that nobody else can write in.",
                       RuntimeWarning, stacklevel=3)
 
@@ -190,7 +190,7 @@ class KernelCache(caching.FunctionCache):
         return CompileResult._rebuild(target_context, *kept) if kept_key == key else None
 
     def _content(self, name: str) -> bytes:
-        """What stands in a file, of the installation or in the folder; empty if there is none."""
+        """The content of a file, of the installation or in the folder; empty if there is none."""
         if name in CARRIED.files:
             return CARRIED.files[name]
         try:

@@ -1,14 +1,14 @@
 """Kernels that come compiled: what a wheel for one system and one Python carries for a few levels of CPUs.
 
-Such a wheel has a folder ``compiled`` beside the kernels. It holds one file for each level and a manifest, which says what
+Such a wheel has a folder ``compiled`` next to the kernels. It holds one file for each level and a manifest, which says what
 the files were made for and gives the digest of each. fastnet uses the highest level whose features this CPU has, where
 sources, versions and settings are those of the manifest. `cache` looks for a kernel there first.
 
 A process that uses such a file compiles every other kernel for the same level: memory that is packed for vectors of one
 width is no use to a kernel that expects another. Numba's own target, and the user's functions with it, stay as they are.
 
-What is in the files is run, so they are read from this package only, where nobody but its owner and root can change them,
-and fastnet never writes there. `pack` makes a file when a release is built.
+The files contain code that is run, so they are read from this package only, where nobody but its owner and root can change
+them, and fastnet never writes there. `pack` makes a file when a release is built.
 """
 import functools
 import hashlib

@@ -51,7 +51,7 @@ def compiling() -> Iterator[None]:
 
     A handler that raises (Ctrl-C, an alarm) in the middle of Numba's work could leave half of it behind, and one that uses
     fastnet would compile inside a compilation. So handlers run when the outermost block has ended, and what they raise
-    leaves the block. An exception out of Numba's work (no memory, too deep a recursion) leaves it as it was raised, and
+    leaves the block. An exception out of Numba's work (no memory, too deep a recursion) leaves it unchanged, and
     nothing is kept of the attempt: the next call tries again.
     """
     global _depth
@@ -82,7 +82,7 @@ def compiling() -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> BaseException | None:
-    """The exception that Numba has made an error of its own of, if there is one."""
+    """The exception that Numba has turned into one of its errors, if there is one."""
     seen: BaseException | None = error
     while seen is not None:
         origin = type(seen).__module__.partition(".")[0]
@@ -339,7 +339,7 @@ def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, *
 
 
 def _decorator(fastmath: set[str]) -> Callable[[Callable], Kernel]:
-    """A decorator: nogil, because a pool of our own threads enters kernels; NumPy's rules for division by zero."""
+    """A decorator: nogil, because the pool's threads enter kernels; NumPy's rules for division by zero."""
     options = {"nopython": True, "nogil": True, "boundscheck": None, "error_model": "numpy", "fastmath": fastmath}
     return lambda function: Kernel(function, targetoptions=options)
 

@@ -1,11 +1,11 @@
-"""Kernels that are compiled by themselves, once for a dtype, and called by their address from wherever they are needed.
+"""Kernels that are compiled separately, once for a dtype, and called by their address.
 
 Numba links all that a kernel calls into it, and LLVM then optimises that and makes machine code of it once more: the matrix
 product, which is most of the machine code there is, would be compiled a dozen times before a first fit began. What is
-`separate` is a function of its own instead. Compiled code calls it by a symbol, as it calls a function of a C library.
+`separate` is compiled as one function instead. Compiled code calls it by a symbol, as it calls a function of a C library.
 
 A symbol must be there before code that refers to it is loaded. So the function is compiled, or loaded, while the types of a
-call of it are inferred, and whoever calls it names it in Numba's environment of the caller, which Numba keeps beside the
+call of it are inferred, and each caller names it in its Numba environment, which Numba keeps with the
 machine code, in its own cache as well: reading that in another process loads the function first.
 """
 import hashlib

@@ -51,7 +51,7 @@ def _strides(a: np.ndarray) -> tuple[int, int]:
 
 
 def _readable(a: np.ndarray) -> np.ndarray:
-    """`a` itself, whatever its strides, unless an element is not where elements of its size can be."""
+    """`a` itself, with any strides, unless an element is not where elements of its size can be."""
     return a if all(step % a.itemsize == 0 for step in a.strides) else a.copy()
 
 
@@ -107,7 +107,7 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
         _matmul_strided(c, a, b, alpha, beta, bias, relu)
         return
     if beta == 0 and not isinstance(b, Packed) and m < 4 and n > 4 * width and b.strides[0] == b.itemsize != b.strides[1]:
-        # B.T is read row by row as it lies, instead of being packed for the sake of three rows
+        # B.T is read row by row as it lies, instead of being packed for three rows
         across = np.empty((n, m), c.dtype)
         matmul(across, b.T, a.T, alpha=alpha)
         _finish(c, across.T, bias, relu)
@@ -122,10 +122,8 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     if bias is not None:
         padded = np.zeros(-(-n // width) * width, c.dtype)
         padded[:n] = np.ravel(bias)
-    a_row, a_k = _strides(a)
-    execute_one(product, c.dtype, m * n * k, c=_address(c), c_row=c.strides[0] // c.itemsize, a=_address(a), a_row=a_row,
-                a_k=a_k, b=place, b_k=b_k, b_col=b_col, b_vec=b_vec, m=m, n=n, k=k, alpha=alpha, beta=beta,
-                bias=0 if bias is None else _address(padded), relu=relu)
+    execute_one(product, c.dtype, m * n * k, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), place, b_k,
+                b_col, b_vec, m, n, k, alpha, beta, 0 if bias is None else _address(padded), relu)
 
 
 def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
@@ -153,16 +151,15 @@ def syrk(c: np.ndarray, a: np.ndarray) -> None:
     """C = A A.T (n, n) for A (n, k): half the work of `matmul`. C is symmetric to the bit; its rows are contiguous."""
     a = _readable(a)
     n, k = a.shape
-    a_row, a_k = _strides(a)
-    execute_one(gram_product, c.dtype, n * n * k, c=_address(c), c_row=c.strides[0] // c.itemsize, a=_address(a),
-                a_row=a_row, a_k=a_k, n=n, k=k)
+    execute_one(gram_product, c.dtype, n * n * k, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), n=n,
+                k=k)
 
 
 # --- the same products in a user's compiled code, on the calling thread -----------------------------------------------
 
 @jit
 def product_here(c, a, b, alpha, beta, bias, relu):
-    """`gemm.matmul` by the thread that calls it: arrays of any layout, memory of its own; bias (n,) or empty."""
+    """`gemm.matmul` by the thread that calls it, in memory that it allocates: arrays of any layout; bias (n,) or empty."""
     like = c.dtype.type(0)
     _arrays_at(address_of(product, like), c, a, b, alpha, beta, bias, relu)
 
@@ -196,7 +193,7 @@ def _packed_here(c, a, data, alpha, beta, bias, relu):
 @jit
 def _product_at(kernel, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, m, n, k, alpha, beta, bias, bias_step,
                 biases, relu):
-    """`product_here` by addresses, with strides in bytes: all that is compiled once, whatever the layouts.
+    """`product_here` by addresses, with strides in bytes: all that is compiled once for all layouts.
 
     `b_vec`, of a packed B, is in elements. The kernel is called by its address. Linked into the caller's code, it would be
     compiled anew with every function that contains a product.

@@ -23,8 +23,8 @@ from fastnet.kernels.simd import (
     copy_vector,
     lanes,
     load,
-    micro_kernel,
     store,
+    tile,
     transpose,
 )
 
@@ -64,35 +64,7 @@ def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
             c_ij = c.at + (i * c_row + v * c_vec) * size
             b_j = b.at + v * b_vec * size
             bias_j = bias + v * c_vec * size if bias != 0 else 0
-            if wide == 3:
-                if high == MR:
-                    micro_kernel(MR, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                                 tail, k, alpha, beta, bias_j, relu)
-                elif high == 4:
-                    micro_kernel(4, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                                 tail, k, alpha, beta, bias_j, relu)
-                else:
-                    micro_kernel(1, 3, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                                 tail, k, alpha, beta, bias_j, relu)
-            elif wide == 2:
-                if high == MR:
-                    micro_kernel(MR, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                                 tail, k, alpha, beta, bias_j, relu)
-                elif high == 4:
-                    micro_kernel(4, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                                 tail, k, alpha, beta, bias_j, relu)
-                else:
-                    micro_kernel(1, 2, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                                 tail, k, alpha, beta, bias_j, relu)
-            elif high == MR:
-                micro_kernel(MR, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                             tail, k, alpha, beta, bias_j, relu)
-            elif high == 4:
-                micro_kernel(4, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                             tail, k, alpha, beta, bias_j, relu)
-            else:
-                micro_kernel(1, 1, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec,
-                             tail, k, alpha, beta, bias_j, relu)
+            tile(high, wide, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
             j += wide * width
         i += high
 
@@ -195,7 +167,7 @@ def partition(total, unit, part, parts):
 def split(m, n, width, threads):
     """How many ways to cut the rows of C; threads divided by it is how many ways to cut its columns.
 
-    Counted in cycles for each step of k: a vector multiply-add is one, packing a vector of A or B some 8, as it comes from
+    Counted in cycles for each step of k: a vector multiply-add is one, packing a vector of A or B about 8, as it comes from
     far. The slowest rectangle decides.
     """
     best, cuts = -1, 1

@@ -6,6 +6,8 @@ every layout are of one type here (strides are read, nothing is copied), so that
 such a function does not know (an odd shape, a dtype mixed with another, a machine not made ready) it refuses, with
 False or TypeError, before it has changed anything: then the layer checks everything and says what is wrong, or converts.
 """
+import ctypes
+import struct
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
@@ -14,15 +16,15 @@ from fastnet.kernels.gemm.blocking import KC, MC, NC_BYTES, gemm, macro_kernel, 
 from fastnet.kernels.layout import for_dtypes, make_ready
 from fastnet.kernels.records import COMMAND, Mat, call_command, command_at, vector_at
 from fastnet.kernels.runtime.pool import (
-    JOB,
     SCRATCH_BYTES,
     UNLIMITED,
-    caller,
     next_job_at,
     run_at,
     run_compiled,
     start_workers,
+    thread_context,
 )
+from fastnet.kernels.runtime.state import THREAD_CONTEXT
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, load_int, store, store_int
 from numba import types
 
@@ -30,7 +32,7 @@ _FEW = 4  # rows of C below which packing B would cost more than the product
 _NARROW = 12  # columns of C below which dot products are quicker, if the rows of A and of B.T are contiguous
 _STRIP = 1024  # elements of a row of C that stay in L1 cache while rows of B are added to them
 COMMAND_BYTES = COMMAND.itemsize
-_JOB_OF_ONE = np.dtype([("count", "i8"), ("command", COMMAND)])
+_JOB_OF_ONE = struct.Struct("q" + "".join("d" if COMMAND[name].kind == "f" else "q" for name in COMMAND.names or ()))
 BIAS_BYTES = 1 << 16  # at the end of the scratch, which products leave alone
 _SGD_WORK = 8  # multiply-adds in the time of one element of a step
 
@@ -71,11 +73,15 @@ def _new(job, kernel, like):
     return command
 
 
-def execute_one(kernel: AddressedKernel, dtype: np.dtype, work: int, **fields: float) -> None:
-    """Have the threads execute one command; `work` is its number of multiply-adds."""
-    fields |= {"kernel": kernel.address(dtype), "double": dtype.itemsize // 8}
-    command = tuple([fields.get(name, 0) for name in COMMAND.names or ()])
-    run_at(execute.address(), np.array((1, command), _JOB_OF_ONE), work=work)
+def execute_one(kernel: AddressedKernel, dtype: np.dtype, work: int, c: int, c_row: int, a: int = 0, a_row: int = 0,
+                a_k: int = 0, b: int = 0, b_k: int = 0, b_col: int = 0, b_vec: int = 0, m: int = 0, n: int = 0, k: int = 0,
+                alpha: float = 0.0, beta: float = 0.0, bias: int = 0, relu: int = 0) -> None:
+    """Have the threads execute one command, with these fields; `work` is its number of multiply-adds."""
+    packed = _JOB_OF_ONE.pack(1, kernel.address(dtype), dtype.itemsize // 8, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec,
+                              m, n, k, alpha, beta, bias, relu)
+    at = thread_context() + THREAD_CONTEXT.job
+    ctypes.memmove(at, packed, len(packed))
+    run_at(execute.address(), at, None, work)
 
 
 # --- what threads do --------------------------------------------------------------------------------------------------
@@ -269,16 +275,16 @@ def _add_rows(sums, a, a_step, b, b_step, k, like):
 
 
 @jit
-def _begin(caller):
-    """An empty job in the caller's block."""
-    store_int(caller + JOB, 0)
-    return caller + JOB
+def _begin(context):
+    """An empty job in the thread context."""
+    store_int(context + THREAD_CONTEXT.job, 0)
+    return context + THREAD_CONTEXT.job
 
 
 @jit
-def _finish(caller, work):
+def _finish(context, work):
     """Have the threads execute the job; False if they cannot yet."""
-    return run_compiled(caller, address_of(execute, None), caller + JOB, UNLIMITED, work)
+    return run_compiled(context, address_of(execute, None), context + THREAD_CONTEXT.job, UNLIMITED, work)
 
 
 @jit
@@ -300,7 +306,7 @@ def _read_flat(t):
 
 
 @for_dtypes(lambda t: (_written(t), _read(t), _read(t), _read(t), types.int64, types.int64))
-def forward_job(y, x, W, b, n_i, caller):
+def forward_job(y, x, W, b, n_i, context):
     """y = x W.T + b (3.7)."""
     n, n_o = y.shape
     like = W.dtype.type(0)
@@ -309,17 +315,17 @@ def forward_job(y, x, W, b, n_i, caller):
         return False
     if n_o * size > BIAS_BYTES - VECTOR_BYTES or not (_regular(x) and _regular(W)):
         return False
-    bias = caller + SCRATCH_BYTES - BIAS_BYTES  # whole vectors of it are read
+    bias = context + SCRATCH_BYTES - BIAS_BYTES  # whole vectors of it are read
     for j in range(n_o):
         store(bias + j * size, b[0, j])
-    add_product(_begin(caller), address_of(few_rows, like), y.ctypes.data, n_o, x.ctypes.data, x.strides[0] // size,
+    add_product(_begin(context), address_of(few_rows, like), y.ctypes.data, n_o, x.ctypes.data, x.strides[0] // size,
                 x.strides[1] // size, W.ctypes.data, W.strides[1] // size, W.strides[0] // size, 0, n, n_o, n_i,
                 cast_like(1, like), cast_like(0, like), bias, 0)
-    return _finish(caller, n * n_o * n_i)
+    return _finish(context, n * n_o * n_i)
 
 
 @for_dtypes(lambda t: (*[_written(t)] * 3, *[_read(t)] * 3, *[types.int64] * 3))
-def backward_job(dx, dW, db, dy, x, W, n_i, n_o, caller):
+def backward_job(dx, dW, db, dy, x, W, n_i, n_o, context):
     """dx = dy W, dW = dy.T x, db = column sums of dy (3.9)."""
     n = x.shape[0]
     like = W.dtype.type(0)
@@ -332,17 +338,17 @@ def backward_job(dx, dW, db, dy, x, W, n_i, n_o, caller):
     if not (_regular(x) and _regular(W) and _regular(dy)):
         return False
     dy_at, dy_row, dy_col = dy.ctypes.data, dy.strides[0] // size, dy.strides[1] // size
-    job = _begin(caller)
+    job = _begin(context)
     add_product(job, address_of(few_rows, like), dx.ctypes.data, n_i, dy_at, dy_row, dy_col, W.ctypes.data,
                 W.strides[0] // size, W.strides[1] // size, 0, n, n_i, n_o, one, zero, 0, 0)
     add_product(job, address_of(product, like), dW.ctypes.data, n_i, dy_at, dy_col, dy_row, x.ctypes.data,
                 x.strides[0] // size, x.strides[1] // size, 0, n_o, n_i, n, one, zero, 0, 0)
     add_column_sums(job, db.ctypes.data, dy_at, dy_row, dy_col, n, n_o, one)
-    return _finish(caller, 2 * n * n_o * n_i)
+    return _finish(context, 2 * n * n_o * n_i)
 
 
 @for_dtypes(lambda t: (*[_written(t), _read_flat(t), _read_flat(t)] * 2, types.float64, *[types.int64] * 3))
-def sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller):
+def sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, context):
     """new_W = W - lr dW, new_b = b - lr db (3.10, 3.11)."""
     like = W.dtype.type(0)
     shape, row = (n_o, n_i), (1, n_o)
@@ -350,17 +356,17 @@ def sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller):
         return False
     if new_b.shape != row or b.shape != row or db.shape != row:
         return False
-    job = _begin(caller)
+    job = _begin(context)
     add_sgd(job, new_W.ctypes.data, W.ctypes.data, dW.ctypes.data, W.size, cast_like(lr, like))
     add_sgd(job, new_b.ctypes.data, b.ctypes.data, db.ctypes.data, b.size, cast_like(lr, like))
-    return _finish(caller, _SGD_WORK * W.size)
+    return _finish(context, _SGD_WORK * W.size)
 
 
 def attempt(entry, dtype: np.dtype, *args) -> bool:
     """Call one of the functions above with arrays of a dtype, compiling it if need be; whether it did its work."""
     for again in (False, True):
         try:
-            if entry(*args, caller()):
+            if entry(*args, thread_context()):
                 return True
         except TypeError:  # not compiled, or not for such arrays
             pass

@@ -219,7 +219,7 @@ def read_kernel(thread, threads, sync, scratch, codes, x, x_row, k, table, total
         for p in range(k):
             value = source[p] if source[p] >= low and source[p] <= high else high
             to[p] = np.int32((value - low) * scale + half) - 128
-        for p in range(k):  # a loop of its own that writes nothing, or it would not run in vectors
+        for p in range(k):  # a separate loop that writes nothing, or it would not run in vectors
             u = np.int32(to[p]) + np.int32(128)
             total += u
             differ |= np.int32(table[np.uint32(u)] != source[p])

@@ -1,4 +1,4 @@
-"""The first layer trained in Gram space: its weights are never formed, products of rows of X stand in for them.
+"""The first layer trained in Gram space: its weights are never formed, products of rows of X replace them.
 
 Its input X (n, n_i) never changes during fit, and every change of its weights is a combination of rows of X. So with
 G = X X.T (n, n), A_0 = X W_0.T (n, n_o) and D (n, n_o), which holds for each sample the sum of its lr dA so far:
@@ -13,7 +13,7 @@ scales, and V_0 the velocity at the start,
     W = w_w W_0 + w_v V_0 - d_scale D.T X       d_scale gathers the factors (1 - lr decay), so that D need not be scaled
     V = v_w W_0 + v_v V_0 + E.T X               the velocity, if there is momentum (d_scale is then 1)
 
-X need not be all the data: fastnet/training/first.py also takes some hundred rows at a time, and forms W after each of
+X need not be all the data: fastnet/training/first.py also takes about a hundred rows at a time, and forms W after each of
 these windows. D and E are kept in vector columns [vector][sample][lane], the form in which the product reads D.
 """
 from typing import NamedTuple
@@ -25,7 +25,7 @@ from fastnet.kernels.gemm.blocking import macro_kernel, partition
 from fastnet.kernels.records import NESTEROV, Mat, context_at, hyperparameters, job_at, op_at, rows_at, vector_at
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load_int
 
-_LEAST_SCALE = 1e-3  # d_scale below which D is brought back to the size of what it stands for
+_LEAST_SCALE = 1e-3  # d_scale below which D is multiplied by d_scale
 
 W_W, W_V, V_W, V_V, D_SCALE = range(5)  # places in `Gram.scales`
 
@@ -47,16 +47,16 @@ def gram_first(op, context, start, n, one):
 
     Only the first `known` rows of D can be other than 0: in the first epoch this halves the work.
     """
-    op, told = op_at(op), context_at(context)
-    job = job_at(told.job)
+    op, ctx = op_at(op), context_at(context)
+    job = job_at(ctx.job)
     width = lanes(one)
     size = VECTOR_BYTES // width
-    known = job.d_rows if job.gathered else max(job.visited, told.first)
-    j0, j1 = partition(op.n, width, told.part, told.parts), partition(op.n, width, told.part + 1, told.parts)
-    of_w, of_v = cast_like(told.w_w, one), cast_like(told.w_v, one)
+    known = job.d_rows if job.gathered else max(job.visited, ctx.first)
+    j0, j1 = partition(op.n, width, ctx.part, ctx.parts), partition(op.n, width, ctx.part + 1, ctx.parts)
+    of_w, of_v = cast_like(ctx.w_w, one), cast_like(ctx.w_v, one)
     for i in range(n):
         row = vector_at(op.c.at + i * op.c.row * size, op.n, one)
-        sample = load_int(told.order + 8 * i)
+        sample = load_int(ctx.order + 8 * i)
         a0 = vector_at(job.a0 + sample * job.a0_row * size, op.n, one)
         for j in range(j0, j1):
             row[j] = of_w * a0[j]
@@ -64,9 +64,9 @@ def gram_first(op, context, start, n, one):
             av = vector_at(job.av + sample * job.av_row * size, op.n, one)
             for j in range(j0, j1):
                 row[j] += of_v * av[j]
-    macro_kernel(told.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(told.batch, told.batch_row, 1, 0),
+    macro_kernel(ctx.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(ctx.batch, ctx.batch_row, 1, 0),
                  Mat(job.d + j0 * job.d_rows * size, width, 1, job.d_rows * width), n, j1 - j0, known,
-                 cast_like(-told.d_scale, one), one, op.bias + j0 * size, op.relu, 0)
+                 cast_like(-ctx.d_scale, one), one, op.bias + j0 * size, op.relu, 0)
 
 
 @jit_exact
@@ -100,20 +100,20 @@ def gram_update(op, context, start, n, one):
     Nesterov's momentum steps by dA - decay D + momentum E, which is (1 + momentum) E - momentum (E before the step).
     Where d_scale has become so small that D had better be multiplied by it, that is done: see `settled`.
     """
-    op, told = op_at(op), context_at(context)
-    job, hyper, d_scale = job_at(told.job), hyperparameters(told, one), told.d_scale
+    op, ctx = op_at(op), context_at(context)
+    job, hyper, d_scale = job_at(ctx.job), hyperparameters(ctx, one), ctx.d_scale
     lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
     width = lanes(lr)
     size = VECTOR_BYTES // width
     rows = job.d_rows
-    v1 = (partition(op.n, width, told.part + 1, told.parts) + width - 1) // width
+    v1 = (partition(op.n, width, ctx.part + 1, ctx.parts) + width - 1) // width
     rescale, factor = abs(d_scale) < _LEAST_SCALE, cast_like(d_scale, lr)
     if rescale:
         d_scale = 1.0
     nesterov = hyper.optimizer == NESTEROV
     of_velocity = lr * (cast_like(1, lr) + momentum) if nesterov else lr
     step = cast_like(lr / d_scale if momentum == 0 else 1.0, lr)
-    for v in range(partition(op.n, width, told.part, told.parts) // width, v1):
+    for v in range(partition(op.n, width, ctx.part, ctx.parts) // width, v1):
         d = rows_at(job.d + v * rows * VECTOR_BYTES, rows, width, lr)
         to = d if momentum == 0 else rows_at(job.e + v * rows * VECTOR_BYTES, rows, width, lr)
         if rescale:
@@ -130,7 +130,7 @@ def gram_update(op, context, start, n, one):
         for i in range(n):
             dz = vector_at(op.b.at + (i * op.b.row + v * width) * size, width, lr)
             for lane in range(min(width, op.n - v * width)):
-                to[load_int(told.order + 8 * i), lane] += step * dz[lane]
+                to[load_int(ctx.order + 8 * i), lane] += step * dz[lane]
         if momentum != 0:
             for i in range(rows):
                 for lane in range(width):

@@ -16,8 +16,8 @@ update  W_l -= lr dA_l.T H_{l-1}, b_l -= lr (column sums of dA_l)  (3.9-3.11)   
 ======= =========================================================================== ==============================
 
 A thread's columns of H_0 are its columns of W_0 and W_1, so that no barrier is needed between `update` and the next
-`first`. The weights are kept transposed and in vector columns (see blocking.py) during the whole fit: `first` reads them as
-they are, `update` writes straight into them. The gradient of the input is not computed unless somebody needs it.
+`first`. The weights are kept transposed and in vector columns (see blocking.py) during the whole fit: `first` reads them
+directly, and `update` writes into them. The gradient of the input is not computed unless a layer needs it.
 
 The first layer can also be trained in Gram space, where its weights are never formed: see gram.py.
 """
@@ -39,17 +39,15 @@ from fastnet.kernels.records import (
     op_at,
 )
 from fastnet.kernels.runtime.phases import (
-    CROWDED,
-    PHASE,
+    chunks_in,
     claim_any,
     claim_own,
     finish,
-    give_way,
     next_begins_soon,
-    pieces_in,
     wait_for_next,
+    yield_core,
 )
-from fastnet.kernels.runtime.pool import PACE
+from fastnet.kernels.runtime.state import PHASES, SHARED, THREAD_CONTEXT
 from fastnet.kernels.simd import atomic_load, call_kernel, load_int, noinline
 
 
@@ -65,8 +63,8 @@ class Position(NamedTuple):
 def steps(thread, threads, sync, scratch, job):
     """Run the ops of a `JOB` for some rows of the order, batch after batch.
 
-    What lies between two barriers is a phase, see ``phases.py``: the threads share out its parts, and one that has fallen
-    behind goes on where the others are.
+    What lies between two barriers is a phase, see ``phases.py``: the threads claim its chunks, and one that has fallen
+    behind continues where the others are.
 
     Parameters
     ----------
@@ -76,88 +74,88 @@ def steps(thread, threads, sync, scratch, job):
         Address of the record. Each batch's loss is written where it says, if there is an op MEAN_LOSS, and the scales of
         Gram space as they are in the end.
     """
-    board, pace, asked = load_int(scratch - 8), scratch + PACE, job_at(job)
+    shared, pace, record = load_int(scratch + THREAD_CONTEXT.shared), scratch + THREAD_CONTEXT.pace, job_at(job)
     context = new_context()
-    told = context_at(context)
-    told.job, told.thread, told.scratch = job, thread, scratch
-    told.source, told.source_row = asked.source, asked.source_row
-    told.targets, told.targets_row = asked.targets, asked.targets_row
-    told.lr, told.momentum, told.weight_decay = asked.lr, asked.momentum, asked.weight_decay
-    told.optimizer, told.moments = asked.optimizer, asked.moments
-    told.beta1, told.beta2, told.epsilon = asked.beta1, asked.beta2, asked.epsilon
-    here = Position(asked.start, 0, (asked.w_w, asked.w_v, asked.v_w, asked.v_v, asked.d_scale))
+    ctx = context_at(context)
+    ctx.job, ctx.thread, ctx.scratch = job, thread, scratch
+    ctx.source, ctx.source_row = record.source, record.source_row
+    ctx.targets, ctx.targets_row = record.targets, record.targets_row
+    ctx.lr, ctx.momentum, ctx.weight_decay = record.lr, record.momentum, record.weight_decay
+    ctx.optimizer, ctx.moments = record.optimizer, record.moments
+    ctx.beta1, ctx.beta2, ctx.epsilon = record.beta1, record.beta2, record.epsilon
+    position = Position(record.start, 0, (record.w_w, record.w_v, record.v_w, record.v_v, record.d_scale))
     if threads == 1:
-        here = run_ops(0, 1, asked, context, here, False)
-    number, behind = 0, here  # of the phase that begins `here`, and where it ends once that is known
-    while here.first < asked.stop:
-        phase = atomic_load(sync + 8 * PHASE)
-        while number < phase >> 1 and here.first < asked.stop:
-            here = behind if behind.first > here.first or behind.op > here.op else skip_ops(asked, here)
-            number, behind = number + 1, here
-        if here.first >= asked.stop:
+        position = run_ops(0, 1, record, context, position, False)
+    number, end = 0, position  # of the phase that begins at `position`, and where it ends once that is known
+    while position.first < record.stop:
+        phase = atomic_load(sync + PHASES.phase)
+        while number < phase >> 1 and position.first < record.stop:
+            position = end if end.first > position.first or end.op > position.op else skip_ops(record, position)
+            number, end = number + 1, position
+        if position.first >= record.stop:
             break
-        piece = claim(board, sync, thread, threads, phase)
-        if piece >= 0:
-            behind = run_ops(piece, pieces_in(phase, threads), asked, context, here, True)
-            finish(board, sync, threads, phase)
-            if load_int(board + 8 * CROWDED) > 0:
-                give_way(board, pace)
+        chunk = claim(shared, sync, thread, threads, phase)
+        if chunk >= 0:
+            end = run_ops(chunk, chunks_in(phase, threads), record, context, position, True)
+            finish(shared, sync, threads, phase)
+            if load_int(shared + SHARED.crowded_until) > 0:
+                yield_core(shared, pace)
         else:
-            wait_for_next(board, sync, phase, pace)
+            wait_for_next(shared, sync, phase, pace)
     if thread == 0:
-        asked.w_w, asked.w_v, asked.v_w, asked.v_v, asked.d_scale = here.scales
+        record.w_w, record.w_v, record.v_w, record.v_v, record.d_scale = position.scales
 
 
 @jit
-def claim(board, sync, thread, threads, phase):
+def claim(shared, sync, thread, threads, phase):
     """Claim a chunk of the phase, see ``phases.py``; -1 if there is none left."""
     if not phase & 1:
         if claim_own(sync, thread, phase):
             return thread
-        if next_begins_soon(board, sync, phase):
+        if next_begins_soon(shared, sync, phase):
             return -1
     return claim_any(sync, thread, threads, phase)
 
 
 @jit
-def run_ops(part, parts, job, context, here, one_phase):
+def run_ops(part, parts, job, context, position, one_phase):
     """The ops from a `Position` on, this part of each, to the end of the phase or to that of the rows.
 
-    Returns the position behind them.
+    Returns the position at their end.
     """
     noinline()
-    first, number, scales = here
-    begun, told, size = False, context_at(context), 8 if job.double else 4
-    told.part, told.parts = part, parts
-    told.w_w, told.w_v, told.v_w, told.v_v, told.d_scale = scales
+    first, number, scales = position
+    started, ctx, size = False, context_at(context), 8 if job.double else 4
+    ctx.part, ctx.parts = part, parts
+    ctx.w_w, ctx.w_v, ctx.v_w, ctx.v_v, ctx.d_scale = scales
     while first < job.stop:
         n = min(job.batch_size, job.stop - first)
-        told.n, told.first = n, first
-        told.batch, told.batch_row = job.source + first * job.source_row * size, job.source_row
+        ctx.n, ctx.first = n, first
+        ctx.batch, ctx.batch_row = job.source + first * job.source_row * size, job.source_row
         if job.gathered:
-            told.batch, told.batch_row = job.rows, job.rows_row
-        told.order = job.order + 8 * first
+            ctx.batch, ctx.batch_row = job.rows, job.rows_row
+        ctx.order = job.order + 8 * first
         batch = (first - job.start) // job.batch_size
-        told.loss = job.losses + 8 * batch
+        ctx.loss = job.losses + 8 * batch
         if job.correct != 0:
             call_kernel(job.correct, context, batch + 1, 0, 0, 0)
         while number < job.count:
             address = job.ops + number * OP_BYTES
             op = op_at(address)
-            if op.wait and begun and one_phase:
+            if op.wait and started and one_phase:
                 return Position(first, number, scales)
-            begun = True
+            started = True
             if op.split == SAMPLES:
                 run_samples(job, number, context)
                 number = op.last
                 continue
             if op.kind == GRAM_UPDATE:
                 scales = gram_scales(scales, job)
-                told.w_w, told.w_v, told.v_w, told.v_v, told.d_scale = scales
+                ctx.w_w, ctx.w_v, ctx.v_w, ctx.v_v, ctx.d_scale = scales
             call(job, op.kernel, address, context, 0, n)
             if op.kind == GRAM_UPDATE:
                 scales = settled(scales)
-                told.d_scale = scales[4]
+                ctx.d_scale = scales[4]
             number += 1
         first, number = first + job.batch_size, 0
     return Position(first, 0, scales)
@@ -173,16 +171,16 @@ def call(job, kernel, op, context, start, stop):
 
 
 @jit
-def skip_ops(job, here):
-    """The position behind a phase that others have run."""
-    first, number, scales = here
-    begun = False
+def skip_ops(job, position):
+    """The position at the end of a phase that others have run."""
+    first, number, scales = position
+    started = False
     while first < job.stop:
         while number < job.count:
             op = op_at(job.ops + number * OP_BYTES)
-            if op.wait and begun:
+            if op.wait and started:
                 return Position(first, number, scales)
-            begun = True
+            started = True
             if op.kind == GRAM_UPDATE:
                 scales = settled(gram_scales(scales, job))
             number = op.last if op.split == SAMPLES else number + 1
@@ -198,14 +196,14 @@ def run_samples(job, number, context):
     are the same for any number of threads, and `CONTEXT.block` says which one is at work. Those of a group go through in
     order, on one thread.
     """
-    told, op = context_at(context), op_at(job.ops + number * OP_BYTES)
-    n, block, last, group = told.n, op.block, op.last, max(1, op.group)
+    ctx, op = context_at(context), op_at(job.ops + number * OP_BYTES)
+    n, block, last, group = ctx.n, op.block, op.last, max(1, op.group)
     blocks = (n + block - 1) // block if block > 0 else n
-    begin, end = partition(blocks, group, told.part, told.parts), partition(blocks, group, told.part + 1, told.parts)
+    begin, end = partition(blocks, group, ctx.part, ctx.parts), partition(blocks, group, ctx.part + 1, ctx.parts)
     step = 1 if block > 0 else max(1, end - begin)
     for at in range(begin, end, step):
         i0, i1 = (at * block, min(n, (at + 1) * block)) if block > 0 else (begin, end)
-        told.block, told.begins = at, 1 if at == begin else 0
+        ctx.block, ctx.begins = at, 1 if at == begin else 0
         for q in range(number, last):
             address = job.ops + q * OP_BYTES
             call(job, op_at(address).kernel, address, context, i0, i1)

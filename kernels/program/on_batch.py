@@ -22,14 +22,14 @@ def step_function() -> int:
 
 
 @for_dtypes(lambda t: (types.Array(t, 2, "A", readonly=True), types.Array(t, 2, "C"), types.float64, *[types.int64] * 2))
-def step_entry(x, t, lr, job, caller):
+def step_entry(x, t, lr, job, context):
     """One step on a batch x (n, n_i), t (n, outputs), by plain SGD; False, with nothing done, if threads are missing yet.
 
     `job` is the address of the record, which has the loss afterwards. Rows of x are contiguous.
     """
-    asked = job_at(job)
-    asked.source, asked.source_row = x.ctypes.data, x.strides[0] // x.itemsize
-    asked.targets = t.ctypes.data
-    asked.batch_size = asked.stop = x.shape[0]
-    asked.lr = cast_like(lr, t.dtype.type(0))
-    return run_compiled(caller, load_int(job + _FUNCTION), job, load_int(job + _MOST), UNLIMITED)
+    record = job_at(job)
+    record.source, record.source_row = x.ctypes.data, x.strides[0] // x.itemsize
+    record.targets = t.ctypes.data
+    record.batch_size = record.stop = x.shape[0]
+    record.lr = cast_like(lr, t.dtype.type(0))
+    return run_compiled(context, load_int(job + _FUNCTION), job, load_int(job + _MOST), UNLIMITED)

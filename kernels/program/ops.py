@@ -30,42 +30,42 @@ from fastnet.kernels.softmax import normalise_rows
 @op_kernel
 def gather(op, context, start, stop, one):
     """Copy the rows of a mini-batch that lie anywhere in the source to neighbouring rows; a range of the samples."""
-    op, told = op_at(op), context_at(context)
+    op, ctx = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    for i in range(partition(told.n, 1, told.part, told.parts), partition(told.n, 1, told.part + 1, told.parts)):
-        row = Mat(told.source + load_int(told.order + 8 * i) * told.source_row * size, 0, 1, 0)
-        pack_copy(told.batch + i * told.batch_row * size, 0, row, 1, op.k, one)
+    for i in range(partition(ctx.n, 1, ctx.part, ctx.parts), partition(ctx.n, 1, ctx.part + 1, ctx.parts)):
+        row = Mat(ctx.source + load_int(ctx.order + 8 * i) * ctx.source_row * size, 0, 1, 0)
+        pack_copy(ctx.batch + i * ctx.batch_row * size, 0, row, 1, op.k, one)
 
 
 @jit
-def input_of(op, told):
+def input_of(op, ctx):
     """Matrix a of an op: a buffer, or the batch's rows of the data."""
     if op.from_data:
-        return Mat(told.batch, told.batch_row, 1, 0)
+        return Mat(ctx.batch, ctx.batch_row, 1, 0)
     return mat(op.a)
 
 
 @op_kernel
 def dense(op, context, i0, i1, one):
-    """C = epilogue(A B + bias) (3.7), or the way back through it, C = A B (3.9): a range of the rows or of the columns.
+    """C = epilogue(A B + bias) (3.7), or the backward pass through it, C = A B (3.9): a range of the rows or of the columns.
 
     B (k, n) lies in vector columns, and so may C.
     """
-    op, told = op_at(op), context_at(context)
+    op, ctx = op_at(op), context_at(context)
     width = lanes(one)
     size = VECTOR_BYTES // width
     j0, j1 = 0, op.n
     if op.split != SAMPLES:
-        j0, j1 = partition(op.n, width, told.part, told.parts), partition(op.n, width, told.part + 1, told.parts)
-    a, c, b, v = input_of(op, told), mat(op.c), mat(op.b), j0 // width
-    macro_kernel(told.scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
+        j0, j1 = partition(op.n, width, ctx.part, ctx.parts), partition(op.n, width, ctx.part + 1, ctx.parts)
+    a, c, b, v = input_of(op, ctx), mat(op.c), mat(op.b), j0 // width
+    macro_kernel(ctx.scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
                  Mat(a.at + i0 * a.row * size, a.row, a.col, 0), Mat(b.at + v * b.vec * size, b.row, b.col, b.vec),
                  i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu, 0)
 
 
 @op_kernel
 def mask(op, context, i0, i1, one):
-    """C = 0 C wherever A is not above 0: the way back through ReLU (3.14), from its output A."""
+    """C = 0 C where A is not above 0: the backward pass through ReLU (3.14), from its output A."""
     op = op_at(op)
     width = lanes(one)
     size = VECTOR_BYTES // width
@@ -85,17 +85,17 @@ def softmax_cross_entropy(op, context, i0, i1, one):
 
     B may be A. All three lie without gaps between their rows.
     """
-    op, told = op_at(op), context_at(context)
+    op, ctx = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
     classes, rows, zero = op.n, i1 - i0, one - one
     p = rows_at(op.b.at + i0 * classes * size, rows, classes, one)
     dz = rows_at(op.c.at + i0 * classes * size, rows, classes, one)
     losses = vector_at(op.aux + i0 * 8, rows, 1.0)
     normalise_rows(op.b.at + i0 * classes * size, op.a.at + i0 * classes * size, rows, classes, one)
-    count = cast_like(told.n, one)
-    scale = cast_like(1 / told.n, one)
+    count = cast_like(ctx.n, one)
+    scale = cast_like(1 / ctx.n, one)
     for i in range(rows):
-        t = vector_at(told.targets + load_int(told.order + 8 * (i0 + i)) * told.targets_row * size, classes, one)
+        t = vector_at(ctx.targets + load_int(ctx.order + 8 * (i0 + i)) * ctx.targets_row * size, classes, one)
         loss, total, lost = 0.0, zero, False
         for j in range(classes):
             total += t[j]
@@ -127,45 +127,45 @@ def _gradient_of_lost(dz, p, t, n):
 
 @op_kernel
 def mean_loss(op, context, start, stop, one):
-    """The mean of the rows' losses, summed in order by whoever has the first part."""
-    op, told = op_at(op), context_at(context)
-    if told.part == 0:
-        losses = vector_at(op.aux, told.n, 1.0)
+    """The mean of the rows' losses, summed in order by the thread of the first part."""
+    op, ctx = op_at(op), context_at(context)
+    if ctx.part == 0:
+        losses = vector_at(op.aux, ctx.n, 1.0)
         total = 0.0
-        for i in range(told.n):
+        for i in range(ctx.n):
             total += losses[i]
-        store(told.loss, _quotient(total, told.n))
+        store(ctx.loss, _quotient(total, ctx.n))
 
 
 @jit_exact
 def _quotient(a, b):
-    return a / b  # rounded once: not a times the reciprocal of b, which LLVM has at hand
+    return a / b  # rounded once: not a times the reciprocal of b, which LLVM would reuse
 
 
 @op_kernel
 def update(op, context, start, n, one):
     """W -= lr (dA.T H + decay W) (3.11); this part's range of the outputs or the inputs.
 
-    A (n, inputs) is H, B (n, outputs) is dA. C is W.T in vector columns; with `packed`, the copy that the way back reads,
-    W in vector columns, is made anew from the same range of inputs.
+    A (n, inputs) is H, B (n, outputs) is dA. C is W.T in vector columns; with `packed`, the copy that the backward pass
+    reads, W in vector columns, is made anew from the same range of inputs.
     """
-    op, told = op_at(op), context_at(context)
-    hyper, (i0, i1, j0, j1) = hyperparameters(told, one), _range(op, told, lanes(one))
-    weights, h, dz = _operands(op, told, i0, j0, op.c.at, one)
+    op, ctx = op_at(op), context_at(context)
+    hyper, (i0, i1, j0, j1) = hyperparameters(ctx, one), _range(op, ctx, lanes(one))
+    weights, h, dz = _operands(op, ctx, i0, j0, op.c.at, one)
     decay = hyper.weight_decay if op.decays else one - one
-    macro_kernel(told.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0, 0)
+    macro_kernel(ctx.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0, 0)
     _copy(op, i0, i1, j0, j1, one)
 
 
 @op_kernel
 def update_with_moments(op, context, start, n, one):
     """As `update`, but a step of another optimiser than plain gradient descent; `aux` is what that keeps of W."""
-    op, told = op_at(op), context_at(context)
-    hyper, (i0, i1, j0, j1) = hyperparameters(told, one), _range(op, told, lanes(one))
-    gradient, h, dz = _operands(op, told, i0, j0, op.aux, one)
+    op, ctx = op_at(op), context_at(context)
+    hyper, (i0, i1, j0, j1) = hyperparameters(ctx, one), _range(op, ctx, lanes(one))
+    gradient, h, dz = _operands(op, ctx, i0, j0, op.aux, one)
     decay = hyper.weight_decay if op.decays else one - one
     keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
-    macro_kernel(told.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0, 0)
+    macro_kernel(ctx.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0, 0)
     width = lanes(one)
     for v in range((j1 - j0 + width - 1) // width):
         column = v * op.k * VECTOR_BYTES
@@ -174,18 +174,18 @@ def update_with_moments(op, context, start, n, one):
 
 
 @jit
-def _range(op, told, width):
+def _range(op, ctx, width):
     """The inputs and the outputs of an update that are this part's."""
     if op.split == OUTPUTS:
-        return 0, op.k, partition(op.n, width, told.part, told.parts), partition(op.n, width, told.part + 1, told.parts)
-    return partition(op.k, width, told.part, told.parts), partition(op.k, width, told.part + 1, told.parts), 0, op.n
+        return 0, op.k, partition(op.n, width, ctx.part, ctx.parts), partition(op.n, width, ctx.part + 1, ctx.parts)
+    return partition(op.k, width, ctx.part, ctx.parts), partition(op.k, width, ctx.part + 1, ctx.parts), 0, op.n
 
 
 @jit
-def _operands(op, told, i0, j0, at, one):
+def _operands(op, ctx, i0, j0, at, one):
     """A range of an array that lies as W.T does, and of H and dA, whose product it takes."""
     width = lanes(one)
-    size, a = VECTOR_BYTES // width, input_of(op, told)
+    size, a = VECTOR_BYTES // width, input_of(op, ctx)
     return (Mat(at + (j0 * op.k + i0 * width) * size, width, 1, op.k * width), Mat(a.at + i0 * size, 1, a.row, 0),
             Mat(op.b.at + j0 * size, op.b.row, 1, 0))
 
@@ -203,10 +203,10 @@ def _copy(op, i0, i1, j0, j1, one):
 
 @jit
 def descend(weights, gradient, count, decay, hyper):
-    """One step for `count` neighbouring parameters from what stands at `gradient`.
+    """One step for `count` neighbouring parameters from the numbers at `gradient`.
 
     With momentum that is the velocity V = momentum V + dW already, but for the decay: W -= lr (V + decay W). With the
-    others it is dW, which becomes g = dW + decay W, and what they keep lies behind it:
+    others it is dW, which becomes g = dW + decay W, and their moments lie behind it:
 
     - Nesterov's momentum: V = momentum V + g, W -= lr (g + momentum V) (Sutskever et al. 2013, as PyTorch writes it).
     - RMSprop: v = alpha v + (1 - alpha) g^2, W -= lr g / (sqrt(v) + epsilon) (Tieleman & Hinton 2012); alpha is
@@ -254,11 +254,11 @@ def bias_corrected(context, step, _, __, ___):
     lr m' / (sqrt(v') + epsilon) with m' = m / (1 - beta1^t), v' = v / (1 - beta2^t) is the same as with m and v, and lr and
     epsilon multiplied by what `descend` gets.
     """
-    told = context_at(context)
-    job = job_at(told.job)
+    ctx = context_at(context)
+    job = job_at(ctx.job)
     t = job.steps + step
     of_m, of_v = 1.0 - job.beta1 ** t, math.sqrt(1.0 - job.beta2 ** t)
-    told.lr, told.epsilon = job.lr * of_v / of_m, job.epsilon * of_v
+    ctx.lr, ctx.epsilon = job.lr * of_v / of_m, job.epsilon * of_v
 
 
 @op_kernel
@@ -267,17 +267,17 @@ def update_bias(op, context, start, n, one):
 
     The sums are a product with a row of ones: A is the address of a single 1, and its strides are 0.
     """
-    op, told = op_at(op), context_at(context)
-    j0, j1, dz = _sums_of(op, told, one)
-    width, lr = lanes(one), cast_like(told.lr, one)
+    op, ctx = op_at(op), context_at(context)
+    j0, j1, dz = _sums_of(op, ctx, one)
+    width, lr = lanes(one), cast_like(ctx.lr, one)
     tile_loop(Mat(op.c.at + j0 * (VECTOR_BYTES // width), 0, 1, width), mat(op.a), dz, 1, j1 - j0, n, -lr, one, 0, 0)
 
 
 @op_kernel
 def update_bias_with_moments(op, context, start, n, one):
     """As `update_bias`, but a step of another optimiser than plain gradient descent."""
-    op, told = op_at(op), context_at(context)
-    hyper, (j0, j1, dz) = hyperparameters(told, one), _sums_of(op, told, one)
+    op, ctx = op_at(op), context_at(context)
+    hyper, (j0, j1, dz) = hyperparameters(ctx, one), _sums_of(op, ctx, one)
     width = lanes(one)
     size = VECTOR_BYTES // width
     gradient = op.aux + j0 * size
@@ -287,8 +287,8 @@ def update_bias_with_moments(op, context, start, n, one):
 
 
 @jit
-def _sums_of(op, told, one):
+def _sums_of(op, ctx, one):
     """This part's units, and dA of them."""
     width = lanes(one)
-    j0, j1 = partition(op.n, width, told.part, told.parts), partition(op.n, width, told.part + 1, told.parts)
+    j0, j1 = partition(op.n, width, ctx.part, ctx.parts), partition(op.n, width, ctx.part + 1, ctx.parts)
     return j0, j1, Mat(op.b.at + j0 * (VECTOR_BYTES // width), op.b.row, 1, width)

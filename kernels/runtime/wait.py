@@ -15,13 +15,10 @@ import time
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.runtime.state import SHARED
 from fastnet.kernels.simd import address_of_copy, atomic_add, atomic_load, call_system, load_int, pause, store_int
 
-# Indices in `board`, the shared state (int64), an array that lives as long as the process: how to sleep, how long to spin
-KIND, WAIT, WAKE, NUMBER, SPINS = 8, 9, 10, 11, 12
-GET_CPU, GET_AFFINITY, SET_AFFINITY = 13, 14, 15
-CLOCK, CLOCK_ID, CLOCK_TICK, THREAD_ID, REST = 24, 25, 26, 27, 28  # see `clock`, `thread_time` and `nap`
-NAP, FUTEX, ULOCK, ON_ADDRESS = 0, 1, 2, 3  # values of KIND
+NAP, FUTEX, ULOCK, ON_ADDRESS = 0, 1, 2, 3  # values of SHARED.wait_kind
 
 _SPIN_TIME = 80_000  # nanoseconds: about the time of putting a thread to sleep and waking it
 _SPINS = 2000  # until `calibrate` has measured, and where there is no clock
@@ -31,12 +28,12 @@ _FUTEX_NUMBER = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98, "riscv
 
 
 @jit
-def wait_until(board, word, target):
+def wait_until(shared, word, target):
     """Wait until the int64 at address `word` is at least `target`; the next int64 counts the sleeping threads.
 
     Returns whether the thread slept.
     """
-    spins, slept = load_int(board + 8 * SPINS), False
+    spins, slept = load_int(shared + SHARED.spins), False
     while atomic_load(word) < target:
         if spins > 0:
             spins -= 1
@@ -46,19 +43,19 @@ def wait_until(board, word, target):
             atomic_add(word + 8, 1)
             seen = atomic_load(word)  # again, now that the thread that changes it sees the count
             if seen < target:
-                _sleep(board, word, seen)
+                _sleep(shared, word, seen)
             atomic_add(word + 8, -1)
     return slept
 
 
 @jit
-def wake(board, word):
+def wake(shared, word):
     """Wake all threads that sleep until the number at `word` grows; it has already grown."""
     if atomic_load(word + 8) == 0:
         return
-    kind, function = load_int(board + 8 * KIND), load_int(board + 8 * WAKE)
+    kind, function = load_int(shared + SHARED.wait_kind), load_int(shared + SHARED.wake)
     if kind == FUTEX:
-        call_system(function, load_int(board + 8 * NUMBER), word, 129, 0x7FFFFFFF, 0)  # FUTEX_WAKE | FUTEX_PRIVATE_FLAG
+        call_system(function, load_int(shared + SHARED.futex), word, 129, 0x7FFFFFFF, 0)  # FUTEX_WAKE | FUTEX_PRIVATE_FLAG
     elif kind == ULOCK:
         call_system(function, 0x1000101, word, 0, 0, 0)  # UL_COMPARE_AND_WAIT | ULF_WAKE_ALL | ULF_NO_ERRNO
     elif kind == ON_ADDRESS:
@@ -66,11 +63,11 @@ def wake(board, word):
 
 
 @jit
-def _sleep(board, word, seen):
+def _sleep(shared, word, seen):
     """Sleep at most as long as the low half of the number at `word` equals that of `seen`."""
-    kind, function = load_int(board + 8 * KIND), load_int(board + 8 * WAIT)
+    kind, function = load_int(shared + SHARED.wait_kind), load_int(shared + SHARED.wait)
     if kind == FUTEX:
-        call_system(function, load_int(board + 8 * NUMBER), word, 128, seen & _LOW_BITS, 0)  # FUTEX_WAIT, private
+        call_system(function, load_int(shared + SHARED.futex), word, 128, seen & _LOW_BITS, 0)  # FUTEX_WAIT, private
     elif kind == ULOCK:
         call_system(function, 0x1000001, word, seen & _LOW_BITS, 0, 0)  # UL_COMPARE_AND_WAIT | ULF_NO_ERRNO, no limit
     elif kind == ON_ADDRESS:
@@ -80,63 +77,66 @@ def _sleep(board, word, seen):
 
 
 @jit
-def clock(board, room):
+def clock(shared, room):
     """Return a monotonic time in nanoseconds, always 0 without such a clock. It overwrites the 16 bytes at `room`."""
-    function, number = load_int(board + 8 * CLOCK), load_int(board + 8 * CLOCK_ID)
+    function, number = load_int(shared + SHARED.clock), load_int(shared + SHARED.clock_id)
     if function == 0:
         return 0
     if number < 0:
         call_system(function, room, 0, 0, 0, 0)
-        return load_int(room) * load_int(board + 8 * CLOCK_TICK)
+        return load_int(room) * load_int(shared + SHARED.clock_tick)
     call_system(function, number, room, 0, 0, 0)
     return load_int(room) * 1_000_000_000 + load_int(room + 8)
 
 
 @jit
-def thread_time(board, room):
+def thread_time(shared, room):
     """Return the CPU time of the calling thread in nanoseconds, always 0 if the system does not count it."""
-    number = load_int(board + 8 * THREAD_ID)
+    number = load_int(shared + SHARED.thread_clock)
     if number == 0:
         return 0
-    call_system(load_int(board + 8 * CLOCK), number, room, 0, 0, 0)
+    call_system(load_int(shared + SHARED.clock), number, room, 0, 0, 0)
     return load_int(room) * 1_000_000_000 + load_int(room + 8)
 
 
 @jit
-def nap(board):
+def nap(shared):
     """Yield the core: sleep for the shortest time, about 50 us on Linux, or longer if other threads want the core."""
-    function = load_int(board + 8 * REST)
+    function = load_int(shared + SHARED.rest)
     if function != 0:
         call_system(function, 1, 0, 0, 0, 0)
 
 
 @jit
-def calibrate(board, room):
+def calibrate(shared, room):
     """Measure how many pause instructions take `_SPIN_TIME`: one takes 5 ns on some CPUs, 50 ns on others."""
     best = 1 << 40
     for _ in range(3):
-        start = clock(board, room)
+        start = clock(shared, room)
         for _ in range(1000):
             pause()
-        best = min(best, clock(board, room) - start)
+        best = min(best, clock(shared, room) - start)
     if best > 0:
-        store_int(board + 8 * SPINS, _SPIN_TIME * 1000 // best)
+        store_int(shared + SHARED.spins, _SPIN_TIME * 1000 // best)
 
 
-def set_up(board: np.ndarray) -> None:
+def set_up(shared: np.ndarray) -> None:
     """Write this system's functions for sleeping, waking, the time and affinity into the shared state."""
-    board[KIND], board[WAIT], board[WAKE], board[NUMBER] = _sleeping()
-    board[CLOCK:REST + 1] = _telling_time()
-    board[SPINS] = _SPINS
+    for name, value in zip(("wait_kind", "wait", "wake", "futex"), _sleeping(), strict=True):
+        shared[name] = value
+    for name, value in zip(("clock", "clock_id", "clock_tick", "thread_clock", "rest"), _telling_time(), strict=True):
+        shared[name] = value
+    shared["spins"] = _SPINS
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         found = [getattr(library, name, None) for name in ("sched_getcpu", "sched_getaffinity", "sched_setaffinity")]
         if all(found):
-            board[GET_CPU:SET_AFFINITY + 1] = [_address(function) for function in found]
+            for name, function in zip(("get_cpu", "get_affinity", "set_affinity"), found, strict=True):
+                shared[name] = _address(function)
 
 
 def _sleeping() -> tuple[int, int, int, int]:
-    """Return KIND, WAIT, WAKE and NUMBER of this system."""
+    """Return `wait_kind`, `wait`, `wake` and `futex` of this system."""
     number = _FUTEX_NUMBER.get(platform.machine().lower(), 0)
     if sys.byteorder == "little" and sys.maxsize > 2**32:
         if sys.platform == "linux" and number:
@@ -153,7 +153,7 @@ def _sleeping() -> tuple[int, int, int, int]:
 
 
 def _telling_time() -> tuple[int, int, int, int, int]:
-    """Return CLOCK to REST of this system; zeros if they are unknown."""
+    """Return `clock` to `rest` of this system; zeros if they are unknown."""
     if sys.maxsize <= 2**32:
         return 0, 0, 0, 0, 0
     if os.name == "nt":
