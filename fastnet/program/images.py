@@ -14,6 +14,7 @@ import numpy as np
 
 from fastnet.kernels.conv import ops
 from fastnet.kernels.conv.avx512 import LANES, LISTS, way_back
+from fastnet.kernels.conv.batch_norm import image_normalise_op, image_predict_op
 from fastnet.kernels.conv.image import margin, patch_bytes, turned_tap
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.gemm import pack
@@ -316,7 +317,7 @@ def lower_relu(net: Builder, x: Image) -> Image:
     """ReLU of images: at the end of a convolution, or by itself."""
     if net.layer in net.fused:
         return x
-    made = net.writer_of(x, *ops.CONVOLUTIONS)
+    made = net.writer_of(x, *ops.CONVOLUTIONS, image_normalise_op, image_predict_op)
     if made is not None:
         made.record["relu"] = 1
         return x
