@@ -258,8 +258,8 @@ class BatchNormLayer(Buffered):
         net.cost.add(parameter_traffic=6 * self.n, operations=20.0 * x.columns)
         net.forward(CALL, reads={x: ROWS}, writes={sums: ROWS}, kernel=of_images.image_sums_op, a=x.mat, aux=sums, **op)
         merged = sums.overwritten()
-        net.forward(CALL, split=TEAM, reads={sums: ALL}, writes={found: COLUMNS, merged: ALL}, kernel=of_images.image_statistics_op,
-                    c=Matrix(found, 0), aux=merged, number=self.eps, group=group, **op)
+        net.forward(CALL, split=TEAM, reads={sums: ALL}, writes={found: COLUMNS, merged: ALL},
+                    kernel=of_images.image_statistics_op, c=Matrix(found, 0), aux=merged, number=self.eps, group=group, **op)
         normalise = net.forward(CALL, reads={x: ROWS, **dict.fromkeys((found, gamma.now, beta.now), ALL)}, writes={y: ROWS},
                                 kernel=of_images.image_normalise_op, c=y.mat, a=x.mat, b=Matrix(gamma.now, 0), bias=beta.now,
                                 aux=found, relu=0, **op)
@@ -273,10 +273,12 @@ class BatchNormLayer(Buffered):
                          kernel=of_images.image_gradient_sums_op, c=masked.mat, a=x.mat, b=y.mat, bias=found, aux=of_dy,
                          relu=normalise.record["relu"], **op)
             net.backward(CALL, split=TEAM, reads={of_dy: ALL, found: ALL}, writes={gradients: COLUMNS},
-                         kernel=of_images.image_gradients_op, c=Matrix(gradients, 0), aux=of_dy, bias=found, group=group, **op)
+                         kernel=of_images.image_gradients_op, c=Matrix(gradients, 0), aux=of_dy, bias=found, group=group,
+                         **op)
             of_gamma: dict[str, Ref] = net.moments_of(gamma)
+            of_beta = net.moments_of(beta)
             net.update(CALL, reads={gradients: ALL},
-                       writes=dict.fromkeys((gamma.next, beta.next, *of_gamma.values(), *net.moments_of(beta).values()), ALL),
+                       writes=dict.fromkeys((gamma.next, beta.next, *of_gamma.values(), *of_beta.values()), ALL),
                        kernel=kernels.batch_norm_update_op, c=Matrix(gamma.next, 0), a=Matrix(gradients, 0), bias=beta.next,
                        **of_gamma, **of_rows)
             if not x.wanted:

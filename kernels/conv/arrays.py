@@ -276,9 +276,9 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
                 waiting = 0
             elif waiting == together or s == end - 1:
-                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, dy_image, frame.ctypes.data + corner, x_row,
-                             x_image, window[0] * x_row, window[1] * n_i, waiting, high, wide, n_o, h, memory.ctypes.data,
-                             of_patches, zero)
+                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, dy_image, frame.ctypes.data + corner,
+                             x_row, x_image, window[0] * x_row, window[1] * n_i, waiting, high, wide, n_o, h,
+                             memory.ctypes.data, of_patches, zero)
                 waiting = 0
             if winograd and moderate and is_moderate(around, dy_image, zero):
                 if not is_ready:
@@ -288,8 +288,8 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 winograd_plain_conv(back.ctypes.data, k * n_i, patches, dy_row, transformed.ctypes.data, turned.ctypes.data,
                                     no_bias.ctypes.data, r, k, n_o, n_i, 0, zero)
             else:
-                input_gradient(back.ctypes.data, k * n_i, middle, dy_row, turned.ctypes.data, no_bias.ctypes.data, r, k, high,
-                               n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
+                input_gradient(back.ctypes.data, k * n_i, middle, dy_row, turned.ctypes.data, no_bias.ctypes.data, r, k,
+                               high, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
             from_frame(dx_at, back.ctypes.data, n_i, r, k, 0, zero)
 
 
@@ -306,8 +306,9 @@ def _backward_input(thread, threads, sync, scratch, dx, dy, turned, h, window):
     no_bias = np.zeros((n_i + width - 1) // width * width, turned.dtype)
     for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
         to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-        input_gradient(back.ctypes.data, k * n_i, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row, turned.ctypes.data,
-                       no_bias.ctypes.data, r, k, high, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
+        input_gradient(back.ctypes.data, k * n_i, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row,
+                       turned.ctypes.data, no_bias.ctypes.data, r, k, high, n_i, n_o, h, window[0], window[1], window[2],
+                       window[3], zero)
         from_frame(dx.ctypes.data + s * n_i * r * k * size, back.ctypes.data, n_i, r, k, 0, zero)
 
 

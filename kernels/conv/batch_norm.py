@@ -7,8 +7,8 @@ order. So the bits do not depend on the number of threads. Mean and sum of squar
 
 (Chan, Golub & LeVeque 1979), which has no difference of large numbers.
 
-Neighbouring elements of a row of an image are of different channels. A *tile* is a few pixels of a row, and for each number of
-a channel there is an array like it, so that all loops run over neighbours, whatever the number of channels.
+Neighbouring elements of an image are of different channels. A *tile* is a few pixels of a row, and each number of a channel
+is repeated in an array like it. So all loops run over neighbours, whatever the number of channels.
 
 ``OP.n`` is the number of channels, ``OP.dims`` is (r, k, 0, distance of rows of statistics, frame around x, frame around y,
 samples of a block, 0).

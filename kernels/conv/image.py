@@ -87,9 +87,9 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
 def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r, k, n_o, h, run, relu, zero):
     """All r x k pixels of one image's convolution, n_o channels each, with filters of h rows of `run` neighbours.
 
-    x is the address of the patch of pixel (0, 0). The patch of the next output pixel lies `right` elements behind this one's,
-    that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The filters' vector columns
-    are `column` elements apart.
+    x is the address of the patch of pixel (0, 0). The patch of the next output pixel lies `right` elements behind this
+    one's, that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The filters' vector
+    columns are `column` elements apart.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
@@ -374,8 +374,8 @@ def patches_back(dW, row_length, dy, dy_row, dy_image, x, x_row, x_image, down, 
                               row_length, zero)
             for j in range(0, length, NV * width):  # these columns of the patches stay in the L1 cache
                 tile_loop(Mat(dW + j * size, length, 1, width), Mat(gradients, 1, dy_col, 0),
-                          Mat(memory + j * size, patch_row, 1, width), n_o, min(NV * width, length - j), high * wide, one, one,
-                          0, 0)
+                          Mat(memory + j * size, patch_row, 1, width), n_o, min(NV * width, length - j), high * wide, one,
+                          one, 0, 0)
 
 
 @jit

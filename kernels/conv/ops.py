@@ -102,8 +102,8 @@ def conv_op(op, context, start, stop, one):
     for number in range(stop - start):
         x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
         y = image_at(o.c, now.thread, start, number, one) + of_y * (o.c.col + n_o) * size
-        plain_conv(y, o.c.col, n_o, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.b.at, h * h * c * lanes(one), o.bias,
-                   rows, cols, n_o, h, h * c, o.relu, one - one)
+        plain_conv(y, o.c.col, n_o, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.b.at, h * h * c * lanes(one),
+                   o.bias, rows, cols, n_o, h, h * c, o.relu, one - one)
 
 
 @op_kernel
