@@ -38,6 +38,14 @@ Benchmark hidden because not significant (1): table
 
 Geometric mean: 3.82x slower
 """
+PYTEST_PERF = """\
+..                                                                       [100%]
+===================================== perf =====================================
+exercises.py:perf_numbers: 977 \u00b5sec (+18 \u00b5sec, 2%)
+exercises.py:perf_table: 977 \u00b5sec (-180 \u00b5sec, -18%)
+exercises.py:perf_words: 1.52 msec (+120 \u00b5sec, 9%)
+2 passed in 11.64s
+"""
 
 
 def test_alarms_of_pytest_benchmark():
@@ -55,7 +63,29 @@ def test_alarms_of_pyperf():
     assert gates.alarms_of_pyperf("Benchmark hidden because not significant (3): numbers, words, table\n") == set()
 
 
-@pytest.mark.parametrize("understand", [gates.alarms_of_pytest_benchmark, gates.alarms_of_pyperf, gates.alarms_of_asv])
+def test_alarms_of_pytest_perf():
+    assert gates.alarms_of_pytest_perf(PYTEST_PERF) == {"words"}
+
+
+def test_what_benchmatrix_says():
+    def report(**verdicts):
+        return json.dumps({"comparisons": [{"implementation_name": name, "regression": verdict} for name, verdict in verdicts.items()]})
+
+    assert gates.said_by_benchmatrix(report(numbers="inconclusive", words="regressed")) == {"numbers": gates.UNDECIDED, "words": gates.SLOWER}
+    assert gates.said_by_benchmatrix(report(numbers="unchanged", words="improved")) == {}
+    for broken in (report(words="regressed"), report(numbers="unchanged", words="not_comparable")):
+        with pytest.raises(GateError, match="did not compare everything"):
+            gates.said_by_benchmatrix(broken)
+
+
+def test_a_tool_that_is_not_installed_is_named(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gates.importlib.util, "find_spec", lambda name: None)
+    gates.main(["--tool", "pytest-perf", "--project", str(tmp_path / "judged"), "--state", str(tmp_path / "state.jsonl")])
+    assert "pytest-perf is left out: pytest_perf is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("understand", [gates.alarms_of_pytest_benchmark, gates.alarms_of_pyperf, gates.alarms_of_asv,
+                                        gates.alarms_of_pytest_perf, gates.said_by_benchmatrix])
 def test_a_tool_that_did_not_compare_has_not_kept_quiet(understand):
     with pytest.raises(GateError, match="it did not compare"):
         understand("No module named conjurer")
@@ -67,7 +97,7 @@ def test_the_project_has_one_function_slower(tmp_path):
         base, source = ({}, {})
         exec(gates.git(tmp_path / "project", "show", "base:kernels.py"), base)
         exec(gates.git(tmp_path / "project", "show", f"{head}:kernels.py"), source)
-        assert len(source["words"]()) == factor * len(base["words"]()) and len(source["table"]()) == len(base["table"]())
+        assert len(source["words"]()) == factor * len(base["words"]()) and source["numbers"]() == base["numbers"]()
 
 
 def test_a_journal_goes_on_where_it_was_stopped(tmp_path):
@@ -92,9 +122,14 @@ def test_no_more_prints_the_table_only(study, tmp_path, capsys):
 def test_tables_count_what_was_found():
     results = [{"what": "kernel", "verdict": judge.REGRESSED}, {"what": "kernel", "verdict": judge.OK}]
     assert "| one kernel, by 15 % | 2 | 1 | 1 | 0 |" in power.to_table(results)
-    results = [{"tool": "asv continuous", "head": head, "alarms": alarms, "seconds": 10.0}
-               for head, alarms in (("equal", []), ("equal", ["table"]), ("slow", ["words"]), ("slow", ["table"]))]
-    assert "| asv continuous | 1 of 2 (1 - 99 %) | 1 of 2 (1 - 99 %) | 1 of 2 (1 - 99 %) | 10 |" in gates.to_table(json.loads(json.dumps(results)))
+    cases = (("equal", {}), ("equal", {"numbers": "slower"}), ("slow", {"words": "slower"}), ("slow", {"numbers": "slower"}))
+    results = [{"tool": tool, "head": head, "said": said, "seconds": seconds}
+               for tool, seconds in (("asv continuous", 10.0), ("fastnet compare", 40.0)) for head, said in cases]
+    results[-1]["said"] = {"numbers": "undecided", "words": "undecided"}
+    table = gates.to_table(json.loads(json.dumps(results)))
+    assert "| asv continuous | 1 of 2 (1 - 99 %) | 1 of 2 (1 - 99 %) | 1 of 2 (1 - 99 %) | - | 0.25 |" in table
+    assert "| fastnet compare | 1 of 2 (1 - 99 %) | 0 of 2 (0 - 84 %) | 1 of 2 (1 - 99 %) | 25% | 1.00 |" in table
+    assert "pyperf" not in table
 
 
 @pytest.mark.parametrize(("count", "trials", "said"), [(0, 10, "0 of 10 (0 - 31 %)"), (50, 50, "50 of 50 (93 - 100 %)"), (2, 10, "2 of 10 (3 - 56 %)"), (0, 0, "0 of 0")])

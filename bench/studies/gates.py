@@ -1,14 +1,16 @@
-"""The same two revisions judged by four tools under a noisy neighbour: ``python -m bench.studies.gates``
+"""The same two revisions judged by six tools under a noisy neighbour: ``python -m bench.studies.gates``
 
-Makes a small project in plain Python and has `fastnet compare`, `pytest-benchmark compare`, `asv continuous` and
-`pyperf compare_to` say whether the second revision is slower, each with a limit of 5 %: once for equal code and once for
-one function made 15 % slower. Meanwhile a neighbour on the same cores computes and sleeps at random. A *false alarm* is a
-comparison in which a function that did not change is called slower; a *hit*, one in which the changed one is. Needs asv,
-virtualenv and pyperf; those that are missing are left out. The table stands in ``fastnet/gate/README.md``.
+The study makes a small project in plain Python. `fastnet compare`, `benchmatrix`, `asv continuous`, `pyperf compare_to`,
+`pytest-benchmark compare` and `pytest-perf` each say whether the second revision is slower, with a limit of 5 %: once for
+equal code, and once for one function that is 15 % slower. Meanwhile another process on the same cores computes and sleeps
+at random. A *false alarm* is a comparison that calls an unchanged function slower, and a *detection* is one that calls the
+slower function slower. The tools take turns, so that the rest of the machine's load is the same for all of them. The table
+stands in ``fastnet/gate/README.md``. Needs benchmatrix, asv, virtualenv, pyperf and pytest-perf; the study names those that
+are missing, and leaves them out.
 
-What is done is kept in a file, so that the whole can be run in pieces: ``--more 2`` runs two comparisons further, in some
-two minutes. ``--prove`` shows instead that each tool's alarm is understood: nobody disturbs, and one function takes twice
-as long, or nothing changes.
+The results are kept in a file, so that the study can be run in parts: ``--more 2`` runs two more comparisons, and ``--more
+0`` only prints the table. ``--prove`` shows that the study understands each tool's alarm: without the other process, on a
+function that takes twice as long, and on equal code.
 """
 from __future__ import annotations
 
@@ -23,6 +25,7 @@ import os
 import random
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -37,7 +40,7 @@ from fastnet.gate import GateError, workspace
 from fastnet.gate.repository import git
 
 LIMIT = 0.05
-NAMES = ("numbers", "words", "table")
+NAMES = ("numbers", "words")
 CHANGED = "words"
 KERNELS = '''\
 def numbers():
@@ -49,25 +52,30 @@ def numbers():
 
 def words():
     return [str(i) for i in range({words})]
-
-
-def table():
-    return {{i: -i for i in range(20_000)}}
 '''
+PROJECT = "judged"
 FILES = {
-    "setup.py": "from setuptools import setup\n\nsetup(name='judged', version='1', py_modules=['kernels'])\n",
+    "setup.py": f"from setuptools import setup\n\nsetup(name={PROJECT!r}, version='1', py_modules=['kernels'])\n",
     ".gitignore": "asv\n.benchmarks\n__pycache__\n",
     "bench/bench_kernels.py": "import kernels\n\n" + "\n\n".join(
         f"def test_{name}(benchmark):\n    benchmark(kernels.{name})\n" for name in NAMES),
     "asv_bench/__init__.py": "",
     "asv_bench/benchmarks.py": "import kernels\n\n" + "\n\n".join(
         f"def time_{name}():\n    kernels.{name}()\n" for name in NAMES),
+    "matrix.py": ("from benchmatrix import BenchmarkCase, make_benchmark_test\n\nimport kernels\n\n"
+                  f"test_kernels = make_benchmark_test({{name: getattr(kernels, name) for name in {NAMES}}}, "
+                  "[BenchmarkCase.from_values('all')], metrics=['single_call_latency'])\n"),
+    "exercises.py": '"""Exercises for pytest_perf."""\n\n\n' + "\n\n".join(
+        f"def perf_{name}():\n    import kernels\n    # end warmup\n    kernels.{name}()\n\n\nperf_{name}.control = 'base'\n"
+        for name in NAMES),
     "perf.py": "import pyperf\n\nimport kernels\n\nrunner = pyperf.Runner()\n" + "".join(
         f"runner.bench_func({name!r}, kernels.{name})\n" for name in NAMES),
 }
 ASV_INSTALL = ("""in-dir={build_dir} python -c "import shutil, sysconfig; """
                """shutil.copy('kernels.py', sysconfig.get_paths()['purelib'])\"""")  # as pip does, in less than a minute
+SLOWER, UNDECIDED = "slower", "undecided"
 Alarms = set[str]  # the functions that a tool calls slower
+Said = dict[str, str]  # SLOWER or UNDECIDED, by function; the tool says of no other that it is slower
 
 
 def make_project(folder: Path) -> None:
@@ -81,6 +89,7 @@ def make_project(folder: Path) -> None:
         "benchmark_dir": "asv_bench", "env_dir": "asv/env", "results_dir": "asv/results", "html_dir": "asv/html",
         "build_command": [], "uninstall_command": [], "install_command": [ASV_INSTALL]}))
     git(folder, "init", "--quiet")
+    git(folder, "remote", "add", "origin", folder.as_uri())  # pytest-perf installs the base from there
     sources = {"base": KERNELS.format(words=20_000), "equal": KERNELS.format(words=20_000) + "# a comment\n",
                "slow": KERNELS.format(words=23_000), "twice": KERNELS.format(words=40_000)}
     for tag, source in sources.items():
@@ -114,16 +123,41 @@ def _neighbour(seed: int, parent: int) -> None:
 # --- the tools ------------------------------------------------------------------------------------------------------
 
 
-def by_fastnet(project: Path, head: str, scratch: Path) -> Alarms:
+def by_fastnet(project: Path, head: str, scratch: Path) -> Said:
+    """`fastnet compare --budget 1`: a minute at most, times only."""
     out = scratch / "verdict.json"
-    said = _call([sys.executable, "-m", "fastnet", "compare", "base", head, "--env", "current", "--json", str(out)], project)
+    said = _call([sys.executable, "-m", "fastnet", "compare", "base", head, "--env", "current", "--no-memory", "--instructions",
+                  "off", "--budget", "1", "--json", str(out)], project)
     rows = json.loads(out.read_text())["rows"] if out.exists() else []
     if len(rows) != len(NAMES):
         raise GateError(f"fastnet compare did not compare everything:\n{said[-2000:]}")
-    return {row["name"].partition("test_")[2] for row in rows if row["verdict"] == "regressed"}
+    words = {"regressed": SLOWER, "inconclusive": UNDECIDED}
+    return {row["name"].partition("test_")[2]: words[row["verdict"]] for row in rows if row["verdict"] in words}
 
 
-def by_pytest_benchmark(project: Path, head: str, scratch: Path) -> Alarms:
+def by_benchmatrix(project: Path, head: str, scratch: Path) -> Said:
+    """`benchmatrix collect-paired` with its own number of pairs, 0.1 s a function and process, as fastnet; limit 5 %."""
+    for name, revision in (("base", "base"), ("head", head)):
+        git(scratch, "clone", "--quiet", "--branch", revision, str(project), name)
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-only", "--benchmark-max-time=0.1",
+              "matrix.py"]
+    matrix = [sys.executable, "-m", "benchmatrix"]
+    _call([*matrix, "collect-paired", "--output", "paired", "--baseline-cwd", "base", "--candidate-cwd", "head", "--", *pytest,
+           ":::", *pytest], scratch, "")
+    return said_by_benchmatrix(_call([*matrix, "compare", "paired", "--paired", "--threshold", f"{LIMIT:.0%}", "--format",
+                                      "json"], scratch))
+
+
+def said_by_benchmatrix(said: str) -> Said:
+    _expect('"comparisons"', said)
+    words = {"regressed": SLOWER, "inconclusive": UNDECIDED}
+    cells = {cell["implementation_name"]: cell["regression"] for cell in json.loads(said)["comparisons"]}
+    if sorted(cells) != sorted(NAMES) or not {"regressed", "inconclusive", "unchanged", "improved"} >= set(cells.values()):
+        raise GateError(f"benchmatrix did not compare everything: {cells}")
+    return {name: words[verdict] for name, verdict in cells.items() if verdict in words}
+
+
+def by_pytest_benchmark(project: Path, head: str, scratch: Path) -> Said:
     """Run base and save it, run head and compare: `--benchmark-compare-fail=min:5%`."""
     said = ""
     for revision in ("base", head):
@@ -132,7 +166,7 @@ def by_pytest_benchmark(project: Path, head: str, scratch: Path) -> Alarms:
             "--benchmark-compare", f"--benchmark-compare-fail=min:{LIMIT:.0%}"]
         said = _call([sys.executable, "-m", "pytest", "bench/bench_kernels.py", "-q", "-p", "no:cacheprovider",
                       f"--benchmark-storage={scratch / 'stored'}", *options], project)
-    return alarms_of_pytest_benchmark(said)
+    return dict.fromkeys(alarms_of_pytest_benchmark(said), SLOWER)
 
 
 def alarms_of_pytest_benchmark(said: str) -> Alarms:
@@ -141,13 +175,27 @@ def alarms_of_pytest_benchmark(said: str) -> Alarms:
     return set(re.findall(r"^\s*test_(\w+) .* has failed \w*RegressionCheck", said, re.MULTILINE))
 
 
-def by_asv(project: Path, head: str, scratch: Path) -> Alarms:
-    """`asv continuous --factor 1.05`, both revisions in turn."""
+def by_pytest_perf(project: Path, head: str, scratch: Path) -> Said:
+    """`pytest` on its exercises: it installs both revisions, times each once with timeit, and prints the difference."""
+    _check_out(project, head)
+    return dict.fromkeys(alarms_of_pytest_perf(_call(
+        [sys.executable, "-m", "pytest", "exercises.py", "-q", "-p", "no:benchmark", "-p", "no:cacheprovider"], project)), SLOWER)
+
+
+def alarms_of_pytest_perf(said: str) -> Alarms:
+    """A line per function: exercises.py:perf_words: 1.52 msec (+120 µsec, 9%)"""
+    _expect("= perf =", said)
+    found = re.findall(r"^exercises.py:perf_(\w+): .*, (-?\d+)%\)$", said, re.MULTILINE)
+    return {name for name, percent in found if int(percent) > 100 * LIMIT}
+
+
+def by_asv(project: Path, head: str, scratch: Path) -> Said:
+    """`asv continuous --interleave-rounds --factor 1.05`: four rounds, in each of which both revisions are timed."""
     shutil.rmtree(project / "asv" / "results", ignore_errors=True)
     asv = [sys.executable, "-m", "asv"]
     _call([*asv, "machine", "--yes"], project)
-    options = ["--interleave-rounds", "--factor", str(1 + LIMIT)]
-    return alarms_of_asv(_call([*asv, "continuous", *options, "base", head], project))
+    options = ["--interleave-rounds", "-a", "rounds=4", "--factor", str(1 + LIMIT)]
+    return dict.fromkeys(alarms_of_asv(_call([*asv, "continuous", *options, "base", head], project)), SLOWER)
 
 
 def alarms_of_asv(said: str) -> Alarms:
@@ -156,15 +204,15 @@ def alarms_of_asv(said: str) -> Alarms:
     return set(re.findall(r"^\|\s*\+.*\btime_(\w+)", said, re.MULTILINE))
 
 
-def by_pyperf(project: Path, head: str, scratch: Path) -> Alarms:
-    """`pyperf compare_to --min-speed 5` of two runs with `--fast`."""
+def by_pyperf(project: Path, head: str, scratch: Path) -> Said:
+    """`pyperf compare_to --min-speed 5` of two runs with `--fast`: ten processes each."""
     files = []
     for revision in ("base", head):
         _check_out(project, revision)
         files.append(str(scratch / f"{revision}.json"))
-        _call([sys.executable, "perf.py", "--fast", "--quiet", "-o", files[-1]], project)
-    return alarms_of_pyperf(_call([sys.executable, "-m", "pyperf", "compare_to", "--min-speed", f"{100 * LIMIT:g}", *files],
-                                  project))
+        _call([sys.executable, "perf.py", "--fast", "--min-time", "0.03", "--quiet", "-o", files[-1]], project)
+    return dict.fromkeys(alarms_of_pyperf(_call(
+        [sys.executable, "-m", "pyperf", "compare_to", "--min-speed", f"{100 * LIMIT:g}", *files], project)), SLOWER)
 
 
 def alarms_of_pyperf(said: str) -> Alarms:
@@ -183,16 +231,19 @@ def _check_out(project: Path, revision: str) -> None:
     git(project, "checkout", "--quiet", "--force", revision)
 
 
-TOOLS: dict[str, tuple[str, Callable[[Path, str, Path], Alarms]]] = {
-    "fastnet compare": ("pytest_benchmark", by_fastnet),
-    "pytest-benchmark compare": ("pytest_benchmark", by_pytest_benchmark),
-    "asv continuous": ("asv", by_asv), "pyperf compare_to": ("pyperf", by_pyperf)}
+TOOLS: dict[str, tuple[str, Callable[[Path, str, Path], Said]]] = {
+    "fastnet compare": ("pytest_benchmark", by_fastnet), "benchmatrix": ("benchmatrix", by_benchmatrix),
+    "asv continuous": ("asv", by_asv), "pyperf compare_to": ("pyperf", by_pyperf),
+    "pytest-benchmark compare": ("pytest_benchmark", by_pytest_benchmark), "pytest-perf": ("pytest_perf", by_pytest_perf)}
+THREE_OUTCOMES = {"fastnet compare", "benchmatrix"}
 
 
-def _call(command: Sequence[str], folder: Path) -> str:
+def _call(command: Sequence[str], folder: Path, path: str | None = None) -> str:
     env = {key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+    env["PIP_NO_BUILD_ISOLATION"] = env["UV_NO_BUILD_ISOLATION"] = "1"  # setuptools need not be downloaded each time
     root = str(Path(__file__).parents[2])
-    env["PYTHONPATH"] = root if "fastnet" in command else str(folder)
+    env["PYTHONPATH"] = path if path is not None else root if "fastnet" in command else str(folder)
     return subprocess.run(command, cwd=folder, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
 
 
@@ -200,16 +251,20 @@ def _call(command: Sequence[str], folder: Path) -> str:
 
 
 def to_table(results: Sequence[dict[str, Any]]) -> str:
-    lines = ["| tool | false alarms, equal code | false alarms, others while one is slower | hits | seconds each |",
-             "| --- | ---: | ---: | ---: | ---: |"]
-    for tool in TOOLS:
-        of_tool = [result for result in results if result["tool"] == tool]
-        equal, slow = ([set(result["alarms"]) for result in of_tool if result["head"] == head] for head in ("equal", "slow"))
-        counts = [rate(sum(bool(one) for one in equal), len(equal)),
-                  rate(sum(bool(one - {CHANGED}) for one in slow), len(slow)),
-                  rate(sum(CHANGED in one for one in slow), len(slow)),
-                  f"{sum(result['seconds'] for result in of_tool) / max(1, len(of_tool)):.0f}"]
-        lines.append(f"| {tool} | {' | '.join(counts)} |")
+    lines = ["| tool | false alarms, equal code | false alarms, other function slower | slower function detected | undecided "
+             "functions | time, relative |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    seconds = {tool: statistics.fmean([result["seconds"] for result in results if result["tool"] == tool] or [math.nan])
+               for tool in TOOLS}
+    for tool in [tool for tool in TOOLS if not math.isnan(seconds[tool])]:
+        equal, slow = ([result["said"] for result in results if (result["tool"], result["head"]) == (tool, head)]
+                       for head in ("equal", "slow"))
+        undecided = [said.get(name) == UNDECIDED for said in [*equal, *slow] for name in NAMES]
+        cells = [rate(sum(SLOWER in said.values() for said in equal), len(equal)),
+                 rate(sum(SLOWER in {**said, CHANGED: ""}.values() for said in slow), len(slow)),
+                 rate(sum(said.get(CHANGED) == SLOWER for said in slow), len(slow)),
+                 f"{statistics.fmean(undecided):.0%}" if tool in THREE_OUTCOMES else "-",
+                 f"{seconds[tool] / seconds['fastnet compare']:.2f}"]
+        lines.append(f"| {tool} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -232,25 +287,26 @@ def judged(tool: str, head: str, project: Path, neighbour: contextlib.AbstractCo
     """One comparison by one tool."""
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch, neighbour:
-        alarms = TOOLS[tool][1](project, head, Path(scratch))
+        said = TOOLS[tool][1](project, head, Path(scratch))
     seconds = time.monotonic() - start
-    print(f"{head}, {tool}: {', '.join(sorted(alarms)) or 'nothing'} ({seconds:.0f} s)", file=sys.stderr, flush=True)
-    return {"tool": tool, "head": head, "alarms": sorted(alarms), "seconds": round(seconds, 1)}
+    print(f"{head}, {tool}: {said or 'nothing'} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+    return {"tool": tool, "head": head, "said": said, "seconds": round(seconds, 1)}
 
 
 def prove(tools: Sequence[str], project: Path) -> int:
     """Each tool on twice as slow and on equal code, alone; the exit code says whether all were right."""
     wrong = 0
     for tool in tools:
-        for head, expected in (("twice", [CHANGED]), ("equal", [])):
-            found = judged(tool, head, project, contextlib.nullcontext())["alarms"]
+        for head, expected in (("twice", {CHANGED}), ("equal", set())):
+            said = judged(tool, head, project, contextlib.nullcontext())["said"]
+            found = {name for name in said if said[name] == SLOWER}
             wrong += found != expected
-            print(f"{tool}, {head}: alarms {found}, expected {expected}", flush=True)
+            print(f"{tool}, {head}: alarms {sorted(found)}, expected {sorted(expected)}", flush=True)
     return int(wrong > 0)
 
 
 def versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("pytest-benchmark", "asv", "pyperf")
+    return {name: importlib.metadata.version(name) for name in ("pytest-benchmark", "benchmatrix", "asv", "pyperf", "pytest-perf")
             if importlib.util.find_spec(name.replace("-", "_"))}
 
 
@@ -258,13 +314,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.gates", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     pieces.add_arguments(parser, ".benchmarks/gates.jsonl")
-    parser.add_argument("--project", type=Path, default=workspace.home() / "four-tools", metavar="FOLDER",
+    parser.add_argument("--project", type=Path, default=workspace.home() / "shoot-out" / PROJECT, metavar="FOLDER",
                         help="where the project is made, and kept with asv's environments (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=50, help="comparisons of each kind in all (default: %(default)s)")
     parser.add_argument("--tool", choices=TOOLS, action="append", help="may be repeated (default: all that are installed)")
     parser.add_argument("--prove", action="store_true", help="show that each tool's alarms are understood")
     args = parser.parse_args(argv)
-    tools = [tool for tool in args.tool or TOOLS if importlib.util.find_spec(TOOLS[tool][0])]
+    tools = []
+    for tool in args.tool or TOOLS:
+        if importlib.util.find_spec(TOOLS[tool][0]):
+            tools.append(tool)
+        else:
+            print(f"{tool} is left out: {TOOLS[tool][0]} is not installed", file=sys.stderr)
     project = args.project.absolute()
     if not project.exists():
         make_project(project)
