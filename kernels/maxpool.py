@@ -204,8 +204,8 @@ def _backward(thread, threads, sync, scratch, dx, dy, locs, window):
     zero = dx.dtype.type(0)
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
         dx[plane] = zero
-        _backward_windows(dx[plane].ctypes.data, dy[plane].ctypes.data, locs[plane].ctypes.data, dx.shape[2], rows, cols, window,
-                          False, zero)
+        _backward_windows(dx[plane].ctypes.data, dy[plane].ctypes.data, locs[plane].ctypes.data, dx.shape[2], rows, cols,
+                          window, False, zero)
 
 
 @jit

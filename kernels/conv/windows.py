@@ -1,4 +1,4 @@
-"""Vector intrinsics that go over windows of images, most of them 2 x 2, and over pixels; see `simd` for how and why they are in LLVM IR.
+"""Intrinsics that go over windows of images and over pixels; see `simd` for how and why they are in LLVM IR.
 
 ==================  ==========================================================================================
 ``pool_windows``    a few neighbouring windows of one channel: their maxima, and where they are
