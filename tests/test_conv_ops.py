@@ -6,14 +6,15 @@ from fastnet.kernels.conv import avx512, ops, pack_filters
 from fastnet.kernels.conv import winograd as conv_winograd
 from fastnet.kernels.conv.image import margin
 from fastnet.kernels.gemm import vector_lanes
-from fastnet.kernels.records import CONTEXT, OP, call_op
+from fastnet.kernels.records import CONTEXT, OP, FilterLayout, ImageSizes, Window, call_op
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from helpers import dtypes, eps, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from fastnet.program.images import Filters, row_length
+from fastnet.program.filters import Filters
+from fastnet.program.images import row_length
 
 GUARD = 12345.0
 channels = st.sampled_from([1, 2, 3, 5, 16, 17, 32, 33, 70])
@@ -95,8 +96,8 @@ class Convolution:
 
     def fields(self, way=0):
         n, c, n_o, h, r, k = self.sizes
-        return {"n": n_o, "k": c, "a": self.x.mat, "dims": (r, k, h, self.length, self.x.f, self.y.f, n, way),
-                "window": self.window}
+        return {"n": n_o, "k": c, "a": self.x.mat, "image": ImageSizes(r, k, self.x.f, self.y.f, n),
+                "window": Window(h, h, *self.window), "filters": FilterLayout(self.length, way, way)}
 
     def forward(self, kernel, relu, aux=0):
         run(kernel, self.dtype, self.sizes[0], c=self.y.mat, b=(self.filters.ctypes.data, self.lanes, 1, 0),
@@ -246,7 +247,7 @@ def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, step, of_
     x.images[...] = np.rint(2 * rng.standard_normal(x.shape))  # equal maxima
     given_x = x.images.copy()
     y, dy = (Images(n, c, *pooled, of_y, dtype, extra=c * pooled[0] * pooled[1] * size[0] * size[1]) for _ in range(2))
-    geometry = {"n": c, "dims": (r, k, *size, of_x, of_y, 0, 0), "window": (*step, 0, 0)}
+    geometry = {"n": c, "image": ImageSizes(r, k, of_x, of_y), "window": Window(*size, *step)}
     run(ops.maxpool_op, dtype, n, c=y.mat, a=x.mat, **geometry)
     exact, locs = np.empty(y.shape), np.empty((*y.shape, *size), bool)
     naive.maxpool_forward(exact, locs, given_x, size, step)
@@ -260,10 +261,10 @@ def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, step, of_
     np.testing.assert_allclose(dx.images, expected, rtol=0, atol=16 * eps(dy.flat))
     assert np.count_nonzero(dx.frames) == np.count_nonzero(dx.images)
     expected = dx.images.copy()
-    dims = (r, k, 0, 0, 0, of_x, 0, 0)
-    run(ops.relu_images_op, dtype, n, c=x.mat, a=x.mat, n=c, dims=dims)
+    sizes = ImageSizes(r, k, of_x, of_x)
+    run(ops.relu_images_op, dtype, n, c=x.mat, a=x.mat, n=c, image=sizes)
     assert np.array_equal(x.images, np.maximum(given_x, 0))
-    run(ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, dims=dims)
+    run(ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, image=sizes)
     assert np.array_equal(dx.images, np.where(given_x > 0, expected, 0))
 
 
@@ -274,9 +275,9 @@ def test_rows_to_images_and_back(n, c, r, k, f, dtype, seed):
     images = Images(n, c, r, k, f, dtype, fill=GUARD)
     expected = images.frames.copy()
     naive.rows_to_images_op(expected, rows, f)
-    run(ops.rows_to_images_op, dtype, n, c=images.mat, a=(rows.ctypes.data, c * r * k, 1, 0), n=c, dims=(r, k, 0, 0, 0, f, 0, 0))
+    run(ops.rows_to_images_op, dtype, n, c=images.mat, a=(rows.ctypes.data, c * r * k, 1, 0), n=c, image=ImageSizes(r, k, 0, f))
     assert np.array_equal(images.frames, expected)
-    run(ops.images_to_rows_op, dtype, n, c=(back.ctypes.data, c * r * k, 1, 0), a=images.mat, n=c, dims=(r, k, 0, 0, f, 0, 0, 0))
+    run(ops.images_to_rows_op, dtype, n, c=(back.ctypes.data, c * r * k, 1, 0), a=images.mat, n=c, image=ImageSizes(r, k, f))
     naive.images_to_rows_op(expected := np.empty(rows.shape), images.frames, f)
     assert np.array_equal(back, expected)
 
@@ -308,8 +309,8 @@ def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
     at = state.ctypes.data
     run(ops.conv_update_op, dtype, 5, lr=0.5, momentum=momentum, c=(at, 0, 0, 0), a=(sums.ctypes.data, 0, 0, 0),
         b=(room.ctypes.data, 0, 0, 0), bias=at + size * dtype.itemsize, aux=kept.ctypes.data if momentum else 0,
-        packed=packed.ctypes.data, n=n_o, k=c, group=1, window=(2, 1, 0, 0),
-        dims=(way, 0, h, length, 0, 0, 2, copy))  # 5 samples, blocks of 2
+        packed=packed.ctypes.data, n=n_o, k=c, group=1, window=Window(h, h, 2, 1),
+        image=ImageSizes(block=2), filters=FilterLayout(length, way, copy=copy))  # 5 samples, blocks of 2
     expected = W.astype(float), b.astype(float)
     naive.conv_update_op(*expected, dW, db, 0.5)
     found = packing.unpack(state[:size], W.shape)

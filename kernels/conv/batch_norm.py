@@ -10,8 +10,7 @@ order. So the bits do not depend on the number of threads. Mean and sum of squar
 Neighbouring elements of an image are of different channels. A *tile* is a few pixels of a row, and each number of a channel
 is repeated in an array like it. So all loops run over neighbours, whatever the number of channels.
 
-``OP.n`` is the number of channels, ``OP.dims`` is (r, k, 0, distance of rows of statistics, frame around x, frame around y,
-samples of a block, 0).
+``OP.n`` is the number of channels.
 """
 import math
 
@@ -95,7 +94,7 @@ def _of_group(o, now, number, c):
 @jit
 def _groups(o, now):
     """How many groups of blocks there are, and the samples of a whole one."""
-    samples = o.dims[6] * o.group
+    samples = o.image.block * o.group
     return (now.n + samples - 1) // samples, samples
 
 
@@ -118,15 +117,15 @@ def image_sums_op(op, context, start, stop, one):
     The deviations are added up from the group's mean so far, and what that is off is merged with them.
     """
     o, now = op_at(op), context_at(context)
-    size, c, r, k = VECTOR_BYTES // lanes(one), o.n, o.dims[0], o.dims[1]
+    size, c, r, k = VECTOR_BYTES // lanes(one), o.n, o.image.r, o.image.k
     row, tile = k * c, _tile_size(k, c)
     strip = _strip(row, tile)
     middle, first, second = _tile(now, 0, tile, one), _tile(now, 1, tile, one), _tile(now, 2, tile, one)
     sums, squares = _sums(now, 0, tile, c, one), _sums(now, 1, tile, c, one)
     mean, deviation = _of_group(o, now, 0, c), _of_group(o, now, 1, c)
-    seen = now.block % o.group * o.dims[6] * r * k
+    seen = now.block % o.group * o.image.block * r * k
     for number in range(stop - start):
-        image = image_at(o.a, now.thread, start, number, one) + o.dims[4] * (o.a.col + c) * size
+        image = image_at(o.a, now.thread, start, number, one) + o.image.x_around * (o.a.col + c) * size
         for i0 in range(0, r, strip):
             high = min(strip, r - i0)
             count = high * k
@@ -175,11 +174,11 @@ def image_statistics_op(op, context, start, stop, one):
     The sums of the first group become those of the mini-batch.
     """
     o, now = op_at(op), context_at(context)
-    c, values = o.n, o.dims[0] * o.dims[1]
+    c, values = o.n, o.image.r * o.image.k
     groups, samples = _groups(o, now)
     c0, c1 = _channels(o, now, one)
-    mean, var, inv = (_row(o.c.at, 0, o.dims[3], c, one), _row(o.c.at, 1, o.dims[3], c, one),
-                      _row(o.c.at, 2, o.dims[3], c, one))
+    mean, var, inv = (_row(o.c.at, 0, o.channels.row, c, one), _row(o.c.at, 1, o.channels.row, c, one),
+                      _row(o.c.at, 2, o.channels.row, c, one))
     middle, deviation = vector_at(o.aux + 8 * c0, c1 - c0, 1.0), vector_at(o.aux + 8 * (c + c0), c1 - c0, 1.0)
     for group in range(1, groups):
         at, before = o.aux + (group * 2 * c + c0) * 8, group * samples
@@ -193,11 +192,11 @@ def image_statistics_op(op, context, start, stop, one):
 @jit
 def _normalise(o, now, start, stop, tile, one):
     """C = (A - mean) factor + beta, perhaps after ReLU; the three are the first tiles in the scratch memory."""
-    size, c, r, row, zero = VECTOR_BYTES // lanes(one), o.n, o.dims[0], o.dims[1] * o.n, one - one
+    size, c, r, row, zero = VECTOR_BYTES // lanes(one), o.n, o.image.r, o.image.k * o.n, one - one
     mean, factor, beta = _tile(now, 0, tile, one), _tile(now, 1, tile, one), _tile(now, 2, tile, one)
     for number in range(stop - start):
-        from_x = image_at(o.a, now.thread, start, number, one) + o.dims[4] * (o.a.col + c) * size
-        to_y = image_at(o.c, now.thread, start, number, one) + o.dims[5] * (o.c.col + c) * size
+        from_x = image_at(o.a, now.thread, start, number, one) + o.image.x_around * (o.a.col + c) * size
+        to_y = image_at(o.c, now.thread, start, number, one) + o.image.y_around * (o.c.col + c) * size
         for i in range(r):
             for e in range(0, row, tile):
                 length = min(tile, row - e)
@@ -215,7 +214,7 @@ def _normalise(o, now, start, stop, tile, one):
 def image_normalise_op(op, context, start, stop, one):
     """C = the images A, normalised by the statistics at `aux`, times gamma (B) plus beta (`bias`), perhaps after ReLU."""
     o, now = op_at(op), context_at(context)
-    c, stride, tile = o.n, o.dims[3], _tile_size(o.dims[1], o.n)
+    c, stride, tile = o.n, o.channels.row, _tile_size(o.image.k, o.n)
     inv, gamma, factor = _row(o.aux, 2, stride, c, one), _row(o.b.at, 0, 0, c, one), _tile(now, 3, tile, one)
     for j in range(c):
         factor[j] = inv[j] * gamma[j]
@@ -229,7 +228,7 @@ def image_normalise_op(op, context, start, stop, one):
 def image_predict_op(op, context, start, stop, one):
     """As `image_normalise_op`, by the running mean (`aux`) and variance (`packed`); `number` is eps."""
     o, now = op_at(op), context_at(context)
-    c, tile, eps = o.n, _tile_size(o.dims[1], o.n), cast_like(o.number, one)
+    c, tile, eps = o.n, _tile_size(o.image.k, o.n), cast_like(o.number, one)
     var, gamma, factor = _row(o.packed, 0, 0, c, one), _row(o.b.at, 0, 0, c, one), _tile(now, 3, tile, one)
     for j in range(c):
         factor[j] = cast_like(one / math.sqrt(var[j] + eps), one) * gamma[j]
@@ -246,7 +245,7 @@ def image_gradient_sums_op(op, context, start, stop, one):
     With `relu`, dy becomes 0 first wherever the output (B) is not above 0.
     """
     o, now = op_at(op), context_at(context)
-    size, c, r, k, zero = VECTOR_BYTES // lanes(one), o.n, o.dims[0], o.dims[1], one - one
+    size, c, r, k, zero = VECTOR_BYTES // lanes(one), o.n, o.image.r, o.image.k, one - one
     row, tile = k * c, _tile_size(k, c)
     strip = _strip(row, tile)
     mean, first, second = _tile(now, 0, tile, one), _tile(now, 1, tile, one), _tile(now, 2, tile, one)
@@ -254,10 +253,10 @@ def image_gradient_sums_op(op, context, start, stop, one):
     of_beta, of_gamma = _of_group(o, now, 0, c), _of_group(o, now, 1, c)
     _repeat(mean, _row(o.bias, 0, 0, c, one))
     for number in range(stop - start):
-        to_middle = o.dims[5] * (o.c.col + c) * size
+        to_middle = o.image.y_around * (o.c.col + c) * size
         from_dy = image_at(o.c, now.thread, start, number, one) + to_middle
         from_y = image_at(o.b, now.thread, start, number, one) + to_middle
-        from_x = image_at(o.a, now.thread, start, number, one) + o.dims[4] * (o.a.col + c) * size
+        from_x = image_at(o.a, now.thread, start, number, one) + o.image.x_around * (o.a.col + c) * size
         for i0 in range(0, r, strip):
             for e in range(tile):
                 first[e], second[e] = zero, zero
@@ -285,8 +284,8 @@ def image_gradients_op(op, context, start, stop, one):
     o, now = op_at(op), context_at(context)
     c, (c0, c1) = o.n, _channels(o, now, one)
     groups, _ = _groups(o, now)
-    dgamma, dbeta = _row(o.c.at, 0, o.dims[3], c, one), _row(o.c.at, 1, o.dims[3], c, one)
-    inv = _row(o.bias, 2, o.dims[3], c, one)
+    dgamma, dbeta = _row(o.c.at, 0, o.channels.row, c, one), _row(o.c.at, 1, o.channels.row, c, one)
+    inv = _row(o.bias, 2, o.channels.row, c, one)
     for j in range(c0, c1):
         of_beta, of_gamma = 0.0, 0.0
         for group in range(groups):
@@ -303,7 +302,7 @@ def image_back_op(op, context, start, stop, one):
     B is dy, `bias` is gamma. The statistics are at `aux`, dgamma and dbeta at `packed`.
     """
     o, now = op_at(op), context_at(context)
-    size, c, r, k, stride = VECTOR_BYTES // lanes(one), o.n, o.dims[0], o.dims[1], o.dims[3]
+    size, c, r, k, stride = VECTOR_BYTES // lanes(one), o.n, o.image.r, o.image.k, o.channels.row
     row, tile, share = k * c, _tile_size(k, c), 1.0 / (now.n * r * k)
     mean, of_dy, of_z, factor = (_tile(now, 0, tile, one), _tile(now, 1, tile, one), _tile(now, 2, tile, one),
                                  _tile(now, 3, tile, one))
@@ -316,9 +315,9 @@ def image_back_op(op, context, start, stop, one):
             of_z[first + j] = cast_like(np.float64(dgamma[j]) * np.float64(inv[j]) * share, one)
             factor[first + j] = gamma[j] * inv[j]
     for number in range(stop - start):
-        from_dy = image_at(o.b, now.thread, start, number, one) + o.dims[5] * (o.b.col + c) * size
-        from_x = image_at(o.a, now.thread, start, number, one) + o.dims[4] * (o.a.col + c) * size
-        to_dx = image_at(o.c, now.thread, start, number, one) + o.dims[4] * (o.c.col + c) * size
+        from_dy = image_at(o.b, now.thread, start, number, one) + o.image.y_around * (o.b.col + c) * size
+        from_x = image_at(o.a, now.thread, start, number, one) + o.image.x_around * (o.a.col + c) * size
+        to_dx = image_at(o.c, now.thread, start, number, one) + o.image.x_around * (o.c.col + c) * size
         for i in range(r):
             for e in range(0, row, tile):
                 length = min(tile, row - e)
