@@ -2,11 +2,11 @@
 import numpy as np
 import pytest
 from fastnet.kernels import naive
-from fastnet.kernels.conv import avx512, ops, pack_filters
+from fastnet.kernels.conv import avx512, batch_norm, ops, pack_filters
 from fastnet.kernels.conv import winograd as conv_winograd
 from fastnet.kernels.conv.image import margin
 from fastnet.kernels.gemm import vector_lanes
-from fastnet.kernels.records import CONTEXT, OP, FilterLayout, ImageSizes, Window, call_op
+from fastnet.kernels.records import CONTEXT, OP, Channels, FilterLayout, ImageSizes, Window, call_op
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from helpers import dtypes, eps, seeds
 from hypothesis import given
@@ -266,6 +266,42 @@ def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, step, of_
     assert np.array_equal(x.images, np.maximum(given_x, 0))
     run(ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, image=sizes)
     assert np.array_equal(dx.images, np.where(given_x > 0, expected, 0))
+
+
+@given(st.integers(1, 3), channels, sides, st.sampled_from([1, 2, 5, 8, 300]), frames, frames, dtypes, seeds, st.booleans())
+def test_batch_norm_of_images_and_its_backward_pass(n, c, r, k, of_x, of_y, dtype, seed, relu):
+    dtype, rng = np.dtype(dtype), np.random.default_rng(seed)
+    x, y, dy, dx = (Images(n, c, r, k, f, dtype) for f in (of_x, of_y, of_y, of_x))
+    x.images[...] = rng.standard_normal(x.shape) + 30 * rng.standard_normal((c, 1, 1))  # means far from 0
+    dy.flat[...] = GUARD  # around the images, too
+    dy.images[...] = given_dy = rng.standard_normal(dy.shape).astype(dtype)
+    gamma, beta = rng.standard_normal((2, 1, c)).astype(dtype)
+    row, number = row_length(c, vector_lanes(dtype)), 1e-3
+    found, gradients, sums = np.zeros((3, row), dtype), np.zeros((2, row), dtype), np.full((2, c), np.nan)
+    at, op = [a.ctypes.data for a in (found, gradients, sums, gamma, beta)], {
+        "n": c, "image": ImageSizes(r, k, of_x, of_y, n), "channels": Channels(r * k, row), "relu": relu, "number": number}
+    run(batch_norm.image_sums_op, dtype, n, a=x.mat, aux=at[2], **op)
+    run(batch_norm.image_statistics_op, dtype, n, c=(at[0], 0, 0, 0), aux=at[2], **op)
+    run(batch_norm.image_normalise_op, dtype, n, c=y.mat, a=x.mat, b=(at[3], 0, 0, 0), bias=at[4], aux=at[0], **op)
+    exact, statistics = np.empty(x.shape), [np.empty((1, c)) for _ in range(3)]
+    naive.batch_norm_forward(exact, *statistics, x.images, gamma, beta, number)
+    largest = np.abs(x.images).max()
+    for ours, right in zip(found, statistics[:2], strict=False):
+        np.testing.assert_allclose(ours[:c], right[0], rtol=16 * eps(gamma), atol=eps(gamma) * largest)
+    bound = 8 * eps(gamma) * (largest + 1) * (1 + np.abs(gamma).max() * statistics[2].max())
+    np.testing.assert_allclose(y.images, np.maximum(exact, 0) if relu else exact, rtol=0, atol=bound)
+    assert np.count_nonzero(y.frames) == np.count_nonzero(y.images)  # the frame stays 0
+    arguments = {"aux": at[2], "bias": at[0]} | op
+    run(batch_norm.image_gradient_sums_op, dtype, n, c=dy.mat, a=x.mat, b=y.mat, **arguments)
+    run(batch_norm.image_gradients_op, dtype, n, c=(at[1], 0, 0, 0), **arguments)
+    run(batch_norm.image_back_op, dtype, n, c=dx.mat, a=x.mat, b=dy.mat, bias=at[3], aux=at[0], packed=at[1], **op)
+    masked = np.where(y.images > 0, given_dy, 0) if relu else given_dy
+    exact, dgamma, dbeta = np.empty(x.shape), np.empty((1, c)), np.empty((1, c))
+    naive.batch_norm_backward(exact, dgamma, dbeta, masked, x.images, gamma, found[None, 0, :c], found[None, 2, :c])
+    size = 16 * eps(gamma) * np.abs(masked).sum(axis=(0, 2, 3)) * (1 + found[2, :c] * (np.abs(x.images).max() + largest))
+    assert np.all(np.abs(gradients[1, :c] - dbeta[0]) <= size)
+    assert np.all(np.abs(gradients[0, :c] - dgamma[0]) <= size)
+    np.testing.assert_allclose(dx.images, exact, rtol=0, atol=(1 + np.abs(gamma).max() * found[2, :c].max()) * 4 * size.max())
 
 
 @given(st.integers(1, 3), channels, sides, sides, frames, dtypes, seeds)
