@@ -12,7 +12,7 @@ from fastnet.base.attributes import FloatArray
 from fastnet.base.buffers import Buffered, take
 from fastnet.kernels import conv as kernels
 from fastnet.kernels.conv import ops
-from fastnet.kernels.conv.avx512 import LANES, LISTS, way_back
+from fastnet.kernels.conv.avx512 import LANES, LISTS, choose_way
 from fastnet.kernels.conv.image import margin, patch_bytes
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.records import CALL, TEAM, FilterLayout, ImageSizes, Window
@@ -307,7 +307,7 @@ class ConvLayer(Buffered):
         def backward(dy: Image) -> Image | None:
             dx = image_like(net, x) if x.wanted else None
             copy_of: dict[str, Ref] = {}
-            way = way_back(h, c, net.lanes, dx is not None) if pooled else LISTS
+            way = choose_way(h, c, net.lanes, dx is not None) if pooled else LISTS
             by_winograd = transforms and n_o >= LEAST_CHANNELS and dx is not None
             if dx is not None:
                 behind = 0 if pooled or not by_winograd else for_each_thread(net, memory_size(n_o, c, net.lanes))

@@ -119,7 +119,7 @@ def average_pool_op(op, context, start, stop, one):
 
 @op_kernel
 def average_pool_back_op(op, context, start, stop, one):
-    """C = the gradient of the images that `average_pool_op` was given, from B, that of its output."""
+    """C = the gradient of the input of `average_pool_op`, from B, that of its output."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
     r, k, pool, c, of_x, of_y = o.image.r, o.image.k, o.window.high, o.n, o.image.x_around, o.image.y_around

@@ -33,7 +33,7 @@ def batch_norm_forward(y: np.ndarray, mean: np.ndarray, var: np.ndarray, inv: np
 
 def batch_norm_predict(y: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
                        inv: np.ndarray) -> None:
-    """y = gamma (x - mean) inv + beta for a mean and an inv that are given.
+    """y = gamma (x - mean) inv + beta for any mean and inv.
 
     Shapes and layouts as of `batch_norm_forward`. Overwrites y, which may be x.
     """

@@ -144,7 +144,7 @@ def _compiled_backward(dx, dy, mask):
 
 @op_kernel
 def dropout_op(op, context, start, stop, one):
-    """B = the mask of the mini-batch whose number stands at `aux`, C = A B, for samples start:stop of a compiled step.
+    """B = the mask of the mini-batch whose number is at `aux`, C = A B, for samples start:stop of a compiled step.
 
     `number` is the rate. C may be A.
     """

@@ -229,7 +229,7 @@ def test_pooled_convolution_and_its_way_back(case, relu, wanted):
         arrays = arrays if wanted else (np.empty(case.x.shape), *arrays)
         naive.conv_pool_back_op(*arrays[:4], bits, *arrays[4:], case.window[2:])
 
-    for way in {avx512.LISTS, avx512.way_back(h, c, case.lanes, wanted)}:
+    for way in {avx512.LISTS, avx512.choose_way(h, c, case.lanes, wanted)}:
         found = case.back(ops.conv_pool_back_op, relu, way, ops.ROWS, wanted)
         assert_sums(found, twin, (dy, case.x.images, case.W), terms(case)[not wanted:])
 

@@ -27,13 +27,13 @@ _BLOCK_BYTES = 1 << 19  # images of a block: half of an L2 cache
 class Image(Value):
     """Images of one block of samples per thread, channels innermost, each with zero padding around it.
 
-    Behind each image a pool keeps its argmax mask, `mask`, a version of its own.
+    Behind each image a pool keeps its argmax mask, see `mask_behind`.
     """
 
     shape: tuple[int, int, int] = (0, 0, 0)  # (c, r, k)
     around: int = 0  # pixels of zero padding on each side
     thread: int = 0  # distance of the threads' images; 0: there are those of the whole mini-batch
-    wanted: bool = False  # whether a gradient with respect to it is of use: a layer before it learns
+    wanted: bool = False  # whether its gradient is needed: a layer before it learns
 
     @property
     def mat(self) -> Matrix:
@@ -116,17 +116,17 @@ def _image_size(net: Builder) -> int:
 
 
 def images_of(net: Builder, x: Value) -> Image:
-    """The images that a layer is given, which may be rows (of the data, or behind a layer of values)."""
+    """The input of a layer as images, also if it is rows (of the data, or behind a layer of values)."""
     if isinstance(x, Image):
         return x
     if len(x.shape) != 3:
-        raise Unsupported(f"layers[{net.layer}] takes images, and is given rows of shape {x.shape}")
+        raise Unsupported(f"layers[{net.layer}] takes images, not rows of shape {x.shape}")
     c, r, k = x.shape
-    first = net.threads is None  # the first room for images sets it
+    first = net.threads is None  # the first memory for images sets it
     y = image(net, (c, r, k), padding_behind(net, net.layer - 1), net.needs_gradient(x))
     block = block_size(net)
-    # Every block goes through all ops up to the next barrier, so the one that the parameters need has to stand here, before
-    # the first images: another one behind them would find those of the last block only.
+    # Every block goes through all ops up to the next barrier, so the one that the parameters need is here, before the
+    # first images: behind a later one, only the images of the last block would be left.
     net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=ops.rows_to_images_op, c=y.mat, a=x.mat, n=c,
                 wait=first, block=block, group=groups_of(net)[1], image=ImageSizes(r, k, 0, y.around))
 
@@ -163,7 +163,7 @@ def padding_behind(net: Builder, number: int) -> int:
     """Pixels around the images that a layer gives which the next convolution reads."""
     for layer in net.layers[number + 1:]:
         around = getattr(layer, "padding_read", 0)
-        if around is not None:  # the layer reads its images as they are, perhaps with what lies around them
+        if around is not None:  # the layer reads its images in place, perhaps with the padding around them
             return around
     return 0
 
@@ -189,7 +189,7 @@ def fused_with(net: Builder, number: int) -> list[int]:
 
 
 def lower_relu(net: Builder, x: Image) -> Image:
-    """ReLU of images: at the end of a convolution, or by itself."""
+    """ReLU of images: fused with the op before it, or an op of its own."""
     if net.layer in net.fused:
         return x
     made = net.writer_of(x, *ops.CONVOLUTIONS, image_normalise_op, image_predict_op)

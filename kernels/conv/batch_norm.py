@@ -8,7 +8,7 @@ order. So the bits do not depend on the number of threads. Mean and sum of squar
 (Chan, Golub & LeVeque 1979), which has no difference of large numbers.
 
 Neighbouring elements of an image are of different channels. A *tile* is a few pixels of a row, and each number of a channel
-is repeated in an array like it. So all loops run over neighbours, whatever the number of channels.
+is repeated in an array like it. So all loops run over neighbours, for any number of channels.
 
 ``OP.n`` is the number of channels.
 """
@@ -242,7 +242,7 @@ def image_predict_op(op, context, start, stop, one):
 def image_gradient_sums_op(op, context, start, stop, one):
     """The sums of dy (C) and of dy (x - mean) of each channel, of a group, at `aux`; A is x, the statistics are at `bias`.
 
-    With `relu`, dy becomes 0 first wherever the output (B) is not above 0.
+    With `relu`, dy first becomes 0 where the output (B) is not above 0.
     """
     o, now = op_at(op), context_at(context)
     size, c, r, k, zero = VECTOR_BYTES // lanes(one), o.n, o.image.r, o.image.k, one - one

@@ -1,11 +1,11 @@
-"""The ops of compiled networks of images: convolution, pooling, ReLU, the way there from rows and back, the updates.
+"""The ops of compiled networks of images: convolution, pooling, ReLU, copies from rows and to rows, updates.
 
 An image belongs to one thread: a sample's frame (see `image`) and what its layer remembers lie in the thread's own
 memory, as many samples behind each other as a block has, and are written anew for the next block. Of a matrix of images,
 `row` is the distance of samples, `col` that of an image's rows and `vec` that of the threads' memories, in elements. Where a
 layer needs the whole mini-batch at once, `vec` is 0, and there is memory for all of its samples.
 
-Gradients of filters are summed over the samples of a group of blocks, one after the other, into memory of the group's own;
+Gradients of filters are summed over the samples of a group of blocks, one after the other, into the group's memory;
 the update adds them up in the order of the groups. So they do not depend on the number of threads.
 
 ``OP.n`` and ``OP.k`` are the channels that come out and go in; `records` names the other fields.
@@ -162,7 +162,7 @@ CONVOLUTIONS = conv_op, conv_winograd_op, conv_pool_op, conv_pool_winograd_op  #
 
 @op_kernel
 def conv_pool_back_op(op, context, start, stop, one):
-    """The way back through `conv_pool_op`: the group's dW and db, and C = the gradient of the images A, if C is wanted.
+    """The backward pass of `conv_pool_op`: the group's dW and db, and C = the gradient of the images A, if C is wanted.
 
     B is the gradient of the pooled images, which lie at `aux`; the groups' memory is at `bias`; `packed` holds the filters
     row by row.
@@ -274,7 +274,7 @@ def gradient_of_group(o, block, way, one):
 
 @jit
 def mask_frame(dy, y, count, zero):
-    """dy = 0 wherever y is not above 0, in the middle and in the frame, where y is 0."""
+    """dy = 0 where y is not above 0, in the middle and in the frame, where y is 0."""
     width = lanes(zero)
     size = VECTOR_BYTES // width
     for i in range(0, count, width):
@@ -309,7 +309,7 @@ def relu_images_op(op, context, start, stop, one):
 
 @op_kernel
 def relu_images_back_op(op, context, start, stop, one):
-    """C = 0 wherever the images A are not above 0."""
+    """C = 0 where the images A are not above 0."""
     o, now = op_at(op), context_at(context)
     count = frame_size(o.image.r, o.image.k, o.image.y_around, o.n)
     for number in range(stop - start):
@@ -362,7 +362,7 @@ def pool_window(y, places, x, x_row, c, high, wide, one):
 
 @op_kernel
 def maxpool_back_op(op, context, start, stop, one):
-    """C = the gradient of the images that `maxpool_op` was given, from B, that of its output, which lies at `aux`."""
+    """C = the gradient of the input of `maxpool_op`, from B, that of its output, which lies at `aux`."""
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)

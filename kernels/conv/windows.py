@@ -119,7 +119,7 @@ def one_gradient(typingctx, high, wide, adds, dx, row, dy, locs, locs_row, zero)
 
 @intrinsic
 def find_places(typingctx, gradients, places, dy, row, col, tail, zero):
-    """Whether one gradient of a window, or none, stands for all four: 1 if those that are not 0 are equal, else 0.
+    """Return 1 if the gradients of a window that are not 0 are equal, else 0.
 
     Writes that gradient, and bit 2 p + q of `places` where pixel (p, q) has it, as `simd.conv_tile` does.
 
