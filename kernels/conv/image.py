@@ -94,11 +94,13 @@ def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r,
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    whole = k // 8 * 8
+    eights = (k + 3) // 8 if k >= 8 else 0  # tiles; a last one begins earlier, and computes some pixels again
+    whole = min(8 * eights, k)
     for v in range(0, n_o, width):
         tail, w, b = min(width, n_o - v), filters + v // width * column * size, bias + v * size
         for i in range(r):
-            for j in range(0, whole, 8):
+            for t in range(eights):
+                j = min(8 * t, k - 8)
                 conv_tile(1, 8, 1, x + (i * down + j * right) * size, x_row, right, h, run, w, column, b,
                           y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
     for v in range(0, n_o if whole < k else 0, 2 * width):
@@ -107,14 +109,16 @@ def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r,
         for i in range(r):
             j = whole
             while j < k:
+                if k >= 4:
+                    j = min(j, k - 4)
                 x_at, y_at = x + (i * down + j * right) * size, y + (i * y_row + j * y_col + v) * size
-                if wide == 2 and k - j >= 4:
+                if wide == 2 and k >= 4:
                     conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 4
                 elif wide == 2:
                     conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 1
-                elif k - j >= 4:
+                elif k >= 4:
                     conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 4
                 else:
