@@ -128,7 +128,7 @@ OP = np.dtype([
     ("bias", "i8"),  # address of a row to add, 0 for none
     ("relu", "i8"),  # 1: negative results become 0
     ("aux", "i8"),  # address of something more: the gradient's velocity, the losses of the rows
-    ("packed", "i8"),  # UPDATE: address of the copy of the weights that the way back reads, 0 for none
+    ("packed", "i8"),  # UPDATE: address of the copy of the weights that the backward pass reads, 0 for none
     ("decays", "i8"),  # 1: weight decay applies
     ("number", "f8"),  # a constant of the layer, such as a slope
     ("seed", "i8"),  # of dropout

@@ -189,7 +189,7 @@ def fused_with(net: Builder, number: int) -> list[int]:
 
 
 def lower_relu(net: Builder, x: Image) -> Image:
-    """ReLU of images: fused with the op before it, or an op of its own."""
+    """ReLU of images: fused with the op before it, or a separate op."""
     if net.layer in net.fused:
         return x
     made = net.writer_of(x, *ops.CONVOLUTIONS, image_normalise_op, image_predict_op)
