@@ -269,16 +269,6 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                                  h, (memory.ctypes.data + 63) // 64 * 64, zero)
                 from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
                 continue
-            add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
-            waiting += 1
-            if dense:
-                dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
-                waiting = 0
-            elif waiting == together or s == end - 1:
-                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, dy_image, frame.ctypes.data + corner,
-                             x_row, x_image, window[0] * x_row, window[1] * n_i, waiting, high, wide, n_o, h,
-                             memory.ctypes.data, of_patches, zero)
-                waiting = 0
             if winograd and moderate and is_moderate(around, dy_image, zero):
                 if not is_ready:
                     winograd_filters(transformed.ctypes.data, turned.ctypes.data, n_o, n_i, zero)
@@ -290,6 +280,16 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 input_gradient(back.ctypes.data, k * n_i, middle, dy_row, turned.ctypes.data, no_bias.ctypes.data, r, k,
                                high, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
             from_frame(dx_at, back.ctypes.data, n_i, r, k, 0, zero)
+            add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
+            waiting += 1
+            if dense:
+                dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
+                waiting = 0
+            elif waiting == together or s == end - 1:
+                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, dy_image, frame.ctypes.data + corner,
+                             x_row, x_image, window[0] * x_row, window[1] * n_i, waiting, high, wide, n_o, h,
+                             memory.ctypes.data, of_patches, zero)
+                waiting = 0
 
 
 @jit
@@ -353,7 +353,7 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
     corner = frame.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size
     g = f if window == (1, 1, h // 2, h // 2) else 0  # equal frames make many rows one product, see `dense_conv_back`
     dense = window[0] == 1 and window[1] == 1 and wide + 2 * g == k + 2 * f
-    dy_row = (wide + 2 * g) * n_o
+    dy_row, to_middle = (wide + 2 * g) * n_o, g * ((wide + 2 * g) * n_o + n_o) * size
     gradient = np.zeros((high + 2 * g) * dy_row, sums.dtype)
     of_patches = max(PATCHES, patch_bytes(h * length, n_o, zero))
     memory = np.empty(0 if dense else of_patches, np.uint8)
@@ -361,12 +361,13 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
             to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-            dW, middle = sums[chunk].ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
+            dW = sums[chunk].ctypes.data
             if dense:
-                dense_conv_back(dW, length, middle, dy_row, corner, row, high, wide, n_i, n_o, h, zero)
+                dense_conv_back(dW, length, gradient.ctypes.data + to_middle, dy_row, corner, row, high, wide, n_i, n_o, h,
+                                zero)
             else:
-                patches_back(dW, length, middle, dy_row, 0, corner, row, 0, window[0] * row, window[1] * n_i, 1, high, wide,
-                             n_o, h, memory.ctypes.data, of_patches, zero)
+                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, 0, corner, row, 0, window[0] * row,
+                             window[1] * n_i, 1, high, wide, n_o, h, memory.ctypes.data, of_patches, zero)
 
 
 @jit
