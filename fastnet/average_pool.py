@@ -16,7 +16,7 @@ from fastnet.kernels.average_pool import (
     average_pool_forward,
     average_pool_op,
 )
-from fastnet.kernels.records import CALL
+from fastnet.kernels.records import CALL, ImageSizes, Window
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value
 from fastnet.program.images import Image, image, image_like, images_of, padding_behind
@@ -113,13 +113,13 @@ class AveragePoolLayer(Buffered):
         x = images_of(net, x)
         (c, r, k), size = x.shape, self.size
         y = image(net, (c, r // size, k // size), padding_behind(net, net.layer), x.wanted)
-        dims = (r, k, size, 0, x.around, y.around, 0, 0)
-        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=average_pool_op, c=y.mat, a=x.mat, n=c, dims=dims)
+        geometry: dict[str, Any] = {"n": c, "image": ImageSizes(r, k, x.around, y.around), "window": Window(size, size)}
+        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS}, kernel=average_pool_op, c=y.mat, a=x.mat, **geometry)
 
         def backward(dy: Image) -> Image:
             dx = image_like(net, x)
-            net.backward(CALL, reads={dy: ROWS}, writes={dx: ROWS}, kernel=average_pool_back_op, c=dx.mat, b=dy.mat, n=c,
-                         dims=dims)
+            net.backward(CALL, reads={dy: ROWS}, writes={dx: ROWS}, kernel=average_pool_back_op, c=dx.mat, b=dy.mat,
+                         **geometry)
             return dx
 
         if x.wanted:

@@ -10,11 +10,13 @@ from fastnet.base import checks, dtypes
 from fastnet.base.attributes import FloatArray, Remembered
 from fastnet.base.buffers import Buffered, take
 from fastnet.kernels import batch_norm as kernels
-from fastnet.kernels.records import CALL, TEAM
+from fastnet.kernels.conv import batch_norm as of_images
+from fastnet.kernels.records import CALL, TEAM, Channels, ImageSizes
 from fastnet.kernels.sgd import sgd_update
 from fastnet.layer import known
 from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
-from fastnet.program.memory import WORK, Matrix, Ref
+from fastnet.program.images import Image, block_size, groups_of, image, image_like, padding_behind
+from fastnet.program.memory import WORK, Matrix, Parameter, Ref
 
 
 def _of_channels(layer: Any) -> tuple[int, int]:
@@ -78,6 +80,7 @@ class BatchNormLayer(Buffered):
     statistics = Remembered()  # mean and 1 / sqrt(var + eps) of the last forward pass, and whether they are the mini-batch's
 
     settings = ("n", "eps", "momentum")
+    takes = frozenset({"rows", "images"})
     keeps_layout = True
     needs_batch = True
     decays = ()
@@ -198,18 +201,22 @@ class BatchNormLayer(Buffered):
                               f"samples of shape {x.shape}")
         gamma, beta = (net.parameter(name, (1, self.n), vector=True) for name in ("gamma", "beta"))
         mean, var = (net.state(name, (1, self.n)) for name in ("running_mean", "running_var"))
+        if isinstance(x, Image):
+            if self.n <= of_images.MOST_CHANNELS:
+                return self._lower_images(net, x, gamma, beta, mean, var)
+            x = x.as_rows(net)
         values = x.columns // self.n
         y = net.like(x)
         if net.forward_only:
             net.forward(CALL, reads={x: ROWS, **dict.fromkeys((gamma.now, beta.now, mean.now, var.now), ALL)},
                         writes={y: ROWS}, kernel=kernels.batch_norm_predict_op, c=y.mat, a=x.mat, b=Matrix(gamma.now, 0),
                         bias=beta.now, aux=mean.now, packed=var.now, n=self.n, number=self.eps,
-                        dims=(values, 0, 0, 0, 0, 0, 0, 0))
+                        channels=Channels(values))
             return y
         part = COLUMNS if values == 1 else ALL  # whose a channel is: neighbouring columns, or whatever the kernel says
         stride = -(-self.n // net.lanes) * net.lanes
         found, gradients = net.reserve(WORK, 3 * stride), net.reserve(WORK, 2 * stride)
-        op: dict[str, Any] = {"split": TEAM, "n": self.n, "dims": (values, stride, 0, 0, 0, 0, 0, 0)}
+        op: dict[str, Any] = {"split": TEAM, "n": self.n, "channels": Channels(values, stride)}
         net.cost.add(parameter_traffic=6 * self.n, operations=20.0 * x.columns)
         net.forward(CALL, reads={x: part, gamma.now: part, beta.now: part}, writes={y: part, found: part},
                     kernel=kernels.batch_norm_op, c=y.mat, a=x.mat, b=Matrix(gamma.now, 0), bias=beta.now, aux=found,
@@ -228,6 +235,58 @@ class BatchNormLayer(Buffered):
                        writes=dict.fromkeys((gamma.next, beta.next, *of_gamma.values(), *of_beta.values()), part),
                        kernel=kernels.batch_norm_update_op, c=Matrix(gamma.next, 0), a=Matrix(gradients, 0), bias=beta.next,
                        **of_gamma, **op)
+            return dx
+
+        net.on_backward(backward)
+        return y
+
+    def _lower_images(self, net: Builder, x: Image, gamma: Parameter, beta: Parameter, mean: Parameter,
+                      var: Parameter) -> Image:
+        """The ops for images as they lie, see `fastnet.kernels.conv.batch_norm`."""
+        y = image(net, x.shape, padding_behind(net, net.layer), True)
+        _, r, k = x.shape
+        stride = -(-self.n // net.lanes) * net.lanes
+        op: dict[str, Any] = {"n": self.n, "image": ImageSizes(r, k, x.around, y.around, block_size(net)),
+                              "channels": Channels(r * k, stride)}
+        if net.forward_only:
+            net.forward(CALL, reads={x: ROWS, **dict.fromkeys((gamma.now, beta.now, mean.now, var.now), ALL)},
+                        writes={y: ROWS}, kernel=of_images.image_predict_op, c=y.mat, a=x.mat, b=Matrix(gamma.now, 0),
+                        bias=beta.now, aux=mean.now, packed=var.now, number=self.eps, relu=0, **op)
+            return y
+        of_team, (groups, group) = op | {"split": TEAM}, groups_of(net)
+        found, gradients = net.reserve(WORK, 3 * stride), net.reserve(WORK, 2 * stride)
+        sums, of_dy = (net.reserve(WORK, groups * 2 * self.n * (8 // net.dtype.itemsize)) for _ in range(2))
+        net.cost.add(parameter_traffic=6 * self.n, operations=20.0 * x.columns)
+        net.forward(CALL, reads={x: ROWS}, writes={sums: ROWS}, kernel=of_images.image_sums_op, a=x.mat, aux=sums, **op)
+        merged = sums.overwritten()
+        net.forward(CALL, reads={sums: ALL}, writes={found: COLUMNS, merged: ALL}, kernel=of_images.image_statistics_op,
+                    c=Matrix(found, 0), aux=merged, number=self.eps, group=group, **of_team)
+        normalise = net.forward(CALL, reads={x: ROWS, **dict.fromkeys((found, gamma.now, beta.now), ALL)}, writes={y: ROWS},
+                                kernel=of_images.image_normalise_op, c=y.mat, a=x.mat, b=Matrix(gamma.now, 0), bias=beta.now,
+                                aux=found, relu=0, **op)
+        net.update(CALL, reads={found: ALL}, writes={mean.next: ALL, var.next: ALL}, kernel=kernels.batch_norm_running_op,
+                   c=Matrix(mean.next, 0), a=Matrix(found, 0), bias=var.next, number=self.momentum, **of_team)
+
+        def backward(dy: Image) -> Image | None:
+            masked = dy.overwritten()
+            net.backward(CALL, reads={dy: ROWS, x: ROWS, y: ROWS, found: ALL}, writes={masked: ROWS, of_dy: ROWS},
+                         kernel=of_images.image_gradient_sums_op, c=masked.mat, a=x.mat, b=y.mat, bias=found, aux=of_dy,
+                         relu=normalise.record["relu"], **op)
+            net.backward(CALL, reads={of_dy: ALL, found: ALL}, writes={gradients: COLUMNS},
+                         kernel=of_images.image_gradients_op, c=Matrix(gradients, 0), aux=of_dy, bias=found, group=group,
+                         **of_team)
+            of_gamma: dict[str, Ref] = net.moments_of(gamma)
+            of_beta = net.moments_of(beta)
+            net.update(CALL, reads={gradients: ALL},
+                       writes=dict.fromkeys((gamma.next, beta.next, *of_gamma.values(), *of_beta.values()), ALL),
+                       kernel=kernels.batch_norm_update_op, c=Matrix(gamma.next, 0), a=Matrix(gradients, 0), bias=beta.next,
+                       **of_gamma, **of_team)
+            if not x.wanted:
+                return None
+            dx = image_like(net, x)
+            net.backward(CALL, reads={masked: ROWS, x: ROWS, **dict.fromkeys((found, gamma.now, gradients), ALL)},
+                         writes={dx: ROWS}, kernel=of_images.image_back_op, c=dx.mat, a=x.mat, b=masked.mat, bias=gamma.now,
+                         aux=found, packed=gradients, **op)
             return dx
 
         net.on_backward(backward)

@@ -11,10 +11,32 @@ from fastnet.base import checks, dtypes
 from fastnet.base.attributes import FloatArray
 from fastnet.base.buffers import Buffered, take
 from fastnet.kernels import conv as kernels
+from fastnet.kernels.conv import ops
+from fastnet.kernels.conv.avx512 import LANES, LISTS, choose_way
+from fastnet.kernels.conv.image import margin, patch_bytes
+from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
+from fastnet.kernels.records import CALL, TEAM, FilterLayout, ImageSizes, Window
+from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from fastnet.kernels.sgd import sgd_update
 from fastnet.layer import known
-from fastnet.program.builder import Builder, Value
-from fastnet.program.images import lower_conv
+from fastnet.program.builder import ALL, COLUMNS, ROWS, Builder, Unsupported, Value
+from fastnet.program.filters import Filters
+from fastnet.program.images import (
+    Image,
+    block_size,
+    for_each_thread,
+    fused_with,
+    groups_of,
+    image,
+    image_like,
+    images_of,
+    mask_behind,
+    padding_behind,
+    row_length,
+)
+from fastnet.program.memory import WORK, Matrix, Ref
+
+_PATCH_BYTES = SCRATCH_BYTES // 2  # of one patch and its gradient, at most, in the backward pass
 
 
 @known
@@ -241,7 +263,81 @@ class ConvLayer(Buffered):
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
-        return lower_conv(self, net, x)
+        x = images_of(net, x)
+        (_, r, k), c, n_o, h, window = x.shape, self.n_i, self.n_o, self.h, self.window
+        sides: Any = self.output_shape(x.shape)
+        _, rows, cols = sides
+        fused = fused_with(net, net.layer)
+        pooled = bool(fused)
+        by_one = window[:2] == (1, 1)
+        if not pooled and patch_bytes(h * row_length(h * c, net.lanes), n_o, net.dtype.type(0)) > _PATCH_BYTES:
+            raise Unsupported(f"layers[{net.layer}] has filters of {h} x {h} x {c} values, too large for a thread's memory")
+        copy = (ops.ROWS if pooled else ops.TURNED) if x.wanted and not net.forward_only else ops.NO_COPY
+        W = net.parameter("W", (n_o, c, h, h), packing=Filters(net.lanes, copy, window[:2]))
+        b = net.parameter("b", (1, n_o), vector=True)
+        around = padding_behind(net, net.layer + len(fused))
+        if pooled:
+            y = image(net, (n_o, rows // 2, cols // 2), around, True, (rows // 2) * (cols // 2) * row_length(n_o, net.lanes))
+        else:
+            read = 0 if net.forward_only else margin(h, window)  # of its gradient, in the backward pass
+            y = image(net, (n_o, rows, cols), max(around, read), True)
+        mask = {mask_behind(net, y): ROWS} if pooled else {}
+        net.fused.update(fused)
+        length = row_length(h * c, net.lanes)
+        geometry: dict[str, Any] = {"n": n_o, "k": c, "image": ImageSizes(r, k, x.around, y.around, block_size(net)),
+                                    "window": Window(h, h, *window)}
+        column = Matrix(W.now, net.lanes, 1, h * h * c * net.lanes)
+        kernel = ops.conv_pool_op if pooled else ops.conv_op
+        memory: dict[str, Ref] = {}
+        transforms = h == 3 and net.dtype == np.float32 and by_one
+        if transforms and c >= LEAST_CHANNELS:
+            kernel = ops.conv_pool_winograd_op if pooled else ops.conv_winograd_op
+            memory = {"aux": net.reserve(WORK, for_each_thread(net, memory_size(c, n_o, net.lanes)))}
+        op = net.forward(CALL, reads={x: ROWS, W.now: ALL, b.now: ALL},
+                         writes={y: ROWS, **mask, **dict.fromkeys(memory.values(), ROWS)}, kernel=kernel, c=y.mat, a=x.mat,
+                         b=column, bias=b.now, relu=int(len(fused) == 2), **geometry, **memory)
+        products = float(rows * cols * n_o * c * h * h)
+        back = (1 + x.wanted) / (4 if pooled else 1)  # of a pooled convolution a quarter of the pixels has a gradient
+        net.cost.add(operations=(1 + back) * 2 * products, products=products, outputs=len(fused) * n_o * rows * cols)
+        together = [repr(net.layers[net.layer + i]) for i in range(len(fused) + 1)]
+        net.cost.parts.append(f"{' + '.join(together)} of {r} x {k} pixels: {2e-6 * products:.2f} MFLOP a sample forward, "
+                              f"{2e-6 * products * back:.2f} back" + (", where windows have their maxima" if pooled else "")
+                              + ("" if x.wanted else ", without the gradient of the data"))
+
+        def backward(dy: Image) -> Image | None:
+            dx = image_like(net, x) if x.wanted else None
+            copy_of: dict[str, Ref] = {}
+            way = choose_way(h, c, net.lanes, dx is not None) if pooled else LISTS
+            by_winograd = transforms and n_o >= LEAST_CHANNELS and dx is not None
+            if dx is not None:
+                behind = 0 if pooled or not by_winograd else for_each_thread(net, memory_size(n_o, c, net.lanes))
+                copy_of = {"packed": net.copy_for_backward(W, W.packing.copy_size(W.shape) + behind)}
+            groups, group = groups_of(net)
+            size = W.size if way == LANES else n_o * h * length
+            sums = net.reserve(WORK, groups * (size + row_length(n_o, net.lanes)))
+            memory = net.reserve(WORK, W.size)
+            # what the pass needs of the output
+            output: Any = next(iter(mask)) if pooled else y if op.record["relu"] else None
+            read = {x: ROWS, dy: ROWS, **dict.fromkeys(copy_of.values(), ALL)} | ({output: ROWS} if output else {})
+            written: dict[Ref, str] = {sums: ROWS} | ({dx: ROWS} if dx else {})
+            written |= {} if pooled else {dy.overwritten(): ROWS}
+            operands = copy_of | ({"c": dx.mat} if dx else {}) | ({"aux": output} if output else {})
+            kernel = ops.conv_pool_back_op if pooled else ops.conv_back_op
+            net.backward(CALL, reads=read, writes=written, kernel=kernel, a=x.mat, b=dy.mat, bias=sums, group=group,
+                         relu=op.record["relu"], filters=FilterLayout(length, way, int(by_winograd)), **geometry,
+                         **operands)
+            added, kept = sums.overwritten(), net.moments_of(W)
+            of_bias = net.moments_of(b)
+            new_copy = {name: ref.overwritten() for name, ref in copy_of.items()}
+            net.update(CALL, split=TEAM, reads={sums: ALL},
+                       writes={added: ALL, memory: COLUMNS, W.next: COLUMNS, b.next: COLUMNS}
+                       | dict.fromkeys((*new_copy.values(), *kept.values(), *of_bias.values()), COLUMNS),
+                       kernel=ops.conv_update_op, c=Matrix(W.next, 0), a=Matrix(added, 0), b=Matrix(memory, 0), bias=b.next,
+                       group=group, filters=FilterLayout(length, way, copy=copy), **geometry, **new_copy, **kept)
+            return dx
+
+        net.on_backward(backward)
+        return y
 
     def torch_module(self, nn: Any) -> Any:
         """Return the module of ``torch.nn`` that computes the same."""

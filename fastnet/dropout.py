@@ -144,7 +144,7 @@ class DropoutLayer(Buffered):
         y, mask = net.like(x), net.like(x)
         net.forward(CALL, reads={x: ROWS, calls.now: ALL}, writes={y: ROWS, mask: ROWS}, overwrites={y: x},
                     kernel=dropout_op, c=y.mat, a=x.mat, b=mask.mat, aux=calls.now, n=x.columns, number=self.rate,
-                    dims=(self.seed, 0, 0, 0, 0, 0, 0, 0))
+                    seed=self.seed)
         net.update(CALL, split=TEAM, reads={calls.now: ALL}, writes={calls.next: ONE}, kernel=count_op, aux=calls.next)
 
         def backward(dy: Value) -> Value:

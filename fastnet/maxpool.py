@@ -10,10 +10,12 @@ import numpy.typing as npt
 from fastnet.base import checks
 from fastnet.base.attributes import Remembered
 from fastnet.base.buffers import Buffered, take
+from fastnet.kernels.conv import ops
 from fastnet.kernels.maxpool import maxpool_backward, maxpool_forward, windows_of
+from fastnet.kernels.records import CALL, ImageSizes, Window
 from fastnet.layer import known
-from fastnet.program.builder import Builder, Value
-from fastnet.program.images import lower_maxpool
+from fastnet.program.builder import ROWS, Builder, Value
+from fastnet.program.images import Image, image, image_like, images_of, mask_behind, padding_behind
 
 _BOOL = np.dtype(bool)
 
@@ -143,7 +145,26 @@ class MaxPoolLayer(Buffered):
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
-        return lower_maxpool(self, net, x)
+        if net.layer in net.fused:
+            return x
+        x = images_of(net, x)
+        (c, r, k), (high, wide, *steps) = x.shape, self.window
+        shape: Any = self.output_shape(x.shape)
+        y = image(net, shape, padding_behind(net, net.layer), x.wanted, extra=int(np.prod(shape)) * high * wide)
+        mask = mask_behind(net, y)
+        geometry: dict[str, Any] = {"n": c, "image": ImageSizes(r, k, x.around, y.around),
+                                    "window": Window(high, wide, *steps)}
+        net.forward(CALL, reads={x: ROWS}, writes={y: ROWS, mask: ROWS}, kernel=ops.maxpool_op, c=y.mat, a=x.mat, **geometry)
+
+        def backward(dy: Image) -> Image:
+            dx = image_like(net, x)
+            net.backward(CALL, reads={dy: ROWS, mask: ROWS}, writes={dx: ROWS}, kernel=ops.maxpool_back_op, c=dx.mat,
+                         b=dy.mat, aux=mask, **geometry)
+            return dx
+
+        if x.wanted:
+            net.on_backward(backward)
+        return y
 
     def torch_module(self, nn: Any) -> Any:
         """Return the module of ``torch.nn`` that computes the same."""

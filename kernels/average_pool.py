@@ -95,10 +95,10 @@ def _compiled_backward(dx, dy, size):
 
 @op_kernel
 def average_pool_op(op, context, start, stop, one):
-    """C = the means of windows of images A, channels innermost; `dims` has the side of a window in the place of h."""
+    """C = the means of windows of images A, channels innermost."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
+    r, k, pool, c, of_x, of_y = o.image.r, o.image.k, o.window.high, o.n, o.image.x_around, o.image.y_around
     scale = cast_like(1.0 / (pool * pool), one)
     for number in range(stop - start):
         x = image_at(o.a, now.thread, start, number, one) + of_x * (o.a.col + c) * size
@@ -119,10 +119,10 @@ def average_pool_op(op, context, start, stop, one):
 
 @op_kernel
 def average_pool_back_op(op, context, start, stop, one):
-    """C = the gradient of the images that `average_pool_op` was given, from B, that of its output."""
+    """C = the gradient of the input of `average_pool_op`, from B, that of its output."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    r, k, pool, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.n, o.dims[4], o.dims[5]
+    r, k, pool, c, of_x, of_y = o.image.r, o.image.k, o.window.high, o.n, o.image.x_around, o.image.y_around
     scale = cast_like(1.0 / (pool * pool), one)
     for number in range(stop - start):
         frame = image_at(o.c, now.thread, start, number, one)

@@ -33,7 +33,7 @@ def batch_norm_forward(y: np.ndarray, mean: np.ndarray, var: np.ndarray, inv: np
 
 def batch_norm_predict(y: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
                        inv: np.ndarray) -> None:
-    """y = gamma (x - mean) inv + beta for a mean and an inv that are given.
+    """y = gamma (x - mean) inv + beta for any mean and inv.
 
     Shapes and layouts as of `batch_norm_forward`. Overwrites y, which may be x.
     """
@@ -240,11 +240,10 @@ def kept_row(at, number, c0, c1, stride, one):
 def batch_norm_op(op, context, start, stop, one):
     """C = A, normalised over the mini-batch, times gamma (B) plus beta (`bias`); a range of the channels of a compiled step.
 
-    `number` is eps; `dims` are the values of a channel and the distance of the rows at `aux`, where mean, var and inv are
-    left.
+    `number` is eps. Mean, var and inv are left in the rows at `aux`.
     """
     o, now = op_at(op), context_at(context)
-    size, values, stride = VECTOR_BYTES // lanes(one), o.dims[0], o.dims[1]
+    size, values, stride = VECTOR_BYTES // lanes(one), o.channels.values, o.channels.row
     c0, c1 = channel_range(o.n, values, now.part, now.parts, one)
     at, row = (now.batch, now.batch_row) if o.from_data else (o.a.at, o.a.row)
     mean, var, inv = (kept_row(o.aux, 0, c0, c1, stride, one), kept_row(o.aux, 1, c0, c1, stride, one),
@@ -264,7 +263,7 @@ def batch_norm_grad_op(op, context, start, stop, one):
     The others as of `batch_norm_op`.
     """
     o, now = op_at(op), context_at(context)
-    size, values, stride = VECTOR_BYTES // lanes(one), o.dims[0], o.dims[1]
+    size, values, stride = VECTOR_BYTES // lanes(one), o.channels.values, o.channels.row
     c0, c1 = channel_range(o.n, values, now.part, now.parts, one)
     at, row = (now.batch, now.batch_row) if o.from_data else (o.a.at, o.a.row)
     first = c0 * values * size
@@ -278,8 +277,8 @@ def batch_norm_grad_op(op, context, start, stop, one):
 def batch_norm_update_op(op, context, start, stop, one):
     """A step for gamma (C) and beta (`bias`) from dgamma and dbeta (A); `aux` is what the optimiser keeps of gamma."""
     o, now = op_at(op), context_at(context)
-    size, stride, zero = VECTOR_BYTES // lanes(one), o.dims[1], one - one
-    c0, c1 = channel_range(o.n, o.dims[0], now.part, now.parts, one)
+    size, stride, zero = VECTOR_BYTES // lanes(one), o.channels.row, one - one
+    c0, c1 = channel_range(o.n, o.channels.values, now.part, now.parts, one)
     hyper, to_beta = hyperparameters(now, one), o.bias - o.c.at
     kept = o.aux + c0 * size if o.aux != 0 else 0
     step(o.c.at + c0 * size, o.a.at + c0 * size, kept, c1 - c0, zero, hyper)
@@ -300,10 +299,10 @@ def batch_norm_running_op(op, context, start, stop, one):
     With the unbiased variance, N / (N - 1) times the biased one. A mini-batch of one value per channel changes nothing.
     """
     o, now = op_at(op), context_at(context)
-    c0, c1 = channel_range(o.n, o.dims[0], now.part, now.parts, one)
-    count = now.n * o.dims[0]
+    c0, c1 = channel_range(o.n, o.channels.values, now.part, now.parts, one)
+    count = now.n * o.channels.values
     if count > 1:
-        momentum, stride = cast_like(o.number, one), o.dims[1]
+        momentum, stride = cast_like(o.number, one), o.channels.row
         run_on(kept_row(o.c.at, 0, c0, c1, 0, one), kept_row(o.a.at, 0, c0, c1, stride, one), momentum, one)
         run_on(kept_row(o.bias, 0, c0, c1, 0, one), kept_row(o.a.at, 1, c0, c1, stride, one), momentum,
                cast_like(count / (count - 1), one))
@@ -316,7 +315,7 @@ def batch_norm_predict_op(op, context, start, stop, one):
     Gamma, beta and eps as of `batch_norm_op`.
     """
     o, now = op_at(op), context_at(context)
-    values, eps = o.dims[0], cast_like(o.number, one)
+    values, eps = o.channels.values, cast_like(o.number, one)
     mean, var = kept_row(o.aux, 0, 0, o.n, 0, one), kept_row(o.packed, 0, 0, o.n, 0, one)
     gamma, beta = kept_row(o.b.at, 0, 0, o.n, 0, one), kept_row(o.bias, 0, 0, o.n, 0, one)
     for i in range(start, stop):

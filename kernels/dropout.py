@@ -144,13 +144,13 @@ def _compiled_backward(dx, dy, mask):
 
 @op_kernel
 def dropout_op(op, context, start, stop, one):
-    """B = the mask of the mini-batch whose number stands at `aux`, C = A B, for samples start:stop of a compiled step.
+    """B = the mask of the mini-batch whose number is at `aux`, C = A B, for samples start:stop of a compiled step.
 
-    `number` is the rate, the first of `dims` the seed. C may be A.
+    `number` is the rate. C may be A.
     """
     o, c = op_at(op), context_at(context)
     for i in range(start, stop):
-        _of_sample(row_of(o.c, i, o.n, one), row_of(o.b, i, o.n, one), input_row(o, c, i, one), o.number, o.dims[0],
+        _of_sample(row_of(o.c, i, o.n, one), row_of(o.b, i, o.n, one), input_row(o, c, i, one), o.number, o.seed,
                    load_int(o.aux), i)
 
 

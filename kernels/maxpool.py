@@ -8,7 +8,7 @@ import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.conv.arrays import Both, both
 from fastnet.kernels.conv.simd import load_byte, store_byte
-from fastnet.kernels.conv.windows import pool_windows
+from fastnet.kernels.conv.windows import one_gradient, one_window, pool_windows
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.runtime.pool import run
@@ -130,7 +130,9 @@ def _forward(thread, threads, sync, scratch, y, locs, x, window):
         if window == (2, 2, 2, 2):
             _forward_2(y[plane], locs[plane], x[plane])
         else:
-            _forward_any(y[plane], locs[plane], x[plane], window)
+            locs[plane] = 0
+            _forward_windows(y[plane].ctypes.data, locs[plane].ctypes.data, x[plane].ctypes.data, x.shape[2], y.shape[1],
+                             y.shape[2], window, False, y.dtype.type(0))
 
 
 @jit
@@ -163,91 +165,80 @@ def _forward_2(y, locs, x):
 
 
 @jit
-def _maximum(at, row, high, wide, zero):
-    """The maximum of the window at an address, whose rows are `row` elements apart; NaN if it has one."""
-    top = load(at, zero)
-    for p in range(high):
-        for q in range(wide):
-            value = load(at + (p * row + q) * (VECTOR_BYTES // lanes(zero)), zero)
-            top = value if value > top or value != value else top
-    return top
-
-
-@jit
-def _forward_any(y, locs, x, window):
-    rows, cols = y.shape
+def _forward_windows(y, locs, x, row, rows, cols, window, overlap, zero):
+    """One plane, by address: x has rows of `row` elements, y is (rows, cols)."""
     high, wide, down, right = window
-    zero = y.dtype.type(0)
-    size, row, first, first_place = y.itemsize, x.shape[1], x.ctypes.data, locs.ctypes.data
-    locs[:] = 0
+    size, locs_row = VECTOR_BYTES // lanes(zero), wide if overlap else row
     for i in range(rows):
         for j in range(cols):
             corner = down * i * row + right * j
-            at, places = first + corner * size, first_place + corner
-            top = _maximum(at, row, high, wide, zero)
-            y[i, j] = top
-            for p in range(high):
-                for q in range(wide):
-                    store_byte(places + p * row + q, int(load(at + (p * row + q) * size, zero) == top))
+            at, to = x + corner * size, y + (i * cols + j) * size
+            places = locs + ((i * cols + j) * high * wide if overlap else corner)
+            if high == 3 and wide == 3:
+                one_window(3, 3, to, places, locs_row, at, row, zero)
+            elif high == 2 and wide == 2:
+                one_window(2, 2, to, places, locs_row, at, row, zero)
+            else:
+                top = load(at, zero)
+                for p in range(high):
+                    for q in range(wide):
+                        value = load(at + (p * row + q) * size, zero)
+                        top = value if value > top or value != value else top
+                store(to, top)
+                for p in range(high):
+                    for q in range(wide):
+                        store_byte(places + p * locs_row + q, int(load(at + (p * row + q) * size, zero) == top))
 
 
 @jit
 def _forward_overlapping(thread, threads, sync, scratch, y, locs, x, window):
     planes, rows, cols = y.shape
-    high, wide, down, right = window
-    zero = y.dtype.type(0)
-    size, row = y.itemsize, x.shape[2]
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
-        first, places = x[plane].ctypes.data, locs[plane].ctypes.data
-        for i in range(rows):
-            for j in range(cols):
-                at = first + (down * i * row + right * j) * size
-                top = _maximum(at, row, high, wide, zero)
-                y[plane, i, j] = top
-                for p in range(high):
-                    for q in range(wide):
-                        store_byte(places, int(load(at + (p * row + q) * size, zero) == top))
-                        places += 1
+        _forward_windows(y[plane].ctypes.data, locs[plane].ctypes.data, x[plane].ctypes.data, x.shape[2], rows, cols, window,
+                         True, y.dtype.type(0))
 
 
 @jit
 def _backward(thread, threads, sync, scratch, dx, dy, locs, window):
     planes, rows, cols = dy.shape
-    high, wide, down, right = window
     zero = dx.dtype.type(0)
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
-        if down > high or right > wide:  # there are gaps
-            dx[plane] = zero
-        dx[plane, down * rows:] = zero
-        for i in range(rows):
-            for p in range(high):
-                at, mask, row = dx[plane, down * i + p], locs[plane, down * i + p], dy[plane, i]
-                if wide == 2 and right == 2:
-                    for j in range(cols):
-                        at[2 * j] = row[j] if mask[2 * j] != 0 else zero
-                        at[2 * j + 1] = row[j] if mask[2 * j + 1] != 0 else zero
-                else:
-                    for j in range(cols):
-                        for q in range(right * j, right * j + wide):
-                            at[q] = row[j] if mask[q] != 0 else zero
-                at[right * cols:] = zero
+        dx[plane] = zero
+        _backward_windows(dx[plane].ctypes.data, dy[plane].ctypes.data, locs[plane].ctypes.data, dx.shape[2], rows, cols,
+                          window, False, zero)
 
 
 @jit
 def _backward_overlapping(thread, threads, sync, scratch, dx, dy, locs, window):
     planes, rows, cols = dy.shape
-    high, wide, down, right = window
     zero = dx.dtype.type(0)
-    size, row = dx.itemsize, dx.shape[2]
     for plane in range(partition(planes, 1, thread, threads), partition(planes, 1, thread + 1, threads)):
         dx[plane] = zero
-        first, places = dx[plane].ctypes.data, locs[plane].ctypes.data
-        for i in range(rows):
-            for j in range(cols):
-                at, gradient = first + (down * i * row + right * j) * size, dy[plane, i, j]
+        _backward_windows(dx[plane].ctypes.data, dy[plane].ctypes.data, locs[plane].ctypes.data, dx.shape[2], rows, cols,
+                          window, True, zero)
+
+
+@jit
+def _backward_windows(dx, dy, locs, row, rows, cols, window, overlap, zero):
+    """One plane, by address, as `_forward_windows`; dx is 0 before."""
+    high, wide, down, right = window
+    size, locs_row = VECTOR_BYTES // lanes(zero), wide if overlap else row
+    for i in range(rows):
+        for j in range(cols):
+            corner = down * i * row + right * j
+            to, at = dx + corner * size, dy + (i * cols + j) * size
+            places = locs + ((i * cols + j) * high * wide if overlap else corner)
+            if high == 3 and wide == 3 and overlap:
+                one_gradient(3, 3, 1, to, row, at, places, locs_row, zero)
+            elif high == 3 and wide == 3:
+                one_gradient(3, 3, 0, to, row, at, places, locs_row, zero)
+            elif high == 2 and wide == 2 and overlap:
+                one_gradient(2, 2, 1, to, row, at, places, locs_row, zero)
+            elif high == 2 and wide == 2:
+                one_gradient(2, 2, 0, to, row, at, places, locs_row, zero)
+            else:
                 for p in range(high):
                     for q in range(wide):
-                        if load_byte(places) != 0:
-                            to = at + (p * row + q) * size
-                            store(to, load(to, zero) + gradient)
-                        places += 1
+                        if load_byte(places + p * locs_row + q) != 0:
+                            there = to + (p * row + q) * size
+                            store(there, load(there, zero) + load(at, zero))

@@ -69,6 +69,48 @@ SAMPLES, OUTPUTS, INPUTS, TEAM = range(4)
 
 _MAT = np.dtype([("at", "i8"), ("row", "i8"), ("col", "i8"), ("vec", "i8")])
 
+
+class ImageSizes(NamedTuple):
+    """What ops of images know of them."""
+
+    r: int = 0  # rows and columns of the input
+    k: int = 0
+    x_around: int = 0  # pixels of zero padding in memory, on each side of the input
+    y_around: int = 0  # and of the output
+    block: int = 0  # samples of a block
+
+
+class Window(NamedTuple):
+    """The windows of a convolution or pool."""
+
+    high: int = 0
+    wide: int = 0
+    down: int = 1  # steps to the next window
+    right: int = 1
+    above: int = 0  # zero padding into which they reach
+    left: int = 0
+
+
+class FilterLayout(NamedTuple):
+    """How the filters of a convolution and their gradients lie, and how they are computed with."""
+
+    row: int = 0  # elements from one row of a filter's gradient to the next: whole vectors
+    way: int = 0  # how the gradient is computed behind a pool, see ``conv/avx512.py``
+    winograd: int = 0  # 1: the gradient of the input is computed by Winograd's algorithm
+    copy: int = 0  # what the backward pass reads of the filters, see ``conv/ops.py``
+
+
+class Channels(NamedTuple):
+    """What is normalised."""
+
+    values: int = 0  # of a channel in one sample
+    row: int = 0  # distance of the rows of statistics, in elements
+
+
+def _fields(kind: Any) -> np.dtype:
+    return np.dtype([(name, "i8") for name in kind._fields])
+
+
 OP = np.dtype([
     ("kind", "i8"),
     ("kernel", "i8"),  # address of a function compiled by `linking.op_kernel`
@@ -89,8 +131,11 @@ OP = np.dtype([
     ("packed", "i8"),  # UPDATE: address of the copy of the weights that the backward pass reads, 0 for none
     ("decays", "i8"),  # 1: weight decay applies
     ("number", "f8"),  # a constant of the layer, such as a slope
-    ("dims", "i8", (8,)),  # sizes of a layer that need more than n and k
-    ("window", "i8", (4,)),  # of a convolution or pool: steps down and right to the next window, zero padding above and left
+    ("seed", "i8"),  # of dropout
+    ("image", _fields(ImageSizes)),
+    ("window", _fields(Window)),
+    ("filters", _fields(FilterLayout)),
+    ("channels", _fields(Channels)),
 ])
 
 OP_BYTES = OP.itemsize

@@ -135,7 +135,7 @@ def assert_pooled(case, relu):
     naive.conv_pool_backward(*sizes, np.abs(dy), bits, np.abs(case.x), np.abs(case.W))
     terms = [case.W[:, 0].size, 4 * dy[0, 0].size, 4 * dy[0, 0].size]
     for scatter in (True, False):
-        for way in {avx512.LISTS, avx512.way_back(case.h, case.c, vector_lanes(dtype), scatter)}:
+        for way in {avx512.LISTS, avx512.choose_way(case.h, case.c, vector_lanes(dtype), scatter)}:
             found = list(zip(case.pooled_back(dy, scatter, way), results, sizes, terms, strict=True))
             for ours, theirs, size, count in found if scatter else found[1:]:
                 assert np.all(np.abs(ours - theirs) <= (count + 2) * eps(y) * size), way

@@ -2,18 +2,19 @@
 import numpy as np
 import pytest
 from fastnet.kernels import naive
-from fastnet.kernels.conv import avx512, ops, pack_filters
+from fastnet.kernels.conv import avx512, batch_norm, ops, pack_filters
 from fastnet.kernels.conv import winograd as conv_winograd
 from fastnet.kernels.conv.image import margin
 from fastnet.kernels.gemm import vector_lanes
-from fastnet.kernels.records import CONTEXT, OP, call_op
+from fastnet.kernels.records import CONTEXT, OP, Channels, FilterLayout, ImageSizes, Window, call_op
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from helpers import dtypes, eps, seeds
 from hypothesis import given
 from hypothesis import strategies as st
 from numba import njit
 
-from fastnet.program.images import Filters, row_length
+from fastnet.program.filters import Filters
+from fastnet.program.images import row_length
 
 GUARD = 12345.0
 channels = st.sampled_from([1, 2, 3, 5, 16, 17, 32, 33, 70])
@@ -95,8 +96,8 @@ class Convolution:
 
     def fields(self, way=0):
         n, c, n_o, h, r, k = self.sizes
-        return {"n": n_o, "k": c, "a": self.x.mat, "dims": (r, k, h, self.length, self.x.f, self.y.f, n, way),
-                "window": self.window}
+        return {"n": n_o, "k": c, "a": self.x.mat, "image": ImageSizes(r, k, self.x.f, self.y.f, n),
+                "window": Window(h, h, *self.window), "filters": FilterLayout(self.length, way, way)}
 
     def forward(self, kernel, relu, aux=0):
         run(kernel, self.dtype, self.sizes[0], c=self.y.mat, b=(self.filters.ctypes.data, self.lanes, 1, 0),
@@ -228,7 +229,7 @@ def test_pooled_convolution_and_its_way_back(case, relu, wanted):
         arrays = arrays if wanted else (np.empty(case.x.shape), *arrays)
         naive.conv_pool_back_op(*arrays[:4], bits, *arrays[4:], case.window[2:])
 
-    for way in {avx512.LISTS, avx512.way_back(h, c, case.lanes, wanted)}:
+    for way in {avx512.LISTS, avx512.choose_way(h, c, case.lanes, wanted)}:
         found = case.back(ops.conv_pool_back_op, relu, way, ops.ROWS, wanted)
         assert_sums(found, twin, (dy, case.x.images, case.W), terms(case)[not wanted:])
 
@@ -246,7 +247,7 @@ def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, step, of_
     x.images[...] = np.rint(2 * rng.standard_normal(x.shape))  # equal maxima
     given_x = x.images.copy()
     y, dy = (Images(n, c, *pooled, of_y, dtype, extra=c * pooled[0] * pooled[1] * size[0] * size[1]) for _ in range(2))
-    geometry = {"n": c, "dims": (r, k, *size, of_x, of_y, 0, 0), "window": (*step, 0, 0)}
+    geometry = {"n": c, "image": ImageSizes(r, k, of_x, of_y), "window": Window(*size, *step)}
     run(ops.maxpool_op, dtype, n, c=y.mat, a=x.mat, **geometry)
     exact, locs = np.empty(y.shape), np.empty((*y.shape, *size), bool)
     naive.maxpool_forward(exact, locs, given_x, size, step)
@@ -260,11 +261,47 @@ def test_pool_and_relu_of_images_and_their_ways_back(n, c, r, k, size, step, of_
     np.testing.assert_allclose(dx.images, expected, rtol=0, atol=16 * eps(dy.flat))
     assert np.count_nonzero(dx.frames) == np.count_nonzero(dx.images)
     expected = dx.images.copy()
-    dims = (r, k, 0, 0, 0, of_x, 0, 0)
-    run(ops.relu_images_op, dtype, n, c=x.mat, a=x.mat, n=c, dims=dims)
+    sizes = ImageSizes(r, k, of_x, of_x)
+    run(ops.relu_images_op, dtype, n, c=x.mat, a=x.mat, n=c, image=sizes)
     assert np.array_equal(x.images, np.maximum(given_x, 0))
-    run(ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, dims=dims)
+    run(ops.relu_images_back_op, dtype, n, c=dx.mat, a=x.mat, n=c, image=sizes)
     assert np.array_equal(dx.images, np.where(given_x > 0, expected, 0))
+
+
+@given(st.integers(1, 3), channels, sides, st.sampled_from([1, 2, 5, 8, 300]), frames, frames, dtypes, seeds, st.booleans())
+def test_batch_norm_of_images_and_its_backward_pass(n, c, r, k, of_x, of_y, dtype, seed, relu):
+    dtype, rng = np.dtype(dtype), np.random.default_rng(seed)
+    x, y, dy, dx = (Images(n, c, r, k, f, dtype) for f in (of_x, of_y, of_y, of_x))
+    x.images[...] = rng.standard_normal(x.shape) + 30 * rng.standard_normal((c, 1, 1))  # means far from 0
+    dy.flat[...] = GUARD  # around the images, too
+    dy.images[...] = given_dy = rng.standard_normal(dy.shape).astype(dtype)
+    gamma, beta = rng.standard_normal((2, 1, c)).astype(dtype)
+    row, number = row_length(c, vector_lanes(dtype)), 1e-3
+    found, gradients, sums = np.zeros((3, row), dtype), np.zeros((2, row), dtype), np.full((2, c), np.nan)
+    at, op = [a.ctypes.data for a in (found, gradients, sums, gamma, beta)], {
+        "n": c, "image": ImageSizes(r, k, of_x, of_y, n), "channels": Channels(r * k, row), "relu": relu, "number": number}
+    run(batch_norm.image_sums_op, dtype, n, a=x.mat, aux=at[2], **op)
+    run(batch_norm.image_statistics_op, dtype, n, c=(at[0], 0, 0, 0), aux=at[2], **op)
+    run(batch_norm.image_normalise_op, dtype, n, c=y.mat, a=x.mat, b=(at[3], 0, 0, 0), bias=at[4], aux=at[0], **op)
+    exact, statistics = np.empty(x.shape), [np.empty((1, c)) for _ in range(3)]
+    naive.batch_norm_forward(exact, *statistics, x.images, gamma, beta, number)
+    largest = np.abs(x.images).max()
+    for ours, right in zip(found, statistics[:2], strict=False):
+        np.testing.assert_allclose(ours[:c], right[0], rtol=16 * eps(gamma), atol=eps(gamma) * largest)
+    bound = 8 * eps(gamma) * (largest + 1) * (1 + np.abs(gamma).max() * statistics[2].max())
+    np.testing.assert_allclose(y.images, np.maximum(exact, 0) if relu else exact, rtol=0, atol=bound)
+    assert np.count_nonzero(y.frames) == np.count_nonzero(y.images)  # the frame stays 0
+    arguments = {"aux": at[2], "bias": at[0]} | op
+    run(batch_norm.image_gradient_sums_op, dtype, n, c=dy.mat, a=x.mat, b=y.mat, **arguments)
+    run(batch_norm.image_gradients_op, dtype, n, c=(at[1], 0, 0, 0), **arguments)
+    run(batch_norm.image_back_op, dtype, n, c=dx.mat, a=x.mat, b=dy.mat, bias=at[3], aux=at[0], packed=at[1], **op)
+    masked = np.where(y.images > 0, given_dy, 0) if relu else given_dy
+    exact, dgamma, dbeta = np.empty(x.shape), np.empty((1, c)), np.empty((1, c))
+    naive.batch_norm_backward(exact, dgamma, dbeta, masked, x.images, gamma, found[None, 0, :c], found[None, 2, :c])
+    size = 16 * eps(gamma) * np.abs(masked).sum(axis=(0, 2, 3)) * (1 + found[2, :c] * (np.abs(x.images).max() + largest))
+    assert np.all(np.abs(gradients[1, :c] - dbeta[0]) <= size)
+    assert np.all(np.abs(gradients[0, :c] - dgamma[0]) <= size)
+    np.testing.assert_allclose(dx.images, exact, rtol=0, atol=(1 + np.abs(gamma).max() * found[2, :c].max()) * 4 * size.max())
 
 
 @given(st.integers(1, 3), channels, sides, sides, frames, dtypes, seeds)
@@ -274,9 +311,9 @@ def test_rows_to_images_and_back(n, c, r, k, f, dtype, seed):
     images = Images(n, c, r, k, f, dtype, fill=GUARD)
     expected = images.frames.copy()
     naive.rows_to_images_op(expected, rows, f)
-    run(ops.rows_to_images_op, dtype, n, c=images.mat, a=(rows.ctypes.data, c * r * k, 1, 0), n=c, dims=(r, k, 0, 0, 0, f, 0, 0))
+    run(ops.rows_to_images_op, dtype, n, c=images.mat, a=(rows.ctypes.data, c * r * k, 1, 0), n=c, image=ImageSizes(r, k, 0, f))
     assert np.array_equal(images.frames, expected)
-    run(ops.images_to_rows_op, dtype, n, c=(back.ctypes.data, c * r * k, 1, 0), a=images.mat, n=c, dims=(r, k, 0, 0, f, 0, 0, 0))
+    run(ops.images_to_rows_op, dtype, n, c=(back.ctypes.data, c * r * k, 1, 0), a=images.mat, n=c, image=ImageSizes(r, k, f))
     naive.images_to_rows_op(expected := np.empty(rows.shape), images.frames, f)
     assert np.array_equal(back, expected)
 
@@ -308,8 +345,8 @@ def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
     at = state.ctypes.data
     run(ops.conv_update_op, dtype, 5, lr=0.5, momentum=momentum, c=(at, 0, 0, 0), a=(sums.ctypes.data, 0, 0, 0),
         b=(room.ctypes.data, 0, 0, 0), bias=at + size * dtype.itemsize, aux=kept.ctypes.data if momentum else 0,
-        packed=packed.ctypes.data, n=n_o, k=c, group=1, window=(2, 1, 0, 0),
-        dims=(way, 0, h, length, 0, 0, 2, copy))  # 5 samples, blocks of 2
+        packed=packed.ctypes.data, n=n_o, k=c, group=1, window=Window(h, h, 2, 1),
+        image=ImageSizes(block=2), filters=FilterLayout(length, way, copy=copy))  # 5 samples, blocks of 2
     expected = W.astype(float), b.astype(float)
     naive.conv_update_op(*expected, dW, db, 0.5)
     found = packing.unpack(state[:size], W.shape)

@@ -91,7 +91,7 @@ def test_memory_is_shared_where_no_later_op_reads_it():
     assert share_memory(last, kept=[y]) == {}
     of_data = [op([x], [z], overwrites={z: x})]
     assert share_memory(of_data) == {}  # what lives on is not written over
-    with pytest.raises(ProgramError, match="not made for it"):
+    with pytest.raises(ProgramError, match="overwrite its own input"):
         verify([op([x], [y]), op([y], [z])], {z.region: y.region})
 
 

@@ -18,8 +18,8 @@ pass, and returns the value of its output. The loss does the same last and retur
         return y
 
 A layer that leaves a part of its work to its successor returns a value that only such a successor takes: its `kind` has to
-be among the successor's ``takes``. Any other successor is given `Value.as_rows`, which does that work. So nothing is left
-undone on trust. What the builder has made is verified before it runs, see `fastnet.program.schedule`.
+be among the successor's ``takes``. Any other successor gets `Value.as_rows`, which does that work. The program is verified
+before it runs, see `fastnet.program.schedule`.
 """
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Cost:
     parameters: float = 0.0  # elements
     outputs: float = 0.0  # elements of all values, for a sample
     widest: int = 0  # elements of the largest of them, for a sample
-    parameter_traffic: float = 0.0  # elements read and written in a step, whatever the batch size
+    parameter_traffic: float = 0.0  # elements read and written in a step, for any batch size
     parts: list[str] = field(default_factory=list)  # of networks of images: what is computed together, in words
 
     def add(self, **amounts: float) -> None:
@@ -166,7 +166,7 @@ class Builder:
         return parameter
 
     def state(self, name: str, shape: tuple[int, ...] = (1, 1), *, counts: bool = False) -> Parameter:
-        """What training changes in the layer besides parameters: a row of numbers, or one whole number.
+        """What training changes in the layer in addition to parameters: a row of numbers, or one whole number.
 
         A program of the forward pass alone asks for it, too, as both share the arena.
         """
@@ -244,8 +244,8 @@ class Builder:
     def lower(self, layers: list[Any], shape: tuple[int, ...], loss: Any = None) -> Builder:
         """Add the ops of all layers, for samples of this shape, then those of the loss and of the backward pass.
 
-        Without a loss, `output` is kept for whoever runs the program, and the backward pass starts from `gradient`, which he
-        writes.
+        Without a loss, the program keeps `output`, and the backward pass starts from `gradient`, which the caller writes
+        between the passes.
         """
         columns = int(np.prod(shape))
         x: Value = Value(Region(DATA, 0, lives=True), 0, columns, columns, self.lanes, shape)
@@ -267,9 +267,9 @@ class Builder:
         else:
             x = self._taken(loss, x)
             if len(x.shape) != 1:
-                raise Unsupported(f"the loss takes rows of values, and is given samples of shape {x.shape}")
+                raise Unsupported(f"the loss takes rows of values, not samples of shape {x.shape}")
             gradient = loss.lower(self, x)
-        while self._tape:  # which refers to the layers: nothing of it stays
+        while self._tape:  # which refers to the layers: it ends empty
             assert gradient is not None
             gradient = self._tape.pop()(gradient)
         self.of_input = gradient
@@ -310,7 +310,7 @@ class Builder:
         return [*self._forward * forward, *[*self._backward, *updates] * backward]
 
     def _program(self) -> list[Op]:
-        """All ops, and what is done between the passes by whoever runs them apart: reads the output, writes its gradient."""
+        """All ops, and what the caller does between the passes: it reads the output and writes its gradient."""
         if self.gradient is None or self.output is None:
             return self._parts(True, True)
         outside = Op(CALL, reads={self.output: ROWS}, writes={self.gradient: ROWS})

@@ -1,4 +1,4 @@
-"""What the ops of a program work on: regions of memory, and the versions of what stands in them.
+"""What the ops of a program work on: regions of memory, and the versions of their contents.
 
 A `Region` is a part of an arena, a flat array of the program's. A `Ref` is one version of its contents: the first write
 makes version 0, each later write the next one (of parameters and data, version 0 is what they hold before the program runs).
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # Arenas: flat arrays of the network's dtype, but for `losses`, which is float64
 STATE, MOMENTS, WORK, LOSSES = "state", "moments", "work", "losses"
-DATA = "data"  # no arena: the rows of the mini-batch, wherever they are
+DATA = "data"  # no arena: the rows of the mini-batch, in the data or gathered
 
 
 @dataclass(eq=False)
@@ -37,9 +37,9 @@ class Region:
         Whether it holds one block of samples at a time, so that it can only be read where it was written: before the next
         barrier.
     inside : Region, optional
-        The region whose memory it lies in, between that one's values. Its contents have versions of their own.
+        The region whose memory it lies in, between that one's values. Its contents have their own versions.
     mirrors : Region, optional
-        The region of another arena that stands at the same offset.
+        The region of another arena that has the same offset.
     """
 
     arena: str
@@ -105,7 +105,7 @@ class Value(Ref):
         return self
 
     def flattened(self) -> Value:
-        """The same version of the same rows, each sample of which is now a mere row of values."""
+        """The same version of the same rows, each sample of which is now a row of values."""
         return replace(self, shape=(self.columns,))
 
     @property
@@ -119,7 +119,7 @@ class Parameter:
     """A parameter of a layer: which attribute it is, and where and how it lies.
 
     A matrix W (n_o, n_i) is kept as W.T in vector columns [vector][input][lane], see ``fastnet/kernels/README.md``; a vector
-    b (1, n_o) as it is. `copies` are copies for the backward pass: of a matrix, W itself in vector columns.
+    b (1, n_o) unchanged. `copies` are copies for the backward pass: of a matrix, W itself in vector columns.
     """
 
     layer: int

@@ -6,7 +6,7 @@
    op reads that one.
 2. `verify` walks through the ops and refuses a program in which a read would find another version than the one it names, in
    which an op works on memory that it does not declare, or in which an op that cannot work in place would have to.
-3. `place_barriers` puts a barrier wherever a thread touches what another one wrote, or writes what another one read.
+3. `place_barriers` puts a barrier where a thread touches what another one wrote, or writes what another one read.
 4. `verify_blocks` refuses a program that reads the images of a block of samples behind a barrier, where only those of the
    last block are left.
 """
@@ -71,7 +71,7 @@ class Op:
     record: dict[str, Any] = field(default_factory=dict)
 
     def touched(self) -> Iterator[tuple[Ref, str, bool]]:
-        """What it reads and writes: the version, the part, and whether it is written."""
+        """Yield what the op reads and writes: the version, the part, and whether it is written."""
         yield from ((ref, part, False) for ref, part in self.reads.items())
         yield from ((ref, part, True) for ref, part in self.writes.items())
 
@@ -152,7 +152,7 @@ def verify(ops: list[Op], shared: Mapping[Region, Region] | None = None, kept: I
                 same = memory_of(old.region, shared) is memory_of(new.region, shared)
                 follows = new.region is old.region and new.version == old.version + 1
                 if same and not follows and op.overwrites.get(new) is not old:
-                    raise ProgramError(f"{what} would write over what it reads, and is not made for it")
+                    raise ProgramError(f"{what} would overwrite its own input, which it does not declare")
         for new in op.writes:
             found(new)
             contents[memory_of(new.region, shared)] = key(new)
@@ -204,7 +204,7 @@ def verify_blocks(ops: list[Op]) -> None:
 
 
 def lay_out(regions: Iterable[Region], shared: Mapping[Region, Region], lanes: int, sizes: dict[str, int]) -> None:
-    """Give every region that has memory of its own an offset in its arena, in whole vectors; `sizes` grows."""
+    """Give every region that shares no memory an offset in its arena, in whole vectors; `sizes` grows."""
     for region in regions:
         if region.inside is None and region.mirrors is None and region not in shared and region.arena in sizes:
             region.offset = sizes[region.arena]

@@ -1,16 +1,15 @@
-"""The convolutional layer, layer by layer: every image by itself, as products on the micro-kernel.
+"""The convolutional layer on arrays, one image at a time.
 
-An image is taken through a buffer of one thread where it lies with its channels innermost and zero padding around it. There
-row p of every patch that a filter covers is a run of h n_i neighbours, and the patches of neighbouring output pixels start
-n_i elements apart, times the stride: the micro-kernel reads them where they lie. A matrix of patches is formed only on the
-way back, a part of an image at a time, at strides above 1 and where the padding is less than half a filter. Images are
-dealt out to the threads; gradients of the weights are summed in a fixed number of chunks of images, whatever the number of
-threads.
+A thread copies each image into its own buffer, with the channels innermost and zero padding around them. There row p of
+every patch that a filter covers is a run of h n_i neighbours, and the patches of neighbouring output pixels start n_i
+elements apart, times the stride, so that the kernels read patches where they lie. Only the gradient of the weights forms a
+matrix of patches, a part of an image at a time, at strides above 1 and where the padding is not half a filter. Threads share
+the images. The gradients of the weights are summed in a fixed number of chunks of images, for any number of threads.
 
-The usual next layers are ReLU and a pool of 2, and a gradient that came through them has one value, or none, in each 2 x 2
-window. `conv_backward` looks, for a stride of 1: such an image goes back as in a compiled network
-(`image.pooled_conv_back`), with a quarter of the operations. Images with values whose product with 0 is not 0 do not,
-and neither do those that Winograd's sums might overflow with.
+The usual next layers are ReLU and a pool of 2. A gradient that came through them has one value, or none, in each 2 x 2
+window. At a stride of 1, `conv_backward` tests for such gradients, and computes with them as a compiled network does
+(`image.pooled_conv_back`), with a quarter of the operations. It does not if a product with 0 might not be 0, or if
+Winograd's sums might overflow.
 
 `stride` and `padding` are numbers, or pairs of them for rows and columns. A padding of None is h // 2 on each side, with
 which images keep their size at a stride of 1.
@@ -19,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.conv.avx512 import LANES, way_back
+from fastnet.kernels.conv.avx512 import LANES, choose_way
 from fastnet.kernels.conv.image import (
     MEMORY,
     PATCHES,
@@ -48,7 +47,7 @@ from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import types
 from numba.extending import overload
 
-CHUNKS = 16  # parts of a batch whose gradients are summed by themselves
+CHUNKS = 16  # parts of a batch whose gradients are summed separately
 _SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
 
 
@@ -90,7 +89,7 @@ def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray
         return
     W, width, window = _contiguous(W), vector_lanes(W.dtype), window_of(stride, padding, W.shape[2])
     rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
-    way = way_back(W.shape[2], W.shape[1], width, True)
+    way = choose_way(W.shape[2], W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
     run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way, window,
         threads=_threads(dy[:, 0].size * W.size))
@@ -270,16 +269,6 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                                  h, (memory.ctypes.data + 63) // 64 * 64, zero)
                 from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
                 continue
-            add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
-            waiting += 1
-            if dense:
-                dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
-                waiting = 0
-            elif waiting == together or s == end - 1:
-                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, dy_image, frame.ctypes.data + corner, x_row,
-                             x_image, window[0] * x_row, window[1] * n_i, waiting, high, wide, n_o, h, memory.ctypes.data,
-                             of_patches, zero)
-                waiting = 0
             if winograd and moderate and is_moderate(around, dy_image, zero):
                 if not is_ready:
                     winograd_filters(transformed.ctypes.data, turned.ctypes.data, n_o, n_i, zero)
@@ -288,9 +277,19 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 winograd_plain_conv(back.ctypes.data, k * n_i, patches, dy_row, transformed.ctypes.data, turned.ctypes.data,
                                     no_bias.ctypes.data, r, k, n_o, n_i, 0, zero)
             else:
-                input_gradient(back.ctypes.data, k * n_i, middle, dy_row, turned.ctypes.data, no_bias.ctypes.data, r, k, high,
-                               n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
+                input_gradient(back.ctypes.data, k * n_i, middle, dy_row, turned.ctypes.data, no_bias.ctypes.data, r, k,
+                               high, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
             from_frame(dx_at, back.ctypes.data, n_i, r, k, 0, zero)
+            add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
+            waiting += 1
+            if dense:
+                dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
+                waiting = 0
+            elif waiting == together or s == end - 1:
+                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, dy_image, frame.ctypes.data + corner,
+                             x_row, x_image, window[0] * x_row, window[1] * n_i, waiting, high, wide, n_o, h,
+                             memory.ctypes.data, of_patches, zero)
+                waiting = 0
 
 
 @jit
@@ -306,8 +305,9 @@ def _backward_input(thread, threads, sync, scratch, dx, dy, turned, h, window):
     no_bias = np.zeros((n_i + width - 1) // width * width, turned.dtype)
     for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
         to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-        input_gradient(back.ctypes.data, k * n_i, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row, turned.ctypes.data,
-                       no_bias.ctypes.data, r, k, high, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
+        input_gradient(back.ctypes.data, k * n_i, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row,
+                       turned.ctypes.data, no_bias.ctypes.data, r, k, high, n_i, n_o, h, window[0], window[1], window[2],
+                       window[3], zero)
         from_frame(dx.ctypes.data + s * n_i * r * k * size, back.ctypes.data, n_i, r, k, 0, zero)
 
 
@@ -353,7 +353,7 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
     corner = frame.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size
     g = f if window == (1, 1, h // 2, h // 2) else 0  # equal frames make many rows one product, see `dense_conv_back`
     dense = window[0] == 1 and window[1] == 1 and wide + 2 * g == k + 2 * f
-    dy_row = (wide + 2 * g) * n_o
+    dy_row, to_middle = (wide + 2 * g) * n_o, g * ((wide + 2 * g) * n_o + n_o) * size
     gradient = np.zeros((high + 2 * g) * dy_row, sums.dtype)
     of_patches = max(PATCHES, patch_bytes(h * length, n_o, zero))
     memory = np.empty(0 if dense else of_patches, np.uint8)
@@ -361,12 +361,13 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
             to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-            dW, middle = sums[chunk].ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
+            dW = sums[chunk].ctypes.data
             if dense:
-                dense_conv_back(dW, length, middle, dy_row, corner, row, high, wide, n_i, n_o, h, zero)
+                dense_conv_back(dW, length, gradient.ctypes.data + to_middle, dy_row, corner, row, high, wide, n_i, n_o, h,
+                                zero)
             else:
-                patches_back(dW, length, middle, dy_row, 0, corner, row, 0, window[0] * row, window[1] * n_i, 1, high, wide,
-                             n_o, h, memory.ctypes.data, of_patches, zero)
+                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, 0, corner, row, 0, window[0] * row,
+                             window[1] * n_i, 1, high, wide, n_o, h, memory.ctypes.data, of_patches, zero)
 
 
 @jit
@@ -422,7 +423,7 @@ def _in_order(rows):
 
 # --- the same names in compiled code, on the calling thread ---------------------------------------------------------
 
-_way_back, _whole = jit(way_back), jit(whole)
+_choose_way, _whole = jit(choose_way), jit(whole)
 
 
 @jit
@@ -506,7 +507,7 @@ def _compiled_backward(dx, dW, db, dy, x, W, stride=1, padding=None):
         result, filters, bias, weights = to_write(dx), to_write(dW), to_write(db), to_read(W)
         width, window = lanes(W.dtype.type(0)), window_of(stride, padding, W.shape[2])
         rows, turned = _pack_rows(weights, width), _pack_turned(weights, width, window[0], window[1])
-        way = _way_back(W.shape[2], W.shape[1], width, True)
+        way = _choose_way(W.shape[2], W.shape[1], width, True)
         sums, columns, biases = _gradients(weights, len(x), rows.shape[2], way, width)
         _backward(0, 1, np.zeros(0, np.int64), 0, result, sums, columns, biases, to_read(dy), to_read(x), rows, turned,
                   W.shape[2], way, window)

@@ -1,7 +1,7 @@
-"""The way back through a pooled convolution of 3 x 3 pixels with AVX-512: two better ways than lists of places.
+"""The backward pass of a pooled convolution of 3 x 3 pixels with AVX-512: two better ways than lists of places.
 
 Only the maximum of a 2 x 2 window has a gradient. A vector of output channels has its maxima at different pixels of the same
-window, and there are two ways to make that cheap, beside that of `image.list_back`, which serves every target and size:
+window. There are two cheap ways to compute with them, in addition to `image.list_back`, which serves every target and size:
 
 =========  ==================================================================================================================
 `LANES`    Few channels come in (an image's colours). The lanes are output channels; for each weight of the filter one
@@ -40,7 +40,7 @@ _CHANNELS = 32  # whose filters stay in the L1 cache while all windows go past
 MEMORY = _ENTRIES * (2 * VECTOR_BYTES + 8) + 2 * VECTOR_BYTES + 16 * _WINDOWS
 
 
-def way_back(h, c, width, wanted):
+def choose_way(h, c, width, wanted):
     """Which of the ways suits filters of side h and c channels, `width` lanes; `wanted` is whether dx is."""
     if not AVAILABLE or h != 3:
         return LISTS
@@ -56,7 +56,7 @@ def way_back(h, c, width, wanted):
 def lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero):
     """dW, db += for one image; arguments as of `image.list_back`, but dW (vectors, 9 c, LANES) lies in vector columns.
 
-    Of equal maxima, the others follow as windows of their own.
+    Each of several equal maxima is listed as a separate window.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width

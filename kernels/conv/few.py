@@ -38,7 +38,7 @@ def rows_update(typingctx, vecs, places, count, dx, row, col, w, dy, zero):
     Parameters
     ----------
     vecs : literal int
-        Vectors of a filter's row. What stands in a row behind its weights must be 0.
+        Vectors of a filter's row. The lanes of a row behind its weights must be 0.
     places, count : int64
         Address of a byte for each of at most 64 output channels; their number. 64 are read.
     dx, row, col : int64

@@ -1,14 +1,15 @@
-"""One image through a convolution and back, all by address: what the ops of a compiled convolutional network are made of.
+"""The forward and backward pass of a convolution for one image, by address: what the ops of compiled networks call.
 
-An image stands with its channels innermost, in a frame of zeros around it: pixel (i, j) of the middle is i rows and j n_i
-elements behind its corner. The patch that a filter of side h covers begins h // 2 rows and pixels before its pixel.
+An image lies with its channels innermost, in a frame of zeros: pixel (i, j) of the middle is i rows and j n_i elements
+behind its corner. The patch of a pixel begins as many rows and pixels before it as the convolution has padding.
 
-- Forward, a tile of pixels and output channels is summed in registers (`simd.conv_tile`), and bias, ReLU and pooling
-  happen there, too: of a pooled convolution only the maxima are written, with one byte each that says where they were.
-- On the way back through a pooled convolution only those places have a gradient, of which ReLU has removed some: a quarter
-  of the pixels at most. For each output channel they are listed, and `simd.patch_update` goes through the list; with
-  AVX-512 there are better ways for the usual sizes, see `avx512`.
-- Without a pool the gradients are dense, and products as of any layer.
+- In the forward pass, a tile of pixels and output channels is summed in registers (`simd.conv_tile`), and bias, ReLU and
+  pooling happen there, too. A pooled convolution writes only the maxima, with one byte each that says where they were.
+- In the backward pass of a pooled convolution only those places have a gradient, and ReLU has removed some of them: a
+  quarter of the pixels at most. `list_back` lists them for each output channel, and `simd.patch_update` goes through the
+  list. With AVX-512 there are better ways for the usual sizes, see `avx512`.
+- Without a pool the gradients are dense. dx is a sum of convolutions (`input_gradient`), and dW a product, as of any layer
+  (`dense_conv_back`, `patches_back`).
 """
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import INT, separate
@@ -87,17 +88,19 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
 def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r, k, n_o, h, run, relu, zero):
     """All r x k pixels of one image's convolution, n_o channels each, with filters of h rows of `run` neighbours.
 
-    x is the address of the patch of pixel (0, 0). The patch of the next output pixel lies `right` elements behind this one's,
-    that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The filters' vector columns
-    are `column` elements apart.
+    x is the address of the patch of pixel (0, 0). The patch of the next output pixel lies `right` elements behind this
+    one's, that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The filters' vector
+    columns are `column` elements apart.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    whole = k // 8 * 8
+    eights = (k + 3) // 8 if k >= 8 else 0  # tiles; a last one begins earlier, and computes some pixels again
+    whole = min(8 * eights, k)
     for v in range(0, n_o, width):
         tail, w, b = min(width, n_o - v), filters + v // width * column * size, bias + v * size
         for i in range(r):
-            for j in range(0, whole, 8):
+            for t in range(eights):
+                j = min(8 * t, k - 8)
                 conv_tile(1, 8, 1, x + (i * down + j * right) * size, x_row, right, h, run, w, column, b,
                           y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
     for v in range(0, n_o if whole < k else 0, 2 * width):
@@ -106,14 +109,16 @@ def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r,
         for i in range(r):
             j = whole
             while j < k:
+                if k >= 4:
+                    j = min(j, k - 4)
                 x_at, y_at = x + (i * down + j * right) * size, y + (i * y_row + j * y_col + v) * size
-                if wide == 2 and k - j >= 4:
+                if wide == 2 and k >= 4:
                     conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 4
                 elif wide == 2:
                     conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 1
-                elif k - j >= 4:
+                elif k >= 4:
                     conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 4
                 else:
@@ -156,8 +161,8 @@ def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h,
     With strides (down, right), an input pixel (u, v) meets only the weights (p, q) with p = u + above modulo `down` and
     q = v + left modulo `right`. So the pixels fall into down x right classes, and each is a convolution of dy at a stride of
     1 with its own part of the filters, rotated by 180 degrees: no product has a factor of 0 between two pixels of dy. The
-    filters lie in vector columns, class after class, see `turned_tap`. `bias` is the address of zeros. Beside the rows of dy
-    there are `margin` pixels of zero padding; rows above and below are not read.
+    filters lie in vector columns, class after class, see `turned_tap`. `bias` is the address of zeros. The rows of dy
+    have `margin` pixels of zero padding on each side; rows above and below are not read.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
@@ -186,7 +191,7 @@ def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h,
 
 @separate(lambda element: (*[INT] * 17, element))
 def list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
-    """The way back through `pooled_conv` for one image: dW, db += and, if dx is not 0, dx +=.
+    """The backward pass of `pooled_conv` for one image: dW, db += and, if dx is not 0, dx +=.
 
     dW and W are (n_o, h, row_length), a row of a filter being h c elements and zeros to whole vectors; dW is anything
     there. x and dx are addresses of the patch of pixel (0, 0) in equal frames; dx's is filled before, and what is added
@@ -304,7 +309,7 @@ if avx512.AVAILABLE:
     @jit
     def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
                          zero):
-        """`list_back`, or one of the ways of `avx512`: that which `avx512.way_back` names."""
+        """`list_back`, or one of the ways of `avx512`: that which `avx512.choose_way` names."""
         if way == LANES:
             lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero)
             if dx != 0:
@@ -352,8 +357,8 @@ def patches_back(dW, row_length, dy, dy_row, dy_image, x, x_row, x_image, down, 
     """dW += for some images at any stride: products with a matrix of patches.
 
     dy (r, k, n_o), rows dy_row and images dy_image elements apart, is dense. x is the address of the patch of pixel (0, 0),
-    images are x_image elements apart, `down` and `right` as of `plain_conv`. dW is (n_o, h, row_length), whole vectors; what
-    stands there behind a row of a filter has no meaning. `memory` holds some pixels' patches, one row each as a filter's,
+    images are x_image elements apart, `down` and `right` as of `plain_conv`. dW is (n_o, h, row_length), whole vectors; its
+    elements behind a row of a filter have no meaning. `memory` holds some pixels' patches, one row each as a filter's,
     and their gradients: at least `patch_bytes`. Behind x a vector is read.
     """
     width = lanes(zero)
@@ -374,8 +379,8 @@ def patches_back(dW, row_length, dy, dy_row, dy_image, x, x_row, x_image, down, 
                               row_length, zero)
             for j in range(0, length, NV * width):  # these columns of the patches stay in the L1 cache
                 tile_loop(Mat(dW + j * size, length, 1, width), Mat(gradients, 1, dy_col, 0),
-                          Mat(memory + j * size, patch_row, 1, width), n_o, min(NV * width, length - j), high * wide, one, one,
-                          0, 0)
+                          Mat(memory + j * size, patch_row, 1, width), n_o, min(NV * width, length - j), high * wide, one,
+                          one, 0, 0)
 
 
 @jit
@@ -405,8 +410,8 @@ def add_channel_sums(db, dy, dy_row, r, k, n_o, zero):
 def pooled_form(gradients, bits, bits_col, dy, dy_row, r, k, n_o, zero):
     """Whether dy (r, k, n_o), rows dy_row apart, is a gradient that came through a pool of 2; if so, what came before it.
 
-    That is the case if no window has two different values beside zeros, and a last odd row or column has none: the others
-    are the `gradients` (r // 2, k // 2, n_o) and the `bits` that `pooled_conv_back` reads. NaN is like no other value.
+    That is the case if no window has two different values other than zeros, and a last odd row or column is 0. Then the
+    values are the `gradients` (r // 2, k // 2, n_o) and the `bits` that `pooled_conv_back` reads. NaN equals nothing.
     Behind dy a vector is read, behind `gradients` one is written.
     """
     width = lanes(zero)
@@ -442,7 +447,7 @@ def _all_zero(at, count, zero):
 def is_moderate(at, count, zero):
     """Whether the squares of `count` elements sum up to less than 1e30: none is NaN or inf, and products stay far from it.
 
-    Then 0 times any of them is 0, and sums that are taken apart and put together again do not overflow.
+    Then 0 times any of them is 0, and Winograd's sums do not overflow.
     """
     values = vector_at(at, count, zero)
     total = zero

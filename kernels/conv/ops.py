@@ -1,17 +1,14 @@
-"""The ops of compiled networks of images: convolution, pooling, ReLU, the way there from rows and back, the updates.
+"""The ops of compiled networks of images: convolution, pooling, ReLU, copies from rows and to rows, updates.
 
 An image belongs to one thread: a sample's frame (see `image`) and what its layer remembers lie in the thread's own
 memory, as many samples behind each other as a block has, and are written anew for the next block. Of a matrix of images,
 `row` is the distance of samples, `col` that of an image's rows and `vec` that of the threads' memories, in elements. Where a
 layer needs the whole mini-batch at once, `vec` is 0, and there is memory for all of its samples.
 
-Gradients of filters are summed over the samples of a group of blocks, one after the other, into memory of the group's own;
+Gradients of filters are summed over the samples of a group of blocks, one after the other, into the group's memory;
 the update adds them up in the order of the groups. So they do not depend on the number of threads.
 
-``OP.n`` and ``OP.k`` are the channels that come out and go in, ``OP.dims`` is (r, k, h, length of a filter's row, frame
-around the input, frame around the output, samples of a block, a choice), where r and k are the sides of the input; a pool
-has the two sides of its windows in the places of h and length; of an update, the first is the way in which the gradient was
-computed, see `avx512`. ``OP.window`` says how far apart windows are, and how much zero padding they reach into.
+``OP.n`` and ``OP.k`` are the channels that come out and go in; `records` names the other fields.
 """
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
@@ -39,7 +36,7 @@ from fastnet.kernels.records import MOMENTUM, Mat, context_at, hyperparameters, 
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, store
 
 _ADDED = 1024  # elements that are added up at a time: they stay in the L1 cache
-NO_COPY, ROWS, TURNED = range(3)  # what the backward pass reads of the filters: the last of `dims` of an update
+NO_COPY, ROWS, TURNED = range(3)  # what the backward pass reads of the filters
 
 
 @jit
@@ -64,8 +61,8 @@ def patches(frame, row, around, above, left, c, one):
 @jit
 def output_sides(o, high, wide):
     """Rows and columns of the output of windows of `high` x `wide` pixels."""
-    return ((o.dims[0] + 2 * o.window[2] - high) // o.window[0] + 1,
-            (o.dims[1] + 2 * o.window[3] - wide) // o.window[1] + 1)
+    return ((o.image.r + 2 * o.window.above - high) // o.window.down + 1,
+            (o.image.k + 2 * o.window.left - wide) // o.window.right + 1)
 
 
 @op_kernel
@@ -76,7 +73,7 @@ def rows_to_images_op(op, context, start, stop, one):
     at, row = o.a.at, o.a.row
     if o.from_data:
         at, row = now.batch, now.batch_row
-    r, k, around = o.dims[0], o.dims[1], o.dims[5]
+    r, k, around = o.image.r, o.image.k, o.image.y_around
     for s in range(start, stop):
         to_frame(image_at(o.c, now.thread, start, s - start, one), at + s * row * size, o.n, r, k, around, one - one)
 
@@ -86,7 +83,7 @@ def images_to_rows_op(op, context, start, stop, one):
     """C (samples, n r k) = the images A, channel after channel."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    r, k, around = o.dims[0], o.dims[1], o.dims[4]
+    r, k, around = o.image.r, o.image.k, o.image.x_around
     for s in range(start, stop):
         x = image_at(o.a, now.thread, start, s - start, one)
         from_frame(o.c.at + s * o.c.row * size, x, o.n, r, k, around, one - one)
@@ -97,13 +94,13 @@ def conv_op(op, context, start, stop, one):
     """C = the convolution of images A with filters B, plus bias, perhaps after ReLU."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    h, n_o, c, of_x, of_y = o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
+    h, n_o, c, of_x, of_y = o.window.high, o.n, o.k, o.image.x_around, o.image.y_around
     rows, cols = output_sides(o, h, h)
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window.above, o.window.left, c, one)
         y = image_at(o.c, now.thread, start, number, one) + of_y * (o.c.col + n_o) * size
-        plain_conv(y, o.c.col, n_o, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.b.at, h * h * c * lanes(one), o.bias,
-                   rows, cols, n_o, h, h * c, o.relu, one - one)
+        plain_conv(y, o.c.col, n_o, x, o.a.col, o.window.down * o.a.col, o.window.right * c, o.b.at, h * h * c * lanes(one),
+                   o.bias, rows, cols, n_o, h, h * c, o.relu, one - one)
 
 
 @op_kernel
@@ -111,13 +108,13 @@ def conv_winograd_op(op, context, start, stop, one):
     """As `conv_op` at a stride of 1, by Winograd's algorithm; `aux`: memory of each thread, `memory_size` elements."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    n_o, c, of_x, of_y = o.n, o.k, o.dims[4], o.dims[5]
+    n_o, c, of_x, of_y = o.n, o.k, o.image.x_around, o.image.y_around
     rows, cols = output_sides(o, 3, 3)
     memory = o.aux + now.thread * whole_vectors(memory_size(c, n_o, lanes(one)), one) * size
     if now.begins:
         winograd_filters(memory, o.b.at, c, n_o, one - one)
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window.above, o.window.left, c, one)
         y = image_at(o.c, now.thread, start, number, one) + of_y * (o.c.col + n_o) * size
         winograd_plain_conv(y, o.c.col, x, o.a.col, memory, o.b.at, o.bias, rows, cols, c, n_o, o.relu, one - one)
 
@@ -130,11 +127,11 @@ def conv_pool_op(op, context, start, stop, one):
     """
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    h, n_o, c, of_x, of_y = o.dims[2], o.n, o.k, o.dims[4], o.dims[5]
+    h, n_o, c, of_x, of_y = o.window.high, o.n, o.k, o.image.x_around, o.image.y_around
     rows, cols = output_sides(o, h, h)
     behind = frame_size(rows // 2, cols // 2, of_y, n_o) * size
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window.above, o.window.left, c, one)
         frame = image_at(o.c, now.thread, start, number, one)
         y = frame + of_y * (o.c.col + n_o) * size
         pooled_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, o.b.at, o.bias, rows, cols, c, n_o, h,
@@ -146,14 +143,14 @@ def conv_pool_winograd_op(op, context, start, stop, one):
     """As `conv_pool_op`, by Winograd's algorithm; at `aux` each thread has memory for it, `memory_size` elements."""
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    n_o, c, of_x, of_y = o.n, o.k, o.dims[4], o.dims[5]
+    n_o, c, of_x, of_y = o.n, o.k, o.image.x_around, o.image.y_around
     rows, cols = output_sides(o, 3, 3)
     behind = frame_size(rows // 2, cols // 2, of_y, n_o) * size
     memory = o.aux + now.thread * whole_vectors(memory_size(c, n_o, lanes(one)), one) * size
     if now.begins:
         winograd_filters(memory, o.b.at, c, n_o, one - one)
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window.above, o.window.left, c, one)
         frame = image_at(o.c, now.thread, start, number, one)
         y = frame + of_y * (o.c.col + n_o) * size
         winograd_conv(y, o.c.col, frame + behind, whole_vectors(n_o, one), x, o.a.col, memory, o.bias, rows, cols, c, n_o,
@@ -165,7 +162,7 @@ CONVOLUTIONS = conv_op, conv_winograd_op, conv_pool_op, conv_pool_winograd_op  #
 
 @op_kernel
 def conv_pool_back_op(op, context, start, stop, one):
-    """The way back through `conv_pool_op`: the group's dW and db, and C = the gradient of the images A, if C is wanted.
+    """The backward pass of `conv_pool_op`: the group's dW and db, and C = the gradient of the images A, if C is wanted.
 
     B is the gradient of the pooled images, which lie at `aux`; the groups' memory is at `bias`; `packed` holds the filters
     row by row.
@@ -173,20 +170,21 @@ def conv_pool_back_op(op, context, start, stop, one):
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
-    r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
+    r, k, of_x, of_y = o.image.r, o.image.k, o.image.x_around, o.image.y_around
+    h, length, n_o, c = o.window.high, o.filters.row, o.n, o.k
     rows, cols = output_sides(o, h, h)
-    dW, db = gradient_of_group(o, now.block, o.dims[7], one)
+    dW, db = gradient_of_group(o, now.block, o.filters.way, one)
     behind = frame_size(rows // 2, cols // 2, of_y, n_o) * size
     for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
+        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window.above, o.window.left, c, one)
         dy = image_at(o.b, now.thread, start, number, one) + of_y * (o.b.col + n_o) * size
         bits = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, start, number, one) + behind
         dx = 0
         if o.c.at != 0:
             frame = image_at(o.c, now.thread, start, number, one)
             clear(frame, frame_size(r, k, of_x, c), zero)
-            dx = patches(frame, o.c.col, of_x, o.window[2], o.window[3], c, one)
-        pooled_conv_back(o.dims[7], dx, dW, db, length, dy, o.b.col, bits, whole_vectors(n_o, one), x, o.a.col, o.packed,
+            dx = patches(frame, o.c.col, of_x, o.window.above, o.window.left, c, one)
+        pooled_conv_back(o.filters.way, dx, dW, db, length, dy, o.b.col, bits, whole_vectors(n_o, one), x, o.a.col, o.packed,
                          rows, cols, c, n_o, h, now.scratch, zero)
 
 
@@ -195,17 +193,18 @@ def conv_back_op(op, context, start, stop, one):
     """The backward pass of `conv_op` at any stride, as `conv_pool_back_op`.
 
     `packed` holds the filters as `input_gradient` takes them. B, the gradient of what lies at `aux`, is changed: it becomes
-    0 where ReLU cut off, and in the frame. With a choice of 1, C is computed by Winograd's algorithm, for which each thread
-    has memory behind `packed`.
+    0 where ReLU cut off, and in the frame. With `FilterLayout.winograd`, each thread has memory for Winograd's algorithm
+    behind `packed`.
     """
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
-    r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
-    down, right, above, left = o.window[0], o.window[1], o.window[2], o.window[3]
+    r, k, of_x, of_y = o.image.r, o.image.k, o.image.x_around, o.image.y_around
+    h, length, n_o, c = o.window.high, o.filters.row, o.n, o.k
+    down, right, above, left = o.window.down, o.window.right, o.window.above, o.window.left
     no_bias = o.packed + h * h * n_o * whole_vectors(c, one) * size
     memory = no_bias + (whole_vectors(c, one) + now.thread * whole_vectors(memory_size(n_o, c, lanes(one)), one)) * size
-    if o.dims[7] and now.begins:
+    if o.filters.winograd and now.begins:
         winograd_filters(memory, o.packed, n_o, c, zero)
     dW, db = gradient_of_group(o, now.block, 0, one)
     rows, cols = output_sides(o, h, h)
@@ -229,7 +228,7 @@ def conv_back_op(op, context, start, stop, one):
     for number in range(stop - start):
         dx = image_at(o.c, now.thread, start, number, one) + of_x * (o.c.col + c) * size
         frame = image_at(o.b, now.thread, start, number, one)
-        if o.dims[7]:
+        if o.filters.winograd:
             dy = patches(frame, o.b.col, of_y, h - 1 - above, h - 1 - left, n_o, one)
             winograd_plain_conv(dx, o.c.col, dy, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
         else:
@@ -240,7 +239,7 @@ def conv_back_op(op, context, start, stop, one):
 @jit
 def _cut_off(o, now, frame, start, number, rows, cols, one):
     """The gradient in a frame becomes 0 where ReLU cut off the output, and around it."""
-    n_o, of_y = o.n, o.dims[5]
+    n_o, of_y = o.n, o.image.y_around
     if o.relu:
         y = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, start, number, one)
         mask_frame(frame, y, frame_size(rows, cols, of_y, n_o), one - one)
@@ -265,7 +264,7 @@ def gradient_size(way, n_o, h, length, c, one):
 def gradient_of_group(o, block, way, one):
     """Addresses of dW and db of the group that a block belongs to, set to 0 for the first of its blocks."""
     size = VECTOR_BYTES // lanes(one)
-    filters = gradient_size(way, o.n, o.dims[2], o.dims[3], o.k, one)
+    filters = gradient_size(way, o.n, o.window.high, o.filters.row, o.k, one)
     total = filters + whole_vectors(o.n, one)
     at = o.bias + block // o.group * total * size
     if block % o.group == 0:
@@ -275,7 +274,7 @@ def gradient_of_group(o, block, way, one):
 
 @jit
 def mask_frame(dy, y, count, zero):
-    """dy = 0 wherever y is not above 0, in the middle and in the frame, where y is 0."""
+    """dy = 0 where y is not above 0, in the middle and in the frame, where y is 0."""
     width = lanes(zero)
     size = VECTOR_BYTES // width
     for i in range(0, count, width):
@@ -300,7 +299,7 @@ def clear_around(frame, r, k, f, c, zero):
 def relu_images_op(op, context, start, stop, one):
     """C = max(A, 0), zero padding included. C may be A."""
     o, now = op_at(op), context_at(context)
-    count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
+    count = frame_size(o.image.r, o.image.k, o.image.y_around, o.n)
     for number in range(stop - start):
         x = vector_at(image_at(o.a, now.thread, start, number, one), count, one)
         y = vector_at(image_at(o.c, now.thread, start, number, one), count, one)
@@ -310,9 +309,9 @@ def relu_images_op(op, context, start, stop, one):
 
 @op_kernel
 def relu_images_back_op(op, context, start, stop, one):
-    """C = 0 wherever the images A are not above 0."""
+    """C = 0 where the images A are not above 0."""
     o, now = op_at(op), context_at(context)
-    count = frame_size(o.dims[0], o.dims[1], o.dims[5], o.n)
+    count = frame_size(o.image.r, o.image.k, o.image.y_around, o.n)
     for number in range(stop - start):
         y = image_at(o.a, now.thread, start, number, one)
         mask_frame(image_at(o.c, now.thread, start, number, one), y, count, one - one)
@@ -326,7 +325,7 @@ def maxpool_op(op, context, start, stop, one):
     """
     o, now = op_at(op), context_at(context)
     size = VECTOR_BYTES // lanes(one)
-    high, wide, c, of_x, of_y = o.dims[2], o.dims[3], o.n, o.dims[4], o.dims[5]
+    high, wide, c, of_x, of_y = o.window.high, o.window.wide, o.n, o.image.x_around, o.image.y_around
     rows, cols = output_sides(o, high, wide)
     behind = frame_size(rows, cols, of_y, c) * size
     for number in range(stop - start):
@@ -335,7 +334,7 @@ def maxpool_op(op, context, start, stop, one):
         y, places = frame + of_y * (o.c.col + c) * size, frame + behind
         for i in range(rows):
             for j in range(cols):
-                at = x + (i * o.window[0] * o.a.col + j * o.window[1] * c) * size
+                at = x + (i * o.window.down * o.a.col + j * o.window.right * c) * size
                 pool_window(y + (i * o.c.col + j * c) * size, places + (i * cols + j) * high * wide * c, at, o.a.col, c,
                             high, wide, one)
 
@@ -363,23 +362,23 @@ def pool_window(y, places, x, x_row, c, high, wide, one):
 
 @op_kernel
 def maxpool_back_op(op, context, start, stop, one):
-    """C = the gradient of the images that `maxpool_op` was given, from B, that of its output, which lies at `aux`."""
+    """C = the gradient of the input of `maxpool_op`, from B, that of its output, which lies at `aux`."""
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
-    high, wide, c, of_x, of_y = o.dims[2], o.dims[3], o.n, o.dims[4], o.dims[5]
+    high, wide, c, of_x, of_y = o.window.high, o.window.wide, o.n, o.image.x_around, o.image.y_around
     rows, cols = output_sides(o, high, wide)
-    behind, overlap = frame_size(rows, cols, of_y, c) * size, o.window[0] < high or o.window[1] < wide
+    behind, overlap = frame_size(rows, cols, of_y, c) * size, o.window.down < high or o.window.right < wide
     for number in range(stop - start):
         frame = image_at(o.c, now.thread, start, number, one)
-        clear(frame, frame_size(o.dims[0], o.dims[1], of_x, c), zero)
+        clear(frame, frame_size(o.image.r, o.image.k, of_x, c), zero)
         dx = frame + of_x * (o.c.col + c) * size
         dy = image_at(o.b, now.thread, start, number, one) + of_y * (o.b.col + c) * size
         places = image_at(Mat(o.aux, o.b.row, o.b.col, o.b.vec), now.thread, start, number, one) + behind
         for i in range(rows):
             for j in range(cols):
                 gradient = vector_at(dy + (i * o.b.col + j * c) * size, c, one)
-                corner = dx + (i * o.window[0] * o.c.col + j * o.window[1] * c) * size
+                corner = dx + (i * o.window.down * o.c.col + j * o.window.right * c) * size
                 for p in range(high):
                     for q in range(wide):
                         to = vector_at(corner + (p * o.c.col + q * c) * size, c, one)
@@ -395,17 +394,17 @@ def conv_update_op(op, context, start, stop, one):
     """A step for the filters C and the biases, from the groups' sums A, of whole vectors of output channels per thread.
 
     C is (h h k, n) in vector columns. B is memory for a gradient like it, `aux` what the optimiser keeps. `packed` is the
-    copy that the way back reads, made anew: as the last of `dims` says, row by row or turned.
+    copy that the backward pass reads, made anew: row by row or rotated, see `FilterLayout.copy`.
     """
     o, now = op_at(op), context_at(context)
     hyper = hyperparameters(now, one)
     width, zero = lanes(one), one - one
     size = VECTOR_BYTES // width
-    h, length, n_o, c, way = o.dims[2], o.dims[3], o.n, o.k, o.dims[0]
+    h, length, n_o, c, way = o.window.high, o.filters.row, o.n, o.k, o.filters.way
     o0, o1 = partition(n_o, width, now.part, now.parts), partition(n_o, width, now.part + 1, now.parts)
     if o0 == o1:
         return
-    blocks = (now.n + o.dims[6] - 1) // o.dims[6]
+    blocks = (now.n + o.image.block - 1) // o.image.block
     groups = (blocks + o.group - 1) // o.group
     of_filters = gradient_size(way, n_o, h, length, c, one)
     column = h * h * c * width  # elements of a vector column
@@ -430,12 +429,12 @@ def conv_update_op(op, context, start, stop, one):
     for j in range(o0, o1, width):
         high = min(width, n_o - j)
         for p in range(h):
-            if o.dims[7] == ROWS:
+            if o.filters.copy == ROWS:
                 pack_copy(o.packed + (j * h * length + p * length) * size, h * length,
                           Mat(o.c.at + (j // width * column + p * h * c * width) * size, 1, width, 0), high, h * c, one)
-            elif o.dims[7] == TURNED:
+            elif o.filters.copy == TURNED:
                 for q in range(h):
-                    place = turned_tap(p, q, h, o.window[0], o.window[1]) * n_o + j
+                    place = turned_tap(p, q, h, o.window.down, o.window.right) * n_o + j
                     pack_columns(o.packed + place * width * size, h * h * n_o * width,
                                  Mat(o.c.at + (j // width * column + (p * h + q) * c * width) * size, 1, width, 0),
                                  high, c, one)

@@ -2,11 +2,11 @@
 
 ==================  ==========================================================================================
 ``conv_tile``       a few pixels x a few vectors of output channels, bias, ReLU and pooling in registers
-``patch_update``    the way back of one output channel: for each place with a gradient, one patch of the image
+``patch_update``    the backward pass of one output channel: for each place with a gradient, one patch of the image
 ``interleave``      LANES pixels of a few channels, from channel after channel to pixel after pixel
 ==================  ==========================================================================================
 
-The first two read images whose channels stand innermost, inside a frame of zeros: row p of the patch that a filter covers
+The first two read images with the channels innermost, inside a frame of zeros: row p of the patch that a filter covers
 is a run of h n_i neighbours.
 """
 import llvmlite.ir as ir
@@ -30,7 +30,7 @@ def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bi
     ----------
     pool, cols, vecs : literal int
         With pool = 1 the tile is `cols` pixels of one row. With pool = 2 it is 2 rows x `cols` pixels, `cols` even, and
-        what is written are the maxima of its 2 x 2 windows. `vecs` vectors of channels; all sums live in registers.
+        the maxima of its 2 x 2 windows are written. `vecs` vectors of channels; all sums live in registers.
     x, x_row, x_col : int64
         Address of the patch of the tile's first pixel; elements to the next row of the image and to the next pixel.
     h, run : int64

@@ -1,7 +1,9 @@
-"""Vector intrinsics that go over 2 x 2 windows of images, and over pixels; see `simd` for how and why they are in LLVM IR.
+"""Intrinsics that go over windows of images and over pixels; see `simd` for how and why they are in LLVM IR.
 
 ==================  ==========================================================================================
 ``pool_windows``    a few neighbouring windows of one channel: their maxima, and where they are
+``one_window``      one window of any size: its maximum, and where it is
+``one_gradient``    one window of any size: its gradient, to the pixels that are its maximum
 ``find_places``     one window of a vector of channels: whether its gradient is one that came through a pool
 ``add_pixels``      the sum of many vectors
 ==================  ==========================================================================================
@@ -52,9 +54,72 @@ def pool_windows(typingctx, count, y, locs, x, row, zero):
     return signature, codegen
 
 
+@intrinsic(prefer_literal=True)
+def one_window(typingctx, high, wide, y, locs, locs_row, x, row, zero):
+    """The maximum of a window of `high` x `wide` (literals) pixels, and a byte 1 at each value that equals it, otherwise 0.
+
+    `x` is the address of the window, whose rows are `row` elements apart; those of `locs` are `locs_row` bytes apart. A
+    window with NaN gives NaN.
+    """
+    if not isinstance(high, types.IntegerLiteral) or not isinstance(wide, types.IntegerLiteral):
+        return None
+    sides, float_type = (high.literal_value, wide.literal_value), zero
+    signature = types.void(high, wide, *[types.int64] * 5, float_type)
+
+    def codegen(context, builder, signature, arguments):
+        y, locs, locs_row, x, row, _ = arguments[2:]
+        emit = Emit(builder, float_type, 1)
+        places = [(p, q) for p in range(sides[0]) for q in range(sides[1])]
+
+        def element(address):
+            return builder.inttoptr(address, emit.scalar.as_pointer())
+
+        values = [builder.load(element(emit.address(x, builder.mul(row, const(p)), const(q)))) for p, q in places]
+        top = values[0]
+        for value in values[1:]:
+            larger = builder.or_(builder.fcmp_ordered(">", value, top), builder.fcmp_unordered("uno", value, value))
+            top = builder.select(larger, value, top)
+        builder.store(top, element(y))
+        for (p, q), value in zip(places, values, strict=True):
+            at = builder.add(builder.add(locs, builder.mul(locs_row, const(p))), const(q))
+            is_top = builder.zext(builder.fcmp_ordered("==", value, top), BYTE)
+            builder.store(is_top, builder.inttoptr(at, BYTE.as_pointer()))
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def one_gradient(typingctx, high, wide, adds, dx, row, dy, locs, locs_row, zero):
+    """dx = the number at address `dy` where `locs` is not 0, otherwise 0; the others as of `one_window`.
+
+    With `adds` (a literal) dx += that.
+    """
+    if not all(isinstance(literal, types.IntegerLiteral) for literal in (high, wide, adds)):
+        return None
+    sides, adds_n, float_type = (high.literal_value, wide.literal_value), adds.literal_value, zero
+    signature = types.void(high, wide, adds, *[types.int64] * 5, float_type)
+
+    def codegen(context, builder, signature, arguments):
+        dx, row, dy, locs, locs_row, _ = arguments[3:]
+        emit = Emit(builder, float_type, 1)
+        none = ir.Constant(emit.scalar, 0.0)
+        gradient = builder.load(builder.inttoptr(dy, emit.scalar.as_pointer()))
+        for p in range(sides[0]):
+            for q in range(sides[1]):
+                at = builder.add(builder.add(locs, builder.mul(locs_row, const(p))), const(q))
+                is_top = builder.load(builder.inttoptr(at, BYTE.as_pointer()))
+                value = builder.select(builder.icmp_unsigned("!=", is_top, ir.Constant(BYTE, 0)), gradient, none)
+                to = builder.inttoptr(emit.address(dx, builder.mul(row, const(p)), const(q)), emit.scalar.as_pointer())
+                builder.store(builder.fadd(builder.load(to), value) if adds_n else value, to)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 @intrinsic
 def find_places(typingctx, gradients, places, dy, row, col, tail, zero):
-    """Whether one gradient of a window, or none, stands for all four: 1 if those that are not 0 are equal, else 0.
+    """Return 1 if the gradients of a window that are not 0 are equal, else 0.
 
     Writes that gradient, and bit 2 p + q of `places` where pixel (p, q) has it, as `simd.conv_tile` does.
 

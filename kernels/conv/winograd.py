@@ -28,7 +28,7 @@ from numba import types
 from numba.extending import intrinsic
 
 WINDOWS = 8 if VECTOR_BITS == 512 or ARM else 4  # in one product; with two vectors of channels, 16 or 8 sums in registers
-_SUMMED = 16  # channels that are summed up by themselves: shorter sums have smaller errors
+_SUMMED = 16  # channels that are summed up separately: shorter sums have smaller errors
 LEAST_CHANNELS = 16  # with fewer the transformations cost what the products save, and errors are as large as a plain sum's
 
 
