@@ -27,7 +27,7 @@ class AveragePoolLayer(Buffered):
     """Average pooling: the mean of every size x size window of an image (LeCun et al. 1998, there called subsampling).
 
     y[n, c, i, j] = sum over p, q < size of x[n, c, size i + p, size j + q] / size^2; the gradient of each of these x is that
-    of y over size^2. Windows do not overlap. Rows and columns behind the last whole window are ignored.
+    of y divided by size^2. Windows do not overlap. The layer ignores rows and columns after the last whole window.
 
     Parameters
     ----------
@@ -62,21 +62,21 @@ class AveragePoolLayer(Buffered):
         self.x_shape = None
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.AvgPool2d(self.size)
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
-        """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
+        """Return the shape of an output sample for that of an input sample; a side of None if it is not known."""
         c, r, k = checks.image_shape(self, shape, least=(self.size, self.size))
         return c, None if r is None else r // self.size, None if k is None else k // self.size
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Take the mean of each window.
+        """Compute the mean of each window.
 
         Parameters
         ----------
         x : array_like, shape (n, c, r, k)
-            Images of at least one window. Never written to. The mean of a window with NaN is NaN.
+            Images of at least one window. The layer does not write to them. The mean of a window with NaN is NaN.
 
         Returns
         -------

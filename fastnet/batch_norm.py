@@ -23,9 +23,9 @@ def _of_channels(layer: Any) -> tuple[int, int]:
 
 @known
 class BatchNormLayer(Buffered):
-    """Batch normalisation: each column of rows, or each channel of images, gets a mean and a spread that are learned.
+    """Batch normalisation: it gives each column of rows, or each channel of images, a learned mean and standard deviation.
 
-    y = gamma (x - mean) / sqrt(var + eps) + beta (Ioffe & Szegedy 2015, algorithm 1). In training mean and var are those of
+    y = gamma (x - mean) / sqrt(var + eps) + beta (Ioffe & Szegedy 2015, algorithm 1). In training, mean and var are those of
     the mini-batch, and the running statistics follow them; in prediction they are the running statistics.
 
     Parameters
@@ -33,30 +33,30 @@ class BatchNormLayer(Buffered):
     n : int
         Number of columns, or of channels.
     eps : float
-        Keeps the divisor above 0.
+        A number that keeps the divisor above 0.
     momentum : float
-        How far the running statistics go towards those of a mini-batch: running = (1 - momentum) running + momentum found.
+        The weight of a mini-batch in the running statistics: running = (1 - momentum) running + momentum found.
     dtype : float32 or float64, optional
-        Type of the parameters, and so of the computation. By default float64, see :func:`fastnet.set_default_dtype`.
+        Type of the parameters, and so of the computation. The default is float64, see :func:`fastnet.set_default_dtype`.
 
     Attributes
     ----------
     gamma, beta : ndarray, shape (1, n)
-        Scale and shift, at first 1 and 0. Weight decay leaves them alone.
+        Scale and shift, initially 1 and 0. Weight decay does not change them.
     gamma_grad, beta_grad : ndarray or None
-        Gradients that ``backward`` left behind.
+        Gradients from the last ``backward``.
     running_mean, running_var : ndarray, shape (1, n)
-        At first 0 and 1. They are changed by every ``forward`` in training.
+        Running statistics, initially 0 and 1. Every ``forward`` in training changes them.
     x : ndarray or None
         The last input.
     training : bool
-        Whether the mini-batch's own statistics are used, see :meth:`fastnet.Sequential.train`.
+        Whether the layer uses the mini-batch's own statistics, see :meth:`fastnet.Sequential.train`.
 
     Notes
     -----
-    As in PyTorch, the variance that normalises is the biased one, the mean of the N squared deviations of a channel, and the
-    running variance follows the unbiased one, N / (N - 1) times that. A mini-batch of one value per channel, which PyTorch
-    refuses, gives beta, and leaves the running statistics as they are.
+    As in PyTorch, the layer divides by the biased variance, the mean of the N squared deviations of a channel, and the
+    running variance follows the unbiased one, N / (N - 1) times that. For a mini-batch of one value per channel, which
+    PyTorch refuses, the output is beta, and the running statistics do not change.
 
     Examples
     --------
@@ -93,36 +93,36 @@ class BatchNormLayer(Buffered):
 
     @property
     def dtype(self) -> np.dtype:
-        """What the layer computes in: the wider of the types of its arrays, as float32 or float64."""
+        """The type that the layer computes in: the widest of the types of its arrays, float32 or float64."""
         arrays = (self.gamma, self.beta, self.running_mean, self.running_var)
         return dtypes.result_dtype(*(a for a in arrays if a is not None))
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same for rows."""
         return nn.BatchNorm1d(self.n, self.eps, self.momentum)
 
     def torch_module_of_images(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same of images."""
+        """Return the module of ``torch.nn`` that computes the same for images."""
         return nn.BatchNorm2d(self.n, self.eps, self.momentum)
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
-        """Shape of a sample's output: that of its input."""
+        """Return the shape of an output sample, which is that of an input sample."""
         if shape is not None:
             checks.channels(self, f"samples of shape {shape}", shape, self.n)
         return shape
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Normalise each channel, and remember x.
+        """Normalise each channel, and store x for ``backward``.
 
         Parameters
         ----------
         x : array_like, shape (n_samples, n) or (n_samples, n, r, k)
-            Never written to.
+            The layer does not write to it.
 
         Returns
         -------
         ndarray
-            Of the shape of x.
+            The result, of the shape of x.
         """
         gamma, beta, running_mean, running_var = self._state()
         x = checks.floats(self, "x", x, gamma.dtype)
@@ -144,7 +144,7 @@ class BatchNormLayer(Buffered):
         return y
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
-        """Compute the gradients from that of the output; keep ``gamma_grad`` and ``beta_grad``.
+        """Compute the gradients from that of the output; store ``gamma_grad`` and ``beta_grad``.
 
         With z = (x - mean) / sqrt(var + eps): the gradient of beta is the sum of y_grad, that of gamma the sum of y_grad z,
         that of x is gamma / sqrt(var + eps) (y_grad - (beta_grad + z gamma_grad) / N). In prediction, where mean and var are
@@ -153,7 +153,7 @@ class BatchNormLayer(Buffered):
         Parameters
         ----------
         y_grad : array_like
-            Gradient of the loss with respect to the output of the last ``forward``, of its shape.
+            Gradient of the loss with respect to the output of the last ``forward``, of the same shape.
 
         Returns
         -------
@@ -175,7 +175,7 @@ class BatchNormLayer(Buffered):
         return dx
 
     def update_param(self, lr: float) -> None:
-        """Step against the gradients: gamma - lr gamma_grad and beta - lr beta_grad become the new gamma and beta.
+        """Take a step against the gradients: the new gamma is gamma - lr gamma_grad, the new beta is beta - lr beta_grad.
 
         Parameters
         ----------
@@ -234,7 +234,7 @@ class BatchNormLayer(Buffered):
         return y
 
     def _state(self) -> list[np.ndarray]:
-        """gamma, beta, running_mean and running_var, in one dtype."""
+        """Return gamma, beta, running_mean and running_var in one dtype."""
         dtype = self.dtype
         return [checks.own_shape(self, name, getattr(self, name), (1, self.n), dtype, "n")
                 for name in ("gamma", "beta", "running_mean", "running_var")]

@@ -23,47 +23,47 @@ class ConvLayer(Buffered):
 
     y[n, o, i, j] = b[o] + sum over c, p, q of W[o, c, p, q] x[n, c, stride i + p - padding, stride j + q - padding]
 
-    Filters are not flipped, and x counts as 0 outside. By default the stride is 1 and the padding h // 2, so that images
-    keep their height and width.
+    The layer does not flip the filters, and x is 0 outside the image. By default the stride is 1 and the padding h // 2, so
+    that images keep their height and width.
 
     Parameters
     ----------
     n_i, n_o : int
-        Number of channels that go in and come out.
+        Number of input and output channels.
     h : int
-        Side of the square filters; odd with ``padding="same"``.
+        Side of the square filters; it must be odd with ``padding="same"``.
     dtype : float32 or float64, optional
-        Type of W and b, and so of the computation. By default float64, see :func:`fastnet.set_default_dtype`.
+        Type of W and b, and so of the computation. The default is float64, see :func:`fastnet.set_default_dtype`.
     rng : numpy.random.Generator or RandomState or int, optional
-        Draws the weights; an int is the seed of a new generator. By default NumPy's global state does, so that
-        ``np.random.seed`` decides.
+        The generator that draws the weights; an int is the seed of a new one. By default NumPy's global state draws them,
+        so that ``np.random.seed`` makes them reproducible.
     initializer : {"glorot", "he"}
-        The standard deviation of the normal filters at first: sqrt(2 / (n_i h h + n_o h h)) (Glorot & Bengio 2010), or
-        sqrt(2 / (n_i h h)) (He et al. 2015), which suits ReLU.
+        The standard deviation of the initial filters, which are normally distributed: sqrt(2 / (n_i h h + n_o h h)) (Glorot
+        & Bengio 2010), or sqrt(2 / (n_i h h)) (He et al. 2015), which suits ReLU.
     stride : int or (int, int)
-        How far apart the patches of neighbouring output pixels are; a pair is for rows and columns.
+        The step from the patch of one output pixel to that of the next; a pair is for rows and columns.
     padding : {"same", "valid"} or int or (int, int)
-        Rows and columns of zeros on each side of an image. ``"same"`` is h // 2: an image of r rows becomes one of
-        r / stride rows, rounded up. ``"valid"`` is 0.
+        The number of rows and columns of zeros on each side of an image. ``"same"`` is h // 2: an image of r rows becomes
+        one of r / stride rows, rounded up. ``"valid"`` is 0.
 
     Attributes
     ----------
     W : ndarray, shape (n_o, n_i, h, h)
         Filters, see `initializer`.
     b : ndarray, shape (1, n_o)
-        Biases, at first 0. Shape (n_o,) is accepted, too.
+        Biases, initially 0. You may also assign an array of shape (n_o,).
     x : ndarray, shape (n, n_i, r, k), or None
         The last input.
     W_grad, b_grad : ndarray or None
-        Gradients that ``backward`` left behind, of the shapes of W and b. ``w_grad`` is another name of ``W_grad``.
+        Gradients from the last ``backward``, of the shapes of W and b. ``w_grad`` is another name of ``W_grad``.
 
     Notes
     -----
-    All may be assigned, and changed in place. ``update_param`` never writes into an array that was assigned: it binds
-    new ones.
+    You may assign all attributes and change them in place. ``update_param`` never writes into an array that you assigned:
+    it binds new ones.
 
-    An image of r rows becomes one of (r + 2 padding - h) // stride + 1. As in PyTorch, padding is the same on both sides;
-    Keras' ``"same"`` with a stride above 1 may have less above and to the left.
+    An image of r rows becomes one of (r + 2 padding - h) // stride + 1 rows. As in PyTorch, padding is the same on both
+    sides; Keras' ``"same"`` with a stride above 1 may have less above and to the left.
 
     Examples
     --------
@@ -110,7 +110,7 @@ class ConvLayer(Buffered):
 
     @property
     def window(self) -> tuple[int, int, int, int]:
-        """Strides of rows and columns, then their padding."""
+        """The strides of rows and columns, then their padding."""
         padding = self.padding
         if isinstance(padding, str):
             padding = self.h // 2 if padding == "same" else 0
@@ -118,22 +118,22 @@ class ConvLayer(Buffered):
 
     @property
     def padding_read(self) -> int:
-        """Pixels that it reads beyond each side of an image."""
+        """The number of pixels that the layer reads beyond each side of an image."""
         return max(self.window[2:])
 
     @property
     def fuses_pool(self) -> bool:
-        """Whether its op can do a pool of size 2 behind it, too."""
+        """Whether the layer's op can include a following pool of size 2."""
         return self.window[:2] == (1, 1)
 
     @property
     def dtype(self) -> np.dtype:
-        """What the layer computes in: the wider of the types of W and b, as float32 or float64."""
+        """The type that the layer computes in: the wider of the types of W and b, float32 or float64."""
         return dtypes.result_dtype(*(a for a in (self.W, self.b) if a is not None))
 
     @property
     def w_grad(self) -> Any:
-        """Another name of ``W_grad``."""
+        """The same array as ``W_grad``; the chapter uses both names."""
         return self.W_grad
 
     @w_grad.setter
@@ -141,36 +141,36 @@ class ConvLayer(Buffered):
         self.W_grad = value
 
     def input_shape(self) -> tuple[int | None, ...]:
-        """Shape of a sample that it takes: n_i channels, of any height and width."""
+        """Return the shape of an input sample: n_i channels of any height and width."""
         return self.n_i, None, None
 
     def multiply_adds(self, shape: tuple[int, ...]) -> float:
-        """How many a forward pass takes for a sample whose output is of this shape."""
+        """Return the number of multiply-adds of a forward pass for a sample with an output of this shape."""
         return float(math.prod(shape)) * self.n_i * self.h ** 2
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
-        """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
+        """Return the shape of an output sample for that of an input sample; a side of None if it is not known."""
         _, r, k = checks.image_shape(self, shape, self.n_i, self._least())
         return self.n_o, *self._sides(r, k)
 
     def _least(self) -> tuple[int, int]:
-        """Rows and columns of the smallest image that has an output."""
+        """Return the number of rows and columns of the smallest image that has an output."""
         _, _, above, left = self.window
         return max(1, self.h - 2 * above), max(1, self.h - 2 * left)
 
     def _sides(self, *sides: int | None) -> tuple[int | None, ...]:
-        """Rows and columns of the output."""
+        """Return the number of rows and columns of the output."""
         window = self.window
         return tuple(None if side is None else (side + 2 * padding - self.h) // stride + 1
                      for side, stride, padding in zip(sides, window[:2], window[2:], strict=True))
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Convolve the images with the filters, add the biases, and remember x.
+        """Convolve the images with the filters, add the biases, and store x for ``backward``.
 
         Parameters
         ----------
         x : array_like, shape (n, n_i, r, k)
-            Images of any height r and width k. Never written to.
+            Images of any height r and width k. The layer does not write to them.
 
         Returns
         -------
@@ -186,7 +186,7 @@ class ConvLayer(Buffered):
         return y
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
-        """Compute the gradients from that of the output; keep ``W_grad`` and ``b_grad``.
+        """Compute the gradients from that of the output; store ``W_grad`` and ``b_grad``.
 
         Parameters
         ----------
@@ -211,7 +211,7 @@ class ConvLayer(Buffered):
         return dx
 
     def update_param(self, lr: float) -> None:
-        """Step against the gradients: W - lr W_grad and b - lr b_grad become the new W and b.
+        """Take a step against the gradients: the new W is W - lr W_grad, the new b is b - lr b_grad.
 
         Parameters
         ----------
@@ -244,7 +244,7 @@ class ConvLayer(Buffered):
         return lower_conv(self, net, x)
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         window = self.window
         return nn.Conv2d(self.n_i, self.n_o, self.h, window[:2], window[2:], device="meta")
 

@@ -1,19 +1,17 @@
 """The cross-entropy loss, and one-hot targets."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from fastnet.base import checks, dtypes
 from fastnet.base.attributes import FloatArray
-from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take, take_like
-from fastnet.kernels.cross_entropy import (
-    backward_entry,
-    columns_entry,
-    cross_entropy_backward,
-    cross_entropy_forward,
-    forward_entry,
-)
+from fastnet.base.buffers import Buffered, in_order, take_like
+from fastnet.base.passes import Checked, Refused, for_kernel, run_pass
+from fastnet.kernels.cross_entropy import backward_entry, columns_entry, forward_entry
 from fastnet.kernels.records import SOFTMAX_CROSS_ENTROPY
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Unsupported, Value
@@ -64,24 +62,7 @@ class CrossEntropyLayer(Buffered):
         float
             The loss; inf if the true class of a sample has probability 0.
         """
-        if type(x) is np.ndarray and type(t) is np.ndarray and type(self) in PLAIN:
-            try:
-                # a single column might be labels
-                if x.shape == t.shape and x.size and x.shape[1] > 1 and x.dtype == t.dtype and x.dtype.isnative:
-                    held = self.__dict__
-                    if not x.flags.c_contiguous and x.flags.f_contiguous and t.flags.f_contiguous:
-                        loss = columns_entry(x.T, t.T)
-                    else:
-                        loss = forward_entry(in_order(x), in_order(t))
-                    held["x"], held["t"] = x, t
-                    return loss
-            except UNUSUAL:
-                pass
-        x = checks.rows(self, "x", checks.floats(self, "x", x))
-        t = checks.targets(self, "t", t, x.shape, x.dtype)
-        loss = cross_entropy_forward(x, t)
-        self.x, self.t = x, t
-        return loss
+        return run_pass(self, _forward, _checked_input, (x, t))
 
     def backward(self, y_grad: float | None = None) -> np.ndarray:
         """Compute the gradient of the loss with respect to the probabilities, -t / (n x) (3.19).
@@ -95,22 +76,9 @@ class CrossEntropyLayer(Buffered):
         -------
         ndarray, shape (n, n_classes)
         """
-        if y_grad is None and type(self) in PLAIN:
-            try:
-                held = self.__dict__
-                x, t = held["x"], held["t"]
-                if x.shape[1] > 1 and t.dtype == x.dtype:
-                    dx = take_like(self._buffers, "dx", x)
-                    if backward_entry(dx, x, t):
-                        return dx
-            except UNUSUAL:
-                pass
-        scale = checks.gradient_scale(self, y_grad)
-        x = checks.rows(self, "x", checks.floats(self, "x", checks.computed(self, "x", self.x, "forward")))
-        t = checks.targets(self, "t", checks.computed(self, "t", self.t, "forward"), x.shape, x.dtype)
-        dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
-        cross_entropy_backward(dx, x, t)
-        return dx if y_grad is None else dx * x.dtype.type(scale)
+        scale = None if y_grad is None else checks.gradient_scale(self, y_grad)
+        dx = run_pass(self, _backward, _checked_attributes, None)
+        return dx if scale is None else dx * dx.dtype.type(scale)
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add the softmax of the scores x, the loss, and the gradient of the scores to a compiled step."""
@@ -123,6 +91,41 @@ class CrossEntropyLayer(Buffered):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _forward(layer: CrossEntropyLayer, given: tuple[np.ndarray, np.ndarray], held: dict[str, Any]) -> float:
+    x, t = given
+    if (type(x) is not ndarray or type(t) is not ndarray or x.shape != t.shape or not x.size or x.dtype != t.dtype
+            or not x.dtype.isnative):
+        raise Refused
+    if x.flags.fnc and t.flags.f_contiguous:
+        loss = columns_entry(x.T, t.T)
+    else:
+        loss = forward_entry(x if x.flags.c_contiguous else in_order(x), t if t.flags.c_contiguous else in_order(t))
+    held["x"], held["t"] = x, t
+    return loss
+
+
+def _checked_input(layer: CrossEntropyLayer, given: tuple[npt.ArrayLike, npt.ArrayLike]) -> tuple[Any, dict[str, Any]]:
+    x = checks.rows(layer, "x", checks.floats(layer, "x", given[0]))
+    t = checks.targets(layer, "t", given[1], x.shape, x.dtype)
+    layer.x, layer.t = x, t  # not the copies of unaligned arrays
+    kernel = columns_entry if x.flags.fnc and t.flags.f_contiguous else forward_entry
+    return (for_kernel(kernel, x), for_kernel(kernel, t)), {}
+
+
+def _backward(layer: CrossEntropyLayer, _: None, held: dict[str, Any]) -> np.ndarray:
+    x, t = held["x"], held["t"]
+    dx = take_like(layer._buffers, "dx", x)
+    if t.dtype != x.dtype or not backward_entry(dx, x, t):
+        raise Refused
+    return dx
+
+
+def _checked_attributes(layer: CrossEntropyLayer, _: None) -> tuple[None, Checked]:
+    x = checks.rows(layer, "x", checks.floats(layer, "x", checks.computed(layer, "x", layer.x, "forward")))
+    t = checks.targets(layer, "t", checks.computed(layer, "t", layer.t, "forward"), x.shape, x.dtype)
+    return None, Checked(layer, x=for_kernel(backward_entry, x), t=for_kernel(backward_entry, t))
 
 
 def one_hot(labels: npt.ArrayLike, n_classes: int | None = None, dtype: npt.DTypeLike | None = None) -> np.ndarray:

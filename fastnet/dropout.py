@@ -21,8 +21,8 @@ _SEEDS = 1 << 63
 class DropoutLayer(Buffered):
     """Dropout: in training each value becomes 0 with probability `rate`, and the others are multiplied by 1 / (1 - rate).
 
-    In prediction the layer gives its input back. This is "inverted" dropout (Srivastava et al. 2014, "Dropout: a simple way
-    to prevent neural networks from overfitting", section 10), as in PyTorch: y = x m with m = 0 or 1 / (1 - rate), and the
+    In prediction the layer returns its input. This is "inverted" dropout (Srivastava et al. 2014, "Dropout: a simple way to
+    prevent neural networks from overfitting", section 10), as in PyTorch: y = x m with m = 0 or 1 / (1 - rate), and the
     gradient of x is that of y times m.
 
     Parameters
@@ -30,18 +30,20 @@ class DropoutLayer(Buffered):
     rate : float
         The probability that a value is dropped, at least 0 and below 1.
     rng : int, numpy.random.Generator or RandomState, optional
-        The seed of the masks, or what draws it. By default NumPy's global state does, so that ``np.random.seed`` decides.
+        The seed of the masks, or the generator that draws it. By default NumPy's global state draws it, so that
+        ``np.random.seed`` makes the masks reproducible.
 
     Attributes
     ----------
     rate : float
     seed : int
     calls : int
-        The number of masks that were made: mini-batches in training. The next mask is a function of `seed`, `calls` and the
-        place of a value in the mini-batch, see :func:`fastnet.kernels.dropout.dropout_forward`. So every engine, with any
-        number of threads, makes the same masks, and a fit goes on where the last one ended. May be assigned.
+        The number of masks so far, which is the number of mini-batches in training. The next mask is a function of `seed`,
+        `calls` and the position of a value in the mini-batch, see :func:`fastnet.kernels.dropout.dropout_forward`. So every
+        engine, with any number of threads, makes the same masks, and a fit continues where the last one ended. You may
+        assign it.
     mask : ndarray or None
-        What the last input was multiplied by: 0 or 1 / (1 - rate).
+        The factors of the last input: 0 or 1 / (1 - rate).
     training : bool
         Whether the layer drops values, see :meth:`fastnet.Sequential.train`.
 
@@ -77,31 +79,31 @@ class DropoutLayer(Buffered):
 
     @classmethod
     def from_settings(cls, rate: float, seed: int, calls: int) -> DropoutLayer:
-        """The layer that continues the masks of a seed after so many calls."""
+        """Return a layer that continues the masks of a seed after so many calls."""
         layer = cls(rate, seed)
         layer.calls = calls
         return layer
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         return nn.Dropout(self.rate)
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...] | None:
-        """Shape of a sample's output: that of its input."""
+        """Return the shape of an output sample, which is that of an input sample."""
         return shape
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """In training drop values, and remember which; in prediction give back x.
+        """Drop values in training, and store the mask for ``backward``; return x in prediction.
 
         Parameters
         ----------
         x : array_like, shape (n, ...)
-            Never written to. NaN and infinity become NaN where they are dropped.
+            The layer does not write to it. NaN and infinity become NaN where they are dropped.
 
         Returns
         -------
         ndarray
-            Of the shape of x; in prediction x itself, if it is an array of floats.
+            The result, of the shape of x; in prediction x itself, if it is an array of floats.
         """
         x = checks.floats(self, "x", x)
         checks.nonempty(self, "x", x)
@@ -120,7 +122,7 @@ class DropoutLayer(Buffered):
         Parameters
         ----------
         y_grad : array_like
-            Gradient of the loss with respect to the output of the last ``forward``, of its shape.
+            Gradient of the loss with respect to the output of the last ``forward``, of the same shape.
 
         Returns
         -------

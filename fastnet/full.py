@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from fastnet.base import checks, dtypes
 from fastnet.base.attributes import FloatArray
-from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, take
+from fastnet.base.buffers import Buffered, take
+from fastnet.base.passes import Checked, Refused, run_pass
 from fastnet.kernels.full import full_backward, full_forward
 from fastnet.kernels.gemm.commands import attempt, backward_job, forward_job, sgd_job
 from fastnet.kernels.records import DENSE, INPUTS, OUTPUTS, SAMPLES, UPDATE
@@ -134,24 +136,7 @@ class FullLayer(Buffered):
         -------
         ndarray, shape (n, n_o)
         """
-        if type(x) is np.ndarray and type(self) in PLAIN:
-            try:
-                held = self.__dict__
-                W, b, dtype = held["W"], held["b"], x.dtype
-                if dtype == W.dtype == b.dtype:
-                    n, n_o = len(x), self.n_o
-                    y = take(self._buffers, "y", (n, n_o), dtype, n * n_o)
-                    if forward_job(y, x, W, b, self.n_i, caller()):
-                        held["x"] = x
-                        return y
-            except UNUSUAL:
-                pass
-        W, b = self._parameters()
-        x = checks.rows(self, "x", checks.floats(self, "x", x, W.dtype), self.n_i)
-        y = take(self._buffers, "y", (len(x), self.n_o), W.dtype, len(x) * self.n_o)
-        full_forward(y, x, W, b)
-        self.x = x
-        return y
+        return run_pass(self, _forward, _checked_input, x)
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
         """Compute the gradients from that of the output; store ``W_grad`` and ``b_grad``.
@@ -166,31 +151,7 @@ class FullLayer(Buffered):
         ndarray, shape (n, n_i)
             Gradient of the loss with respect to the input.
         """
-        if type(y_grad) is np.ndarray and type(self) in PLAIN:
-            try:
-                held, n_i, n_o = self.__dict__, self.n_i, self.n_o
-                x, W, dtype = held["x"], held["W"], y_grad.dtype
-                if dtype == x.dtype == W.dtype == held["b"].dtype:
-                    buffers = self._buffers
-                    dx = take(buffers, "dx", x.shape, dtype, x.size)
-                    dW = take(buffers, "dW", (n_o, n_i), dtype, n_o * n_i)
-                    db = take(buffers, "db", (1, n_o), dtype, n_o)
-                    if backward_job(dx, dW, db, y_grad, x, W, n_i, n_o, caller()):
-                        held["W_grad"], held["b_grad"] = dW, db
-                        return dx
-            except UNUSUAL:
-                pass
-        W, _ = self._parameters()
-        x = checks.floats(self, "x", checks.computed(self, "x", self.x, "forward"), W.dtype)
-        x = checks.rows(self, "x", x, self.n_i)
-        dy = checks.floats(self, "y_grad", y_grad, W.dtype)
-        dy = checks.same_shape(self, "y_grad", dy, "the output", (len(x), self.n_o))
-        dx = take(self._buffers, "dx", x.shape, W.dtype, x.size)
-        dW = take(self._buffers, "dW", W.shape, W.dtype, W.size)
-        db = take(self._buffers, "db", (1, self.n_o), W.dtype, self.n_o)
-        full_backward(dx, dW, db, dy, x, W)
-        self.W_grad, self.b_grad = dW, db
-        return dx
+        return run_pass(self, _backward, _checked_gradient, y_grad)
 
     def update_param(self, lr: float) -> None:
         """Take a step against the gradients: the new W is W - lr W_grad, the new b is b - lr b_grad.
@@ -200,32 +161,7 @@ class FullLayer(Buffered):
         lr : float
             The learning rate.
         """
-        if type(lr) is float and 0 <= lr < inf and type(self) in PLAIN:
-            try:
-                held = self.__dict__
-                W, b, dW, db, n_i, n_o = held["W"], held["b"], held["W_grad"], held["b_grad"], held["n_i"], held["n_o"]
-                dtype = W.dtype
-                if dtype == b.dtype == dW.dtype == db.dtype:
-                    buffers = self._buffers
-                    new_W = take(buffers, "W", (n_o, n_i), dtype, n_o * n_i)
-                    new_b = take(buffers, "b", (1, n_o), dtype, n_o)
-                    if sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller()):
-                        held["W"], held["b"] = new_W, new_b
-                        return
-            except UNUSUAL:
-                pass
-        lr = checks.rate(self, lr)
-        W, b = self._parameters()
-        dW = checks.computed(self, "W_grad", self.W_grad, "forward() and backward")
-        db = checks.computed(self, "b_grad", self.b_grad, "forward() and backward")
-        dW = checks.own_shape(self, "W_grad", dW, W.shape, W.dtype)
-        db = checks.own_shape(self, "b_grad", db, b.shape, b.dtype)
-        new_W = take(self._buffers, "W", W.shape, W.dtype, W.size)
-        new_b = take(self._buffers, "b", b.shape, b.dtype, b.size)
-        if not attempt(sgd_job, W.dtype, new_W, W, dW, new_b, b, db, lr, self.n_i, self.n_o):
-            sgd_update(new_W, W, dW, lr)
-            sgd_update(new_b, b, db, lr)
-        self.W, self.b = new_W, new_b
+        run_pass(self, _update, _checked_step, lr)
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
@@ -280,3 +216,74 @@ class FullLayer(Buffered):
     def __repr__(self) -> str:
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
         return f"{type(self).__name__}({self.n_i}, {self.n_o}{dtype})"
+
+
+def _forward(layer: FullLayer, x: np.ndarray, held: dict[str, Any], kernel: Any = forward_job) -> np.ndarray:
+    W, b, dtype = held["W"], held["b"], x.dtype
+    if type(x) is not ndarray or not dtype == W.dtype == b.dtype:
+        raise Refused
+    n, n_o = len(x), layer.n_o
+    y = take(layer._buffers, "y", (n, n_o), dtype, n * n_o)
+    if kernel(y, x, W, b, layer.n_i, caller()) is False:
+        raise Refused
+    held["x"] = x
+    return y
+
+
+def _checked_input(layer: FullLayer, x: npt.ArrayLike) -> tuple[Any, ...]:
+    W, b = layer._parameters()
+    x = checks.rows(layer, "x", checks.floats(layer, "x", x, W.dtype), layer.n_i)
+    return x, Checked(layer, W=W, b=b), lambda y, x, W, b, *_: full_forward(y, x, W, b)
+
+
+def _backward(layer: FullLayer, dy: np.ndarray, held: dict[str, Any], kernel: Any = backward_job) -> np.ndarray:
+    x, W, dtype, n_i, n_o = held["x"], held["W"], dy.dtype, layer.n_i, layer.n_o
+    if type(dy) is not ndarray or not dtype == x.dtype == W.dtype == held["b"].dtype:
+        raise Refused
+    buffers = layer._buffers
+    dx = take(buffers, "dx", x.shape, dtype, x.size)
+    dW = take(buffers, "dW", (n_o, n_i), dtype, n_o * n_i)
+    db = take(buffers, "db", (1, n_o), dtype, n_o)
+    if kernel(dx, dW, db, dy, x, W, n_i, n_o, caller()) is False:
+        raise Refused
+    held["W_grad"], held["b_grad"] = dW, db
+    return dx
+
+
+def _checked_gradient(layer: FullLayer, y_grad: npt.ArrayLike) -> tuple[Any, ...]:
+    W, b = layer._parameters()
+    x = checks.floats(layer, "x", checks.computed(layer, "x", layer.x, "forward"), W.dtype)
+    x = checks.rows(layer, "x", x, layer.n_i)
+    dy = checks.floats(layer, "y_grad", y_grad, W.dtype)
+    dy = checks.same_shape(layer, "y_grad", dy, "the output", (len(x), layer.n_o))
+    return dy, Checked(layer, x=x, W=W, b=b), lambda *arrays: full_backward(*arrays[:6])
+
+
+def _update(layer: FullLayer, lr: float, held: dict[str, Any], kernel: Any = sgd_job) -> None:
+    W, b, dW, db, n_i, n_o = held["W"], held["b"], held["W_grad"], held["b_grad"], layer.n_i, layer.n_o
+    dtype = W.dtype
+    if type(lr) is not float or not 0 <= lr < inf or not dtype == b.dtype == dW.dtype == db.dtype:
+        raise Refused
+    buffers = layer._buffers
+    new_W = take(buffers, "W", (n_o, n_i), dtype, n_o * n_i)
+    new_b = take(buffers, "b", (1, n_o), dtype, n_o)
+    if kernel(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller()) is False:
+        raise Refused
+    held["W"], held["b"] = new_W, new_b
+
+
+def _checked_step(layer: FullLayer, lr: float) -> tuple[Any, ...]:
+    lr = checks.rate(layer, lr)
+    W, b = layer._parameters()
+    dW = checks.computed(layer, "W_grad", layer.W_grad, "forward() and backward")
+    db = checks.computed(layer, "b_grad", layer.b_grad, "forward() and backward")
+    dW = checks.own_shape(layer, "W_grad", dW, W.shape, W.dtype)
+    db = checks.own_shape(layer, "b_grad", db, b.shape, b.dtype)
+    return lr, Checked(layer, W=W, b=b, W_grad=dW, b_grad=db), _any_update
+
+
+def _any_update(new_W: np.ndarray, W: np.ndarray, dW: np.ndarray, new_b: np.ndarray, b: np.ndarray, db: np.ndarray,
+                lr: float, n_i: int, n_o: int, caller: int) -> None:
+    if not attempt(sgd_job, W.dtype, new_W, W, dW, new_b, b, db, lr, n_i, n_o):
+        sgd_update(new_W, W, dW, lr)
+        sgd_update(new_b, b, db, lr)

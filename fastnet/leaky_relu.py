@@ -43,7 +43,7 @@ class LeakyReluLayer(Activation):
     @property
     def constant(self) -> float:
         """The slope."""
-        return self.slope
+        return float(self.slope)
 
     def torch_module(self, nn: Any) -> Any:
         """Return the module of ``torch.nn`` that computes the same."""

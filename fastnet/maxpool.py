@@ -20,19 +20,20 @@ _BOOL = np.dtype(bool)
 
 @known
 class MaxPoolLayer(Buffered):
-    """Maximum pooling: of every size x size window of an image, the largest value.
+    """Maximum pooling: the largest value of every size x size window of an image.
 
     y[n, c, i, j] = max over p, q < size of x[n, c, stride i + p, stride j + q]
 
-    Rows and columns behind the last whole window are ignored. Of equal maxima in a window each gets the whole gradient (in
-    PyTorch one of them). Where windows overlap, a value's gradient is the sum over the windows whose maximum it is.
+    The layer ignores rows and columns after the last whole window. If a window has several equal maxima, each gets the whole
+    gradient (in PyTorch only one does). Where windows overlap, a value's gradient is the sum over the windows whose maximum
+    it is.
 
     Parameters
     ----------
     size : int or (int, int)
         Side of a window; a pair is for rows and columns.
     stride : int or (int, int), optional
-        Step to the next window. By default `size`, so that windows do not overlap.
+        Step to the next window. The default is `size`, so that windows do not overlap.
 
     Attributes
     ----------
@@ -69,16 +70,16 @@ class MaxPoolLayer(Buffered):
 
     @property
     def window(self) -> tuple[int, int, int, int]:
-        """Rows and columns of a window, then of the step to the next one."""
+        """The rows and columns of a window, then those of the step to the next one."""
         return windows_of(self.size, self.stride)
 
     @property
     def fused_as(self) -> str | None:
-        """What a convolution before it can do in its own op."""
+        """The part of a preceding convolution's op that can replace this layer; None if no part can."""
         return "pool" if self.window == (2, 2, 2, 2) else None
 
     def output_shape(self, shape: tuple[int | None, ...] | None) -> tuple[int | None, ...]:
-        """Shape of a sample's output, for one of its input; sides that are not known yet are None."""
+        """Return the shape of an output sample for that of an input sample; a side of None if it is not known."""
         c, *sides = checks.image_shape(self, shape, least=self.window[:2])
         return c, *self._pooled(*sides)
 
@@ -92,12 +93,12 @@ class MaxPoolLayer(Buffered):
                      for side, size, step in zip(sides, window[:2], window[2:], strict=True))
 
     def forward(self, x: npt.ArrayLike) -> np.ndarray:
-        """Take the maximum of each window, and remember where it was.
+        """Compute the maximum of each window, and store its position for ``backward``.
 
         Parameters
         ----------
         x : array_like, shape (n, c, r, k)
-            Images of at least one window. Never written to. A window with NaN becomes NaN.
+            Images of at least one window. The layer does not write to them. A window with NaN becomes NaN.
 
         Returns
         -------
@@ -114,7 +115,7 @@ class MaxPoolLayer(Buffered):
         return y
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
-        """Give each window's gradient to every place where its maximum was.
+        """Pass each window's gradient to every position of its maximum.
 
         Parameters
         ----------
@@ -145,7 +146,7 @@ class MaxPoolLayer(Buffered):
         return lower_maxpool(self, net, x)
 
     def torch_module(self, nn: Any) -> Any:
-        """The module of ``torch.nn`` that computes the same."""
+        """Return the module of ``torch.nn`` that computes the same."""
         window = self.window
         return nn.MaxPool2d(window[:2], window[2:])
 

@@ -1,19 +1,17 @@
 """The mean squared error: a loss for regression."""
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from fastnet.base import checks
 from fastnet.base.attributes import FloatArray
-from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take
-from fastnet.kernels.mean_squared_error import (
-    backward_entry,
-    forward_entry,
-    mean_squared_error_backward,
-    mean_squared_error_forward,
-    mean_squared_error_op,
-)
+from fastnet.base.buffers import Buffered, in_order, take
+from fastnet.base.passes import Checked, Refused, for_kernel, run_pass
+from fastnet.kernels.mean_squared_error import backward_entry, forward_entry, mean_squared_error_op
 from fastnet.kernels.records import CALL
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Unsupported, Value
@@ -60,19 +58,7 @@ class MeanSquaredErrorLayer(Buffered):
         -------
         float
         """
-        if type(x) is np.ndarray and type(t) is np.ndarray and type(self) in PLAIN:
-            try:
-                if x.ndim == 2 and x.shape == t.shape and x.size and x.dtype == t.dtype and x.dtype.isnative:
-                    loss, held = forward_entry(in_order(x), in_order(t)), self.__dict__
-                    held["x"], held["t"] = x, t
-                    return loss
-            except UNUSUAL:
-                pass
-        x = checks.rows(self, "x", checks.floats(self, "x", x))
-        t = self._targets(t, x)
-        loss = mean_squared_error_forward(x, t)
-        self.x, self.t = x, t
-        return loss
+        return run_pass(self, _forward, _checked_input, (x, t))
 
     def backward(self, y_grad: float | None = None) -> np.ndarray:
         """Compute the gradient of the loss with respect to the outputs, 2 (x - t) / (n n_outputs).
@@ -86,24 +72,9 @@ class MeanSquaredErrorLayer(Buffered):
         -------
         ndarray, shape (n, n_outputs)
         """
-        if y_grad is None and type(self) in PLAIN:
-            try:
-                held = self.__dict__
-                x, t = held["x"], held["t"]
-                dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
-                if t.dtype == x.dtype and backward_entry(dx, in_order(x), in_order(t)):
-                    return dx
-            except UNUSUAL:
-                pass
-        scale = checks.gradient_scale(self, y_grad)
-        x = checks.rows(self, "x", checks.floats(self, "x", checks.computed(self, "x", self.x, "forward")))
-        t = self._targets(checks.computed(self, "t", self.t, "forward"), x)
-        dx = take(self._buffers, "dx", x.shape, x.dtype, x.size)
-        mean_squared_error_backward(dx, x, t)
-        return dx if y_grad is None else dx * x.dtype.type(scale)
-
-    def _targets(self, t: npt.ArrayLike, x: np.ndarray) -> np.ndarray:
-        return checks.same_shape(self, "t", checks.floats(self, "t", t, x.dtype), "x", x.shape)
+        scale = None if y_grad is None else checks.gradient_scale(self, y_grad)
+        dx = run_pass(self, _backward, _checked_attributes, None)
+        return dx if scale is None else dx * dx.dtype.type(scale)
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add the loss and the gradient of the outputs to a compiled step, see :mod:`fastnet.program.builder`."""
@@ -116,3 +87,36 @@ class MeanSquaredErrorLayer(Buffered):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _forward(layer: MeanSquaredErrorLayer, given: tuple[np.ndarray, np.ndarray], held: dict[str, Any]) -> float:
+    x, t = given
+    if (type(x) is not ndarray or type(t) is not ndarray or x.shape != t.shape or not x.size or x.dtype != t.dtype
+            or not x.dtype.isnative):
+        raise Refused
+    loss = forward_entry(x if x.flags.c_contiguous else in_order(x), t if t.flags.c_contiguous else in_order(t))
+    held["x"], held["t"] = x, t
+    return loss
+
+
+def _checked_input(layer: MeanSquaredErrorLayer, given: tuple[npt.ArrayLike, npt.ArrayLike]) -> tuple[Any, dict[str, Any]]:
+    x = checks.rows(layer, "x", checks.floats(layer, "x", given[0]))
+    t = checks.same_shape(layer, "t", checks.floats(layer, "t", given[1], x.dtype), "x", x.shape)
+    layer.x, layer.t = x, t  # not the copies of unaligned arrays
+    return (for_kernel(forward_entry, x), for_kernel(forward_entry, t)), {}
+
+
+def _backward(layer: MeanSquaredErrorLayer, _: None, held: dict[str, Any]) -> np.ndarray:
+    x, t = held["x"], held["t"]
+    dx = take(layer._buffers, "dx", x.shape, x.dtype, x.size)
+    if t.dtype != x.dtype or not backward_entry(
+            dx, x if x.flags.c_contiguous else in_order(x), t if t.flags.c_contiguous else in_order(t)):
+        raise Refused
+    return dx
+
+
+def _checked_attributes(layer: MeanSquaredErrorLayer, _: None) -> tuple[None, Checked]:
+    x = checks.rows(layer, "x", checks.floats(layer, "x", checks.computed(layer, "x", layer.x, "forward")))
+    t = checks.floats(layer, "t", checks.computed(layer, "t", layer.t, "forward"), x.dtype)
+    t = checks.same_shape(layer, "t", t, "x", x.shape)
+    return None, Checked(layer, x=for_kernel(backward_entry, x), t=for_kernel(backward_entry, t))

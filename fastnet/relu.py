@@ -8,7 +8,7 @@ import numpy.typing as npt
 from numpy import empty_like, maximum, ndarray
 
 from fastnet.base.activation import Activation
-from fastnet.base.buffers import PLAIN, SMALL
+from fastnet.base.buffers import FAST, SMALL
 from fastnet.kernels.records import CALL, DENSE, GRAM_FIRST, MASK
 from fastnet.kernels.relu import RELU
 from fastnet.layer import known
@@ -60,7 +60,7 @@ class ReluLayer(Activation):
         ndarray
             The result, of the shape of x. For a matrix in Fortran order it is in Fortran order, too.
         """
-        if type(x) is ndarray and 0 < x.size <= SMALL and x.ndim == 2 and type(self) in PLAIN:
+        if type(x) is ndarray and 0 < x.size <= SMALL and x.ndim == 2 and type(self) in FAST:
             dtype = x.dtype
             zero = _ZERO64 if dtype is _FLOAT64 else _ZERO32 if dtype is _FLOAT32 else None
             try:

@@ -330,7 +330,7 @@ class Sequential:
 
         Notes
         -----
-        The course's signature of 2018, ``fit(x, y, x_test, y_test, epochs, lr, batch_size)``, works too: it means
+        The course's 2018 signature, ``fit(x, y, x_test, y_test, epochs, lr, batch_size)``, works too: it means
         ``validation=(x_test, y_test)``. It returns two arrays of shape (epochs,): the losses, and the loss on the test data
         after each epoch.
 
@@ -339,10 +339,10 @@ class Sequential:
         them when you read one, from copies of that batch and of the parameters; until then ``vars(layer)`` does not show
         them. ``history`` has the full record. After Ctrl-C or an error the layers hold the last complete epoch.
 
-        The compiled engines train fastnet's own, unmodified layers. These run as they are written, once per mini-batch:
+        The compiled engines train fastnet's own, unmodified layers. Once per mini-batch, fastnet calls the methods of
 
-        - user-defined layers and losses;
-        - subclasses of fastnet's layers;
+        - user-defined layers and losses,
+        - subclasses of fastnet's layers,
         - layers of which you replaced a method, on an instance or a class.
 
         The other layers may be compiled around them. A subclass of Sequential that overrides anything used in a fit is

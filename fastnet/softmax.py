@@ -6,16 +6,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from fastnet.base import checks
 from fastnet.base.attributes import FloatArray
-from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take
+from fastnet.base.buffers import Buffered, in_order, take
+from fastnet.base.passes import Checked, Refused, for_kernel, run_pass
 from fastnet.kernels.records import CALL
 from fastnet.kernels.softmax import (
     backward_entry,
     forward_entry,
-    softmax_backward,
-    softmax_forward,
     softmax_grad_op,
     softmax_op,
 )
@@ -90,19 +90,7 @@ class SoftMaxLayer(Buffered):
         -------
         ndarray, shape (n, n_classes)
         """
-        if type(x) is np.ndarray and type(self) in PLAIN:
-            try:
-                y = take(self._buffers, "y", x.shape, x.dtype, x.size)
-                if forward_entry(y, x if x.flags.c_contiguous else in_order(x)):
-                    self.__dict__["y"] = y
-                    return y
-            except UNUSUAL:
-                pass
-        x = checks.rows(self, "x", checks.floats(self, "x", x))
-        y = take(self._buffers, "y", x.shape, x.dtype, x.size)
-        softmax_forward(y, x)
-        self.y = y
-        return y
+        return run_pass(self, _forward, _checked_input, x)
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
         """Multiply the gradient by the Jacobian of each row (3.17), dx = y (dy - sum(dy y)), without forming the Jacobian.
@@ -117,19 +105,7 @@ class SoftMaxLayer(Buffered):
         ndarray, shape (n, n_classes)
             Gradient of the loss with respect to the scores.
         """
-        if type(y_grad) is np.ndarray and type(self) in PLAIN:
-            try:
-                y = self.__dict__["y"]
-                dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
-                if y_grad.dtype == y.dtype and backward_entry(dx, in_order(y_grad), in_order(y)):
-                    return dx
-            except UNUSUAL:
-                pass
-        y = checks.rows(self, "y", checks.floats(self, "y", checks.computed(self, "y", self.y, "forward")))
-        dy = checks.same_shape(self, "y_grad", checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
-        dx = take(self._buffers, "dx", y.shape, y.dtype, y.size)
-        softmax_backward(dx, dy, y)
-        return dx
+        return run_pass(self, _backward, _checked_gradient, y_grad)
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Pass on the scores to a loss that computes their softmax itself, see :mod:`fastnet.program.builder`."""
@@ -143,3 +119,35 @@ class SoftMaxLayer(Buffered):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+
+def _forward(layer: SoftMaxLayer, x: np.ndarray, held: dict[str, Any]) -> np.ndarray:
+    if type(x) is not ndarray:
+        raise Refused
+    y = take(layer._buffers, "y", x.shape, x.dtype, x.size)
+    if not forward_entry(y, x if x.flags.c_contiguous else in_order(x)):
+        raise Refused
+    held["y"] = y
+    return y
+
+
+def _checked_input(layer: SoftMaxLayer, x: npt.ArrayLike) -> tuple[np.ndarray, Checked]:
+    x = checks.rows(layer, "x", checks.floats(layer, "x", x))
+    return for_kernel(forward_entry, x), Checked(layer)
+
+
+def _backward(layer: SoftMaxLayer, dy: np.ndarray, held: dict[str, Any]) -> np.ndarray:
+    y = held["y"]
+    if type(dy) is not ndarray or dy.dtype != y.dtype:
+        raise Refused
+    dx = take(layer._buffers, "dx", y.shape, y.dtype, y.size)
+    if not backward_entry(
+            dx, dy if dy.flags.c_contiguous else in_order(dy), y if y.flags.c_contiguous else in_order(y)):
+        raise Refused
+    return dx
+
+
+def _checked_gradient(layer: SoftMaxLayer, y_grad: npt.ArrayLike) -> tuple[np.ndarray, Checked]:
+    y = checks.rows(layer, "y", checks.floats(layer, "y", checks.computed(layer, "y", layer.y, "forward")))
+    dy = checks.same_shape(layer, "y_grad", checks.floats(layer, "y_grad", y_grad, y.dtype), "the output", y.shape)
+    return for_kernel(backward_entry, dy), Checked(layer, y=for_kernel(backward_entry, y))

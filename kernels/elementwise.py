@@ -34,7 +34,6 @@ from fastnet.kernels.layout import (
     written,
 )
 from fastnet.kernels.records import context_at, input_row, op_at, row_of
-from numba import types
 from numba.extending import overload
 
 
@@ -150,17 +149,4 @@ def _named(function: Callable, value: Any) -> Callable:
     """The function under a name of the layer's, by which its compiled code is kept and found."""
     function.__module__ = value.py_func.__module__
     function.__qualname__ = function.__name__
-    return function
-
-
-def for_each_type(f32: Callable, f64: Callable) -> Callable:
-    """A function of a number for compiled code: the first for a float32, the second for a float64."""
-
-    def function(x):
-        raise NotImplementedError("for compiled code only")
-
-    @overload(function)
-    def of_type(x):
-        return (lambda x: f32(x)) if x == types.float32 else (lambda x: f64(x))
-
     return function

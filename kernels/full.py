@@ -1,8 +1,8 @@
 """The products of the fully connected layer, forward and backward (3.7 - 3.9)."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.gemm import matmul, product_here
-from fastnet.kernels.gemm.commands import FEW_ROWS, PRODUCT, attempt, backward_job, forward_job
+from fastnet.kernels.gemm import few_rows_here, matmul, product_here
+from fastnet.kernels.gemm.commands import attempt, backward_job, forward_job
 from fastnet.kernels.layout import plain
 from numba.extending import overload
 
@@ -75,7 +75,7 @@ def _backward_bias(db, dy):
 @overload(full_forward)
 def _compiled_forward(y, x, W, b):
     def in_compiled_code(y, x, W, b):
-        product_here(FEW_ROWS, y, x, W.T, 1.0, 0.0, b[0], 0)
+        few_rows_here(y, x, W.T, 1.0, 0.0, b[0], 0)
 
     return in_compiled_code
 
@@ -83,7 +83,7 @@ def _compiled_forward(y, x, W, b):
 @overload(full_backward_input)
 def _compiled_backward_input(dx, dy, W):
     def in_compiled_code(dx, dy, W):
-        product_here(FEW_ROWS, dx, dy, W, 1.0, 0.0, np.empty(0, dx.dtype), 0)
+        few_rows_here(dx, dy, W, 1.0, 0.0, np.empty(0, dx.dtype), 0)
 
     return in_compiled_code
 
@@ -91,7 +91,7 @@ def _compiled_backward_input(dx, dy, W):
 @overload(full_backward_weights)
 def _compiled_backward_weights(dW, dy, x):
     def in_compiled_code(dW, dy, x):
-        product_here(PRODUCT, dW, dy.T, x, 1.0, 0.0, np.empty(0, dW.dtype), 0)
+        product_here(dW, dy.T, x, 1.0, 0.0, np.empty(0, dW.dtype), 0)
 
     return in_compiled_code
 

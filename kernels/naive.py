@@ -326,7 +326,6 @@ def conv_back_op(dx, dW, db, dy, y, x, W, relu, stride=1, padding=None):
     conv_backward(dx, dW, db, np.where(np.asarray(y) > 0, dy, 0) if relu else dy, x, W, stride, padding)
 
 
-conv_strided_back_op = conv_back_op
 conv_winograd_op = conv_op
 conv_pool_op = conv_pool_winograd_op = conv_pool_forward
 conv_pool_back_op = conv_pool_backward

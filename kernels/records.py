@@ -10,9 +10,10 @@ import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
-from numba import carray, from_dtype, typeof, types
+from numba import from_dtype, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array, populate_array
 
 
 class Mat(NamedTuple):
@@ -134,7 +135,8 @@ JOB = np.dtype([
 
 # What a layer has the threads do to arrays, see ``gemm/commands.py``. Addresses, and distances in elements
 COMMAND = np.dtype([
-    ("kind", "i8"),
+    ("kernel", "i8"),  # address of a function compiled by `linking.command_kernel`
+    ("double", "i8"),  # 1: elements are float64, 0: float32
     ("c", "i8"),
     ("c_row", "i8"),
     ("a", "i8"),
@@ -235,23 +237,48 @@ def call_op(typingctx, kernel, op, context, start, stop, one):
 
 
 @intrinsic
-def _pointer(typingctx, address, like):
+def call_command(typingctx, kernel, thread, threads, sync, scratch, command, one):
+    """Call the compiled function at address `kernel` with the other arguments, see `linking.command_kernel`."""
+    float_type = one
+
     def codegen(context, builder, signature, arguments):
-        return builder.inttoptr(arguments[0], context.get_value_type(types.CPointer(like)))
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 5 + [context.get_value_type(float_type)])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
 
-    return types.CPointer(like)(types.int64, like), codegen
+    return types.void(*[types.int64] * 6, float_type), codegen
 
 
-@jit
-def vector_at(address, size, like):
+@intrinsic
+def vector_at(typingctx, address, size, like):
     """The array of `size` elements of the type of `like` at an address."""
-    return carray(_pointer(address, like), size)
+    array = types.Array(types.unliteral(like), 1, "C")
+
+    def codegen(context, builder, signature, arguments):
+        return _array_at(context, builder, array, *arguments[:-1])
+
+    return array(types.int64, types.int64, like), codegen
 
 
-@jit
-def rows_at(address, rows, columns, like):
+@intrinsic
+def rows_at(typingctx, address, rows, columns, like):
     """The C-contiguous array (rows, columns) of elements of the type of `like` at an address."""
-    return carray(_pointer(address, like), (rows, columns))
+    array = types.Array(types.unliteral(like), 2, "C")
+
+    def codegen(context, builder, signature, arguments):
+        return _array_at(context, builder, array, *arguments[:-1])
+
+    return array(types.int64, types.int64, types.int64, like), codegen
+
+
+def _array_at(context: Any, builder: ir.IRBuilder, kind: types.Array, address: ir.Value, *shape: ir.Value) -> ir.Value:
+    """An array of this type; `numba.carray` is a function of its own, which Numba compiles anew for each type."""
+    made = make_array(kind)(context, builder)
+    size = context.get_constant(types.intp, context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    strides = [size] if len(shape) == 1 else [builder.mul(shape[1], size), size]
+    populate_array(made, data=builder.inttoptr(address, made.data.type), shape=shape, strides=strides, itemsize=size,
+                   meminfo=None)
+    return made._getvalue()
 
 
 @jit

@@ -3,8 +3,8 @@
 1 / (1 + exp(-x)) is computed from t = exp(-|x|), which never overflows: t / (1 + t) where x is negative, else 1 / (1 + t).
 """
 import numpy as np
-from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.elementwise import Elementwise, for_each_type
+from fastnet.kernels.codegen.jit import ForEachType, jit, jit_exact
+from fastnet.kernels.elementwise import Elementwise
 from fastnet.kernels.simd import cast_like
 from fastnet.kernels.softmax import exp_f32, exp_f64
 
@@ -21,7 +21,7 @@ def _sigmoid_f32(x):
     return (t if x < 0 else np.float32(1)) / (np.float32(1) + t)
 
 
-_sigmoid = for_each_type(_sigmoid_f32, _sigmoid_f64)
+_sigmoid = ForEachType(_sigmoid_f32, _sigmoid_f64)
 
 
 @jit

@@ -343,6 +343,15 @@ def cast_like(typingctx, value, like):
 
 
 @intrinsic
+def same_bits(typingctx, value, like):
+    """The number of the type of `like` that has the bits of `value`."""
+    def codegen(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], context.get_value_type(like))
+
+    return like(value, like), codegen
+
+
+@intrinsic
 def noinline(typingctx):
     """Stands in a function that LLVM shall never copy into its callers: they compile in a fraction of the time."""
     def codegen(context, builder, signature, arguments):

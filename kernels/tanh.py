@@ -4,8 +4,8 @@ tanh(x) = x (1 + x^2 P(x^2) / Q(x^2)) near 0 (Cephes, S. Moshier) and (1 - t) / 
 arithmetic and our own exponential, which LLVM vectorises; the C library's function is called for one number at a time.
 """
 import numpy as np
-from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.elementwise import Elementwise, for_each_type
+from fastnet.kernels.codegen.jit import ForEachType, jit, jit_exact
+from fastnet.kernels.elementwise import Elementwise
 from fastnet.kernels.simd import cast_like
 from fastnet.kernels.softmax import exp_f32, exp_f64
 
@@ -31,7 +31,7 @@ def _tanh_f32(x):
     return np.copysign(near if abs(x) < f(0.625) else (f(1) - t) / (f(1) + t), x)
 
 
-_tanh = for_each_type(_tanh_f32, _tanh_f64)
+_tanh = ForEachType(_tanh_f32, _tanh_f64)
 
 
 @jit

@@ -57,7 +57,7 @@ def of_the_process():
     """What a test may change for the tests behind it in the same process."""
     return {
         "numpy.geterr()": np.geterr(),
-        "sys.meta_path": [*sys.meta_path],
+        "finders of fastnet": [finder for finder in sys.meta_path if type(finder).__module__.startswith("fastnet.")],
         "sys.path": [*sys.path],
         "os.environ": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
         "os.getcwd()": os.getcwd(),
@@ -72,11 +72,13 @@ def nothing_left_behind():
     after = of_the_process()
     if after != before:
         np.seterr(**before["numpy.geterr()"])
-        sys.meta_path[:], sys.path[:] = before["sys.meta_path"], before["sys.path"]
+        sys.meta_path[:] = [f for f in sys.meta_path if f not in after["finders of fastnet"] or f in before["finders of fastnet"]]
+        sys.path[:] = before["sys.path"]
         os.environ.clear()
         os.environ.update(before["os.environ"])
         os.chdir(before["os.getcwd()"])
-        pytest.fail("left behind: " + "; ".join(f"{k}: {before[k]!r} -> {after[k]!r}" for k in before if before[k] != after[k]))
+        changed = [f"{name}: {before[name]!r} -> {after[name]!r}" for name in before if before[name] != after[name]]
+        pytest.fail("left behind: " + "; ".join(changed))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,4 +1,4 @@
-/* An allocator for NumPy that puts each array into a mapping of its own, between two pages that nobody may touch.
+/* An allocator for NumPy and Numba that puts each array into a mapping of its own, between two pages that nobody may touch.
 
    info (read-only) | guard | data ... | guard
 
@@ -107,11 +107,41 @@ static PyObject *on(PyObject *self, PyObject *where) {
 
 static PyObject *off(PyObject *self, PyObject *none) { return set(NULL); }
 
+/* Numba's compiled code calls `numba_alloc` in the place of NRT_MemInfo_alloc_aligned; the start of NRT_api_functions in
+   Numba's nrt_external.h says how memory becomes a block of Numba's. */
+typedef struct {
+    void *allocate, *allocate_external;
+    void *(*manage_memory)(void *data, void (*release)(void *data));
+} Numba;
+
+static Numba *numba;
+static long of_numba = 0;
+
+static void release(void *block) { guarded_free(NULL, block, 0); }
+
+static void *numba_alloc(size_t size, uint32_t align) {
+    void *block = new_block(size, 0xFF);
+    if (block == NULL) return NULL;
+    __atomic_add_fetch(&of_numba, 1, __ATOMIC_RELAXED);
+    return numba->manage_memory(block, release);
+}
+
+static PyObject *guard_numba(PyObject *self, PyObject *get_api) {
+    void *address = PyLong_AsVoidPtr(get_api);
+    if (address == NULL) return NULL;
+    numba = ((Numba *(*)(void))address)();
+    return PyLong_FromVoidPtr((void *)numba_alloc);
+}
+
+static PyObject *count_of_numba(PyObject *self, PyObject *none) { return PyLong_FromLong(of_numba); }
+
 static PyObject *count(PyObject *self, PyObject *none) { return PyLong_FromLong(blocks); }
 
 static PyMethodDef methods[] = {
     {"on", on, METH_O, "Guard arrays made from now on: at their end if the argument is true, otherwise at their beginning."},
     {"off", off, METH_NOARGS, "NumPy's own allocator again."},
+    {"numba", guard_numba, METH_O, "The address of an allocator for compiled code, from that of NRT_get_api."},
+    {"count_of_numba", count_of_numba, METH_NOARGS, "How many blocks it made."},
     {"count", count, METH_NOARGS, "How many blocks were made."},
     {NULL, NULL, 0, NULL}};
 

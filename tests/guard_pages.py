@@ -1,9 +1,9 @@
-"""Runs kernels and networks with every NumPy array between guard pages; a program of its own, since a fault ends it.
+"""Runs kernels and networks with every array between guard pages; a program of its own, since a fault ends it.
 
     python tests/guard_pages.py FOLDER {kernels,networks} SEED CASES
 
-FOLDER holds the module that `build` makes of guard_pages.c, and gets a file with the case that is running. The memory that
-kernels get from Numba, not from NumPy, is not guarded.
+FOLDER holds the module that `build` makes of guard_pages.c, and gets a file with the case that is running. Arrays
+that compiled code makes are guarded as NumPy's are.
 """
 import os
 import shutil
@@ -117,11 +117,23 @@ def networks(seed, cases, guard, note):
         assert not found, found
 
 
+def guard_numba(guard):
+    """Guard the arrays that compiled code makes, in code that is compiled or loaded from now on."""
+    from llvmlite import binding
+    from numba.core.registry import cpu_target
+    from numba.core.runtime import _nrt_python, rtsys
+
+    rtsys.initialize(cpu_target.target_context)
+    for name in ("alloc_aligned", "alloc_safe_aligned"):
+        binding.add_symbol(f"NRT_MemInfo_{name}", guard.numba(_nrt_python.c_helpers["get_api"]))
+
+
 def main(folder, what, seed, cases):
     """Run so many cases, and say how many arrays were guarded."""
     sys.path.insert(0, folder)
     import guard_pages_c as guard
 
+    guard_numba(guard)
     log = os.open(os.path.join(folder, f"{what}.case"), os.O_RDWR | os.O_CREAT)
 
     def note(text):
@@ -129,7 +141,7 @@ def main(folder, what, seed, cases):
 
     with np.errstate(all="ignore"):
         {"kernels": kernels, "networks": networks}[what](int(seed), int(cases), guard, note)
-    print(f"{cases} cases, {guard.count()} arrays")
+    print(f"{cases} cases, {guard.count()} arrays, {guard.count_of_numba()} of them made by compiled code")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,8 @@ def case(seed):
 class Network:
     """A copy of a model's parameters in float64, trained by hand.
 
-    With `noise`, a generator, everything that layers pass on or remember has rounding errors as large as those of `dtype`.
+    With `noise`, a generator, all that layers compute has rounding errors as large as those of `dtype`, also within a layer
+    what it subtracts or sums up: a result that should be 0 is then as far from it as it may be in that dtype.
     """
 
     def __init__(self, model, noise=None, dtype=np.float32):
@@ -139,7 +140,9 @@ class Network:
         self.layers = [REFERENCES.get(type(layer).__name__, Itself)(layer) for layer in model.layers]
         self.loss = REFERENCES[type(model.loss).__name__](model.loss) if type(model.loss).__name__ in REFERENCES else Itself(
             model.loss)
-        self.kept, self.steps = {}, 0
+        for layer in self.layers:
+            layer.rounded = self.rounded
+        self.kept, self.steps, self.losses, self.batch_losses, self.batches = {}, 0, [], [], []
 
     def output(self, x, training=True):
         for layer in self.layers:
@@ -172,18 +175,20 @@ class Network:
                 elif momentum:
                     velocity = self.kept[i, name] = momentum * self.kept.get((i, name), 0.0) + change
                     change = change + momentum * velocity if nesterov else velocity
-                layer.change(name, value - lr * change)
+                layer.change(name, self.rounded(value - lr * change))
         return loss
 
     def fit(self, x, t, *, epochs, lr, batch_size, shuffle=False, rng=None, **of_step):
         orders = np.random.default_rng(rng) if shuffle else None
-        losses = []
         for epoch in range(epochs):
             rate = lr[epoch] if isinstance(lr, list) else lr
             order = orders.permutation(len(x)) if shuffle else np.arange(len(x))
-            losses.append(np.mean([self.step(x[rows], t[rows], rate, **of_step)
-                                   for rows in np.split(order, range(batch_size, len(x), batch_size))]))
-        return np.array(losses)
+            batches = [(rate, rows) for rows in np.split(order, range(batch_size, len(x), batch_size))]
+            losses = [self.step(x[rows], t[rows], rate, **of_step) for rate, rows in batches]
+            self.losses.append(np.mean(losses))
+            self.batch_losses += losses
+            self.batches += batches
+        return np.array(self.losses)
 
 
 class Plain:
@@ -239,8 +244,8 @@ class Full(Learning):
         return x @ self.W.T + self.b
 
     def backward(self, dy):
-        self.dW, self.db = dy.T @ self.x, dy.sum(axis=0)
-        return dy @ self.W
+        self.dW, self.db = self.rounded(dy).T @ self.x, self.rounded(dy).sum(axis=0)
+        return self.rounded(dy) @ self.W
 
 
 def windows(x, high, wide, down, right):
@@ -268,7 +273,8 @@ class Conv(Learning):
         return np.einsum("ncijpq,ocpq->noij", self.patches(), self.W) + self.b[:, None, None]
 
     def backward(self, dy):
-        self.dW, self.db = np.einsum("noij,ncijpq->ocpq", dy, self.patches()), dy.sum(axis=(0, 2, 3))
+        self.dW = np.einsum("noij,ncijpq->ocpq", self.rounded(dy), self.patches())
+        self.db = self.rounded(dy).sum(axis=(0, 2, 3))
         (above, left), (down, right), h = self.padding, self.steps, self.W.shape[2]
         dx, (rows, columns) = np.zeros_like(self.padded), dy.shape[2:]
         for p, q in np.ndindex(h, h):
@@ -379,9 +385,9 @@ class BatchNorm(Plain):
 
     def forward(self, x):
         self.axes = (0, *range(2, x.ndim))
-        mean, var, count = x.mean(axis=self.axes), x.var(axis=self.axes), x.size // len(self.gamma)
-        self.inv = self.along(x, 1 / np.sqrt(var + self.layer.eps))
-        self.z = (x - self.along(x, mean)) * self.inv
+        mean, var, count = self.rounded(x.mean(axis=self.axes)), x.var(axis=self.axes), x.size // len(self.gamma)
+        self.inv = self.along(x, self.rounded(1 / np.sqrt(var + self.layer.eps)))
+        self.z = self.rounded((x - self.along(x, mean)) * self.inv)
         if count > 1:
             m = self.layer.momentum
             self.mean, self.var = (1 - m) * self.mean + m * mean, (1 - m) * self.var + m * var * count / (count - 1)
@@ -392,9 +398,9 @@ class BatchNorm(Plain):
         return self.along(x, self.gamma) * z + self.along(x, self.beta)
 
     def backward(self, dy):
-        self.dgamma, self.dbeta = (dy * self.z).sum(axis=self.axes), dy.sum(axis=self.axes)
-        dz = dy * self.along(dy, self.gamma)
-        means = [self.along(dy, a.mean(axis=self.axes)) for a in (dz, dz * self.z)]
+        self.dgamma, self.dbeta = self.rounded(dy * self.z).sum(axis=self.axes), self.rounded(dy).sum(axis=self.axes)
+        dz = self.rounded(dy * self.along(dy, self.gamma))
+        means = [self.along(dy, self.rounded(a.mean(axis=self.axes))) for a in (dz, self.rounded(dz * self.z))]
         return self.inv * (dz - means[0] - self.z * means[1])
 
     def learned(self):
@@ -420,7 +426,7 @@ class SoftMax(Plain):
         return self.y
 
     def backward(self, dy):
-        return self.y * (dy - (dy * self.y).sum(axis=1, keepdims=True))
+        return self.y * (dy - self.rounded(dy * self.y).sum(axis=1, keepdims=True))
 
 
 class CrossEntropy(Plain):

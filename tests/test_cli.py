@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -15,6 +16,8 @@ from fastnet.kernels.codegen import cache
 
 import fastnet
 from fastnet import cli
+from fastnet.cli import cache as cache_command
+from fastnet.cli import data
 from fastnet.dataset import _download, _files, cifar100
 
 
@@ -270,7 +273,7 @@ def test_ctrl_c(monkeypatch, capsys):
     def interrupted(_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_data_path", interrupted)
+    monkeypatch.setattr(data, "execute", interrupted)
     assert cli.main(["data", "path"]) == 130
     assert capsys.readouterr().err == "fastnet: stopped.\n"
 
@@ -284,15 +287,20 @@ def test_usage(arguments, capsys):
 
 
 def test_another_module_adds_a_subcommand(monkeypatch):
-    monkeypatch.setattr(cli, "_SUBCOMMANDS", [*cli._SUBCOMMANDS])
-
-    @cli.subcommand
-    def declare(commands):
-        parser = commands.add_parser("count")
-        parser.add_argument("n", type=int)
-        parser.set_defaults(run=lambda arguments: arguments.n)
-
+    module = types.SimpleNamespace(add_arguments=lambda parser: parser.add_argument("n", type=int),
+                                   execute=lambda arguments: arguments.n)
+    monkeypatch.setitem(cli.COMMANDS, "count", ("counting.command", "count"))
+    monkeypatch.setitem(sys.modules, "counting.command", module)
     assert cli.main(["count", "3"]) == 3
+
+
+def test_only_the_module_of_the_command_is_imported():
+    code = ("import sys; from fastnet import cli\ntry: cli.main({arguments})\nexcept SystemExit: pass\n"
+            "print(*(path for path, _ in cli.COMMANDS.values() if path in sys.modules))")
+    for arguments, imported in ((["--help"], ""), (["cache"], "fastnet.cli.cache"), (["check", "--help"], "fastnet.check._command")):
+        done = subprocess.run([sys.executable, "-c", code.format(arguments=arguments)], capture_output=True, text=True, check=True,
+                              env={**os.environ, "PYTHONPATH": str(Path(fastnet.__file__).parents[1])})
+        assert done.stdout.splitlines()[-1] == imported
 
 
 def test_as_a_module():
@@ -331,9 +339,8 @@ if {both}: os.dup2(write, 2)
 sys.argv[0] = "fastnet"
 from fastnet import cli
 from fastnet.cli import doctor
-from fastnet.cli import peak
 from fastnet.cli.peak import Rate
-peak.fma_peak = lambda dtype: Rate(1e11, 2.0, 2, 1.0)
+doctor.fma_peak = lambda dtype: Rate(1e11, 2.0, 2, 1.0)
 doctor.products = lambda dtype: [doctor.Product("a product", Rate(9e10, 2.0, 2, 1.0))] * 5000
 {before}
 sys.exit(cli.main({arguments!r}))
@@ -365,6 +372,6 @@ def test_a_broken_pipe_of_something_else_is_an_error(monkeypatch):
     def breaks(_):
         raise BrokenPipeError(32, "Broken pipe", "of a worker")
 
-    monkeypatch.setattr(cli, "_cache", breaks)
+    monkeypatch.setattr(cache_command, "execute", breaks)
     with pytest.raises(BrokenPipeError, match="of a worker"):
         cli.main(["cache"])

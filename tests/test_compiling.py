@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fastnet.kernels.codegen import linking
-from fastnet.kernels.gemm.commands import work_off
+from fastnet.kernels.gemm.commands import product
 
 ROOT = Path(__file__).resolve().parents[1]
 posix = pytest.mark.skipif(os.name == "nt", reason="there are no timers that send signals")
@@ -195,7 +195,7 @@ def test_compiled_code_of_a_user_is_kept_by_numba(tmp_path):
 
 def test_what_code_of_another_version_needs_counts_as_missing():
     with pytest.raises(FileNotFoundError):
-        linking._need(work_off.name, "float64", "another version")
+        linking._need(product.name, "float64", "another version")
 
 
 def test_helpers_of_a_kernel_have_names_that_no_other_code_asks_for():

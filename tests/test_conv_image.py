@@ -5,6 +5,7 @@ from fastnet.kernels import naive
 from fastnet.kernels.conv import avx512, image, pack_filters
 from fastnet.kernels.conv import winograd as conv_winograd
 from fastnet.kernels.gemm import vector_lanes
+from fastnet.kernels.simd import lanes
 from helpers import dtypes, eps, seeds
 from hypothesis import given
 from hypothesis import strategies as st
@@ -36,8 +37,9 @@ def call_pooled_back(way, dx, scatter, dW, db, row_length, dy, bits, bits_col, x
 
 @njit
 def call_plain(y, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
-    image.plain_conv(y.ctypes.data, k * n_o, x.ctypes.data, x_row, x_row, c, filters.ctypes.data, bias.ctypes.data, r, k, c,
-                     n_o, h, relu, zero)
+    column = h * h * c * lanes(zero)
+    image.plain_conv(y.ctypes.data, k * n_o, n_o, x.ctypes.data, x_row, x_row, c, filters.ctypes.data, column,
+                     bias.ctypes.data, r, k, n_o, h, h * c, relu, zero)
 
 
 @njit

@@ -4,6 +4,7 @@ import pytest
 from fastnet.kernels import naive
 from fastnet.kernels.conv import avx512, ops, pack_filters
 from fastnet.kernels.conv import winograd as conv_winograd
+from fastnet.kernels.conv.image import margin
 from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.records import CONTEXT, OP, call_op
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
@@ -109,7 +110,7 @@ class Convolution:
         size = (self.filters.size - self.whole) if columns else n_o * h * self.length
         sums = np.full(size + self.whole + self.lanes, GUARD, self.dtype)
         behind = conv_winograd.memory_size(n_o, c, self.lanes) if copy == ops.TURNED else 0
-        packed = np.append(Filters(self.lanes, copy).copy(self.W), np.zeros(behind + self.lanes, self.dtype))
+        packed = np.append(Filters(self.lanes, copy, self.window[:2]).copy(self.W), np.zeros(behind + self.lanes, self.dtype))
         run(kernel, self.dtype, n, c=dx.mat if wanted else (0, 0, 0, 0), b=self.dy.mat, bias=sums.ctypes.data,
             aux=self.y.flat.ctypes.data, packed=packed.ctypes.data, relu=relu, **self.fields(way))
         if columns:
@@ -127,9 +128,10 @@ def convolutions(draw, pooled=False, strided=False):
         padding = h // 2, h // 2
     stride = (draw(st.integers(1, 3)), draw(st.integers(1, 3))) if strided else (1, 1)
     r, k = (max(draw(sides), h - 2 * f + pooled) for f in padding)
-    of_y = draw(frames) if pooled or strided else max(draw(frames), h - 1 - min(padding))
+    window = (*stride, *padding)
+    of_y = draw(frames) if pooled else max(draw(frames), margin(h, window))
     return Convolution(draw(st.integers(1, 3)), draw(channels), draw(channels), h, r, k, of_y, draw(dtypes),
-                       np.random.default_rng(draw(seeds)), pooled, (*stride, *padding))
+                       np.random.default_rng(draw(seeds)), pooled, window)
 
 
 def assert_sums(found, twin, operands, terms):
@@ -167,11 +169,11 @@ def test_strided_convolution_and_its_way_back(case, relu):
     for wanted in (True, False):
         case.dy.flat[...] = GUARD  # around the images, too
         case.dy.images[...] = dy
-        found = case.back(ops.conv_strided_back_op, relu, 0, ops.ROWS, wanted)
+        found = case.back(ops.conv_back_op, relu, 0, ops.TURNED, wanted)
 
         def twin(*arrays, wanted=wanted):
             arrays = arrays if wanted else (np.empty(case.x.shape), *arrays)
-            naive.conv_strided_back_op(*arrays[:4], y, *arrays[4:], relu, *case.geometry)
+            naive.conv_back_op(*arrays[:4], y, *arrays[4:], relu, *case.geometry)
 
         assert_sums(found, twin, (dy, case.x.images, case.W), terms(case)[not wanted:])
 
@@ -288,7 +290,7 @@ def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
     length, whole = row_length(h * c, lanes), row_length(n_o, lanes)
     dW, db = rng.standard_normal((groups, n_o, c, h, h)).astype(dtype), rng.standard_normal((groups, 1, n_o)).astype(dtype)
     W, b = rng.standard_normal((n_o, c, h, h)).astype(dtype), rng.standard_normal((1, n_o)).astype(dtype)
-    packing = Filters(lanes, copy)
+    packing = Filters(lanes, copy, (2, 1))
     size = packing.size(W.shape)
     state, kept, room = (np.zeros(size + whole, dtype) for _ in range(3))
     packing.pack(W, state[:size])
@@ -306,7 +308,8 @@ def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
     at = state.ctypes.data
     run(ops.conv_update_op, dtype, 5, lr=0.5, momentum=momentum, c=(at, 0, 0, 0), a=(sums.ctypes.data, 0, 0, 0),
         b=(room.ctypes.data, 0, 0, 0), bias=at + size * dtype.itemsize, aux=kept.ctypes.data if momentum else 0,
-        packed=packed.ctypes.data, n=n_o, k=c, group=1, dims=(way, 0, h, length, 0, 0, 2, copy))  # 5 samples, blocks of 2
+        packed=packed.ctypes.data, n=n_o, k=c, group=1, window=(2, 1, 0, 0),
+        dims=(way, 0, h, length, 0, 0, 2, copy))  # 5 samples, blocks of 2
     expected = W.astype(float), b.astype(float)
     naive.conv_update_op(*expected, dW, db, 0.5)
     found = packing.unpack(state[:size], W.shape)

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from pages import PAGES, Runner, blocks, code_spans, same_up_to_rounding, same_words
@@ -32,8 +33,23 @@ def text_of(page):
     return (ROOT / page).read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def as_in_a_process_of_its_own():
+    """What a page's code may change, put back: the drop-in's finder and modules, the environment."""
+    before = {*sys.meta_path}, {*sys.modules}
+    with mock.patch.dict(os.environ):
+        yield
+    for finder in [*sys.meta_path]:
+        if finder not in before[0] and type(finder).__module__.startswith("fastnet."):
+            sys.meta_path.remove(finder)
+    for name in {*sys.modules} - before[1]:
+        if name.partition(".")[0] == "layers":
+            del sys.modules[name]
+
+
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("as_in_a_process_of_its_own")
 def test_the_code_of_a_page_runs_as_written(page, tmp_path, monkeypatch):
     import matplotlib
 

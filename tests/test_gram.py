@@ -37,7 +37,7 @@ def test_epochs_are_the_loop_by_hand(widths, batch_size, dtype):
     x, t = clusters(40, widths[0], widths[-1], soft=True)
     model = network(widths, dtype)
     expected = numpy_fit(model, x.astype(dtype), t.astype(dtype), 2, 0.3, batch_size)
-    losses = trained(Engine(model, x.astype(dtype), t.astype(dtype), batch_size, way="gram"))
+    losses = trained(Engine(model, x.astype(dtype), t.astype(dtype), batch_size, form="gram"))
     relative = {4: 1e-4, 8: 1e-11}[dtype.itemsize]
     assert_same_training(model, losses, expected.parameters, expected.losses, relative)
 
@@ -51,7 +51,7 @@ def test_momentum_and_decay(widths, momentum, decay, shuffle, dtype):
     order = np.random.default_rng(5).permutation(41) if shuffle else None
     expected = numpy_fit(model, x, t, 3, 0.1, 8, momentum=momentum, weight_decay=decay,
                          orders=[order] * 3 if shuffle else None)
-    engine = Engine(model, x.astype(dtype), t, 8, momentum, decay, way="gram")
+    engine = Engine(model, x.astype(dtype), t, 8, momentum, decay, form="gram")
     losses = trained(engine, epochs=3, lr=0.1, order=order)
     relative = {4: 1e-4, 8: 1e-11}[dtype.itemsize]
     assert_same_training(model, losses, expected.parameters, expected.losses, relative)
@@ -71,7 +71,7 @@ def test_strong_weight_decay(lr, decay, epochs_at_once, dtype):
     x *= 0.3
     model = network([30, 20, 3], dtype)
     expected = numpy_fit(model, x, t, epochs_at_once, lr, 1, weight_decay=decay)
-    losses = trained(Engine(model, x.astype(dtype), t, 1, 0.0, decay, way="gram"), epochs_at_once, lr)
+    losses = trained(Engine(model, x.astype(dtype), t, 1, 0.0, decay, form="gram"), epochs_at_once, lr)
     relative = {4: 1e-4, 8: 1e-11}[dtype.itemsize]
     assert_same_training(model, losses, expected.parameters, expected.losses, relative)
 
@@ -109,8 +109,8 @@ def test_what_models_share_changes_nothing(dtype):
     before = g.copy(), a0.copy()
     for lr in (0.1, 0.3):
         alone, sharing = network([80, 30, 4], dtype), network([80, 30, 4], dtype)
-        one = Engine(alone, x, t, 16, way="gram")
-        two = Engine(sharing, x, t, 16, g=g, a0=a0, products=products, way="gram")
+        one = Engine(alone, x, t, 16, form="gram")
+        two = Engine(sharing, x, t, 16, g=g, a0=a0, products=products, form="gram")
         assert np.array_equal(trained(one, lr=lr), trained(two, lr=lr))
         assert all(map(np.array_equal, parameters(alone), parameters(sharing)))
         assert np.array_equal(one.probabilities(x[:20]), two.probabilities(x[:20]))
@@ -124,7 +124,7 @@ def test_probabilities_of_other_data(dtype):
     others = [a.astype(dtype) for a in (clusters(31, 80, 4, seed=2)[0], clusters(1, 80, 4, seed=3)[0], x)]
     for momentum in (0.0, 0.9):
         model = network([80, 30, 4], dtype)
-        engine = Engine(model, x, t, 16, momentum, 0.02, way="gram")
+        engine = Engine(model, x, t, 16, momentum, 0.02, form="gram")
         for _ in range(3):
             engine.epoch(0.1, None, 50)
             p = [engine.probabilities(other) for other in others]
@@ -137,7 +137,7 @@ def test_velocities_are_those_of_the_fused_engine(dtype):
     """The last batch of a fit is a step layer by layer: it needs the velocity of the weights that were never formed."""
     x, t = (a.astype(dtype) for a in clusters(50, 80, 4))
     models = network([80, 30, 4], dtype), network([80, 30, 4], dtype)
-    engines = Engine(models[0], x, t, 16, 0.9, 0.02), Engine(models[1], x, t, 16, 0.9, 0.02, way="gram")
+    engines = Engine(models[0], x, t, 16, 0.9, 0.02), Engine(models[1], x, t, 16, 0.9, 0.02, form="gram")
     for engine in engines:
         engine.epoch(0.1, None, 48)
     one, other = (engine.moments() for engine in engines)
@@ -149,7 +149,7 @@ def test_velocities_are_those_of_the_fused_engine(dtype):
 def test_save_and_restore(dtype):
     x, t = (a.astype(dtype) for a in clusters(30, 40, 3))
     for momentum in (0.0, 0.9):
-        engine = Engine(network([40, 20, 3], dtype), x, t, 8, momentum, 0.01, way="gram")
+        engine = Engine(network([40, 20, 3], dtype), x, t, 8, momentum, 0.01, form="gram")
         saved = engine.save()
         first = [engine.epoch(0.1, None, 30) for _ in range(2)]
         engine.restore(saved)

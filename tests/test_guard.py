@@ -52,6 +52,18 @@ def test_mistakes_are_caught(folder, mistake):
     assert ("canary: byte" in result.stderr) == (expected == -signal.SIGABRT)
 
 
+@pytest.mark.parametrize(("where", "index"), [(True, 3), (False, -1)])
+def test_mistakes_of_compiled_code_are_caught(folder, where, index):
+    program = (f"import sys, numpy as np, numba; sys.path.insert(0, {str(folder)!r}); import guard_pages, guard_pages_c as guard\n"
+               f"guard.on({where}); guard.off(); guard_pages.guard_numba(guard)\n"
+               "from fastnet.kernels.simd import load_int\n"
+               "@numba.njit\ndef read(i):\n    a = np.zeros(3, np.int64)\n    return load_int(a.ctypes.data + 8 * i)\n"
+               f"print(read(0), read(2), guard.count_of_numba(), flush=True)\nread({index})\nprint('alive')")
+    result = child("-c", program)
+    assert result.stdout == "0 0 2\n", result.stderr
+    assert result.returncode in (-signal.SIGSEGV, -signal.SIGBUS)
+
+
 def test_what_is_right_goes_through(folder):
     program = (f"import sys, numpy as np; sys.path.insert(0, {str(folder)!r}); import guard_pages_c as guard\n"
                "for where in (True, False):\n"
@@ -70,3 +82,4 @@ def test_guarded(folder, what, cases):
         case = (folder / f"{what}.case").read_text().strip()
         pytest.fail(f"{case} ended with {result.returncode}:\n{result.stderr}")
     assert f"{cases} cases, " in result.stdout
+    assert " 0 of them" not in result.stdout

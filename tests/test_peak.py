@@ -10,7 +10,7 @@ import pytest
 
 import fastnet
 from fastnet import cli
-from fastnet.cli import doctor, warm_up
+from fastnet.cli import doctor, warmup
 from fastnet.cli import peak as _peak
 from fastnet.cli.peak import Rate
 
@@ -76,7 +76,7 @@ def product(share, spread=1.0):
     (QUIET, [product(1.77)], "a product was faster than the peak measured before it"),
 ])
 def test_doctor_prints_no_shares_of_a_peak_that_is_none(peak, measured, said, monkeypatch, capsys):
-    monkeypatch.setattr(_peak, "fma_peak", lambda dtype: peak)
+    monkeypatch.setattr(doctor, "fma_peak", lambda dtype: peak)
     monkeypatch.setattr(doctor, "products", lambda dtype: measured)
     assert cli.main(["doctor"]) == 0
     printed = capsys.readouterr().out
@@ -110,30 +110,30 @@ def test_products_are_measured(monkeypatch):
 @pytest.mark.parametrize("cores", [1, 4])
 def test_the_bar_of_warmup_ends_where_it_says(cores, monkeypatch, capsys):
     """On several cores processes share out the kernels, and then the fits."""
-    monkeypatch.setattr(warm_up, "available_cores", lambda: cores)
-    monkeypatch.setattr(warm_up, "compile_all", lambda jobs, **options: iter(jobs))
-    monkeypatch.setattr(warm_up.Sequential, "fit", lambda *args, **options: None)
+    monkeypatch.setattr(warmup, "available_cores", lambda: cores)
+    monkeypatch.setattr(warmup, "compile_all", lambda jobs, **options: iter(jobs))
+    monkeypatch.setattr(warmup.Sequential, "fit", lambda *args, **options: None)
     assert cli.main(["warmup"]) == 0
-    parts = list(warm_up.warm_up())
-    assert len(parts) == 2 * (1 + len(warm_up.COMPILED)) + (len(warm_up.kernels()) if cores > 1 else 0)
+    parts = list(warmup.warm_up())
+    assert len(parts) == 2 * (1 + len(warmup.COMPILED)) + (len(warmup.kernels()) if cores > 1 else 0)
     assert {part.partition(" ")[0].strip(",") for part in parts} - {"none"} == {"float32", "float64"}
     assert f"{len(parts)}/{len(parts)}" in capsys.readouterr().err
 
 
 def test_a_warmup_that_fails_says_so(monkeypatch, capsys):
-    monkeypatch.setattr(warm_up, "available_cores", lambda: 2)
-    monkeypatch.setattr(warm_up, "kernels", lambda: [("fastnet.kernels.no_such_module:kernel", "none")])
+    monkeypatch.setattr(warmup, "available_cores", lambda: 2)
+    monkeypatch.setattr(warmup, "kernels", lambda: [("fastnet.kernels.no_such_module:kernel", "none")])
     assert cli.main(["warmup"]) == 1
     assert "fastnet: the kernels could not be compiled." in capsys.readouterr().err
 
 
 def test_every_dtype_is_trained_in_every_engine(monkeypatch):
     engines = []
-    monkeypatch.setattr(warm_up.Sequential, "fit", lambda *args, engine, **options: engines.append((args[1].dtype, engine)))
-    for job in warm_up.fits():
-        warm_up.fit(*job)
+    monkeypatch.setattr(warmup.Sequential, "fit", lambda *args, engine, **options: engines.append((args[1].dtype, engine)))
+    for job in warmup.fits():
+        warmup.fit(*job)
     assert sorted(map(str, engines)) == sorted(
-        str((np.dtype(dtype), engine)) for dtype in (np.float32, np.float64) for engine in warm_up.ENGINES)
+        str((np.dtype(dtype), engine)) for dtype in (np.float32, np.float64) for engine in warmup.ENGINES)
 
 
 # --- what Numba compiles for ------------------------------------------------------------------------------------------

@@ -1,13 +1,16 @@
 """Work shared out in pieces: who is late, who is put aside by the system, and that no bit depends on it."""
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+from fastnet.kernels.codegen.linking import thread_kernel
 from fastnet.kernels.program import interpreter
-from fastnet.kernels.records import GRAM_UPDATE, OP, SAMPLES, Data
+from fastnet.kernels.program.interpreter import steps
+from fastnet.kernels.records import GRAM_UPDATE, OP, SAMPLES, Data, job_at
 from fastnet.kernels.runtime import phases, pool
+from fastnet.kernels.runtime.wait import clock, nap
+from fastnet.kernels.simd import load_int
 from numpy_loop import clusters, network, parameters
 
 from fastnet import ConvLayer, CrossEntropyLayer, FlattenLayer, FullLayer, MaxPoolLayer, ReluLayer, Sequential, SoftMaxLayer
@@ -38,7 +41,7 @@ def trained(kind, dtype):
     else:
         x, t = clusters(50, 33, 5)
         model = network([33, 70, 40, 5], dtype)
-        trainer = Engine(model, x.astype(dtype), t.astype(dtype), 8, 0.9, 0.01, way=kind)
+        trainer = Engine(model, x.astype(dtype), t.astype(dtype), 8, 0.9, 0.01, form=kind)
     losses = [trainer.epoch(0.1, order, len(x)) for order in (None, np.arange(len(x))[::-1].copy(), None)]
     predicted = trainer.probabilities(np.ascontiguousarray(x[:20], dtype))
     trainer.write()
@@ -62,19 +65,22 @@ def test_same_bits_on_a_crowded_machine(kind, count, dtype):
     assert trained(kind, dtype) == expected
 
 
+@thread_kernel
+def late_steps(thread, threads, sync, scratch, job):
+    """`steps`, which a thread enters up to 5 ms late: how much depends on the thread, the clock and the batch."""
+    board = load_int(scratch - 8)
+    for _ in range((7 * thread + clock(board, scratch + pool.PACE) // 1000 + job_at(job).start) % 5 * 20):
+        nap(board)
+    steps(thread, threads, sync, scratch, job)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_same_bits_where_threads_come_late(kind, dtype, monkeypatch):
     """Some begin when others are halfway, or have done all there was to do; the caller itself is late, too."""
     pool.set_num_threads(1)
     expected = trained(kind, dtype)
     pool.set_num_threads(4)
-    train, rng = interpreter.train, np.random.default_rng(0)
-
-    def late(thread, *arguments):
-        time.sleep(rng.choice([0.0, 1e-4, 1e-3, 5e-3]))
-        train(thread, *arguments)
-
-    monkeypatch.setattr(interpreter, "train", late)
+    monkeypatch.setattr(interpreter, "steps", late_steps)
     for crowded in (0, FOR_EVER):
         for _ in range(3):
             pool._board[phases.CROWDED] = crowded
@@ -93,24 +99,6 @@ def test_same_bits_beside_others_who_keep_the_cores_busy(dtype):
         for spinner in spinners:
             spinner.kill()
             spinner.wait()
-
-
-@pytest.mark.parametrize("failing", [0, 2])
-def test_a_thread_that_fails_keeps_nobody_waiting(failing, monkeypatch):
-    pool.set_num_threads(3)
-    dtype = np.dtype(np.float32)
-    expected, train = trained("fused", dtype), interpreter.train
-
-    def fail(thread, *arguments):
-        if thread == failing:
-            raise RuntimeError("no such luck")
-        train(thread, *arguments)
-
-    monkeypatch.setattr(interpreter, "train", fail)
-    with pytest.raises(RuntimeError, match="no such luck"):
-        trained("fused", dtype)
-    monkeypatch.undo()
-    assert trained("fused", dtype) == expected
 
 
 def a_sync(count):

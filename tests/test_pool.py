@@ -159,7 +159,7 @@ def neighbours_by_address(thread, threads, sync, scratch, job):
 
 @jit
 def call_it(caller, function, job, most):
-    return threads.run_compiled(caller, function, job, most)
+    return threads.run_compiled(caller, function, job, most, threads.UNLIMITED)
 
 
 def neighbours(count, rounds=500):
@@ -251,8 +251,18 @@ def test_every_system_has_a_way_to_wait():
     wait.set_up(board)
     assert board[wait.WAIT] != 0
     assert board[wait.KIND] != wait.NAP or sys.platform not in ("linux", "darwin", "win32")
-    wait.calibrate(board)
-    assert board[wait.SPINS] >= 100
+    assert board[wait.SPINS] > 0
+
+
+def test_spinning_is_calibrated_with_the_clock():
+    board, room = np.zeros(32, np.int64), np.zeros(2, np.int64)
+    wait.set_up(board)
+    before = board[wait.SPINS]
+    wait.calibrate(board.ctypes.data, room.ctypes.data)
+    assert board[wait.SPINS] > 0
+    board[wait.CLOCK], board[wait.SPINS] = 0, before
+    wait.calibrate(board.ctypes.data, room.ctypes.data)
+    assert board[wait.SPINS] == before, "a system without a clock"
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def test_epochs_are_the_loop_by_hand(widths, batch_size, dtype):
     x, t = clusters(40, widths[0], widths[-1], soft=True)
     model = network(widths, dtype)
     expected = numpy_fit(model, x.astype(dtype), t.astype(dtype), 2, 0.3, batch_size)
-    losses = trained(Engine(model, x.astype(dtype), t.astype(dtype), batch_size, way="windows"))
+    losses = trained(Engine(model, x.astype(dtype), t.astype(dtype), batch_size, form="windows"))
     relative = {4: 1e-4, 8: 1e-11}[dtype.itemsize]
     assert_same_training(model, losses, expected.parameters, expected.losses, relative)
 
@@ -49,7 +49,7 @@ def test_momentum_and_decay(widths, momentum, decay, shuffle, dtype):
     order = np.random.default_rng(5).permutation(41) if shuffle else None
     expected = numpy_fit(model, x, t, 3, 0.03, 4, momentum=momentum, weight_decay=decay,
                          orders=[order] * 3 if shuffle else None)
-    losses = trained(Engine(model, x.astype(dtype), t, 4, momentum, decay, way="windows"), epochs=3, lr=0.03, order=order)
+    losses = trained(Engine(model, x.astype(dtype), t, 4, momentum, decay, form="windows"), epochs=3, lr=0.03, order=order)
     relative = {4: 1e-4, 8: 1e-11}[dtype.itemsize]
     assert_same_training(model, losses, expected.parameters, expected.losses, relative)
 
@@ -60,7 +60,7 @@ def test_strong_weight_decay(lr, decay, dtype):
     x *= 0.3
     model = network([30, 20, 3], dtype)
     expected = numpy_fit(model, x, t, 2, lr, 1, weight_decay=decay)
-    losses = trained(Engine(model, x.astype(dtype), t, 1, 0.0, decay, way="windows"), 2, lr)
+    losses = trained(Engine(model, x.astype(dtype), t, 1, 0.0, decay, form="windows"), 2, lr)
     assert_same_training(model, losses, expected.parameters, expected.losses, {4: 1e-4, 8: 1e-11}[dtype.itemsize])
 
 
@@ -70,7 +70,7 @@ def test_a_pause_changes_no_bit(stop, momentum, dtype):
     """`fit` stops before its last batch to look at the weights; a sweep does not. The numbers must be the same."""
     x, t = (a.astype(dtype) for a in clusters(50, 80, 4))
     models = network([80, 30, 4], dtype), network([80, 30, 4], dtype)
-    one, two = (Engine(model, x, t, 4, momentum, 0.02, way="windows") for model in models)
+    one, two = (Engine(model, x, t, 4, momentum, 0.02, form="windows") for model in models)
     at_once = one.epoch(0.1, None, 50)
     before = two.epoch(0.1, None, stop)
     two.write()
@@ -84,7 +84,7 @@ def test_a_pause_changes_no_bit(stop, momentum, dtype):
 def test_a_look_within_a_window_sees_the_weights_of_now(dtype):
     x, t = (a.astype(dtype) for a in clusters(50, 80, 4))
     models = network([80, 30, 4], dtype), network([80, 30, 4], dtype)
-    engines = Engine(models[0], x, t, 4, 0.9, 0.02), Engine(models[1], x, t, 4, 0.9, 0.02, way="windows")
+    engines = Engine(models[0], x, t, 4, 0.9, 0.02), Engine(models[1], x, t, 4, 0.9, 0.02, form="windows")
     relative = {4: 1e-5, 8: 1e-12}[dtype.itemsize]
     for engine in engines:
         engine.epoch(0.1, None, 44)
@@ -132,7 +132,7 @@ def test_same_bits_for_any_number_of_threads(dtype, monkeypatch):
 def test_save_and_restore(dtype):
     x, t = (a.astype(dtype) for a in clusters(30, 40, 3))
     for momentum in (0.0, 0.9):
-        engine = Engine(network([40, 20, 3], dtype), x, t, 4, momentum, 0.01, way="windows")
+        engine = Engine(network([40, 20, 3], dtype), x, t, 4, momentum, 0.01, form="windows")
         engine.epoch(0.1, None, 30)
         saved = engine.save()
         first = [engine.epoch(0.1, None, 30) for _ in range(2)]
@@ -145,7 +145,7 @@ def test_ctrl_c_between_windows_leaves_the_last_whole_epoch(dtype):
     x, t = (a.astype(dtype) for a in clusters(50, 40, 3))
     model, plain = network([40, 20, 3], dtype), network([40, 20, 3], dtype)
     plain.fit(x, t, 1, 0.1, 4, engine="windows")
-    engine = Engine(model, x, t, 4, way="windows")
+    engine = Engine(model, x, t, 4, form="windows")
     engine.epoch(0.1, None, 50)
     saved = engine.save()
 

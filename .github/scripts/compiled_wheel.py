@@ -39,7 +39,7 @@ def called_from_python():
 CALL_ALL = KNOWN + """
 import numpy as np
 import fastnet as f
-from fastnet.cli.warm_up import ENGINES, fit
+from fastnet.cli.warmup import ENGINES, fit
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.sgd import sgd_update
 from numba import from_dtype

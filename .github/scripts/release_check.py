@@ -56,7 +56,7 @@ import time
 started = time.process_time()
 import numpy as np, fastnet as f
 from fastnet.cli.doctor import facts
-from fastnet.cli.warm_up import ENGINES, fit
+from fastnet.cli.warmup import ENGINES, fit
 from fastnet.kernels.codegen import cache, carried
 rng = np.random.default_rng(0)
 model = f.Sequential((f.FullLayer(20, 16, rng=rng), f.ReluLayer(), f.FullLayer(16, 5, rng=rng), f.SoftMaxLayer()),

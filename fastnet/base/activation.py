@@ -5,10 +5,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from numpy import ndarray
 
 from fastnet.base import checks
 from fastnet.base.attributes import FloatArray
-from fastnet.base.buffers import PLAIN, UNUSUAL, Buffered, in_order, take_like
+from fastnet.base.buffers import Buffered, in_order, take_like
+from fastnet.base.passes import Checked, Refused, for_kernel, run_pass
 from fastnet.kernels.elementwise import Elementwise
 from fastnet.kernels.records import CALL
 from fastnet.layer import known
@@ -52,22 +54,7 @@ class Activation(Buffered):
         ndarray
             The result, of the shape of x. For a matrix in Fortran order it is in Fortran order, too.
         """
-        entry, constant = self.kernels.forward_entry, self.constant
-        if type(x) is np.ndarray and type(self) in PLAIN:
-            try:
-                y = take_like(self._buffers, "y", x)
-                if entry(y, x, constant) if x.ndim == 2 else entry(_rows(y), _rows(in_order(x)), constant):
-                    self.__dict__["y"] = y
-                    return y
-            except UNUSUAL:
-                pass
-        x = checks.floats(self, "x", x)
-        checks.nonempty(self, "x", x)
-        y = take_like(self._buffers, "y", x)
-        turned = not y.flags.c_contiguous
-        self.kernels.forward(y.T if turned else y, x.T if turned else x, constant)
-        self.y = y
-        return y
+        return run_pass(self, _forward, _checked_input, x)
 
     def backward(self, y_grad: npt.ArrayLike) -> np.ndarray:
         """Compute the gradient of the input from that of the output.
@@ -82,26 +69,7 @@ class Activation(Buffered):
         ndarray
             Gradient of the loss with respect to the input.
         """
-        entry, constant = self.kernels.backward_entry, self.constant
-        if type(y_grad) is np.ndarray and type(self) in PLAIN:
-            try:
-                y = self.__dict__["y"]
-                if y_grad.dtype == y.dtype:
-                    dx = take_like(self._buffers, "dx", y)
-                    if y.ndim == 2:
-                        if entry(dx, y_grad, y, constant):
-                            return dx
-                    elif y_grad.shape == y.shape and entry(
-                            _rows(dx), _rows(in_order(y_grad)), _rows(in_order(y)), constant):
-                        return dx
-            except UNUSUAL:
-                pass
-        y = checks.floats(self, "y", checks.computed(self, "y", self.y, "forward"))
-        dy = checks.same_shape(self, "y_grad", checks.floats(self, "y_grad", y_grad, y.dtype), "the output", y.shape)
-        dx = take_like(self._buffers, "dx", y)
-        turned = not dx.flags.c_contiguous
-        self.kernels.backward(dx.T if turned else dx, dy.T if turned else dy, y.T if turned else y, constant)
-        return dx
+        return run_pass(self, _backward, _checked_gradient, y_grad)
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Add this layer's ops to a compiled step, see :mod:`fastnet.program.builder`."""
@@ -122,10 +90,42 @@ class Activation(Buffered):
         return f"{type(self).__name__}()"
 
 
-def _rows(a: np.ndarray) -> np.ndarray:
-    """A C-contiguous array of any number of dimensions as a matrix that shares its memory."""
-    if a.ndim == 2:
-        return a
-    if not a.flags.c_contiguous:  # its last holder changed the strides: what is written to a copy would be lost
-        raise ValueError("not contiguous")
-    return a.reshape(1, -1)
+def _forward(layer: Activation, x: np.ndarray, held: dict[str, Any]) -> np.ndarray:
+    if type(x) is not ndarray:
+        raise Refused
+    y = take_like(layer._buffers, "y", x)
+    kernel, constant = layer.kernels.forward_entry, layer.constant
+    if not (kernel(y, x, constant) if x.ndim == 2 else kernel(_row(y), _row(x), constant)):
+        raise Refused
+    held["y"] = y
+    return y
+
+
+def _checked_input(layer: Activation, x: npt.ArrayLike) -> tuple[np.ndarray, Checked]:
+    x = checks.floats(layer, "x", x)
+    checks.nonempty(layer, "x", x)
+    return for_kernel(layer.kernels.forward_entry, x), Checked(layer)
+
+
+def _backward(layer: Activation, dy: np.ndarray, held: dict[str, Any]) -> np.ndarray:
+    y = held["y"]
+    if type(dy) is not ndarray or dy.dtype != y.dtype:
+        raise Refused
+    dx, kernel, constant = take_like(layer._buffers, "dx", y), layer.kernels.backward_entry, layer.constant
+    if not (kernel(dx, dy, y, constant) if y.ndim == 2 else
+            dy.shape == y.shape and kernel(_row(dx), _row(dy), _row(y), constant)):
+        raise Refused
+    return dx
+
+
+def _checked_gradient(layer: Activation, y_grad: npt.ArrayLike) -> tuple[np.ndarray, Checked]:
+    y = checks.floats(layer, "y", checks.computed(layer, "y", layer.y, "forward"))
+    checks.nonempty(layer, "y", y)
+    dy = checks.same_shape(layer, "y_grad", checks.floats(layer, "y_grad", y_grad, y.dtype), "the output", y.shape)
+    kernel = layer.kernels.backward_entry
+    return for_kernel(kernel, dy), Checked(layer, y=for_kernel(kernel, y))
+
+
+def _row(a: np.ndarray) -> np.ndarray:
+    """Return the elements of an array as a matrix of one row."""
+    return in_order(a).reshape(1, -1)

@@ -69,7 +69,8 @@ class FloatArray:
     def __set__(self, layer: Any, value: npt.ArrayLike | None) -> None:
         if value is not None or not self.optional:
             shape = self.shape(layer) if self.shape else None
-            value = checks.assigned(layer, self.name, value, shape, getattr(layer, "dtype", dtypes.default))
+            if type(value) is not np.ndarray or value.dtype.kind != "f" or shape not in (None, value.shape):
+                value = checks.assigned(layer, self.name, value, shape, getattr(layer, "dtype", dtypes.default))
         layer.__dict__[self.name] = value
 
 
@@ -95,8 +96,8 @@ class Counter(FloatArray):
 class Owned:
     """A layer whose attributes may be lazy: its ``_owner``, a lazy source, materialises them when they are read.
 
-    The source is a `training.on_batch.OnBatch` or a `training.last_batch.LastBatch`, usually None. Copies and pickles hold
-    all values.
+    The source is a `LazySource` or a `LastBatch` of ``fastnet/training/lazy.py``, usually None. Copies and pickles hold all
+    values.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_owner", "_training")

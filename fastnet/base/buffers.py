@@ -15,20 +15,17 @@ import sysconfig
 from typing import Any, ClassVar
 
 import numpy as np
-from numba.core.errors import NumbaError
+from numpy import empty, empty_like
 
 from fastnet.base.attributes import FloatArray, Owned
 
 _KEPT = 4  # arrays for one purpose: two that alternate, for two sizes of batches
 SMALL = 8192  # elements
+_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 
 Buffers = dict[str, list[np.ndarray]]
 
-# The exceptions by which a layer's fast path fails. The slow path, which makes every check, then raises the right error.
-# NumbaError is what Numba 0.60 raises for an unknown dtype; newer versions raise TypeError.
-UNUSUAL = (TypeError, ValueError, AttributeError, KeyError, IndexError, NumbaError)
-
-PLAIN: set[type] = set()  # classes with fastnet's own attributes: the fast path may use the instances' dictionaries
+FAST: set[type] = set()  # classes with fastnet's own attributes: a pass may use the instances' dictionaries, see `passes`
 
 
 class Buffered(Owned):
@@ -78,7 +75,7 @@ class Buffered(Owned):
         names = {name for base in cls.__mro__ for name, value in vars(base).items() if isinstance(value, FloatArray)}
         if all(getattr(cls, hook) is getattr(object, hook) for hook in hooks) and all(
                 isinstance(getattr(cls, name), FloatArray) for name in names):
-            PLAIN.add(cls)
+            FAST.add(cls)
 
 
 def in_order(a: np.ndarray) -> np.ndarray:
@@ -87,18 +84,15 @@ def in_order(a: np.ndarray) -> np.ndarray:
 
 
 def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype, size: int) -> np.ndarray:
-    """Return an array of undefined content that no other object refers to.
-
-    It is C-contiguous unless its last holder changed its strides. `size` is the number of its elements.
-    """
-    if not dtype.isnative:  # Numba mistakes some arrays of the other byte order for native ones
-        raise ValueError(f"buffers have native types, got {dtype!r}")
+    """Return a C-contiguous array of undefined content, with `size` elements, that no other object refers to."""
+    if dtype is not _FLOAT64 and dtype is not _FLOAT32 and not dtype.isnative:
+        raise ValueError(f"buffers have native types, got {dtype!r}")  # Numba mistakes some other arrays for native ones
     if size <= SMALL:
-        return np.empty(shape, dtype)
+        return empty(shape, dtype)
     try:
         free = buffers[purpose]
         a = free.pop(0)  # the one returned first; once it is off the list, no other thread can find it
-        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.writeable
+        usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.carray
         free.append(a)
         if usable:
             return a
@@ -110,7 +104,7 @@ def take(buffers: Buffers, purpose: str, shape: tuple[int, ...], dtype: np.dtype
 def take_like(buffers: Buffers, purpose: str, a: np.ndarray) -> np.ndarray:
     """Do what `take` does, with the shape and dtype of `a`; for a matrix in Fortran order the result is in that order."""
     if a.size <= SMALL and a.ndim == 2 and a.dtype.isnative:
-        return np.empty_like(a)
+        return empty_like(a)
     flags = a.flags
     if flags.c_contiguous or a.ndim != 2 or not flags.f_contiguous:
         return take(buffers, purpose, a.shape, a.dtype, a.size)
@@ -141,7 +135,7 @@ def _first(free: list[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> n
     it is compiled, and `_ALONE` is the count in straight-line code.
     """
     a = free.pop(0)
-    usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.writeable
+    usable = getrefcount(a) == _ALONE and a.shape == shape and a.dtype == dtype and a.flags.carray
     free.append(a)
     return a if usable else None
 

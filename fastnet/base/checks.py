@@ -144,6 +144,8 @@ def numbers(who: object, name: str, value: npt.ArrayLike) -> np.ndarray:
 
 def floats(who: object, name: str, value: npt.ArrayLike, dtype: np.dtype | None = None) -> np.ndarray:
     """Return ``value`` as native floats of ``dtype``, by default its own or the next larger; copy only if necessary."""
+    if type(value) is np.ndarray and (value.dtype in dtypes.SUPPORTED if dtype is None else value.dtype == dtype):
+        return value
     array = numbers(who, name, value)
     return np.asarray(array, dtype=dtype or dtypes.result_dtype(array))
 

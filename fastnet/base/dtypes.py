@@ -52,6 +52,8 @@ def supported(who: object, value: npt.DTypeLike | None) -> np.dtype:
 
 def result_dtype(*arrays: np.ndarray) -> np.dtype:
     """The dtype to compute in for these arrays: the widest of their float types, as float32 or float64."""
+    if arrays and (dtype := arrays[0].dtype) in SUPPORTED and all(a.dtype is dtype for a in arrays):
+        return dtype
     floats = [a.dtype for a in arrays if a.dtype.kind == "f"]
     if not floats:
         return default

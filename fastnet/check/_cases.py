@@ -1,4 +1,4 @@
-"""What each layer is tried on. Nothing here is more than the chapters promise a layer."""
+"""The inputs on which the check runs each layer. The chapters allow all of them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from fastnet.check._reference import CLASSES, NAMES, NEXT
 
 
 class Case(NamedTuple):
-    """Arguments of the constructor, and batches: (x, y_grad), or (z, t) of the loss."""
+    """The arguments of a layer's constructor, and its batches: (x, y_grad), or (z, t) for the loss."""
 
     arguments: tuple[int, ...]
     batches: tuple[tuple[np.ndarray, np.ndarray], ...]
 
 
 def drawn(shape: tuple[int, ...], seed: int = 0, scale: float = 1.0) -> np.ndarray:
-    """Normal numbers, the same in every run."""
+    """Return normally distributed numbers, the same in every run."""
     return np.random.default_rng(seed).standard_normal(shape) * scale
 
 
@@ -26,13 +26,14 @@ def name_of(stem: str) -> str:
 
 
 def cases(stem: str, images: bool = False) -> list[Case]:
-    """What a layer is tried on; the first case is small enough to be shown.
+    """Return the cases of a layer. The first case is small enough for the report.
 
     Parameters
     ----------
     stem : str
+        The name of the layer's module.
     images : bool
-        Whether the folder has layers for images, so that ReLU meets them.
+        Whether the folder has layers for images, so that ReLU gets images, too.
     """
     if stem == "cross_entropy":
         return _losses()

@@ -95,7 +95,7 @@ _MODEL = {
 
 
 def show_model(klass: Any, quantity: str) -> list[str]:
-    """As `show`, of a Sequential: around fastnet's layers."""
+    """Do what `show` does, for a Sequential of fastnet's layers."""
     if quantity not in _MODEL:
         return []
     build = (
@@ -112,7 +112,7 @@ def show_model(klass: Any, quantity: str) -> list[str]:
 
 
 def _printed(build: str, calls: str, names: dict[str, Any]) -> Any:
-    """What the lines print: an array, or the exception's text."""
+    """Return what the lines print: an array, or the exception's text."""
     out: list[Any] = []
     scope = {"np": np, "print": out.append, **names}
     state = np.random.get_state()

@@ -1,4 +1,4 @@
-"""From wrong numbers to the equation, the line and the slip."""
+"""The diagnosis of a class: for each wrong number the equation, the line of code and the mistake."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Layer:
         self.explain()
         self.remark()
 
-    # --- what is observed ----------------------------------------------------------------------------------------------
+    # --- what differs -------------------------------------------------------------------------------------------------
 
     def observe(self) -> None:
         self.steps = observe(self.stem, self.klass, self.cases)
@@ -63,7 +63,7 @@ class _Layer:
         return [name for name in ("the layer", *self.equations) if name in names]
 
     def spread(self) -> tuple[str, str] | None:
-        """What is wrong with the weights that the constructor draws: the quantity, and how it differs."""
+        """Return which initial parameter is wrong and how; None if the constructor draws them as (3.12) and (3.13) say."""
         if self.stem != "full" or any(step.error and step.error[0] == "initial W" for step in self.steps):
             return None
         found = initial(self.klass)
@@ -88,7 +88,7 @@ class _Layer:
         steps = observe(self.stem, klass, tried)
         before = [step for step in self.steps if step.case is self.failing] if quick else self.steps
         if sum(len(step.found) for step in steps) < sum(len(step.found) for step in before):
-            return None  # it stops earlier
+            return None  # the changed class stops earlier
         names = {name for step in steps for name in step.wrong()}
         if not quick and self.stem == "full":
             layer = _Layer.__new__(_Layer)
@@ -104,7 +104,7 @@ class _Layer:
         good = np.shape(found[0]) == (200, 300) and abs(std / np.sqrt(2 / 500) - 1) < 0.05 and abs(np.mean(found[0])) < 0.005
         return set() if good and np.size(found[1]) in (1, 200) and np.max(np.abs(found[1]), initial=0) <= 0.5 else None
 
-    # --- why --------------------------------------------------------------------------------------------------------------
+    # --- what explains it ---------------------------------------------------------------------------------------------
 
     def explain(self) -> None:
         wrong = self.wrong()
@@ -125,7 +125,7 @@ class _Layer:
             self.diagnosis.faults.append(fault)
 
     def fault(self, name: str, error: BaseException | None, wrong: set[str]) -> tuple[Fault, set[str]]:
-        """The fault behind a wrong quantity, and the quantities that are wrong because of it."""
+        """Return the fault behind a wrong quantity, and the quantities that are wrong because of it."""
         equation = self.equations.get(name) or next(iter(self.equations.values()))
         method = equation.method if name != "the layer" else "__init__"
         step = next((s for s in self.steps if name in s.wrong()), None)
@@ -154,7 +154,7 @@ class _Layer:
         return fault, fixed
 
     def find_line(self, fault: Fault, step: Step | None, wrong: set[str], error: BaseException | None) -> set[str]:
-        """Look for the line: in what is stored, then by repairs."""
+        """Look for the wrong line: first among the attributes that forward stores, then by repairs."""
         forgotten = self.source.forgotten() if fault.method == "backward" else None
         if forgotten:
             fault.method, fault.slip = "forward", (
@@ -208,7 +208,7 @@ class _Layer:
         return None
 
     def name_by_line(self, fault: Fault) -> None:
-        """The quantity that the line of an exception computes."""
+        """Name the fault after the quantity that the line of an exception computes."""
         for name, equation in self.equations.items():
             if equation.method == fault.method and fault.line == self.source.line_of(fault.method, name):
                 fault.quantity, fault.equation, fault.formula = name, equation.number, equation.formula

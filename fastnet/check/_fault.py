@@ -1,4 +1,4 @@
-"""One thing that is wrong, and how two results differ, in words and as matrices."""
+"""A fault, and the difference of two results in words and as matrices."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from fastnet.check._reference import Equation
 
 @dataclass
 class Fault:
-    """One thing that is wrong.
+    """A wrong quantity, and its explanation.
 
     Attributes
     ----------
     method, quantity : str
-        What computes it, and what it is.
+        The method that computes the quantity, and the quantity's name.
     equation, formula : str
         The equation's number and text.
     message : str
-        How the result differs, or what was raised.
+        The difference, or the exception.
     slip : str or None
-        What went wrong, if the numbers tell.
+        The mistake, if the numbers show it.
     line : int or None
-        The line of the file that computes it.
+        The number of the line that computes the quantity.
     source : str
-        That line.
+        The text of that line.
     repair : str or None
-        The change with which the numbers are right.
+        The change that makes the numbers right.
     counterexample : list of str
-        Lines that show it.
+        Lines of code that show the fault.
     also : list of str
         Quantities that are wrong because of it.
     """
@@ -52,7 +52,7 @@ class Fault:
 
 @dataclass
 class Diagnosis:
-    """What was found about one class."""
+    """The faults of one class, remarks about it, and the compared values."""
 
     faults: list[Fault] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
@@ -68,13 +68,13 @@ class Diagnosis:
 
 
 def raised(error: BaseException) -> str:
-    """An exception in words."""
+    """Return an exception in words."""
     text = " ".join(str(error).split())[:160]
     return f"raises {type(error).__name__}" + (f": {text}" if text else "")
 
 
 def difference(found: Any, expected: Any) -> str:
-    """How a result differs, in words."""
+    """Return in words how a result differs."""
     e = np.asarray(expected, np.float64)
     kind = f"an array of shape {e.shape}" if e.ndim else "a number"
     f = numbers_of(found)
@@ -98,7 +98,7 @@ def difference(found: Any, expected: Any) -> str:
 
 
 def matrix(equation: Equation, name: str, found: Any, expected: Any) -> dict[str, Any]:
-    """Both values, for a page: rows of numbers, and which of them are wrong."""
+    """Return both values for the web page: rows of numbers, and whether each number is wrong."""
     f: Any = numbers_of(found)
     e = np.asarray(expected, np.float64)
     same = f is not None and f.size == e.size

@@ -1,4 +1,4 @@
-"""What a folder's fit does: which batches it trains on, and which losses it returns."""
+"""The check of ``Sequential.fit``: the batches that it trains on, and the losses that it returns."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _fit(seen: Observed, make: Any, klass: Any, own: dict[str, type], n: int, ba
 
 
 def random_state() -> Any:
-    """Where NumPy's global generator is."""
+    """Return the state of NumPy's global generator."""
     state: Any = np.random.get_state()
     return np.append(state[1], state[2])
 
@@ -81,7 +81,7 @@ def call_fit(model: Any, x: Any, t: Any, epochs: int, lr: float, batch_size: int
 
 
 def _trace(parts: Parts, x: np.ndarray, t: np.ndarray) -> list[tuple[list[int], bool, int, Any, float]]:
-    """For each update: which rows went forward before it, with their own targets?, backward passes, rate, loss."""
+    """Return for each update: the rows of the batch, whether it had their targets, backward passes, learning rate, loss."""
     trace: list[tuple[list[int], bool, int, Any, float]] = []
     ids: list[int] = []
     paired, backs, loss = False, 0, np.nan

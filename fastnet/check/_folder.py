@@ -103,7 +103,7 @@ class Imported:
             sys.path.append(str(copy))  # from full import FullLayer
 
     def package(self, whole: bool) -> None:
-        """Import ``layers``, or an empty package of that name if that fails or `whole` is false."""
+        """Import ``layers``; if that fails or `whole` is false, put an empty package of that name in its place."""
         if self.copy.is_file():
             if whole:
                 importlib.import_module(PACKAGE)

@@ -1,4 +1,4 @@
-"""The report in the forms that programs read: JSON, Gradescope's results, a table; and the page."""
+"""The report for programs, as JSON, Gradescope's results or a table, and as a web page."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Reports = list[dict[str, Any]]
 
 
 def as_json(reports: Reports) -> str:
-    """Everything that was found."""
+    """Return all findings as JSON."""
     return json.dumps({"folders": reports}, indent=1)
 
 
 def as_gradescope(reports: Reports) -> str:
-    """Gradescope's ``results.json``: a test for each file."""
+    """Return Gradescope's ``results.json``, with one test for each file."""
     tests = []
     for row in reports[0]["rows"]:
         if row["verdict"] == "not judged":
@@ -35,7 +35,7 @@ def as_gradescope(reports: Reports) -> str:
 
 
 def as_table(reports: Reports) -> str:
-    """Lines of folder, file, verdict, points, method, equation, line and slip, with tabs between them."""
+    """Return a line per file: folder, file, verdict, points, method, equation, line and mistake, separated by tabs."""
     lines = ["folder\tfile\tverdict\tpoints\tmethod\tequation\tline\tslip"]
     for report in reports:
         for row in report["rows"]:
@@ -56,5 +56,5 @@ def as_table(reports: Reports) -> str:
 
 
 def as_html(reports: Reports) -> str:
-    """A page in one file."""
+    """Return the web page, in one file."""
     return page(reports)

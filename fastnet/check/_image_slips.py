@@ -1,4 +1,4 @@
-"""Slips in the layers of the next chapter, and in updates: what went wrong, and the numbers that it gives."""
+"""Common mistakes in the layers of the next chapter and in updates, each with the wrong numbers that it causes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from fastnet.check._observe import LR, Step
 from fastnet.check._reference import CLASSES
 
 Variant = Callable[[Step], Any]
-Row = tuple[str, str, Variant]  # quantity, what went wrong, the numbers that follow from it
+Row = tuple[str, str, Variant]  # the quantity, the mistake, and the function that computes its wrong numbers
 
-FROM_BATCH_BEFORE = "x is that of an earlier batch: forward does not remember its input each time"
+FROM_BATCH_BEFORE = "x is that of an earlier batch: forward does not store its input each time"
 
 
 def again(step: Step) -> Step:
@@ -23,7 +23,7 @@ def again(step: Step) -> Step:
 
 
 def _of_layer(stem: str, what: str, **change: Callable[[Step], Any]) -> Variant:
-    """What the right layer gives for another x, g, W or b."""
+    """Return a function that computes a quantity of the right layer for another x, g, W or b."""
 
     def variant(c: Step) -> Any:
         layer: Any = CLASSES[name_of(stem)](*c.case.arguments)

@@ -43,18 +43,18 @@ _BEHIND = {
 
 
 def _made(seen: Observed, klass: Any, parts: Parts, apart: str) -> Any:
-    """The folder's model around the right layers; methods that were found wrong are the right ones, but the one on trial."""
+    """Make the folder's model of right layers, and replace its wrong methods by right ones, except the one to check."""
     model = attempt(seen, "the layers", lambda: klass(tuple(parts.layers), parts.loss))
     if model is None:
         return None
     held = getattr(model, "layers", None)
     if not isinstance(held, (list, tuple)) or [id(layer) for layer in held] != [id(layer) for layer in parts.layers]:
-        seen.results.setdefault("the layers", Result(_kinds(held), _kinds(parts.layers), "self.layers is not what was given",
-                                                     wrong=True))
+        seen.results.setdefault("the layers", Result(_kinds(held), _kinds(parts.layers),
+                                                     "self.layers does not hold the layers that __init__ got", wrong=True))
         model.layers = tuple(parts.layers)
     if getattr(model, "loss", parts.loss) is not parts.loss:
         seen.results.setdefault("the layers", Result(type(model.loss).__name__, type(parts.loss).__name__,
-                                                     "self.loss is not what was given", wrong=True))
+                                                     "self.loss is not the loss that __init__ got", wrong=True))
         model.loss = parts.loss
     for method, names in _BEHIND.items():
         if method != apart and any(name in seen.wrong() for name in names):

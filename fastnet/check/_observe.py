@@ -57,7 +57,7 @@ class Step:
     remarks: list[str] = field(default_factory=list)
 
     def wrong(self) -> list[str]:
-        """Names of the quantities that differ or could not be had."""
+        """Return the names of the quantities that differ or are missing."""
         names = [name for name, value in self.expected.items() if name in self.found
                  and not agree(self.found[name], value, name)
                  and not (name in self.accepted and agree(self.found[name], self.accepted[name], name))]
@@ -65,7 +65,7 @@ class Step:
 
 
     def kept_wrong(self) -> str | None:
-        """The attribute x, y, t or locs, or one of the shape of a padded x, in which forward has kept something else."""
+        """Return the attribute x, y, t or locs, or one of the shape of a padded x, in which forward stores a wrong value."""
         right = {"x": self.x, "y": self.expected.get("the output"), "t": self.g, "locs": self.mask}
         padded = None
         if np.ndim(self.x) == 4 and self.W is not None:
@@ -79,7 +79,7 @@ class Step:
 
 
 def agree(found: Any, expected: Any, name: str = "", tolerance: float = 1e-5) -> bool:
-    """Whether two results are equal as the course's tests see it: to 1e-5 of the largest value.
+    """Return whether two results are equal by the rule of the course's tests: to 1e-5 of the largest value.
 
     Biases may have any shape with as many elements, and the loss any shape with one.
     """
@@ -95,7 +95,7 @@ def agree(found: Any, expected: Any, name: str = "", tolerance: float = 1e-5) ->
 
 
 def numbers_of(value: Any) -> np.ndarray | None:
-    """A result as float64, copied; None if it is no array of real numbers."""
+    """Return a copy of a result as float64; None if it is not an array of real numbers."""
     try:
         array = np.asarray(value)
         return None if value is None or array.dtype.kind not in "fiub" else array.astype(np.float64)
@@ -104,7 +104,7 @@ def numbers_of(value: Any) -> np.ndarray | None:
 
 
 def shape_of(value: Any) -> tuple[int, ...]:
-    """The shape of an array, () of anything that is none."""
+    """Return the shape of an array, and () for any other object."""
     array: Any = numbers_of(value)
     return () if array is None else array.shape
 
@@ -195,7 +195,7 @@ def _layer_steps(stem: str, make: Callable[..., Any], case: Case) -> list[Step]:
 
 
 def _give_parameters(step: Step, layer: Any, right: Any, first: bool) -> None:
-    """The same W and b for both, b in the shape in which the layer itself has it."""
+    """Give both layers the same W and b, with b in the shape that the layer itself uses."""
     n_o = right.W.shape[0]
     if first:
         own = getattr(layer, "W", None)
@@ -254,7 +254,7 @@ def _passes(step: Step, stem: str, layer: Any, right: Any) -> bool:
 
 
 def _update(step: Step, layer: Any) -> bool:
-    """The update, judged by the gradients that the layer itself has."""
+    """Check the update against the gradients that the layer itself holds."""
     for name in PARAMETERS:
         value, own = getattr(step, name), numbers_of(step.found[f"{name}_grad"])
         usable = own is not None and own.size == value.size and np.isfinite(own).all()
@@ -269,18 +269,18 @@ def _update(step: Step, layer: Any) -> bool:
 
 
 def gradient_of(layer: Any, name: str) -> Any:
-    """A gradient under either of its names: the chapter says w_grad, the tests say W_grad."""
+    """Return a gradient by either of its names: w_grad in the chapter, W_grad in the tests."""
     grad = getattr(layer, f"{name}_grad", None)
     return getattr(layer, f"{name.lower()}_grad", None) if grad is None else grad
 
 
 def updater(layer: Any) -> Callable[[float], Any]:
-    """The chapter's ``update_params``, or the template's ``update_param``."""
+    """Return the template's ``update_param`` or the chapter's ``update_params``."""
     return getattr(layer, "update_param", None) or layer.update_params
 
 
 def _called(step: Step, quantity: str, call: Callable[[], Any]) -> Any:
-    """The result of a call of the folder's code; None, and an error noted, if it raises."""
+    """Return the result of a call of the folder's code; if it raises, store the error and return None."""
     try:
         return call()
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The right layers of a small network, with a record of what a Sequential does to them."""
+"""The right layers of a small network, which record how a Sequential calls them."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _first(slips: dict[str, Callable[[], Any]], found: Any) -> str | None:
     for text, variant in slips.items():
         try:
             value = variant()
-        except Exception:  # cannot be had
+        except Exception:  # the wrong numbers of this mistake do not exist here
             continue
         if (found is None and value is None) or (value is not None and agree(found, value, "the losses")):
             return text
@@ -55,12 +55,12 @@ def _first(slips: dict[str, Callable[[], Any]], found: Any) -> str | None:
 
 
 class Parts:
-    """The right layers of a small network, which keep a record of what is done to them.
+    """The right layers of a small network, which record every call of their methods.
 
     Parameters
     ----------
     own : dict
-        The folder's classes by name: the right layers are instances of those too, for code that asks.
+        The folder's classes by name. The right layers are instances of these, too, for code that uses isinstance.
     widths : tuple of int
     relu : bool
         Whether a ReLU stands between the others.

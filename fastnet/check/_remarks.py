@@ -1,4 +1,4 @@
-"""What the course accepts and what could be better: other readings, unstable formulas, single precision."""
+"""Remarks on results that the course accepts, but that could be better: unstable formulas, other readings of (3.12)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ READINGS = (
 
 
 def initial(klass: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """W and b of FullLayer(300, 200), always from the same seed; None if it cannot be made."""
+    """Return W and b of a FullLayer(300, 200), always drawn from the same seed; None if the constructor fails."""
     state = np.random.get_state()
     np.random.seed(0)
     try:
@@ -34,7 +34,7 @@ def initial(klass: Any) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def unstable(stem: str, klass: Any) -> list[str]:
-    """What goes wrong with values that raw pixels or a saturated network give."""
+    """Return remarks on how a layer fails for extreme values, such as those of raw pixels or of a saturated network."""
     with np.errstate(all="ignore"):
         try:
             if stem == "softmax":
@@ -60,5 +60,5 @@ def unstable(stem: str, klass: Any) -> list[str]:
 
 
 def is_double(value: Any) -> bool:
-    """Whether a result is float64, or a Python number."""
+    """Return whether a result is float64 or a Python number."""
     return getattr(value, "dtype", np.dtype(float)) == np.float64

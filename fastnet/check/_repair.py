@@ -1,7 +1,7 @@
-"""Find the line that is wrong: try small changes of the code until the numbers are right.
+"""The search for a wrong line: try small changes of the code until the numbers are right.
 
-A change is one operator, one constant, one name, one transpose. If the layer gives the right numbers with it, the
-changed place is what the participant wants to look at.
+A change concerns one operator, one constant, one name or one transpose. If it makes the numbers right, the changed line is
+probably the wrong one.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BINARY: dict[type, tuple[type, ...]] = {
 _COMPARE = (ast.Gt, ast.GtE, ast.Lt, ast.LtE, ast.Eq, ast.NotEq)
 _RANKS = 3
 TRIES = 1500  # changes, in one search
-SECONDS = 0.6  # of processor time for one search
+SECONDS = 0.6  # processor time of one search
 budget = float("inf")  # for all searches together
 
 
@@ -67,13 +67,13 @@ def search(
     judge : callable
         ``judge(klass, quick)`` returns the names of the wrong quantities; with `quick` it tries only the failing case.
     wrong : set of str
-        What is wrong now.
+        The names of the wrong quantities.
     quantity : str
-        What is to become right.
+        The quantity that the change must make right.
     first : str
-        The method to look into first.
+        The method to change first.
     tries : int
-        How many changes at most, by default TRIES; SECONDS of processor time end the search as well.
+        The largest number of changes, by default TRIES. The search also ends after SECONDS of processor time.
     """
     global budget
     start = time.process_time()
@@ -110,7 +110,7 @@ def _search(
                 for quick in (True, False):
                     try:
                         now = judge(variant, quick)
-                    except Exception:  # a change can make anything of a layer
+                    except Exception:  # changed code can raise anything
                         now = None
                     if now is None or quantity in now or not now <= wrong:
                         break
@@ -120,7 +120,7 @@ def _search(
 
 
 def compiled(layer: type, function: ast.FunctionDef, path: str) -> type | None:
-    """A subclass of the layer with this version of one method."""
+    """Return a subclass of the layer with this version of one method; None if it cannot be compiled."""
     original = layer.__dict__.get(function.name)
     scope = getattr(original, "__globals__", None)
     if scope is None:
@@ -139,7 +139,7 @@ def compiled(layer: type, function: ast.FunctionDef, path: str) -> type | None:
 
 
 def edits(function: ast.FunctionDef, rank: int, source: Source) -> Iterator[tuple[int, str, str]]:
-    """Change the function in place, one change at a time; each is undone before the next.
+    """Change the function in place, one change at a time, and undo each change before the next.
 
     Yields
     ------
@@ -178,7 +178,7 @@ def _shown(node: ast.AST) -> str:
 
 
 def _names(function: ast.FunctionDef, source: Source) -> list[ast.expr]:
-    """What a value could be mistaken for: arguments, attributes that methods assign."""
+    """Return the names that a change may put in place of another: arguments, local variables and attributes."""
     arguments: list[ast.expr] = [ast.Name(a.arg, ast.Load()) for a in function.args.args if a.arg not in ("self", "lr")]
     local = {node.id for node in ast.walk(function) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     arguments += [ast.Name(name, ast.Load()) for name in sorted(local)[:6]]
@@ -294,7 +294,7 @@ def _of_place(node: ast.AST, parent: ast.AST) -> Iterator[ast.expr]:
 
 
 def _of_name(node: ast.AST, names: list[ast.expr], parent: ast.AST) -> Iterator[ast.expr]:
-    """Another name; a transpose; log or exp of it."""
+    """Yield other names for a name, its transpose, and its log and exp."""
     if (
         not isinstance(node, (ast.Name, ast.Attribute))
         or not isinstance(node.ctx, ast.Load)

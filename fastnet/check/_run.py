@@ -1,4 +1,4 @@
-"""Start the process that compares, wait for it, and collect what it found, however it ends."""
+"""The process that compares: the check starts it, waits for it, and collects its findings, however it ends."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fastnet.check._folder import Layout
 from fastnet.dropin import _guard
 
 ROOT = str(Path(fastnet.__file__).resolve().parent.parent)
-_PATIENCE = 10  # how much longer than its processor time a process may take without a word
+_PATIENCE = 10  # the factor by which a process may exceed its processor time without an event
 Finding = dict[str, Any]
 
 
@@ -68,7 +68,7 @@ def run(layout: Layout, subjects: list[str], seconds: float) -> dict[str, Findin
 
 
 def _work(task: dict[str, Any], findings: dict[str, Finding]) -> tuple[str, dict[str, Any], str | None]:
-    """One process: the subject it ended at, its last event, and how it ended if that was not by finishing."""
+    """Run one process; return the subject at which it ended, its last event, and how it failed, if it did."""
     events = Path(task["events"])
     events.write_text("")
     errors = Path(task["sandbox"]) / "errors"
@@ -92,7 +92,7 @@ def _work(task: dict[str, Any], findings: dict[str, Finding]) -> tuple[str, dict
     for line in events.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             event = json.loads(line)
-        except ValueError:  # cut off in the middle
+        except ValueError:  # the process ended in the middle of a line
             continue
         subject = event.get("begin", subject)
         if "result" in event:
@@ -102,7 +102,7 @@ def _work(task: dict[str, Any], findings: dict[str, Finding]) -> tuple[str, dict
     if "stuck" in event or late:
         return subject, event, f"gives no answer within {task['seconds']:g} s; a slow layer may need --timeout"
     how = _how_it_ended(process.returncode)
-    if not event:  # not the participant's doing
+    if not event:  # the participant's code did not cause this
         raise RuntimeError(f"fastnet check: its process {how}:\n{errors.read_text(errors='replace')}")
     return subject, {}, how
 
@@ -141,7 +141,7 @@ def _how_it_ended(code: int) -> str:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The process, if it still runs, and those it has started."""
+    """End the process and its process group, if it still runs."""
     if process.poll() is None:
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)

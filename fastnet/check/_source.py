@@ -1,4 +1,4 @@
-"""A class's source: its methods, and the line on which a quantity is computed."""
+"""The source of a class: its methods, and the lines that compute its quantities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RETURNED = ("the output", "the gradient of x", "the loss", "the labels", "the lo
 _ATTRIBUTES = {"W_grad": ("W_grad", "w_grad"), "b_grad": ("b_grad",), "W": ("W",), "b": ("b",), "initial W": ("W",),
                "initial b": ("b",), "the updated parameters": (), "the batches": (), "the layers": ("layers", "loss")}
 _CHECKED = {"forward", "backward", "update_param", "update_params", "predict", "fit"}
-_LOOPS = {"conv": 4, "maxpool": 4}  # so many loops inside each other are slow; two for all others
+_LOOPS = {"conv": 4, "maxpool": 4}  # nested loops from which a layer is called slow; 2 for all others
 
 
 class Source:
@@ -21,11 +21,11 @@ class Source:
     Parameters
     ----------
     text : str
-        Of the file.
+        The text of the file.
     path : str
-        The file, as Python knows it.
+        The file's path in tracebacks.
     name : str
-        The class.
+        The name of the class.
     """
 
     def __init__(self, text: str, path: str, name: str) -> None:
@@ -40,14 +40,14 @@ class Source:
         return self.lines[number - 1].strip() if 0 < number <= len(self.lines) else ""
 
     def line_of(self, method: str, quantity: str) -> int | None:
-        """The line that computes a quantity, as far as it can be read off."""
+        """Return the number of the line that computes a quantity; None if the source does not show it."""
         function = self._method(method)
         if function is None:
             return None
         if quantity in RETURNED:
             return self._of_return(function, {method})
         names = _ATTRIBUTES[quantity]
-        if not names:  # what a loop does
+        if not names:  # a loop computes it
             loops = [
                 node.lineno
                 for f in (function, *self.helpers(function))
@@ -66,7 +66,7 @@ class Source:
         return self.methods.get(method) or self.methods.get(other)
 
     def helpers(self, function: ast.FunctionDef) -> Iterator[ast.FunctionDef]:
-        """Methods that a method calls."""
+        """Return the methods that a method calls."""
         for node in ast.walk(function):
             name = _attribute(node.func) if isinstance(node, ast.Call) else None
             if name in self.methods and name not in _CHECKED and self.methods[name] is not function:
@@ -88,7 +88,7 @@ class Source:
         return returns[-1].lineno
 
     def forgotten(self) -> tuple[str, int] | None:
-        """An attribute that backward reads and forward does not assign, and the line that reads it."""
+        """Return an attribute that backward reads and forward does not assign, and the line that reads it."""
         forward, backward = self.methods.get("forward"), self.methods.get("backward")
         if forward is None or backward is None:
             return None
@@ -102,14 +102,14 @@ class Source:
         return None
 
     def _only_in_init(self) -> set[str]:
-        """Attributes that __init__ makes something of, more than None."""
+        """Return the attributes to which __init__ assigns something other than None."""
         init = self.methods.get("__init__")
         return set() if init is None else {
             name for node, target in _assignments(init) if (name := _attribute(target)) and not (
                 isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is None)}
 
     def slow(self, stem: str) -> int | None:
-        """The line of a loop over single elements; None without one."""
+        """Return the line of a loop over single elements; None without one."""
         for name in ("forward", "backward"):
             function = self.methods.get(name)
             deepest = max(_loops(function.body, 0), default=(0, 0)) if function is not None else (0, 0)
@@ -118,7 +118,7 @@ class Source:
         return None
 
     def guarded(self) -> int | None:
-        """The line in forward that keeps something under a condition only."""
+        """Return the line of forward that stores something only under a condition; None without one."""
         forward = self.methods.get("forward")
         for node in ast.walk(forward) if forward is not None else ():
             if isinstance(node, (ast.If, ast.Try)):
@@ -131,19 +131,19 @@ class Source:
         return next((name for name, node in self.methods.items() if node.lineno <= number <= (node.end_lineno or 0)), None)
 
     def frame(self, error: BaseException, other: Collection[str] = ()) -> int | None:
-        """The line of this file that an exception comes from, if possible outside of some other methods."""
+        """Return the line of this file that raised an exception, if possible outside the methods `other`."""
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == self.path and f.lineno]
         apart = [line for line in lines if self.method_at(line) not in other]
         return apart[-1] if apart else lines[-1] if lines else None
 
     def never_kept(self, error: BaseException) -> str | None:
-        """The attribute that an AttributeError misses, if no method of the class assigns it."""
+        """Return the attribute that an AttributeError names, if no method of the class assigns it."""
         name = getattr(error, "name", None) if isinstance(error, AttributeError) else None
         assigned = {_attribute(target) for function in self.methods.values() for _, target in _assignments(function)}
         return name if isinstance(name, str) and name not in assigned and name not in self.methods else None
 
     def kept_at(self, name: str) -> int | None:
-        """The line of forward that assigns an attribute."""
+        """Return the line of forward that assigns an attribute."""
         forward = self.methods.get("forward")
         found = [] if forward is None else [node.lineno for function in (forward, *self.helpers(forward))
                                             for node, target in _assignments(function) if _attribute(target) == name]
@@ -159,7 +159,7 @@ def _assignments(function: ast.FunctionDef) -> Iterator[tuple[ast.stmt, ast.expr
 
 
 def _root(node: ast.expr) -> ast.expr:
-    """self.a of self.a[i] and of self.a.b, as a value."""
+    """Return the node of self.a for self.a[i] and self.a.b."""
     while isinstance(node, ast.Subscript):
         node = node.value
     return _load(node)
@@ -172,7 +172,7 @@ def _load(node: ast.expr) -> ast.expr:
 
 
 def _attribute(node: ast.AST) -> str | None:
-    """a of self.a."""
+    """Return "a" for the node of self.a; None for other nodes."""
     return (
         node.attr
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
@@ -197,7 +197,7 @@ _GONE = {"xrange": "range", "raw_input": "input", "unicode": "str", "long": "int
 
 
 def python_2(error: BaseException, line: str = "") -> str | None:
-    """What a Python 2 program has to do with an error; None if nothing.
+    """Return how an error follows from code for Python 2; None if it does not.
 
     Parameters
     ----------

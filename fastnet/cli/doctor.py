@@ -1,6 +1,7 @@
 """The command ``fastnet doctor``: facts about the machine, its speed, and advice."""
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 from collections.abc import Callable
@@ -10,13 +11,17 @@ import llvmlite
 import numba
 import numpy as np
 
-from fastnet.cli.peak import Rate, measure
+from fastnet.cli.peak import Rate, fma_peak, measure
 from fastnet.kernels.codegen.cache import DIGEST, UNREADABLE, cache_info
 from fastnet.kernels.codegen.carried import CARRIED
 from fastnet.kernels.gemm import matmul, pack, syrk
 from fastnet.kernels.runtime.pool import get_num_threads
 from fastnet.kernels.simd import MR, NV, TARGET, VECTOR_BITS
 from fastnet.kernels.system import available_cores
+
+DESCRIPTION = (
+    "Show versions, CPU, threads and cache, measure the speed of matrix products (about 15 seconds), and advise on problems."
+)
 
 
 class Product(NamedTuple):
@@ -28,6 +33,29 @@ class Product(NamedTuple):
     def share(self, peak: Rate) -> float:
         """Return the rate as a share of the FMA peak measured in the same run."""
         return self.rate.best / peak.best
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare nothing: ``fastnet doctor`` has no arguments."""
+
+
+def execute(_: argparse.Namespace) -> int:
+    """Print the facts, measure, and print the advice."""
+    for name, value in facts().items():
+        print(f"{name:8s} {value}")
+    print("\nMeasuring the speed of matrix products; this takes about 15 seconds ...", flush=True)
+    measured = []
+    for dtype in (np.float32, np.float64):
+        peak, found = fma_peak(dtype), products(dtype)
+        other_programs = busy(peak, found)
+        print(f"\n{np.dtype(dtype).name}: peak of {peak.best / 1e9:.0f} GFLOP/s for multiply-adds on all threads. Products "
+              "(higher is better):")
+        for product in found:
+            share = "machine busy" if other_programs else f"{product.share(peak):4.0%} of peak"
+            print(f"  {product.what:36s} {product.rate.best / 1e9:6.0f} GFLOP/s  {share}")
+        measured.append((peak, found))
+    print("\n" + ("\n".join(f"! {line}" for line in advice(measured)) or "No problems found."))
+    return 0
 
 
 def products(dtype: np.dtype | type) -> list[Product]:

@@ -14,19 +14,19 @@ from typing import Any
 import numpy as np
 
 from fastnet import CrossEntropyLayer, CSVLogger, FullLayer, ReluLayer, Sequential, SoftMaxLayer, __version__
-from fastnet.cli import failed, subcommand
+from fastnet.cli import failed
 from fastnet.dataset import SOURCES, load
 
 _UNITS = 20  # of the first layer, whose weights the report shows
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Train one network, and draw its results: loss curves, confusion matrix,
 accuracy of each class, mistakes, weights.
 
 The default network on the default data takes a few seconds. The first run on a
 machine also compiles the kernels, which may take a minute."""
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   the course network on CIFAR-100, or on synthetic images without it:
     fastnet train
@@ -44,11 +44,12 @@ files in the folder --out:
   mistakes.png  weights.png"""
 
 
-@subcommand
-def _declare_train(commands: Any) -> None:
-    train = commands.add_parser("train", help="train one network and write its pictures and a report",
-                                description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    option = train.add_argument
+FORMATTER = argparse.RawTextHelpFormatter
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what follows ``fastnet train``."""
+    option = parser.add_argument
     option("--data", default="auto", metavar="DATA",
            help=f"{SOURCES}\n(default: auto, which is cifar100 if fastnet finds it)")
     option("--data-seed", type=int, default=0, metavar="N", help="seed that draws the classes of CIFAR-100 (default: 0)")
@@ -67,7 +68,6 @@ def _declare_train(commands: Any) -> None:
     option("--seed", type=int, default=0, metavar="N", help="seed of the weights and of the order (default: 0)")
     option("--dtype", default="float32", metavar="TYPE", help="float32 or float64 (default: float32)")
     option("--out", type=Path, default=Path("results"), metavar="FOLDER", help="folder for the files (default: results)")
-    train.set_defaults(run=_train)
 
 
 def widths(text: str) -> tuple[int, ...]:
@@ -89,7 +89,8 @@ def network(sizes: tuple[int, ...], dtype: Any, rng: np.random.Generator) -> Seq
     return Sequential((*layers[:-1], SoftMaxLayer()), loss=CrossEntropyLayer())
 
 
-def _train(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
+    """Train, write the files, and print a summary."""
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # each is printed once
         warnings.showwarning = lambda message, *_: print(f"fastnet: {message}", file=sys.stderr)
@@ -154,7 +155,7 @@ def _write(
                        plots.mistakes(x, labels, p, names))]
         drawn += [("weights", "What the first layer learned", f"The change of the weights of the {_UNITS} units that "
                    "changed most. Each picture is one unit: bright and dark shapes and colours are what it learned to "
-                   "respond to, grey is no change, and a picture of mere noise means that it learned nothing visible.",
+                   "respond to, grey is no change, and a picture of noise means that it learned nothing visible.",
                    plots.weights(model, n=_UNITS, initial=initial))]
     pictures = {name: figure.png() for name, _, _, figure in drawn}
     for name, png in pictures.items():

@@ -43,6 +43,7 @@ examples:
   the results stored by --record, and where they changed:
     fastnet compare --history --plot speed.png"""
 
+FORMATTER = argparse.RawDescriptionHelpFormatter
 Log = Callable[[str], None]
 RECORD = ".benchmarks/fastnet-history.jsonl"
 
@@ -119,8 +120,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
-    made = argparse.ArgumentParser(prog=prog, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                   description=DESCRIPTION, epilog=EPILOG)
+    made = argparse.ArgumentParser(prog=prog, formatter_class=FORMATTER, description=DESCRIPTION, epilog=EPILOG)
     add_arguments(made)
     return made
 

@@ -110,6 +110,7 @@ class Builder:
         self._last = 0  # the last layer whose output is not laid out as its input: it is handed out as it lies
         self.cost = Cost()
         self.threads: int | None = None  # at most so many may run the program; None for any number
+        self.samples_of_block: int | None = None  # of images, once a layer has asked for it
         self.block: tuple[int, int] | None = None  # images of the whole mini-batch: samples of a block, blocks of a group
         self.fused: set[int] = set()  # numbers of layers that are done in the ops of a layer before them
         self.layer = 0  # number of the layer that is lowered now

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.kernels.conv import arrays, ops
+from fastnet.kernels.conv import ops
 from fastnet.kernels.conv.avx512 import LANES, LISTS, way_back
+from fastnet.kernels.conv.image import margin, patch_bytes, turned_tap
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.gemm import pack
 from fastnet.kernels.records import CALL, TEAM
@@ -90,9 +91,10 @@ def mask_behind(net: Builder, y: Image) -> Ref:
 
 def block_size(net: Builder) -> int:
     """Samples of a block: as many as the cache holds, in equal blocks of a group."""
-    assert net.input is not None
-    of_group, most = -(-net.rows // GROUPS), max(1, _BLOCK_BYTES // (_image_size(net) * net.dtype.itemsize))
-    return -(-of_group // -(-of_group // most))
+    if net.samples_of_block is None:
+        of_group, most = -(-net.rows // GROUPS), max(1, _BLOCK_BYTES // (_image_size(net) * net.dtype.itemsize))
+        net.samples_of_block = -(-of_group // -(-of_group // most))
+    return net.samples_of_block
 
 
 def groups_of(net: Builder) -> tuple[int, int]:
@@ -173,12 +175,12 @@ def padding_behind(net: Builder, number: int) -> int:
 class Filters:
     """How filters W (n_o, n_i, h, h) lie in the arenas: as the matrix (h h n_i, n_o) in vector columns.
 
-    The way back reads a copy: by `ROWS` as (n_o, h, h n_i), each row filled up to whole vectors, or `TURNED` by half a
-    circle, as the filters of the convolution that leads back, in vector columns, with a row of zeros for its biases behind.
+    The backward pass reads a copy: by `ROWS` as (n_o, h, h n_i), each row filled up to whole vectors, or `TURNED`, rotated
+    by 180 degrees for strides (down, right) as `image.input_gradient` takes them, with a row of zeros for biases behind.
     """
 
-    def __init__(self, lanes: int, copy: int) -> None:
-        self.lanes, self.kind = lanes, copy
+    def __init__(self, lanes: int, copy: int, strides: tuple[int, int] = (1, 1)) -> None:
+        self.lanes, self.kind, self.strides = lanes, copy, strides
 
     def size(self, shape: tuple[int, ...]) -> int:
         """Elements in whole vectors."""
@@ -209,8 +211,10 @@ class Filters:
             rows = np.zeros((n_o, h, row_length(h * n_i, self.lanes)), value.dtype)
             rows[:, :, :h * n_i] = value.transpose(0, 2, 3, 1).reshape(n_o, h, -1)
             return rows.ravel()
-        turned = value[:, :, ::-1, ::-1].transpose(2, 3, 0, 1).reshape(-1, n_i)
-        return np.append(pack(turned).data.ravel(), np.zeros(row_length(n_i, self.lanes), value.dtype))
+        turned = np.empty((h * h, n_o, n_i), value.dtype)
+        for p, q in np.ndindex(h, h):
+            turned[turned_tap(p, q, h, *self.strides)] = value[:, :, p, q]
+        return np.append(pack(turned.reshape(-1, n_i)).data.ravel(), np.zeros(row_length(n_i, self.lanes), value.dtype))
 
 
 def _for_each_thread(net: Builder, size: int) -> int:
@@ -231,17 +235,17 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
     _, rows, cols = layer.output_shape(x.shape)
     fused = _fused(net, net.layer)
     pooled, block = bool(fused), block_size(net)
-    strided = not arrays.turns(window, h)
-    if strided and (h * row_length(h * c, net.lanes) + n_o) * net.dtype.itemsize > _PATCH_BYTES:
+    by_one = window[:2] == (1, 1)
+    if not pooled and patch_bytes(h * row_length(h * c, net.lanes), n_o, net.dtype.type(0)) > _PATCH_BYTES:
         raise Unsupported(f"layers[{net.layer}] has filters of {h} x {h} x {c} values, too large for a thread's memory")
-    copy = (ops.ROWS if pooled or strided else ops.TURNED) if x.wanted and not net.forward_only else ops.NO_COPY
-    W = net.parameter("W", (n_o, c, h, h), packing=Filters(net.lanes, copy))
+    copy = (ops.ROWS if pooled else ops.TURNED) if x.wanted and not net.forward_only else ops.NO_COPY
+    W = net.parameter("W", (n_o, c, h, h), packing=Filters(net.lanes, copy, window[:2]))
     b = net.parameter("b", (1, n_o), vector=True)
     around = padding_behind(net, net.layer + len(fused))
     if pooled:
         y = image(net, (n_o, rows // 2, cols // 2), around, True, (rows // 2) * (cols // 2) * row_length(n_o, net.lanes))
     else:
-        read = 0 if net.forward_only or strided else h - 1 - min(window[2:])  # of its gradient, on the way back
+        read = 0 if net.forward_only else margin(h, window)  # of its gradient, in the backward pass
         y = image(net, (n_o, rows, cols), max(around, read), True)
     mask = {mask_behind(net, y): ROWS} if pooled else {}
     net.fused.update(fused)
@@ -250,7 +254,7 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
     column = Matrix(W.now, net.lanes, 1, h * h * c * net.lanes)
     kernel = ops.conv_pool_op if pooled else ops.conv_op
     memory: dict[str, Ref] = {}
-    transforms = h == 3 and net.dtype == np.float32 and window[:2] == (1, 1)
+    transforms = h == 3 and net.dtype == np.float32 and by_one
     if transforms and c >= LEAST_CHANNELS:
         kernel = ops.conv_pool_winograd_op if pooled else ops.conv_winograd_op
         memory = {"aux": net.reserve(WORK, _for_each_thread(net, memory_size(c, n_o, net.lanes)))}
@@ -269,7 +273,7 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
         dx = image_like(net, x) if x.wanted else None
         copy_of: dict[str, Ref] = {}
         way = way_back(h, c, net.lanes, dx is not None) if pooled else LISTS
-        by_winograd = transforms and n_o >= LEAST_CHANNELS and dx is not None and not strided
+        by_winograd = transforms and n_o >= LEAST_CHANNELS and dx is not None
         choice = way if pooled else int(by_winograd)
         if dx is not None:
             behind = 0 if pooled or not choice else _for_each_thread(net, memory_size(n_o, c, net.lanes))
@@ -282,7 +286,7 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
         read = {x: ROWS, dy: ROWS, **dict.fromkeys(copy_of.values(), ALL)} | ({output: ROWS} if output else {})
         written: dict[Ref, str] = {sums: ROWS} | ({dx: ROWS} if dx else {}) | ({} if pooled else {dy.overwritten(): ROWS})
         operands = copy_of | ({"c": dx.mat} if dx else {}) | ({"aux": output} if output else {})
-        kernel = ops.conv_pool_back_op if pooled else ops.conv_strided_back_op if strided else ops.conv_back_op
+        kernel = ops.conv_pool_back_op if pooled else ops.conv_back_op
         net.backward(CALL, reads=read, writes=written, kernel=kernel, a=x.mat, b=dy.mat, bias=sums, relu=op.record["relu"],
                      n=n_o, k=c, group=group, dims=(*dims, choice), window=window, **operands)
         added, kept = sums.overwritten(), net.moments_of(W)
@@ -292,7 +296,7 @@ def lower_conv(layer: Any, net: Builder, x: Value) -> Value:
                    writes={added: ALL, memory: COLUMNS, W.next: COLUMNS, b.next: COLUMNS}
                    | dict.fromkeys((*new_copy.values(), *kept.values(), *of_bias.values()), COLUMNS),
                    kernel=ops.conv_update_op, c=Matrix(W.next, 0), a=Matrix(added, 0), b=Matrix(memory, 0), bias=b.next,
-                   n=n_o, k=c, group=group, dims=(way, *dims[1:], copy), **new_copy, **kept)
+                   n=n_o, k=c, group=group, dims=(way, *dims[1:], copy), window=window, **new_copy, **kept)
         return dx
 
     net.on_backward(backward)

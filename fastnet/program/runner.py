@@ -9,7 +9,7 @@ from fastnet.kernels.program import interpreter
 from fastnet.kernels.program.gram import Gram
 from fastnet.kernels.program.ops import bias_corrected
 from fastnet.kernels.records import ADAM, JOB, MOMENTUM, NESTEROV, RMSPROP, SCALES, SGD, Data, Hyperparameters
-from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.runtime.pool import run_at
 from fastnet.program.builder import Builder, Value
 from fastnet.program.memory import DATA, LOSSES, MOMENTS, STATE, WORK
 from fastnet.program.schedule import assemble
@@ -77,7 +77,7 @@ class CompiledProgram:
             job["d_rows"], job["visited"] = gram.d.shape[1], gram.visited
             for name, value in zip(SCALES, gram.scales, strict=True):
                 job[name] = value
-        run(interpreter.train, address(job), threads=self.threads_for(min(self.rows_of_batch, last - first)))
+        run_at(interpreter.steps.address(), job, self.threads_for(min(self.rows_of_batch, last - first)))
         if gram is not None:
             gram.scales[:] = [job[name] for name in SCALES]
 

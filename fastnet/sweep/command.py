@@ -23,7 +23,7 @@ from fastnet import (
     Sequential,
     SoftMaxLayer,
 )
-from fastnet.cli import failed, subcommand
+from fastnet.cli import failed
 from fastnet.dataset import SOURCES, load
 from fastnet.sweep.choice.metrics import DEFAULTS
 from fastnet.sweep.grid import checked_rates, is_automatic
@@ -33,7 +33,7 @@ from fastnet.sweep.run.schedules import NAMED
 from fastnet.sweep.run.session import SweepError
 from fastnet.sweep.store.journal import has_trials
 
-_DESCRIPTION = """\
+DESCRIPTION = """\
 Train a network with many learning rates and seeds, and suggest the best rate.
 
 A network learns slowly with too small a rate, and diverges with too large a
@@ -43,7 +43,7 @@ difference that is smaller than the one between seeds has no meaning. The sweep
 judges rates by validation data, which it holds out of the training data. It
 only reports results on the test data. The default sweep takes about a minute."""
 
-_EPILOG = """\
+EPILOG = """\
 examples:
   find the range of rates, and refine it around the best rate:
     fastnet sweep
@@ -74,11 +74,12 @@ files in the folder --out:
                it runs only the missing trials."""
 
 
-@subcommand
-def _declare_sweep(commands: Any) -> None:
-    sweep = commands.add_parser("sweep", help="train with many learning rates and suggest the best",
-                                description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawTextHelpFormatter)
-    option = sweep.add_argument
+FORMATTER = argparse.RawTextHelpFormatter
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what follows ``fastnet sweep``."""
+    option = parser.add_argument
     option("--data", default="auto", metavar="DATA",
            help=f"{SOURCES}\n(default: auto, which is cifar100 if fastnet finds it)")
     option("--data-seed", type=int, default=0, metavar="N",
@@ -117,10 +118,10 @@ def _declare_sweep(commands: Any) -> None:
     option("--keep-states", action="store_true", help="store the state of each trial, to add epochs later")
     option("--dask", metavar="ADDRESS",
            help="address of a Dask scheduler, such as tcp://HOST:8786,\nwhose workers run the trials")
-    sweep.set_defaults(run=_sweep)
 
 
-def _sweep(arguments: argparse.Namespace) -> int:
+def execute(arguments: argparse.Namespace) -> int:
+    """Run the sweep and write its files."""
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # each is printed once
         warnings.showwarning = lambda message, *_: print(f"fastnet: {message}", file=sys.stderr)

@@ -7,7 +7,7 @@
 ``loop``           epochs: order of the data, rates, validation, callbacks, early stop; the same for all engines
 ``layerwise``      the reference engine, for any layers
 ``engine``         the compiled engine, for layers that lower to ops (:mod:`fastnet.program`)
-``first``          its training of the first layer: by its weights, in Gram space, or in windows of a few hundred rows
+``first``          how it trains the first layer: by its weights, or in Gram space over all rows or windows of them
 =================  =====================================================================================
 """
 from __future__ import annotations

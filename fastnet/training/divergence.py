@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.layer import foreign, parameters
+from fastnet.layer import foreign, learned, parameters
 
 _LARGE = 20.0  # inputs should be of the order of 1; unscaled pixels go up to 255
 _LOOKED_AT = 1000  # samples
@@ -15,7 +15,8 @@ def unsound(model: Any) -> str | None:
     """Return the first parameter of a model with a value that is not finite, such as ``layers[0].W``; None without one."""
     with np.errstate(all="ignore"):
         for i, layer in enumerate(model.layers):
-            for name in parameters(layer):
+            # `parameters` would compute what an earlier fit left lazy
+            for name in parameters(layer) if foreign(layer) else learned(layer):
                 array = np.asarray(getattr(layer, name, 0))
                 # a finite sum is a proof without a temporary array; the sum of finite numbers may overflow, though
                 if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():

@@ -1,7 +1,7 @@
 """The decision whether a compiled engine may replace training layer by layer: only if nothing observable differs.
 
-The rule is strict: any change of a model, a layer or the loss by the user, even one without an effect, is a reason to run
-the code as it is written. The reasons are sentences for ``model.explain`` and ``model.history``.
+The rule is strict: if the user changed anything of a model, a layer or the loss, even without an effect, fastnet calls the
+methods instead of compiling them. The reasons are sentences for ``model.explain`` and ``model.history``.
 """
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def unsupported_copies_reason(model: Any) -> str | None:
 
 
 def unsupported_layer_reason(layer: Any) -> str | None:
-    """Return why a layer or loss must run as it is written; None if it is fastnet's, unmodified, and lowers to ops."""
+    """Return why fastnet must call a layer's methods; None if the layer is fastnet's, unmodified, and lowers to ops."""
     base = layers.known_class(layer)
     if not layers.definition(base) or not hasattr(base, "lower"):
         return f"{type(layer).__name__} is not a class that the compiled engines support"

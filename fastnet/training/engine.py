@@ -10,13 +10,13 @@ from fastnet.kernels.records import Data, Hyperparameters
 from fastnet.program.builder import Builder, spread
 from fastnet.program.memory import STATE, WORK
 from fastnet.program.runner import MOMENTS_OF, CompiledProgram, Moments, address, optimizer_of
-from fastnet.training.first import Gram, Plain, RowSpace, Source, Windowed
+from fastnet.training.first import BlockGram, Gram, GramSpace, Primal, Source
 from fastnet.training.history import Evaluation
 from fastnet.training.lazy import LastBatch, Parameters, ParametersBefore, present_parameters
 from fastnet.training.prediction import Predictor
 from fastnet.training.scoring import accuracy, converted, loss_of
 
-WAYS: dict[str, Any] = {way.name: way for way in (Plain, Gram, Windowed)}
+FORMS: dict[str, Any] = {form.name: form for form in (Primal, Gram, BlockGram)}
 
 
 class Engine:
@@ -25,49 +25,49 @@ class Engine:
     Parameters
     ----------
     model : Sequential
-        Of layers that have a compiled form.
+        A network whose layers all lower to ops.
     x : ndarray, shape (n, ...)
-        In the model's dtype, or on disk in any.
+        The data, in the model's dtype or, on disk, in any dtype.
     t : ndarray, shape (n, n_outputs)
     batch_size : int
     momentum, weight_decay : float
     optimizer : {"sgd", "adam", "rmsprop"}
-    way : str
-        How the first layer is trained, a name of ``WAYS``.
+    form : str
+        The form in which the first layer is trained, a name of ``FORMS``.
     nesterov : bool
         Whether the momentum is Nesterov's.
     net : Builder, optional
-        The network's program with the first layer as it is, if a plan has made it.
+        The network's program for the form ``"fused"``, if a plan has made it.
     **shared
-        What models trained on the same data share, see `Gram`.
+        Arrays that models trained on the same data share, see `Gram`.
 
     Raises
     ------
     Unsupported
-        If the network has no compiled form.
+        If a layer cannot be lowered.
     """
 
     def __init__(self, model: Any, x: np.ndarray, t: np.ndarray, batch_size: int, momentum: float = 0.0,
-                 weight_decay: float = 0.0, optimizer: str = "sgd", way: str = "fused",
+                 weight_decay: float = 0.0, optimizer: str = "sgd", form: str = "fused",
                  net: Builder | None = None, *, nesterov: bool = False, **shared: Any) -> None:
         self.model, self.dtype = model, np.dtype(model.dtype)
         self.batch_size = min(batch_size, len(x))
         self.momentum, self.weight_decay = momentum, weight_decay
         self.optimizer = optimizer_of(optimizer, momentum, nesterov)
-        self.steps = 0  # mini-batches so far
+        self.steps = 0  # the number of mini-batches so far
         self.check_interrupt: Callable[[], None] = lambda: None  # called between the calls of a long epoch; may raise
         self.x = x
         self.t = np.require(t, self.dtype, ("C", "W"))  # a read-only t would be another type to compile for
         shape = x.shape[1:]
         x = x if x.ndim == 2 else x.reshape(len(x), -1)
-        self.way = (Plain(x, self.dtype, self.batch_size) if way == "fused" else
-                    WAYS[way](model.layers[0], self.dtype, bool(momentum), x, self.batch_size, **shared))
-        self.name = way
-        if net is None or isinstance(self.way, RowSpace):
+        self.form = (Primal(x, self.dtype, self.batch_size) if form == "fused" else
+                    FORMS[form](model.layers[0], self.dtype, bool(momentum), x, self.batch_size, **shared))
+        self.name = form
+        if net is None or isinstance(self.form, GramSpace):
             net = Builder(self.dtype, self.batch_size, moments=MOMENTS_OF[self.optimizer],
-                          first=self.way if isinstance(self.way, RowSpace) else None)
+                          first=self.form if isinstance(self.form, GramSpace) else None)
             net.lower(list(model.layers), shape, model.loss)
-        self._rows_row = spread(self.way.columns, net.lanes, self.dtype.itemsize)
+        self._rows_row = spread(self.form.columns, net.lanes, self.dtype.itemsize)
         net.reserve(WORK, net.lanes)  # vectors may be read beyond the last row
         self._rows = net.reserve(WORK, self.batch_size * self._rows_row)
         self.program = CompiledProgram(net)
@@ -76,10 +76,10 @@ class Engine:
     # --- what training needs ----------------------------------------------------------------------------------------
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
-        """Train on rows start:stop of an order (None: in their order) and return the losses of the batches."""
+        """Train on positions start:stop of an order, by default that of the rows; return the loss of each batch."""
         losses = np.empty(-(-(stop - start) // self.batch_size))
         done = 0
-        for source in self.way.sources(self.t, order, start, stop, self._chunk()):
+        for source in self.form.sources(self.t, order, start, stop, self._chunk()):
             batches = -(-(source.last - source.first) // self.batch_size)
             self.program.run(self.commands(source.gathered), self._data(source), self._hyper(lr),
                              losses[done:done + batches], first=source.first, last=source.last, gram=source.gram)
@@ -109,13 +109,13 @@ class Engine:
         LastBatch(self.model, converted(self.x[rows], self.dtype, copy=True), np.array(self.t[rows]), parameters)
 
     def _last_batch(self, lr: float, order: np.ndarray | None, start: int) -> tuple[float, ParametersBefore]:
-        state, parameters, way = self.program.arenas[STATE].copy(), self.program.net.parameters, self.way
-        first = way.before_step(lr, self.weight_decay) if isinstance(way, RowSpace) else None
+        state, parameters, form = self.program.arenas[STATE].copy(), self.program.net.parameters, self.form
+        first = form.before_step(lr, self.weight_decay) if isinstance(form, GramSpace) else None
         loss = self.epoch(lr, order, len(self.t), start)[0]
         self.write()
-        if first is None and isinstance(way, RowSpace):
-            assert way.gradient is not None
-            first = way.undone(self.model.layers[0].W, self.program.values(way.gradient, len(self.t) - start), lr,
+        if first is None and isinstance(form, GramSpace):
+            assert form.gradient is not None
+            first = form.undone(self.model.layers[0].W, self.program.values(form.gradient, len(self.t) - start), lr,
                                self.weight_decay)
 
         def before(x: np.ndarray) -> Parameters:
@@ -128,65 +128,65 @@ class Engine:
 
     @property
     def in_one_call(self) -> bool:
-        """Whether an epoch is one call, which nothing can interrupt."""
-        return not isinstance(self.way, Windowed) and self._chunk() >= len(self.t)
+        """Whether an epoch is one call, which Ctrl-C cannot interrupt."""
+        return not isinstance(self.form, BlockGram) and self._chunk() >= len(self.t)
 
     def save(self) -> Any:
         """Return the state, for `restore`."""
-        return self.way.save(), *self.program.save(), self.steps
+        return self.form.save(), *self.program.save(), self.steps
 
     def restore(self, saved: Any) -> None:
         """Restore a saved state."""
-        of_way, state, moments, self.steps = saved
-        self.way.restore(of_way)
+        of_form, state, moments, self.steps = saved
+        self.form.restore(of_form)
         self.program.restore((state, moments))
 
-    state, set_state = save, restore  # for sweeps: apart from the engine, so that another one can go on from it
+    state, set_state = save, restore  # for sweeps: another engine can continue from a saved state
 
     def write(self) -> None:
         """Put the parameters into the model's layers, as new arrays."""
         self.program.write()
-        if isinstance(self.way, RowSpace):
-            self.model.layers[0].W = self.way.weights()
+        if isinstance(self.form, GramSpace):
+            self.model.layers[0].W = self.form.weights()
 
     def moments(self) -> Moments:
-        """What the optimiser keeps of each parameter, by its layer's number and its name: a velocity, v, or m and v."""
+        """Return the optimiser's arrays by the number of a layer and the name of a parameter: a velocity, v, or m and v."""
         found = self.program.moments()
-        if self.program.net.moments and isinstance(self.way, RowSpace):
-            found[0, "W"] = (self.way.velocity(),)
+        if self.program.net.moments and isinstance(self.form, GramSpace):
+            found[0, "W"] = (self.form.velocity(),)
         return found
 
     def resume(self, moments: Moments, steps: int) -> None:
-        """Go on from what `moments` and `steps` of another engine were, for the same parameters."""
+        """Continue from the moments and the number of steps of another engine that trained the same parameters."""
         self.program.put_moments(moments)
-        if isinstance(self.way, Windowed) and (0, "W") in moments:
-            self.way.v0 = np.array(moments[0, "W"][0], self.dtype)
+        if isinstance(self.form, BlockGram) and (0, "W") in moments:
+            self.form.v0 = np.array(moments[0, "W"][0], self.dtype)
         self.steps = steps
 
     @property
     def parts(self) -> list[Any]:
-        """The layers whose arrays it keeps, and the loss."""
+        """The layers whose arrays the engine keeps, and the loss."""
         return [*self.model.layers, self.model.loss]
 
     def score(self, x: np.ndarray, t: np.ndarray) -> Evaluation:
-        """Loss and accuracy of the network that is trained, on other data."""
+        """Return the present network's loss and accuracy on other data."""
         y = self.probabilities(x)
         return Evaluation(loss_of(self.model.loss, y, t.astype(y.dtype, copy=False)), accuracy(y, t))
 
     def probabilities(self, x: np.ndarray) -> np.ndarray:
-        """The last layer's output for other data, with the current parameters; pass the same array each time."""
+        """Return the last layer's output for other data, with the current parameters. Pass the same array each time."""
         if self._predictor is None:
-            self._predictor = Predictor(self.model, x, self.program.arenas[STATE], self.way)
+            self._predictor = Predictor(self.model, x, self.program.arenas[STATE], self.form)
         return self._predictor(x)
 
     # --- for callers that run single steps: `training.on_batch` ---------------------------------------------------------
 
     def commands(self, gathered: bool = False) -> np.ndarray:
-        """The commands of a step: on rows that lie where they are, or `gathered` from an order of the source's rows."""
-        return self.program.commands(gathered=gathered, source_columns=self.way.columns)
+        """Return the commands of a step that reads the source's rows directly, or `gathered` in another order."""
+        return self.program.commands(gathered=gathered, source_columns=self.form.columns)
 
     def gathered_rows(self) -> tuple[int, int]:
-        """Where a batch's rows are copied to, if they have to be: an address, and their distance in elements."""
+        """Return the address to which a batch's gathered rows are copied, and the distance of two rows in elements."""
         return address(self.program.arenas[WORK][self._rows.region.start:]), self._rows_row
 
     def _data(self, source: Source) -> Data:
@@ -198,5 +198,5 @@ class Engine:
         return self.program.hyperparameters(lr, self.momentum, self.weight_decay, self.optimizer, self.steps)
 
     def _chunk(self) -> int:
-        """Rows that one call trains on."""
-        return self.way.chunk(self.batch_size * self.program.net.cost.products)
+        """Return the number of rows that one call trains on."""
+        return self.form.chunk(self.batch_size * self.program.net.cost.products)

@@ -1,15 +1,15 @@
-"""How a compiled fit trains a fully connected first layer: with its weights as they are, or in Gram space.
+"""The three forms in which a compiled fit trains a fully connected first layer: with weights W, or in Gram space.
 
 ======== ============ ================================================================================================
-engine   way          what
+engine   form         what it does
 ======== ============ ================================================================================================
-fused    `Plain`      the layer's ops are those of any other; the source of the data is X
-gram     `Gram`       its weights are formed at the end alone; the source of the data is G = X X.T (n, n)
-windows  `Windowed`   the same for some hundred rows at a time; the source of the data is their Gram matrix
+fused    `Primal`     trains W like that of every other layer; the step reads rows of the data X
+gram     `Gram`       forms W only at the end; the step reads rows of G = X X.T (n, n)
+windows  `BlockGram`  does the same for a window of about 256 rows at a time; the step reads the window's Gram matrix
 ======== ============ ================================================================================================
 
-The mathematics is in ``fastnet/kernels/program/gram.py``. A way says how the first layer lowers, what the source of the
-data is, call by call, and what the layer's weights are.
+The mathematics is in ``fastnet/kernels/program/gram.py``. A form lowers the first layer, yields the data that each call of
+the compiled step reads, and returns the layer's weights.
 """
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from fastnet.kernels.records import GRAM_FIRST, GRAM_UPDATE, TEAM
 from fastnet.program.builder import ALL, COLUMNS, Builder, Value
 from fastnet.program.memory import DATA, Ref, Region
 
-WINDOW = 256  # rows of a window: fewer move the weights more often, more cost a larger Gram matrix
+WINDOW = 256  # rows of a window: with fewer, W is read and written more often; with more, the Gram matrix costs more
 START = (1.0, 0.0, 0.0, 1.0, 1.0)  # the scales while W is W_0 and V is V_0
 
-_CHUNK_WORK = 40e9  # operations in one call, some fractions of a second: Ctrl-C is heard between calls
-_CONVERTED_BYTES = 1 << 26  # rows of another dtype are converted so many at a time, if they lie on disk
+_CHUNK_WORK = 40e9  # operations in one call, which take a fraction of a second: Ctrl-C takes effect between calls
+_CONVERTED_BYTES = 1 << 26  # size of the rows that a call converts, if their dtype is another one
 
 
 class Source(NamedTuple):
-    """What one call of the compiled step reads."""
+    """The data that one call of the compiled step reads."""
 
-    rows: np.ndarray  # (m, columns), of the network's dtype, rows contiguous
-    row_at: int  # place in the order of the first of them
+    rows: np.ndarray  # (m, columns), in the network's dtype, each row contiguous
+    row_at: int  # position of the first of these rows in the order
     targets: np.ndarray
     order: np.ndarray
-    gathered: bool  # whether `order` says anything
-    first: int  # the call trains on places first:last of the order
+    gathered: bool  # whether `order` is another order than that of the rows
+    first: int  # the call trains on positions first:last of the order
     last: int
     gram: kernel.Gram | None
 
 
-class Plain:
-    """The first layer as it is: its ops are those of every other.
+class Primal:
+    """The first layer, trained by the ops of every other fully connected layer.
 
     Parameters
     ----------
     x : ndarray, shape (n, columns)
-        In the network's dtype, or on disk in any.
+        The data, in the network's dtype or, on disk, in any dtype.
     dtype : dtype
     batch_size : int
     """
@@ -63,11 +63,11 @@ class Plain:
 
     @property
     def columns(self) -> int:
-        """Of the source's rows."""
+        """The number of columns of a source's rows."""
         return self.x.shape[1]
 
     def chunk(self, work: float) -> int:
-        """Rows that one call trains on, with `work` multiply-adds in a step: whole batches."""
+        """Return the number of rows, of whole batches, that one call trains on if a step has `work` multiply-adds."""
         rows = _CHUNK_WORK * self.batch_size // (6 * max(1.0, work))
         if not self.direct:
             rows = min(rows, _CONVERTED_BYTES // max(1, self.columns * self.dtype.itemsize))
@@ -75,11 +75,11 @@ class Plain:
 
     @property
     def direct(self) -> bool:
-        """Whether the kernel can read the rows of x where they lie."""
+        """Whether the kernel can read the rows of x without a copy."""
         return self.x.dtype == self.dtype and readable_rows(self.x)
 
     def sources(self, targets: np.ndarray, order: np.ndarray | None, start: int, stop: int, chunk: int) -> Iterator[Source]:
-        """What is read by the calls that train on places start:stop of the order (None: the rows as they are)."""
+        """Yield the source of each call, to train on positions start:stop of the order. None is the order of the rows."""
         rows = np.arange(len(self.x)) if order is None else order
         for first in range(start, stop, chunk):
             last = min(stop, first + chunk)
@@ -90,25 +90,25 @@ class Plain:
                 yield Source(np.ascontiguousarray(x, self.dtype), first, targets, rows, False, first, last, self.gram)
 
     def save(self) -> Any:
-        """Nothing: the weights are in the engine's arenas."""
+        """Return None: the engine saves the weights, which are in its arenas."""
 
     def restore(self, saved: Any) -> None:
-        """Nothing, as for `save`."""
+        """Do nothing, for the same reason."""
 
 
-class RowSpace:
-    """What both ways in Gram space share: W and V in terms of rows of X.
+class GramSpace:
+    """The first layer in Gram space: its weights W and velocity V as combinations of rows of X.
 
     Parameters
     ----------
     layer : FullLayer
     dtype : dtype
     momentum : bool
-        Whether there is a velocity.
+        Whether the optimiser has a velocity.
     rows : ndarray, shape (m, n_i)
-        All of x, or a window of it.
+        All rows of x, or a window of them.
     g, a0 : ndarray, shape (m, m) and (m, n_o)
-        The products of those rows with each other, and with W_0.T.
+        The products of these rows with each other, and with W_0.T.
     """
 
     name = ""
@@ -118,7 +118,7 @@ class RowSpace:
         self.layer, self.dtype, self.rows, self.g, self.a0 = layer, dtype, rows, g, a0
         width = vector_lanes(dtype)
         self.w0 = np.asarray(layer.W, dtype)
-        self.v0 = self.av = np.empty((0, 0), dtype)  # of a velocity that starts from 0
+        self.v0 = self.av = np.empty((0, 0), dtype)  # empty for a velocity that starts from 0
         columns = (-(-layer.n_o // width), len(g), width)
         self.d = np.zeros(columns, dtype)
         self.e = np.zeros(columns if momentum else (0, 0, 0), dtype)
@@ -128,12 +128,12 @@ class RowSpace:
 
     @property
     def columns(self) -> int:
-        """Of the source's rows."""
+        """The number of columns of a source's rows."""
         return len(self.g)
 
     def lower(self, net: Builder, x: Value) -> Value:
-        """The layer's ops: no weights, only the bias and D."""
-        n_o, D = self.layer.n_o, Ref(Region(DATA, 0, lives=True))  # which the kernel finds in its argument `gram`
+        """Add the layer's ops, which read and update only the bias and D, no weights."""
+        n_o, D = self.layer.n_o, Ref(Region(DATA, 0, lives=True))  # the kernel finds D in its argument `gram`
         b, y = net.parameter("b", (1, n_o), vector=True), net.value(n_o)
         net.cost.products += self.columns * n_o
         net.forward(GRAM_FIRST, split=TEAM, reads={x: ALL, b.now: COLUMNS, D: COLUMNS}, writes={y: COLUMNS},
@@ -151,19 +151,19 @@ class RowSpace:
 
     @property
     def state(self) -> kernel.Gram:
-        """What the kernel works on."""
+        """The state that the kernel reads and updates."""
         return kernel.Gram(self.a0, self.av, self.d, self.e, self.scales, self.visited)
 
     def weights(self) -> np.ndarray:
-        """W, a new array."""
+        """Return W as a new array."""
         return self._combined(self.d, self.scales[kernel.W_W], self.scales[kernel.W_V], -self.scales[kernel.D_SCALE])
 
     def velocity(self) -> np.ndarray:
-        """V, a new array."""
+        """Return V as a new array."""
         return self._combined(self.e, self.scales[kernel.V_W], self.scales[kernel.V_V], 1.0)
 
     def _combined(self, columns: np.ndarray, of_w0: float, of_v0: float, of_rows: float) -> np.ndarray:
-        """of_w0 W_0 + of_v0 V_0 + of_rows D.T X."""
+        """Return of_w0 W_0 + of_v0 V_0 + of_rows D.T X, with `columns` as D."""
         n, n_o = len(self.rows), self.layer.n_o
         d = columns.transpose(1, 0, 2).reshape(columns.shape[1], -1)[:n, :n_o]
         W = self.w0.copy() if of_w0 == 1 else self.dtype.type(of_w0) * self.w0
@@ -173,16 +173,16 @@ class RowSpace:
         return W
 
     def before_step(self, lr: float, decay: float) -> Callable[[np.ndarray], np.ndarray] | None:
-        """A function that gives W as it is now, for `Engine.last_batch`; None if `undone` can find it after the step."""
+        """Return a function that returns the present W, for `Engine.last_batch`; None if `undone` can compute it later."""
         if not self.e.size and lr * decay != 1:
             return None
         W = self.weights()
         return lambda x: W
 
     def undone(self, W: np.ndarray, dA: np.ndarray, lr: float, decay: float) -> Callable[[np.ndarray], np.ndarray]:
-        """A function of a batch's x that gives W as it was before the batch's step W = (1 - lr decay) W - lr dA.T x.
+        """Return a function from a batch's x to W before that batch's step W = (1 - lr decay) W - lr dA.T x.
 
-        So the product of all rows of X, which forms W, is needed only once.
+        It saves a second product of all rows of X, which forms W.
         """
         W, dA, shrink = W.copy(), dA.copy(), 1 - lr * decay
 
@@ -194,29 +194,29 @@ class RowSpace:
         return before
 
     def save(self) -> Any:
-        """What `restore` needs to go back to this state."""
+        """Return a copy of the state, for `restore`."""
         return self.d.copy(), self.e.copy(), self.scales.copy(), self.visited
 
     def restore(self, saved: Any) -> None:
-        """Go back to the state that was saved."""
+        """Restore a saved state."""
         self.d[:], self.e[:], self.scales[:], self.visited = saved
 
 
-class Gram(RowSpace):
-    """X W_0.T and X X.T are made at the start, W at the end.
+class Gram(GramSpace):
+    """Gram space over all rows: X W_0.T and X X.T are computed at the start, and W at the end.
 
     Parameters
     ----------
     layer, dtype, momentum
-        See `RowSpace`.
+        See `GramSpace`.
     x : ndarray, shape (n, n_i)
-        In the network's dtype.
+        The data, in the network's dtype.
     g : ndarray, shape (n, n), optional
-        X X.T as `gram_matrix` makes it, to be shared by all models trained on the same x.
+        X X.T from `gram_matrix`. Models trained on the same x can share it.
     a0 : ndarray, shape (n, n_o), optional
-        X W_0.T, to be shared by all models that start from the same weights.
+        X W_0.T. Models that start from the same weights can share it, too.
     products : dict, optional
-        For other data X' to evaluate, id(X'): (X', X' W_0.T, X' X.T), to be shared by the same models.
+        For other data X' to evaluate, id(X'): (X', X' W_0.T, X' X.T). The same models can share it.
     """
 
     name = "gram"
@@ -230,11 +230,11 @@ class Gram(RowSpace):
         self._products: dict[int, tuple[Any, np.ndarray, np.ndarray]] = {} if products is None else products
 
     def chunk(self, work: float) -> int:
-        """As of `Plain`."""
+        """Return the number of rows that one call trains on, as `Primal.chunk` does."""
         return max(1, int(_CHUNK_WORK // (6 * max(1.0, work)))) * self.batch_size
 
     def sources(self, targets: np.ndarray, order: np.ndarray | None, start: int, stop: int, chunk: int) -> Iterator[Source]:
-        """As of `Plain`, but that the rows are those of G."""
+        """Yield the source of each call, as `Primal.sources` does, with rows of G."""
         rows = np.arange(len(self.rows)) if order is None else order
         for first in range(start, stop, chunk):
             last = min(stop, first + chunk)
@@ -242,8 +242,8 @@ class Gram(RowSpace):
         self.visited = max(self.visited, stop if order is None else len(self.rows))
 
     def output(self, x: np.ndarray, rows: slice, out: np.ndarray, bias: np.ndarray) -> None:
-        """w_w X' W_0.T - d_scale (X' X.T) D + b for some rows of other data: two products are made once for all."""
-        if id(x) not in self._products:  # the entry holds x, so that its id stays its own
+        """Compute w_w X' W_0.T - d_scale (X' X.T) D + b for rows of other data X'; both products are computed only once."""
+        if id(x) not in self._products:  # the entry holds x, so that no other object gets its id
             other = np.asarray(x, self.dtype)
             with_w0, with_x = np.empty((len(x), len(self.w0)), self.dtype), np.empty((len(x), len(self.rows)), self.dtype)
             matmul(with_w0, other, self.w0.T)
@@ -255,12 +255,12 @@ class Gram(RowSpace):
                beta=1.0, bias=bias)
 
 
-class Windowed(RowSpace):
-    """As `Gram`, for rows of any number, in memory or on disk; the weights are formed after each window.
+class BlockGram(GramSpace):
+    """Gram space over one window of rows at a time, for any number of rows, in memory or on disk.
 
-    A mini-batch of 8 rows reads and writes all weights of the first layer for 8 rows' worth of work, so memory decides
-    how long it takes. Within a window the weights are not touched: A_0 = X W.T at its start and W -= D.T X at its end are
-    products of some hundred rows, which run at FMA peak, and X X.T of so few rows costs little.
+    A step on 8 rows reads and writes all weights of the first layer for 8 rows of arithmetic, so that its time is the
+    memory's. Within a window no step reads the weights: A_0 = X W.T at its start and W -= D.T X at its end are products of
+    about 256 rows, which run at FMA peak, and X X.T of so few rows costs little.
     """
 
     name = "windows"
@@ -270,16 +270,16 @@ class Windowed(RowSpace):
         self.size = min(window_rows(batch_size), len(x))
         outputs = np.empty((self.size, layer.n_o), dtype)
         super().__init__(layer, dtype, momentum, x[:0], gram_buffer(self.size, dtype), outputs)
-        self.opened = 0  # where in the order the window starts whose rows are `rows`
+        self.opened = 0  # position in the order at which the present window starts
         if momentum:
             self.v0, self.av = np.zeros_like(self.w0), np.empty_like(outputs)
 
     def chunk(self, work: float) -> int:
-        """A call never trains on more than a window."""
+        """Return the number of rows of a window, the most that a call trains on."""
         return self.size
 
     def sources(self, targets: np.ndarray, order: np.ndarray | None, start: int, stop: int, chunk: int) -> Iterator[Source]:
-        """As of `Plain`: a window at a time, or what is left of one."""
+        """Yield the source of each call, a window or the rest of one, as `Primal.sources` does."""
         first = start
         while first < stop:
             self._close_if_done()
@@ -293,7 +293,7 @@ class Windowed(RowSpace):
             first = last
 
     def _open(self, order: np.ndarray | None, first: int) -> None:
-        """A window from this place in the order on."""
+        """Open a window that starts at a position in the order."""
         last = min(first + self.size, len(self.x))
         rows = self.x[first:last] if order is None else self.x[order[first:last]]
         if not (self.x.dtype == self.dtype and readable_rows(self.x)) or order is not None:
@@ -305,7 +305,7 @@ class Windowed(RowSpace):
         self.rows, self.opened = rows, first
 
     def _close_if_done(self) -> None:
-        """Form the weights that a window ends with; not before they are needed, as after the last one they may not be."""
+        """Form the weights after a finished window. That is done only when they are needed, as the last may not be."""
         if not len(self.rows) or self.visited < len(self.rows):
             return
         W = super().weights()
@@ -327,52 +327,52 @@ class Windowed(RowSpace):
         return super().velocity() if len(self.rows) else self.v0.copy()
 
     def save(self) -> Any:
-        """As it is between two epochs, when no window is half done."""
+        """Return the state between two epochs, when no window is unfinished."""
         self._close_if_done()
-        return self.w0, self.v0  # new ones are made in time
+        return self.w0, self.v0  # no later step writes into these arrays
 
     def restore(self, saved: Any) -> None:
         self.w0, self.v0 = saved
         self._clear()
 
     def output(self, x: np.ndarray, rows: slice, out: np.ndarray, bias: np.ndarray) -> None:
-        """X' W.T + b for some rows of other data."""
+        """Compute X' W.T + b for rows of other data X'."""
         if rows.start == 0:
             self._now = self.weights()
         matmul(out, np.asarray(x[rows], self.dtype), self._now.T, bias=bias)
 
 
 def readable_rows(x: np.ndarray) -> bool:
-    """Whether a kernel can read rows of its dtype: neighbours, each where elements of its size can be."""
+    """Return whether a kernel can read the rows without a copy: aligned, contiguous, and whole elements apart."""
     return x.flags.aligned and x.strides[1] == x.itemsize and x.strides[0] % x.itemsize == 0
 
 
 def gram_matrix(x: np.ndarray) -> np.ndarray:
-    """X X.T (n, n)."""
+    """Return X X.T (n, n)."""
     g = gram_buffer(len(x), x.dtype)
     products_of_rows(g, x)
     return g
 
 
 def products_of_rows(g: np.ndarray, x: np.ndarray) -> None:
-    """G = X X.T, exactly if X is of 8-bit images."""
+    """Compute G = X X.T, without rounding errors if X holds 8-bit images."""
     if not pixel_gram(g, x):
         syrk(g, x)
 
 
 def gram_buffer(n: int, dtype: np.dtype) -> np.ndarray:
-    """Room for n x n numbers, the rows so far apart that they do not evict each other from the L1 cache."""
+    """Return an uninitialised array (n, n) whose rows are so far apart that they do not evict each other from L1 cache."""
     row = n + (vector_lanes(dtype) if n * dtype.itemsize % 1024 == 0 else 0)
     return np.empty((n, row), dtype)[:, :n]
 
 
 def first_outputs(x: np.ndarray, W: np.ndarray) -> np.ndarray:
-    """X W.T (n, n_o)."""
+    """Return X W.T (n, n_o)."""
     a0 = np.empty((len(x), len(W)), x.dtype)
     matmul(a0, x, W.T)
     return a0
 
 
 def window_rows(batch_size: int) -> int:
-    """Rows of a window: whole mini-batches, one at least."""
+    """Return the number of rows of a window: whole mini-batches, at least one."""
     return max(1, round(WINDOW / batch_size)) * batch_size

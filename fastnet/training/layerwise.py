@@ -119,7 +119,7 @@ class Descent:
 
 
 def _sum(new: Any, other: Any) -> Any:
-    """Compute new + other in the memory of `new`, a temporary array; NumPy does so by itself except on Python 3.14."""
+    """Compute new + other in the memory of `new`, a temporary array. NumPy does that automatically except on Python 3.14."""
     in_place = isinstance(new, np.ndarray) and new.dtype == np.result_type(new, other) and new.shape == np.shape(other)
     return np.add(new, other, out=new) if in_place else new + other
 

@@ -139,7 +139,7 @@ class Segment:
         self.program.put_moments({(i - self.first, name): kept for (i, name), kept in moments.items()})
 
     def moments(self) -> Moments:
-        """As of `Engine`."""
+        """Return the optimiser's arrays, as `Engine.moments` does, with the layers' numbers in the network."""
         return {(self.first + i, name): kept for (i, name), kept in self.program.moments().items()}
 
     def _run(self, commands: np.ndarray, targets: np.ndarray, rate: Rate) -> float:
@@ -172,7 +172,7 @@ class Mixed:
         self._handed_over: Layerwise | None = None
 
     def epoch(self, lr: float, order: np.ndarray | None, stop: int, start: int = 0) -> np.ndarray:
-        """As of `Engine`."""
+        """Do what `Engine.epoch` does."""
         losses = []
         with in_mode(self.model, True):
             for first in range(start, stop, self.batch_size):
@@ -183,14 +183,14 @@ class Mixed:
         return np.array(losses, dtype=float)
 
     def save(self) -> Any:
-        """As of `Engine`."""
+        """Do what `Engine.save` does."""
         layers = [self.model.layers[i] for i in self.own]
         pending = any(isinstance(part, _Pending) for part in self._parts)
         states = None if pending else [part.program.save() for part in self._segments()]
         return snapshot((*layers, self.model.loss), copy=True), dict(self.descent.moments), self.steps, states
 
     def restore(self, saved: Any) -> None:
-        """As of `Engine`."""
+        """Do what `Engine.restore` does."""
         put_back, self.descent.moments, self.steps, states = saved
         self._handed_over = None
         self.descent.steps = self.steps
@@ -202,13 +202,13 @@ class Mixed:
                 part.program.restore(state)
 
     def write(self) -> None:
-        """As of `Engine`."""
+        """Do what `Engine.write` does."""
         if self._handed_over is None:
             for part in self._segments():
                 part.program.write()
 
     def last_batch(self, lr: float, order: np.ndarray | None, start: int) -> float:
-        """As of `Engine`: by the layers themselves."""
+        """Do what `Engine.last_batch` does, with calls of the layers themselves."""
         self.write()
         layers = Layerwise(self.model, self.x, self.t, self.options, self.moments() if self.steps else None, self.steps)
         self._handed_over = layers
@@ -217,18 +217,18 @@ class Mixed:
         return loss
 
     def leave(self, order: np.ndarray | None, start: int) -> None:
-        """As of `Engine`."""
+        """Do what `Engine.leave` does."""
         self.write()
         Layerwise(self.model, self.x, self.t, self.options).leave(order, start)
 
     def resume(self, moments: Moments, steps: int) -> None:
-        """As of `Engine`; segments are given their part when they are compiled."""
+        """Do what `Engine.resume` does; segments get their part when they are compiled."""
         self._resumed, self.steps = moments, steps
         own = {place: kept for place, kept in moments.items() if place[0] in self.own}
         self.descent.moments, self.descent.steps, self.descent.first_step = own, steps, False
 
     def moments(self) -> Moments:
-        """As of `Engine`."""
+        """Do what `Engine.moments` does."""
         if self._handed_over is not None:
             return self._handed_over.moments()
         found = {**self._resumed, **self.descent.moments}
@@ -238,11 +238,11 @@ class Mixed:
 
     @property
     def parts(self) -> list[Any]:
-        """As of `Engine`."""
+        """The compiled layers, whose arrays the engine keeps."""
         return [layer for i, layer in enumerate(self.model.layers) if i not in self.own]
 
     def score(self, x: np.ndarray, t: np.ndarray) -> Evaluation:
-        """As of `Engine`: through the layers."""
+        """Do what `Engine.score` does, with calls of the layers themselves."""
         self.write()
         return evaluate(self.model, x, t)
 

@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from fastnet.base import checks
 from fastnet.base.attributes import FloatArray, settle, snapshot
-from fastnet.base.buffers import PLAIN, Buffered
+from fastnet.base.buffers import FAST, Buffered
 from fastnet.base.modes import in_mode
 from fastnet.kernels.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
 from fastnet.kernels.records import JOB, Data
-from fastnet.kernels.runtime.pool import caller, start_workers
+from fastnet.kernels.runtime.pool import UNLIMITED, caller, start_workers
 from fastnet.layer import learned, trained
 from fastnet.program.runner import address, new_job
 from fastnet.training.eligibility import unsupported_reason
@@ -29,7 +29,6 @@ from fastnet.training.lazy import LazySource, kept_arrays
 
 _methods = operator.attrgetter("forward", "backward", "update_param", "update_params")
 _methods_of_loss = operator.attrgetter("forward", "backward")
-_EVERY_THREAD = 1 << 30
 
 
 def train_on_batch(model: Any, x: Any, t: Any, lr: float) -> float:
@@ -161,10 +160,10 @@ class OnBatch(LazySource):
             record[name] = job[name]
         self.record_at, self.loss_of_batch = address(record), record["loss"]
         record["losses"] = self.record_at + kernel.LOSS
-        record["function"], record["most"] = kernel.step_function(), engine.program.threads or _EVERY_THREAD
+        record["function"], record["most"] = kernel.step_function(), engine.program.threads or UNLIMITED
 
     def take(self) -> None:
-        """As of `LazySource`."""
+        """Do what `LazySource.take` does."""
         super().take()
         self.of_model = len(self.model.__dict__)
 
@@ -186,7 +185,7 @@ def _runner(model: Any) -> OnBatch | None:
 
 def _compiles(model: Any, x: np.ndarray) -> bool:
     parts = (*model.layers, model.loss)
-    return (all(isinstance(part, Buffered) and type(part) in PLAIN for part in parts)
+    return (all(isinstance(part, Buffered) and type(part) in FAST for part in parts)
             and all(getattr(layer, name).shape == kept.shape(layer)
                     for layer in model.layers for name, kept in vars(type(layer)).items()
                     if isinstance(kept, FloatArray) and kept.shape is not None and not kept.optional)

@@ -9,7 +9,7 @@ from fastnet.kernels.records import Data
 from fastnet.program.builder import Builder, Value
 from fastnet.program.memory import STATE
 from fastnet.program.runner import CompiledProgram, address
-from fastnet.training.first import RowSpace
+from fastnet.training.first import GramSpace
 
 _PREDICTED_ROWS = 1024  # the largest number of rows per pass
 _PREDICTED_BYTES = 1 << 24  # their largest size
@@ -25,22 +25,22 @@ class Predictor:
         Data of the shape to predict for.
     state : ndarray, optional
         The parameters of a program that trains the model. By default they are those of its layers.
-    way : Plain or RowSpace, optional
+    form : Primal or GramSpace, optional
         The source of the first layer's output.
     """
 
-    def __init__(self, model: Any, x: np.ndarray, state: np.ndarray | None = None, way: Any = None) -> None:
-        self.dtype, self.way = np.dtype(model.dtype), way
-        self.first_output: Value | None = None  # where the way computes it, without an op
+    def __init__(self, model: Any, x: np.ndarray, state: np.ndarray | None = None, form: Any = None) -> None:
+        self.dtype, self.form = np.dtype(model.dtype), form
+        self.first_output: Value | None = None  # the value that the form computes, without an op
         self.rows = max(1, min(_PREDICTED_ROWS, len(x), _PREDICTED_BYTES // (x[:1].size * self.dtype.itemsize)))
-        net = Builder(self.dtype, self.rows, forward_only=True, first=self if isinstance(way, RowSpace) else None)
+        net = Builder(self.dtype, self.rows, forward_only=True, first=self if isinstance(form, GramSpace) else None)
         self.program = CompiledProgram(net.lower(list(model.layers), x.shape[1:]), state)
         self._targets = np.empty((0, 0), self.dtype)
 
     def lower(self, net: Builder, x: Value) -> Value:
         """Lower the first layer, whose output is computed in Gram space before the program runs."""
-        self._bias = net.parameter("b", (1, self.way.layer.n_o), vector=True)
-        y = net.value(self.way.layer.n_o)
+        self._bias = net.parameter("b", (1, self.form.layer.n_o), vector=True)
+        y = net.value(self.form.layer.n_o)
         y.region.lives = True
         self.first_output = y
         return y
@@ -58,8 +58,8 @@ class Predictor:
             if self.first_output is None:
                 batch = np.ascontiguousarray(batch.reshape(n, -1), self.dtype)
             else:
-                bias = self.program.arenas[STATE][self._bias.region.start:][:self.way.layer.n_o]
-                self.way.output(x, rows, self.program.values(self.first_output, n), bias)
+                bias = self.program.arenas[STATE][self._bias.region.start:][:self.form.layer.n_o]
+                self.form.output(x, rows, self.program.values(self.first_output, n), bias)
             data = Data(address(batch), batch.strides[0] // batch.itemsize, self._targets, order, False, 0, 0)
             self.program.run(self.program.commands(), data, self.program.hyperparameters(), losses, last=n)
             out[rows] = found[:n]

@@ -1,6 +1,13 @@
-"""The search for references from a user-defined layer to other layers, which then have to hold their arrays."""
+"""The search for references from a user-defined layer to other layers, which then have to hold their current arrays.
+
+Partially compiled training keeps the parameters of compiled layers elsewhere until the end of an epoch. A user-defined layer
+that reads them would get old numbers. The search finds what such a layer can name: its attributes, closures, defaults,
+globals, modules, imports inside functions, weak references and context variables. It does not find what code gets from the
+interpreter itself, such as frames or all objects of the garbage collector.
+"""
 from __future__ import annotations
 
+import contextvars
 import gc
 import sys
 import types
@@ -16,15 +23,14 @@ _WRITTEN_IN_PYTHON = 1 << 9  # a flag of classes (Py_TPFLAGS_HEAPTYPE)
 
 
 def reaches(subject: Any, model: Any) -> bool:
-    """Return whether a function or layer may reach a model or another of its layers.
-
-    It may do so through its closure, its globals or its object. The answer is also True if there is too much to search.
-    """
+    """Return whether a function or layer may reach a model or another of its layers, or has too many references to tell."""
     found = {id(part) for part in (model, *model.layers, model.loss, model.layers)} - {id(subject)}
     seen: set[int] = set()
     todo = [subject]
     while todo:
         o = todo.pop()
+        if type(o) in weakref.ProxyTypes:
+            o = _behind(o)
         if id(o) in found:
             return True
         if id(o) in seen or isinstance(o, _PLAIN):
@@ -51,21 +57,35 @@ def _within(o: Any) -> Iterable[Any]:
         return o.fget, o.fset
     if isinstance(o, weakref.ref):
         return (o(),)
+    if isinstance(o, contextvars.ContextVar):
+        return (o.get(None),)
     return [*gc.get_referents(o), type(o)]
 
 
+def _behind(proxy: Any) -> Any:
+    """Return the object of a weak proxy; None if it is gone."""
+    try:
+        return proxy.__dir__.__self__  # the proxy passes on the look-up of an attribute
+    except ReferenceError:
+        return None
+
+
 def _within_function(function: types.FunctionType) -> Iterable[Any]:
-    """Return a function's closure, its defaults, and the globals that it names, also in modules."""
+    """Return a function's closure, its defaults, and what it names: globals, and attributes of modules."""
     if (function.__module__ or "").partition(".")[0] == "fastnet" and function.__closure__ is None:
         return ()
-    names = () if _of_a_library(function.__module__) else _names(function.__code__)
-    named = [function.__globals__[name] for name in names if name in function.__globals__]
-    of_modules = [vars(module)[name] for module in named if isinstance(module, types.ModuleType) for name in names
-                  if name in vars(module)]
+    names = set() if _of_a_library(function.__module__) else _names(function.__code__)
+    scopes = [function.__globals__, *(vars(sys.modules[name]) for name in names & sys.modules.keys()
+                                      if not _of_a_library(name))]
+    named = []
+    for scope in scopes:
+        found = [scope[name] for name in names & scope.keys()]
+        named += found
+        scopes += [vars(o) for o in found if isinstance(o, types.ModuleType) and all(vars(o) is not seen for seen in scopes)]
     empty = types.CellType()
     cells = [cell.cell_contents for cell in function.__closure__ or () if cell != empty]
     defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    return [*cells, *defaults, *named, *of_modules, *vars(function).values()]
+    return [*cells, *defaults, *named, *vars(function).values()]
 
 
 def _of_a_library(module: str | None) -> bool:
@@ -75,8 +95,11 @@ def _of_a_library(module: str | None) -> bool:
 
 
 def _names(code: types.CodeType) -> set[str]:
+    """Return the names in a function's code, and its strings, as in ``globals()["model"]`` and ``sys.modules["state"]``."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             found |= _names(constant)
+        elif isinstance(constant, str):
+            found.add(constant)
     return found

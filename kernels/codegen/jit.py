@@ -8,24 +8,28 @@ Everything that a kernel can call is compiled before the kernel is entered, and 
 """
 import contextlib
 import gc
+import operator
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, ClassVar
 
 from fastnet.kernels.codegen import progress
 from fastnet.kernels.codegen.cache import CACHE, KernelCache
 from fastnet.kernels.codegen.carried import codegen
 from numba import config, types
-from numba.core import compiler, errors, sigutils, typing
+from numba.core import cgutils, compiler, errors, sigutils, typing
 from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
+from numba.core.datamodel import models
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.typing.context import CallStack
+from numba.cpython.builtins import do_minmax
+from numba.extending import intrinsic, register_model
 
 if vars(config)["DISABLE_JIT"]:
     raise ImportError("fastnet's kernels are compiled by Numba, which NUMBA_DISABLE_JIT has turned off here: unset it, or "
@@ -122,6 +126,70 @@ class _Signals:
             raise raised[0]
 
 
+# --- types ------------------------------------------------------------------------------------------------------------
+
+
+class _Function(types.Function):
+    """A function or operator of Numba's that remembers its signatures.
+
+    Numba asks each of an operator's templates again at every use, up to three times while it infers types and once more when
+    it lowers: a tenth of all the time.
+    """
+
+    def __init__(self, templates: tuple) -> None:
+        super().__init__(templates)
+        self._known: dict[tuple, Any] = {}
+
+    def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
+        arguments = (*args, *kws.items())
+        signature = self._known.get(arguments)
+        if signature is None:
+            signature = self._known[arguments] = super().get_call_type(context, args, kws)
+        return signature
+
+
+register_model(_Function)(models.OpaqueModel)
+_functions: dict[types.Function, _Function] = {}
+
+
+def _extreme(better: Callable) -> Any:
+    """Numba's `min` or `max` of numbers as instructions; its own is compiled anew for each combination of types."""
+
+    @intrinsic
+    def extreme(typingctx, *numbers):
+        kinds = numbers[0].types if isinstance(numbers[0], types.BaseTuple) else numbers
+        result = typingctx.unify_types(*map(types.unliteral, kinds))
+
+        def codegen(context, builder, signature, arguments):
+            values = cgutils.unpack_tuple(builder, arguments[0])
+            return do_minmax(context, builder, signature.args[0].types, values, better)
+
+        return result(types.StarArgTuple(numbers)), codegen
+
+    return extreme
+
+
+_smallest, _largest = _extreme(operator.lt), _extreme(operator.gt)
+
+
+class _TypingContext(type(_context)):  # type: ignore[misc]
+    """Numba's typing context, whose state it shares; but functions remember their signatures."""
+
+    def __init__(self) -> None:
+        self.__dict__ = _context.__dict__
+
+    def resolve_value_type(self, val: Any) -> types.Type:
+        found = super().resolve_value_type(_smallest if val is min else _largest if val is max else val)
+        if type(found) is not types.Function:
+            return found
+        if found not in _functions:
+            _functions[found] = _Function(found.templates)
+        return _functions[found]
+
+
+_remembering = _TypingContext()
+
+
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
@@ -141,6 +209,8 @@ class _Passes(compiler.CompilerBase):
 class Machine(JITCodeLibrary):
     """Machine code of a kernel with all that is linked into it; only its wrapper can be called from outside."""
 
+    options: ClassVar[dict[str, Any]] = {}  # Numba's, of how LLVM optimises
+
     def _optimize_functions(self, ll_module: Any) -> None:  # the whole is optimised once, when all of it is there
         ll_module.data_layout = self._codegen._data_layout
 
@@ -151,8 +221,14 @@ class Machine(JITCodeLibrary):
                 # LLVM may now change its arguments, and MCJIT finds internal functions by name as well: code of a user's
                 # that has the same helper linked in must not be given this one
                 function.name = f"{function.name}.internal"
-        manager, builder = self._codegen._module_pass_manager()
+        manager, builder = self._codegen._module_pass_manager(**self.options)
         manager.run(self._final_module, builder)
+
+
+class Control(Machine):
+    """Machine code without loops over elements, which is optimised in half of the time."""
+
+    options: ClassVar[dict[str, Any]] = {"opt": 1, "loop_vectorize": False, "slp_vectorize": False}
 
 
 class _Linked(JITCodeLibrary):
@@ -175,6 +251,7 @@ class Kernel(CPUDispatcher):
     def __init__(self, py_func: Callable, locals: Any = None, targetoptions: Any = None,
                  pipeline_class: Any = _Passes) -> None:
         super().__init__(py_func, locals, targetoptions, pipeline_class)
+        self.library: type[Machine] = Machine
         self._linked: dict[tuple, Any] = {}  # by the arguments' types
         self._cache = KernelCache(py_func, CACHE)
 
@@ -194,7 +271,7 @@ class Kernel(CPUDispatcher):
             made = self._cache.load_overload(arguments, self.targetctx)
             (self._cache_misses if made is None else self._cache_hits)[arguments] += 1
             if made is None:
-                made = compile_into(Machine, self, arguments, None, no_cfunc_wrapper=True)
+                made = compile_into(self.library, self, arguments, None, no_cfunc_wrapper=True)
                 self._cache.save_overload(arguments, made)
             if arguments not in self.overloads:  # another thread was first, or a finalizer: twice would be ambiguous
                 self.add_overload(made)
@@ -228,9 +305,27 @@ class Kernel(CPUDispatcher):
         return self._linked[arguments]
 
 
+class ForEachType(Kernel):
+    """A function of numbers for compiled code: one kernel for float32, another for float64.
+
+    A branch would not do: both of its sides would be compiled.
+    """
+
+    def __init__(self, f32: Kernel, f64: Kernel) -> None:
+        super().__init__(f64.py_func, targetoptions=f64.targetoptions)
+        self._kernels = {types.float32: f32, types.float64: f64}
+
+    def get_call_template(self, args: Any, kws: Any) -> tuple:
+        return self._kernels[types.unliteral(args[0])].get_call_template(args, kws)
+
+    def get_overload(self, sig: Any) -> Any:
+        arguments, _ = sigutils.normalize_signature(sig)
+        return self._kernels[arguments[0]].get_overload(arguments)
+
+
 def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, **flags_on: bool) -> Any:
     """Compile a function into a library of this class, with more of Numba's flags."""
-    if library is Machine:
+    if issubclass(library, Machine):
         progress.show(kernel.__name__.strip("_"))
     flags = compiler.Flags()
     kernel.targetdescr.options.parse_as_flags(flags, kernel.targetoptions)
@@ -238,8 +333,9 @@ def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, *
         setattr(flags, name, value)
     code = library(codegen(), kernel.py_func.__qualname__)
     code.enable_object_caching()
-    return compiler.compile_extra(kernel.typingctx, kernel.targetctx, kernel.py_func, arguments, result, flags, {},
-                                  code, kernel._compiler.pipeline_class)
+    target = kernel.targetctx.subtarget(typing_context=_remembering)
+    return compiler.compile_extra(_remembering, target, kernel.py_func, arguments, result, flags, {}, code,
+                                  kernel._compiler.pipeline_class)
 
 
 def _decorator(fastmath: set[str]) -> Callable[[Callable], Kernel]:
@@ -252,3 +348,10 @@ jit = _decorator(FASTMATH)
 
 # For arithmetic whose order is its meaning (an argument reduced in two parts): fused, but never reordered.
 jit_exact = _decorator({"contract"})
+
+
+def jit_control(function: Callable) -> Kernel:
+    """Decorator like `jit`, for a function that holds no loops over elements: it starts threads, and calls kernels."""
+    kernel = jit(function)
+    kernel.library = Control
+    return kernel

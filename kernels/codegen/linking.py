@@ -10,7 +10,7 @@ machine code, in its own cache as well: reading that in another process loads th
 """
 import hashlib
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -18,7 +18,7 @@ import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.carried import codegen
 from fastnet.kernels.codegen.digest import SOURCES
-from fastnet.kernels.codegen.jit import Kernel, Machine, compile_into, compiling, jit
+from fastnet.kernels.codegen.jit import Kernel, compile_into, compiling, jit, jit_control
 from numba import from_dtype, types
 from numba.core import cgutils, errors
 from numba.core.datamodel import models
@@ -42,16 +42,17 @@ class AddressedKernel:
 
     Parameters
     ----------
-    function : callable, or dict of them by the float type
+    function : callable
         What to compile.
     signature : callable
         Gives the arguments' types for a float type.
+    decorator : callable
+        How to compile it: `jit` or another of its module.
     """
 
-    def __init__(self, function: Callable | Mapping[types.Type, Callable], signature: Signature) -> None:
-        self._functions, self._signature = function, signature
-        first = function if callable(function) else next(iter(function.values()))
-        self.name = f"{first.__module__}:{first.__qualname__}"
+    def __init__(self, function: Callable, signature: Signature, decorator: Callable[[Callable], Kernel] = jit) -> None:
+        self._function, self._signature, self._jit = function, signature, decorator
+        self.name = f"{function.__module__}:{function.__qualname__}"
         self._compiled: dict[types.Type, tuple[int, Any]] = {}  # the address, and what keeps it
         self._numba_type_ = _SeparateFunction(self)
         _separate[self.name] = self
@@ -66,8 +67,6 @@ class AddressedKernel:
 
     def elements(self) -> list[types.Type]:
         """The types of elements for which there is a version."""
-        if not callable(self._functions):
-            return list(self._functions)
         one_version = self._signature(types.float32) == self._signature(types.float64)
         return [types.none] if one_version else [types.float32, types.float64]
 
@@ -84,7 +83,7 @@ class AddressedKernel:
 
     def is_at_hand(self, element: types.Type) -> bool:
         """Whether it need not be compiled any more."""
-        return element in self._compiled or self._kernel(element)._cache.has(types.void(*self._signature(element)))
+        return element in self._compiled or self._jit(self._function)._cache.has(types.void(*self._signature(element)))
 
     def symbol(self, element: types.Type) -> str:
         """The name by which compiled code refers to it: no other version of the sources has the same."""
@@ -94,15 +93,12 @@ class AddressedKernel:
         """The arguments' types."""
         return self._signature(element)
 
-    def _kernel(self, element: types.Type) -> Kernel:
-        return jit(self._functions if callable(self._functions) else self._functions[element])
-
     def _compile(self, element: types.Type) -> Any:
-        kernel, arguments = self._kernel(element), self._signature(element)
+        kernel, arguments = self._jit(self._function), self._signature(element)
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
-            made = compile_into(Machine, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
+            made = compile_into(kernel.library, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
             kernel._cache.save_overload(key, made)
         return made
 
@@ -194,7 +190,7 @@ def _converted(context: Any, builder: ir.IRBuilder, value: ir.Value, given: type
 
 @intrinsic
 def address_of(typingctx, kernel, like):
-    """Address of an `AddressedKernel` for elements of the type of `like`."""
+    """Address of an `AddressedKernel` for elements of the type of `like`, None for a kernel of one version."""
     kernel.kernel.ensure(like)
 
     def codegen(context, builder, signature, values):
@@ -218,6 +214,15 @@ def op_kernel(function: Callable) -> AddressedKernel:
     return AddressedKernel(function, lambda element: (*[INT] * 4, element))
 
 
-def thread_kernel(function: Callable | Mapping[types.Type, Callable]) -> AddressedKernel:
-    """An `AddressedKernel` of five whole numbers, as `pool.run_compiled` calls it; or a function for each float type."""
-    return AddressedKernel(function, lambda element: (INT,) * 5)
+def command_kernel(function: Callable) -> AddressedKernel:
+    """Decorator for ``kernel(thread, threads, sync, scratch, command, one)``, which executes a `records.COMMAND`.
+
+    The first four arguments are those of a `thread_kernel`, `command` is the record's address, and the type of `one` is that
+    of the elements.
+    """
+    return AddressedKernel(function, lambda element: (*[INT] * 5, element))
+
+
+def thread_kernel(function: Callable) -> AddressedKernel:
+    """Decorator for a function of five whole numbers, as `pool.run_compiled` calls it; it calls kernels for all elements."""
+    return AddressedKernel(function, lambda element: (INT,) * 5, jit_control)

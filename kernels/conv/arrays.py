@@ -23,16 +23,21 @@ from fastnet.kernels.conv.avx512 import LANES, way_back
 from fastnet.kernels.conv.image import (
     MEMORY,
     PATCHES,
+    PIXELS,
     add_channel_sums,
     clear,
     dense_conv_back,
     from_frame,
+    input_gradient,
     is_moderate,
+    margin,
+    patch_bytes,
     patches_back,
     plain_conv,
     pooled_conv_back,
     pooled_form,
     to_frame,
+    turned_tap,
 )
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm import vector_lanes
@@ -83,11 +88,12 @@ def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray
         dx[...], dW[...] = 0, 0
         conv_backward_bias(db, dy)
         return
-    W, width = _contiguous(W), vector_lanes(W.dtype)
-    rows, turned, way = _pack_rows(W, width), _pack_turned(W, width), way_back(W.shape[2], W.shape[1], width, True)
+    W, width, window = _contiguous(W), vector_lanes(W.dtype), window_of(stride, padding, W.shape[2])
+    rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
+    way = way_back(W.shape[2], W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
-    run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way,
-        window_of(stride, padding, W.shape[2]), threads=_threads(dy[:, 0].size * W.size))
+    run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way, window,
+        threads=_threads(dy[:, 0].size * W.size))
     _add_up(dW, db, sums, columns, biases)
 
 
@@ -96,7 +102,7 @@ def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray, stride: B
     """dx[n, c, stride i + p - padding, stride j + q - padding] += W[o, c, p, q] dy[n, o, i, j], summed over o, i, j, p, q.
 
     dx (n, n_i, r, k), dy (n, n_o, R, K), W (n_o, n_i, h, h): one dtype (float32 or float64); dx C-contiguous, the others
-    of any layout. Overwrites dx. At a stride of 1 that is the convolution of dy with the filters turned by half a circle.
+    of any layout. Overwrites dx. At a stride of 1 that is the convolution of dy with the filters rotated by 180 degrees.
     """
     if dy.size == 0 or dx.size == 0:
         dx[...] = 0
@@ -106,8 +112,8 @@ def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray, stride: B
         turned = W[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
         conv_forward(dx, dy, turned, np.zeros((1, len(turned)), W.dtype), 1, (h - 1 - window[2], h - 1 - window[3]))
         return
-    dW, db, x = np.empty(W.shape, W.dtype), np.empty((1, len(W)), W.dtype), np.zeros(dx.shape, dx.dtype)
-    conv_backward(dx, dW, db, dy, x, W, stride, padding)
+    turned = _pack_turned(_contiguous(W), vector_lanes(W.dtype), window[0], window[1])
+    run(_backward_input, dx, _contiguous(dy), turned, h, window, threads=_threads(dy[:, 0].size * W.size))
 
 
 def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray, stride: Both = 1,
@@ -181,15 +187,15 @@ def _threads(work: int) -> int | None:
 
 
 def turns(window: tuple[int, int, int, int], h: int) -> bool:
-    """Whether the way back to the input is a convolution with turned filters: at a stride of 1.
+    """Whether the gradient of the input is a convolution of all of its pixels: at a stride of 1.
 
-    It computes as many pixels as the input has: too many for large filters with less padding than h // 2.
+    For large filters with less padding than h // 2 there are too many zeros around the gradient of the output.
     """
     least = 0 if h <= 3 else h // 2
     return window[0] == 1 and window[1] == 1 and least <= window[2] < h and least <= window[3] < h
 
 
-_turns = jit(turns)
+_turns, _margin = jit(turns), jit(margin)
 
 
 @jit
@@ -213,8 +219,8 @@ def _forward(thread, threads, sync, scratch, y, x, filters, bias, h, window):
             winograd_plain_conv(out.ctypes.data, cols * n_o, corner, row, memory.ctypes.data, filters.ctypes.data,
                                 bias.ctypes.data, rows, cols, n_i, n_o, 0, zero)
         else:
-            plain_conv(out.ctypes.data, cols * n_o, corner, row, window[0] * row, window[1] * n_i, filters.ctypes.data,
-                       bias.ctypes.data, rows, cols, n_i, n_o, h, 0, zero)
+            plain_conv(out.ctypes.data, cols * n_o, n_o, corner, row, window[0] * row, window[1] * n_i, filters.ctypes.data,
+                       h * h * n_i * width, bias.ctypes.data, rows, cols, n_o, h, h * n_i, 0, zero)
         from_frame(y.ctypes.data + s * n_o * rows * cols * size, out.ctypes.data, n_o, rows, cols, 0, zero)
 
 
@@ -225,40 +231,39 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     width = lanes(zero)
     size = VECTOR_BYTES // width
     (n, n_i, r, k), (_, n_o, high, wide) = x.shape, dy.shape
-    is_turned = _turns(window, h)
-    f, g = max(window[2], window[3]), h - 1 - min(window[2], window[3]) if is_turned else 0  # padding of x and of dy
+    f, g = max(window[2], window[3]), _margin(h, window)  # padding of x and of dy
     chunks, length, bits_col = sums.shape[0], sums.shape[3], biases.shape[1]
-    x_image, dy_image = (r + 2 * f) * (k + 2 * f) * n_i, (high + 2 * g) * (wide + 2 * g) * n_o
-    together = 1 if is_turned else max(1, min(n, PATCHES // ((h * length + n_o) * size * high * wide)))
-    numbers = np.empty(together, np.int64)  # of the images that `patches_back` will be given
+    x_row, dy_row = (k + 2 * f) * n_i, (wide + 2 * g) * n_o
+    x_image, dy_image = (r + 2 * f) * x_row, (high + 2 * g) * dy_row
+    by_one = window[0] == 1 and window[1] == 1
+    dense = by_one and x_row * n_o == dy_row * n_i
+    together = 1 if by_one else max(1, min(n, PIXELS // (high * wide)))  # images in one product
     frame = np.zeros(together * x_image + 2 * width, sums.dtype)
-    back = np.empty(frame.size, sums.dtype)
+    back = np.empty(max(x_image, n_i * r * k) + 2 * width, sums.dtype)
     gradient = np.zeros(together * dy_image + 2 * width, sums.dtype)
     windows = (high // 2) * (wide // 2)
     pooled, bits = np.empty(windows * n_o + 2 * width, sums.dtype), np.empty(windows * bits_col + 64, np.uint8)
-    memory = np.empty(max(MEMORY, PATCHES if is_turned else patches_bytes(rows, sums.itemsize)) + 64, np.uint8)
+    of_patches = max(PATCHES, patch_bytes(h * length, n_o, zero))
+    memory = np.empty(max(MEMORY, of_patches) + 64, np.uint8)
     no_bias = np.zeros((n_i + width - 1) // width * width, sums.dtype)
-    winograd = is_turned and h == 3 and n_o >= LEAST_CHANNELS and size == 4
+    winograd = by_one and h == 3 and n_o >= LEAST_CHANNELS and size == 4
     transformed = np.empty(memory_size(n_o, n_i, width) if winograd else 0, sums.dtype)
     # Numba frees an array after its last use, and an address is none: each of these is named again where it is needed
-    x_row, dy_row = (k + 2 * f) * n_i, (wide + 2 * g) * n_o
-    patches = gradient.ctypes.data
     corner = ((f - window[2]) * x_row + (f - window[3]) * n_i) * size  # from a frame to the patch of pixel (0, 0)
-    patches += ((g - h + 1 + window[2]) * dy_row + (g - h + 1 + window[3]) * n_o) * size if is_turned else 0
-    by_one = window[0] == 1 and window[1] == 1
+    to_middle = g * (dy_row + n_o) * size
     moderate, is_ready = is_moderate(rows.ctypes.data, rows.size, zero), False
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         dW, db, waiting, end = sums[chunk].ctypes.data, biases[chunk].ctypes.data, 0, partition(n, 1, chunk + 1, chunks)
         for s in range(partition(n, 1, chunk, chunks), end):
             image, around = frame.ctypes.data + waiting * x_image * size, gradient.ctypes.data + waiting * dy_image * size
-            middle = around + g * (dy_row + n_o) * size
+            middle = around + to_middle
             to_frame(image, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
             to_frame(around, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
             dx_at = dx.ctypes.data + s * n_i * r * k * size
             if (by_one and moderate
                     and pooled_form(pooled.ctypes.data, bits.ctypes.data, bits_col, middle, dy_row, high, wide, n_o, zero)
                     and is_moderate(image, x_image, zero) and is_moderate(pooled.ctypes.data, windows * n_o, zero)):
-                clear(back.ctypes.data, (r + 2 * f) * x_row, zero)
+                clear(back.ctypes.data, x_image, zero)
                 of_W = columns[chunk].ctypes.data if way == LANES else dW
                 pooled_conv_back(way, back.ctypes.data + corner, of_W, db, length, pooled.ctypes.data, wide // 2 * n_o,
                                  bits.ctypes.data, bits_col, image + corner, x_row, rows.ctypes.data, high, wide, n_i, n_o,
@@ -266,48 +271,44 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
                 continue
             add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
-            if not is_turned:
-                numbers[waiting] = s
-                waiting += 1
-                if waiting == together:
-                    _patches_back(dx, numbers, waiting, back, dW, length, gradient, frame, corner, rows, window, h, f,
-                                  memory)
-                    waiting = 0
-                continue
-            dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
-            if winograd and moderate and is_moderate(gradient.ctypes.data, gradient.size, zero):
+            waiting += 1
+            if dense:
+                dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
+                waiting = 0
+            elif waiting == together or s == end - 1:
+                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, dy_image, frame.ctypes.data + corner, x_row,
+                             x_image, window[0] * x_row, window[1] * n_i, waiting, high, wide, n_o, h, memory.ctypes.data,
+                             of_patches, zero)
+                waiting = 0
+            if winograd and moderate and is_moderate(around, dy_image, zero):
                 if not is_ready:
                     winograd_filters(transformed.ctypes.data, turned.ctypes.data, n_o, n_i, zero)
                     is_ready = True
+                patches = around + ((g - h + 1 + window[2]) * dy_row + (g - h + 1 + window[3]) * n_o) * size
                 winograd_plain_conv(back.ctypes.data, k * n_i, patches, dy_row, transformed.ctypes.data, turned.ctypes.data,
                                     no_bias.ctypes.data, r, k, n_o, n_i, 0, zero)
             else:
-                plain_conv(back.ctypes.data, k * n_i, patches, dy_row, dy_row, n_o, turned.ctypes.data, no_bias.ctypes.data,
-                           r, k, n_o, n_i, h, 0, zero)
+                input_gradient(back.ctypes.data, k * n_i, middle, dy_row, turned.ctypes.data, no_bias.ctypes.data, r, k, high,
+                               n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
             from_frame(dx_at, back.ctypes.data, n_i, r, k, 0, zero)
-        if waiting:
-            _patches_back(dx, numbers, waiting, back, dW, length, gradient, frame, corner, rows, window, h, f, memory)
 
 
 @jit
-def _patches_back(dx, numbers, count, back, dW, length, gradient, frame, corner, rows, window, h, f, memory):
-    """dW += and dx of `count` images, which stand in the frames one behind the other; `gradient` has no frames."""
-    zero = back.dtype.type(0)
-    (_, n_i, r, k), n_o, size = dx.shape, rows.shape[0], back.itemsize
-    row, image = (k + 2 * f) * n_i, (r + 2 * f) * (k + 2 * f) * n_i
-    high, wide = (r + 2 * window[2] - h) // window[0] + 1, (k + 2 * window[3] - h) // window[1] + 1
-    clear(back.ctypes.data, count * image, zero)
-    patches_back(back.ctypes.data + corner, dW, length, gradient.ctypes.data, wide * n_o, high * wide * n_o,
-                 frame.ctypes.data + corner, row, image, window[0] * row, window[1] * n_i, count, rows.ctypes.data, high,
-                 wide, n_i, n_o, h, memory.ctypes.data, memory.size, zero)
-    for i in range(count):
-        from_frame(dx.ctypes.data + numbers[i] * n_i * r * k * size, back.ctypes.data + i * image * size, n_i, r, k, f, zero)
-
-
-@jit
-def patches_bytes(rows, itemsize):
-    """Memory for `patches_back`: at least one pixel's patch and gradient."""
-    return max(PATCHES, (rows.shape[1] * rows.shape[2] + rows.shape[0]) * itemsize)
+def _backward_input(thread, threads, sync, scratch, dx, dy, turned, h, window):
+    """dx alone."""
+    zero = turned.dtype.type(0)
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    (n, n_i, r, k), (_, n_o, high, wide), g = dx.shape, dy.shape, _margin(h, window)
+    dy_row = (wide + 2 * g) * n_o
+    gradient = np.zeros((high + 2 * g) * dy_row + width, turned.dtype)
+    back = np.empty(n_i * r * k + width, turned.dtype)
+    no_bias = np.zeros((n_i + width - 1) // width * width, turned.dtype)
+    for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
+        to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
+        input_gradient(back.ctypes.data, k * n_i, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row, turned.ctypes.data,
+                       no_bias.ctypes.data, r, k, high, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
+        from_frame(dx.ctypes.data + s * n_i * r * k * size, back.ctypes.data, n_i, r, k, 0, zero)
 
 
 @jit
@@ -350,22 +351,22 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
     row = (k + 2 * f) * n_i
     frame = np.zeros((r + 2 * f) * row + width, sums.dtype)
     corner = frame.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size
-    is_turned = _turns(window, h)
-    g = f if is_turned and high == r and wide == k else 0  # equal frames make many rows one product, see `dense_conv_back`
+    g = f if window == (1, 1, h // 2, h // 2) else 0  # equal frames make many rows one product, see `dense_conv_back`
+    dense = window[0] == 1 and window[1] == 1 and wide + 2 * g == k + 2 * f
     dy_row = (wide + 2 * g) * n_o
     gradient = np.zeros((high + 2 * g) * dy_row, sums.dtype)
-    memory = np.empty(0 if is_turned else patches_bytes(sums[0], sums.itemsize), np.uint8)
+    of_patches = max(PATCHES, patch_bytes(h * length, n_o, zero))
+    memory = np.empty(0 if dense else of_patches, np.uint8)
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
             to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
             to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-            dW = sums[chunk].ctypes.data
-            if is_turned:
-                dense_conv_back(dW, length, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row, corner, row, high,
-                                wide, n_i, n_o, h, zero)
+            dW, middle = sums[chunk].ctypes.data, gradient.ctypes.data + g * (dy_row + n_o) * size
+            if dense:
+                dense_conv_back(dW, length, middle, dy_row, corner, row, high, wide, n_i, n_o, h, zero)
             else:
-                patches_back(0, dW, length, gradient.ctypes.data, dy_row, 0, corner, row, 0, window[0] * row,
-                             window[1] * n_i, 1, 0, high, wide, n_i, n_o, h, memory.ctypes.data, memory.size, zero)
+                patches_back(dW, length, middle, dy_row, 0, corner, row, 0, window[0] * row, window[1] * n_i, 1, high, wide,
+                             n_o, h, memory.ctypes.data, of_patches, zero)
 
 
 @jit
@@ -394,15 +395,16 @@ def _pack_rows(W, width):
 
 
 @jit
-def _pack_turned(W, width):
-    """W (n_o, n_i, h, h), turned by half a circle, in vector columns (vectors, h h n_o, LANES): filters of the way back."""
+def _pack_turned(W, width, down, right):
+    """W (n_o, n_i, h, h) in vector columns (vectors, h h n_o, LANES) as `input_gradient` takes it at these strides."""
     n_o, n_i, h, _ = W.shape
     turned = np.zeros(((n_i + width - 1) // width, h * h * n_o, width), W.dtype)
-    for o in range(n_o):
-        for c in range(n_i):
-            for p in range(h):
-                for q in range(h):
-                    turned[c // width, ((h - 1 - p) * h + h - 1 - q) * n_o + o, c % width] = W[o, c, p, q]
+    for p in range(h):
+        for q in range(h):
+            first = turned_tap(p, q, h, down, right) * n_o
+            for o in range(n_o):
+                for c in range(n_i):
+                    turned[c // width, first + o, c % width] = W[o, c, p, q]
     return turned
 
 
@@ -439,7 +441,7 @@ def _forward_here(y, x, filters, bias, h, window):
 
 @jit
 def _filters(W, turned):
-    """W (n_o, n_i, h, h) as B (h h n_i, n_o); or turned by half a circle, for the way back, as B (h h n_o, n_i)."""
+    """W (n_o, n_i, h, h) as B (h h n_i, n_o); or, rotated by 180 degrees for the backward pass, as B (h h n_o, n_i)."""
     n_o, n_i, h, _ = W.shape
     out, channels = (n_i, n_o) if turned else (n_o, n_i)
     B = np.empty((h * h * channels, out), W.dtype)
@@ -502,12 +504,12 @@ def _compiled_backward(dx, dW, db, dy, x, W, stride=1, padding=None):
             conv_backward_bias(db, dy)
             return
         result, filters, bias, weights = to_write(dx), to_write(dW), to_write(db), to_read(W)
-        width = lanes(W.dtype.type(0))
-        rows, turned = _pack_rows(weights, width), _pack_turned(weights, width)
+        width, window = lanes(W.dtype.type(0)), window_of(stride, padding, W.shape[2])
+        rows, turned = _pack_rows(weights, width), _pack_turned(weights, width, window[0], window[1])
         way = _way_back(W.shape[2], W.shape[1], width, True)
         sums, columns, biases = _gradients(weights, len(x), rows.shape[2], way, width)
         _backward(0, 1, np.zeros(0, np.int64), 0, result, sums, columns, biases, to_read(dy), to_read(x), rows, turned,
-                  W.shape[2], way, window_of(stride, padding, W.shape[2]))
+                  W.shape[2], way, window)
         _add_up(filters, bias, sums, columns, biases)
         written(dx, result)
         written(dW, filters)
@@ -528,9 +530,8 @@ def _compiled_backward_input(dx, dy, W, stride=1, padding=None):
             _forward_here(result, to_read(dy), _filters(to_read(W), True), np.zeros(W.shape[1], W.dtype), h,
                           (np.int64(1), np.int64(1), h - 1 - above, h - 1 - left))
         else:
-            weights = to_read(W)
-            conv_backward(result, np.empty_like(weights), np.empty((1, W.shape[0]), W.dtype), to_read(dy),
-                          np.zeros(dx.shape, dx.dtype), weights, (down, right), (above, left))
+            turned = _pack_turned(to_read(W), lanes(W.dtype.type(0)), down, right)
+            _backward_input(0, 1, np.zeros(0, np.int64), 0, result, to_read(dy), turned, h, (down, right, above, left))
         written(dx, result)
 
     return in_compiled_code

@@ -21,6 +21,7 @@ from fastnet.kernels.gemm.blocking import pack_copy, tile_loop
 from fastnet.kernels.records import Mat, vector_at
 from fastnet.kernels.simd import (
     ARM,
+    NV,
     VECTOR_BITS,
     VECTOR_BYTES,
     cast_like,
@@ -36,6 +37,7 @@ from fastnet.kernels.simd import (
 LISTED = 128  # windows whose places are listed at a time: the list stays in the L1 cache
 TOGETHER = 256  # pixels in one product of a dense gradient
 PATCHES = 1 << 18  # bytes of a matrix of patches: it stays in the L2 cache
+PIXELS = 128  # patches in one product: a few vectors of each stay in the L1 cache
 MEMORY = max(avx512.MEMORY, (24 + 16 * 4) * LISTED + 128)  # of a list: 4 equal maxima a window at most, and a table
 _MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 
@@ -81,46 +83,105 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
             v += wide
 
 
-@separate(lambda element: (*[INT] * 14, element))
-def plain_conv(y, y_row, x, x_row, down, right, filters, bias, r, k, c, n_o, h, relu, zero):
-    """One image's convolution, all r x k pixels of its output; the other arguments as of `pooled_conv`.
+@separate(lambda element: (*[INT] * 16, element))
+def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r, k, n_o, h, run, relu, zero):
+    """All r x k pixels of one image's convolution, n_o channels each, with filters of h rows of `run` neighbours.
 
-    The patch of the next output pixel lies `right` elements behind this one's, that of the pixel below `down` elements: c
-    and x_row for a stride of 1.
+    x is the address of the patch of pixel (0, 0). The patch of the next output pixel lies `right` elements behind this one's,
+    that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The filters' vector columns
+    are `column` elements apart.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    vectors, run, column = (n_o + width - 1) // width, h * c, h * h * c * width
-    for i in range(r):
-        v = 0
-        while v < vectors:
-            wide = min(2, vectors - v)
-            tail = min(width, n_o - (v + wide - 1) * width)
-            w, b = filters + v * column * size, bias + v * width * size
-            j = 0
+    whole = k // 8 * 8
+    for v in range(0, n_o, width):
+        tail, w, b = min(width, n_o - v), filters + v // width * column * size, bias + v * size
+        for i in range(r):
+            for j in range(0, whole, 8):
+                conv_tile(1, 8, 1, x + (i * down + j * right) * size, x_row, right, h, run, w, column, b,
+                          y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
+    for v in range(0, n_o if whole < k else 0, 2 * width):
+        wide = 2 if v + width < n_o else 1
+        tail, w, b = min(width, n_o - v - (wide - 1) * width), filters + v // width * column * size, bias + v * size
+        for i in range(r):
+            j = whole
             while j < k:
-                left = k - j
-                x_at = x + (i * down + j * right) * size
-                y_at = y + (i * y_row + j * n_o + v * width) * size
-                if wide == 2 and _MANY and left >= 8:
-                    conv_tile(1, 8, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
-                    j += 8
-                elif wide == 2 and left >= 4:
-                    conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                x_at, y_at = x + (i * down + j * right) * size, y + (i * y_row + j * y_col + v) * size
+                if wide == 2 and k - j >= 4:
+                    conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 4
                 elif wide == 2:
-                    conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 1
-                elif left >= 8:
-                    conv_tile(1, 8, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
-                    j += 8
-                elif left >= 4:
-                    conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                elif k - j >= 4:
+                    conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 4
                 else:
-                    conv_tile(1, 1, 1, x_at, x_row, right, h, run, w, column, b, y_at, n_o, tail, 0, 0, relu, zero)
+                    conv_tile(1, 1, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
                     j += 1
-            v += wide
+
+
+@jit
+def taps(h, step, first):
+    """How many of the numbers first, first + step, first + 2 step ... are below h."""
+    return max(0, h - first + step - 1) // step
+
+
+@jit
+def taps_before(h, step, first):
+    """The sum of `taps` over smaller numbers `first`."""
+    count = 0
+    for i in range(first):
+        count += taps(h, step, i)
+    return count
+
+
+@jit
+def turned_tap(p, q, h, down, right):
+    """Where weight (p, q) of filters of side h stands among the filters of `input_gradient`."""
+    high, wide = taps(h, down, p % down), taps(h, right, q % right)
+    first = taps_before(h, down, p % down) * h + high * taps_before(h, right, q % right)
+    return first + (high - 1 - p // down) * wide + wide - 1 - q // right
+
+
+def margin(h, window):
+    """Pixels of zero padding around the gradient of the output that `input_gradient` reads; `window`: strides, padding."""
+    return max(0, -((window[2] + 1 - h) // window[0]), -((window[3] + 1 - h) // window[1]))
+
+
+@separate(lambda element: (*[INT] * 16, element))
+def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h, down, right, above, left, zero):
+    """dx (r, k, c), rows dx_row apart: the gradient of a convolution's input, from dy (rows, .., n_o), rows dy_row apart.
+
+    With strides (down, right), an input pixel (u, v) meets only the weights (p, q) with p = u + above modulo `down` and
+    q = v + left modulo `right`. So the pixels fall into down x right classes, and each is a convolution of dy at a stride of
+    1 with its own part of the filters, rotated by 180 degrees: no product has a factor of 0 between two pixels of dy. The
+    filters lie in vector columns, class after class, see `turned_tap`. `bias` is the address of zeros. Beside the rows of dy
+    there are `margin` pixels of zero padding; rows above and below are not read.
+    """
+    width = lanes(zero)
+    size = VECTOR_BYTES // width
+    column = h * h * n_o * width
+    for a in range(down):
+        high, u = taps(h, down, a), (a - above) % down
+        first_row = (u + above - a) // down - high + 1
+        of_class = max(0, r - u + down - 1) // down
+        for b in range(right):
+            wide, v = taps(h, right, b), (b - left) % right
+            cols = max(0, k - v + right - 1) // right
+            dy_at = dy + ((v + left - b) // right - wide + 1) * n_o * size
+            w = filters + (taps_before(h, down, a) * h + high * taps_before(h, right, b)) * n_o * VECTOR_BYTES
+            i = 0
+            while i < of_class:
+                first = first_row + i  # of the rows of dy that this row meets
+                skipped = max(0, -first)
+                used, count = max(0, min(high, rows - first) - skipped), 1
+                if used == high:  # and so for all rows down to the last ones
+                    count = max(1, min(of_class - i, rows - high - first + 1))
+                plain_conv(dx + ((u + i * down) * dx_row + v * c) * size, down * dx_row, right * c,
+                           dy_at + (first + skipped) * dy_row * size, dy_row, dy_row, n_o,
+                           w + skipped * wide * n_o * VECTOR_BYTES, column, bias, count, cols, c, used, wide * n_o, 0, zero)
+                i += count
 
 
 @separate(lambda element: (*[INT] * 17, element))
@@ -285,51 +346,49 @@ def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero)
                       Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
 
 
-@separate(lambda element: (*[INT] * 20, element))
-def patches_back(dx, dW, row_length, dy, dy_row, dy_image, x, x_row, x_image, down, right, images, W, r, k, c, n_o, h,
-                 memory, memory_bytes, zero):
-    """dW += and, if dx is not 0, dx += for some images at any stride: products with a matrix of patches.
+@separate(lambda element: (*[INT] * 17, element))
+def patches_back(dW, row_length, dy, dy_row, dy_image, x, x_row, x_image, down, right, images, r, k, n_o, h, memory,
+                 memory_bytes, zero):
+    """dW += for some images at any stride: products with a matrix of patches.
 
-    dy (r, k, n_o), rows dy_row and images dy_image elements apart, is dense. x and dx are addresses of the patch of pixel
-    (0, 0) in equal frames, images x_image elements apart, `down` and `right` as of `plain_conv`. dW and W are (n_o, h,
-    row_length), whole vectors; what stands in dW behind a row of a filter has no meaning. `memory` holds some pixels'
-    patches, one row each as a filter's, and their gradients. Behind x a vector is read.
+    dy (r, k, n_o), rows dy_row and images dy_image elements apart, is dense. x is the address of the patch of pixel (0, 0),
+    images are x_image elements apart, `down` and `right` as of `plain_conv`. dW is (n_o, h, row_length), whole vectors; what
+    stands there behind a row of a filter has no meaning. `memory` holds some pixels' patches, one row each as a filter's,
+    and their gradients: at least `patch_bytes`. Behind x a vector is read.
     """
     width = lanes(zero)
     size, one, length = VECTOR_BYTES // width, cast_like(1, zero), h * row_length
-    most = max(1, memory_bytes // ((length + n_o) * size))
-    gradients = memory + most * length * size
+    patch_row, dy_col = _odd(length, width), _odd(n_o, width)
+    most = max(1, min(PIXELS, memory_bytes // ((patch_row + dy_col) * size)))
+    gradients = memory + most * patch_row * size
     for i0 in range(0, images * r, max(1, most // k)):
         for j0 in range(0, k, most):
             high, wide = min(max(1, most // k), images * r - i0), min(most, k - j0)
-            count = high * wide
             for i in range(high):
                 image, row = (i0 + i) // r, (i0 + i) % r
                 at = dy + (image * dy_image + row * dy_row + j0 * n_o) * size
-                pack_copy(gradients + i * wide * n_o * size, n_o, Mat(at, n_o, 1, 0), wide, n_o, zero)
+                pack_copy(gradients + i * wide * dy_col * size, dy_col, Mat(at, n_o, 1, 0), wide, n_o, zero)
                 for p in range(h):
                     at = x + (image * x_image + row * down + p * x_row + j0 * right) * size
-                    pack_copy(memory + (i * wide * length + p * row_length) * size, length, Mat(at, right, 1, 0), wide,
+                    pack_copy(memory + (i * wide * patch_row + p * row_length) * size, patch_row, Mat(at, right, 1, 0), wide,
                               row_length, zero)
-            tile_loop(Mat(dW, length, 1, width), Mat(gradients, 1, n_o, 0), Mat(memory, length, 1, width), n_o, length,
-                      count, one, one, 0, 0)
-            if dx != 0:
-                tile_loop(Mat(memory, length, 1, width), Mat(gradients, n_o, 1, 0), Mat(W, length, 1, width), count, length,
-                          n_o, one, zero, 0, 0)
-                for i in range(high):
-                    image, row = (i0 + i) // r, (i0 + i) % r
-                    for j in range(wide):
-                        at = memory + (i * wide + j) * length * size
-                        to = dx + (image * x_image + row * down + (j0 + j) * right) * size
-                        for p in range(h):
-                            _add_to(to + p * x_row * size, at + p * row_length * size, h * c, zero)
+            for j in range(0, length, NV * width):  # these columns of the patches stay in the L1 cache
+                tile_loop(Mat(dW + j * size, length, 1, width), Mat(gradients, 1, dy_col, 0),
+                          Mat(memory + j * size, patch_row, 1, width), n_o, min(NV * width, length - j), high * wide, one, one,
+                          0, 0)
 
 
 @jit
-def _add_to(to, at, count, zero):
-    a, b = vector_at(to, count, zero), vector_at(at, count, zero)
-    for i in range(count):
-        a[i] += b[i]
+def patch_bytes(length, n_o, zero):
+    """Memory that `patches_back` needs at least: for one pixel's patch and gradient."""
+    width = lanes(zero)
+    return (_odd(length, width) + _odd(n_o, width)) * (VECTOR_BYTES // width)
+
+
+@jit
+def _odd(count, width):
+    """Elements of an odd number of vectors that hold `count`: rows so far apart share no sets of the L1 cache."""
+    return ((count + width - 1) // width | 1) * width
 
 
 @jit

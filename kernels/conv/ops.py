@@ -23,11 +23,14 @@ from fastnet.kernels.conv.image import (
     clear,
     dense_conv_back,
     from_frame,
+    input_gradient,
+    patch_bytes,
     patches_back,
     plain_conv,
     pooled_conv,
     pooled_conv_back,
     to_frame,
+    turned_tap,
 )
 from fastnet.kernels.conv.winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm.blocking import pack_columns, pack_copy, partition
@@ -36,7 +39,7 @@ from fastnet.kernels.records import MOMENTUM, Mat, context_at, hyperparameters, 
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, store
 
 _ADDED = 1024  # elements that are added up at a time: they stay in the L1 cache
-NO_COPY, ROWS, TURNED = range(3)  # what the way back reads of the filters: the last of `dims` of an update
+NO_COPY, ROWS, TURNED = range(3)  # what the backward pass reads of the filters: the last of `dims` of an update
 
 
 @jit
@@ -99,8 +102,8 @@ def conv_op(op, context, start, stop, one):
     for number in range(stop - start):
         x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
         y = image_at(o.c, now.thread, start, number, one) + of_y * (o.c.col + n_o) * size
-        plain_conv(y, o.c.col, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.b.at, o.bias, rows, cols, c, n_o, h,
-                   o.relu, one - one)
+        plain_conv(y, o.c.col, n_o, x, o.a.col, o.window[0] * o.a.col, o.window[1] * c, o.b.at, h * h * c * lanes(one), o.bias,
+                   rows, cols, n_o, h, h * c, o.relu, one - one)
 
 
 @op_kernel
@@ -189,62 +192,49 @@ def conv_pool_back_op(op, context, start, stop, one):
 
 @op_kernel
 def conv_back_op(op, context, start, stop, one):
-    """The way back through `conv_op` at a stride of 1, as `conv_pool_back_op`.
+    """The backward pass of `conv_op` at any stride, as `conv_pool_back_op`.
 
-    `packed` holds the turned filters in vector columns. B, the gradient of what lies at `aux`, is changed: it becomes 0
-    where ReLU cut off, and in the frame. With a choice of 1, C is computed by Winograd's algorithm, for which each thread
+    `packed` holds the filters as `input_gradient` takes them. B, the gradient of what lies at `aux`, is changed: it becomes
+    0 where ReLU cut off, and in the frame. With a choice of 1, C is computed by Winograd's algorithm, for which each thread
     has memory behind `packed`.
     """
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
     r, k, h, length, n_o, c, of_x, of_y = o.dims[0], o.dims[1], o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
+    down, right, above, left = o.window[0], o.window[1], o.window[2], o.window[3]
     no_bias = o.packed + h * h * n_o * whole_vectors(c, one) * size
     memory = no_bias + (whole_vectors(c, one) + now.thread * whole_vectors(memory_size(n_o, c, lanes(one)), one)) * size
     if o.dims[7] and now.begins:
         winograd_filters(memory, o.packed, n_o, c, zero)
     dW, db = gradient_of_group(o, now.block, 0, one)
     rows, cols = output_sides(o, h, h)
-    for number in range(stop - start):
-        x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
-        frame = image_at(o.b, now.thread, start, number, one)
-        _cut_off(o, now, frame, start, number, rows, cols, one)
-        dy = frame + of_y * (o.b.col + n_o) * size
-        dense_conv_back(dW, length, dy, o.b.col, x, o.a.col, rows, cols, c, n_o, h, zero)
-        add_channel_sums(db, dy, o.b.col, rows, cols, n_o, zero)
-        if o.c.at != 0:
-            dx = image_at(o.c, now.thread, start, number, one) + of_x * (o.c.col + c) * size
-            dy_at = patches(frame, o.b.col, of_y, h - 1 - o.window[2], h - 1 - o.window[3], n_o, one)
-            if o.dims[7]:
-                winograd_plain_conv(dx, o.c.col, dy_at, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
-            else:
-                plain_conv(dx, o.c.col, dy_at, o.b.col, o.b.col, n_o, o.packed, no_bias, r, k, n_o, c, h, 0, zero)
-
-
-@op_kernel
-def conv_strided_back_op(op, context, start, stop, one):
-    """The way back through `conv_op` at any stride: as `conv_back_op`, but that `packed` holds the filters row by row."""
-    o, now = op_at(op), context_at(context)
-    zero = one - one
-    size = VECTOR_BYTES // lanes(one)
-    h, length, n_o, c, of_x, of_y = o.dims[2], o.dims[3], o.n, o.k, o.dims[4], o.dims[5]
-    rows, cols = output_sides(o, h, h)
-    dW, db = gradient_of_group(o, now.block, 0, one)
-    memory_bytes = max(PATCHES, (h * length + n_o) * size)
     to_middle = of_y * (o.b.col + n_o) * size
     for number in range(stop - start):
         frame = image_at(o.b, now.thread, start, number, one)
         _cut_off(o, now, frame, start, number, rows, cols, one)
         add_channel_sums(db, frame + to_middle, o.b.col, rows, cols, n_o, zero)
-        if o.c.at != 0:
-            clear(image_at(o.c, now.thread, start, number, one), frame_size(o.dims[0], o.dims[1], of_x, c), zero)
-    x = patches(image_at(o.a, now.thread, start, 0, one), o.a.col, of_x, o.window[2], o.window[3], c, one)
-    dx = 0
-    if o.c.at != 0:
-        dx = patches(image_at(o.c, now.thread, start, 0, one), o.c.col, of_x, o.window[2], o.window[3], c, one)
-    patches_back(dx, dW, length, image_at(o.b, now.thread, start, 0, one) + to_middle, o.b.col, o.b.row, x, o.a.col, o.a.row,
-                 o.window[0] * o.a.col, o.window[1] * c, stop - start, o.packed, rows, cols, c, n_o, h, now.scratch,
-                 memory_bytes, zero)
+    if down == 1 and right == 1 and o.b.col * c == o.a.col * n_o:
+        for number in range(stop - start):
+            x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, above, left, c, one)
+            dense_conv_back(dW, length, image_at(o.b, now.thread, start, number, one) + to_middle, o.b.col, x, o.a.col, rows,
+                            cols, c, n_o, h, zero)
+    else:
+        x = patches(image_at(o.a, now.thread, start, 0, one), o.a.col, of_x, above, left, c, one)
+        patches_back(dW, length, image_at(o.b, now.thread, start, 0, one) + to_middle, o.b.col, o.b.row, x, o.a.col, o.a.row,
+                     down * o.a.col, right * c, stop - start, rows, cols, n_o, h, now.scratch,
+                     max(PATCHES, patch_bytes(h * length, n_o, one)), zero)
+    if o.c.at == 0:
+        return
+    for number in range(stop - start):
+        dx = image_at(o.c, now.thread, start, number, one) + of_x * (o.c.col + c) * size
+        frame = image_at(o.b, now.thread, start, number, one)
+        if o.dims[7]:
+            dy = patches(frame, o.b.col, of_y, h - 1 - above, h - 1 - left, n_o, one)
+            winograd_plain_conv(dx, o.c.col, dy, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
+        else:
+            input_gradient(dx, o.c.col, frame + to_middle, o.b.col, o.packed, no_bias, r, k, rows, c, n_o, h, down, right,
+                           above, left, zero)
 
 
 @jit
@@ -445,7 +435,7 @@ def conv_update_op(op, context, start, stop, one):
                           Mat(o.c.at + (j // width * column + p * h * c * width) * size, 1, width, 0), high, h * c, one)
             elif o.dims[7] == TURNED:
                 for q in range(h):
-                    place = ((h - 1 - p) * h + h - 1 - q) * n_o + j
+                    place = turned_tap(p, q, h, o.window[0], o.window[1]) * n_o + j
                     pack_columns(o.packed + place * width * size, h * h * n_o * width,
                                  Mat(o.c.at + (j // width * column + (p * h + q) * c * width) * size, 1, width, 0),
                                  high, c, one)

@@ -98,14 +98,15 @@ def winograd_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k, c, n_o
 @separate(lambda element: (*[INT] * 12, element))
 def winograd_plain_conv(y, y_row, x, x_row, memory, filters, bias, r, k, c, n_o, relu, zero):
     """`image.plain_conv` likewise; a last odd row or column, which are no windows, as there."""
-    size = VECTOR_BYTES // lanes(zero)
+    width = lanes(zero)
+    size, column = VECTOR_BYTES // width, 9 * c * width
     winograd_conv(y, y_row, 0, 0, x, x_row, memory, bias, r, k, c, n_o, relu, zero)
     if r % 2:
         to, at = y + (r - 1) * y_row * size, x + (r - 1) * x_row * size
-        plain_conv(to, y_row, at, x_row, x_row, c, filters, bias, 1, k, c, n_o, 3, relu, zero)
+        plain_conv(to, y_row, n_o, at, x_row, x_row, c, filters, column, bias, 1, k, n_o, 3, 3 * c, relu, zero)
     if k % 2:
         to, at = y + (k - 1) * n_o * size, x + (k - 1) * c * size
-        plain_conv(to, y_row, at, x_row, x_row, c, filters, bias, r, 1, c, n_o, 3, relu, zero)
+        plain_conv(to, y_row, n_o, at, x_row, x_row, c, filters, column, bias, r, 1, n_o, 3, 3 * c, relu, zero)
 
 
 @intrinsic

@@ -8,12 +8,20 @@ from typing import NamedTuple
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import address_of
-from fastnet.kernels.gemm import commands
-from fastnet.kernels.gemm.blocking import MC, SLAB_BYTES, pack_columns, pack_kernel, syrk_kernel
-from fastnet.kernels.gemm.commands import BIAS_BYTES, COMMAND_BYTES, PRODUCT, add_product, work_off
-from fastnet.kernels.records import Mat
-from fastnet.kernels.runtime.pool import SCRATCH_BYTES, caller, least_work, run, start_workers
-from fastnet.kernels.simd import VECTOR_BYTES, call_kernel, cast_like, lanes, load, noinline, store
+from fastnet.kernels.gemm.blocking import MC, SLAB_BYTES, pack_columns
+from fastnet.kernels.gemm.commands import (
+    BIAS_BYTES,
+    COMMAND_BYTES,
+    add_product,
+    execute_one,
+    few_rows,
+    gram_product,
+    packing,
+    product,
+)
+from fastnet.kernels.records import Mat, call_command
+from fastnet.kernels.runtime.pool import SCRATCH_BYTES
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, noinline, store
 from numba import types
 from numba.extending import overload
 
@@ -64,8 +72,8 @@ def pack(b: np.ndarray) -> Packed:
     k, n = b.shape
     width = vector_lanes(b.dtype)
     data = np.empty((-(-n // width), k, width), b.dtype)
-    run(pack_kernel, _address(data), k * width, _address(b), *_strides(b), k, n, b.dtype.type(1),
-        threads=1 if k * n < least_work() else None)
+    b_k, b_col = _strides(b)
+    execute_one(packing, b.dtype, k * n, c=_address(data), c_row=k * width, b=_address(b), b_k=b_k, b_col=b_col, n=n, k=k)
     return Packed(data, (k, n))
 
 
@@ -107,18 +115,17 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     a = _readable(a)
     k = a.shape[1]
     if isinstance(b, Packed):
-        place, steps = _address(b.data), (width, 1, b.shape[0] * width)
+        place, b_k, b_col, b_vec = _address(b.data), width, 1, b.shape[0] * width
     else:
         b = _readable(b)
-        place, steps = _address(b), (*_strides(b), 0)
+        place, (b_k, b_col), b_vec = _address(b), _strides(b), 0
     if bias is not None:
         padded = np.zeros(-(-n // width) * width, c.dtype)
         padded[:n] = np.ravel(bias)
-    number = c.dtype.type
-    product = (_address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), place, *steps, m, n, k,
-               number(alpha), number(beta), 0 if bias is None else _address(padded), int(relu))
-    while not commands.submit_product(caller(), *product):
-        start_workers()
+    a_row, a_k = _strides(a)
+    execute_one(product, c.dtype, m * n * k, c=_address(c), c_row=c.strides[0] // c.itemsize, a=_address(a), a_row=a_row,
+                a_k=a_k, b=place, b_k=b_k, b_col=b_col, b_vec=b_vec, m=m, n=n, k=k, alpha=alpha, beta=beta,
+                bias=0 if bias is None else _address(padded), relu=relu)
 
 
 def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
@@ -146,22 +153,32 @@ def syrk(c: np.ndarray, a: np.ndarray) -> None:
     """C = A A.T (n, n) for A (n, k): half the work of `matmul`. C is symmetric to the bit; its rows are contiguous."""
     a = _readable(a)
     n, k = a.shape
-    run(syrk_kernel, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), n, k, c.dtype.type(1),
-        threads=1 if n * n * k < least_work() else None)
+    a_row, a_k = _strides(a)
+    execute_one(gram_product, c.dtype, n * n * k, c=_address(c), c_row=c.strides[0] // c.itemsize, a=_address(a),
+                a_row=a_row, a_k=a_k, n=n, k=k)
 
 
 # --- the same products in a user's compiled code, on the calling thread -----------------------------------------------
 
 @jit
-def product_here(kind, c, a, b, alpha, beta, bias, relu):
-    """`gemm.matmul` by the thread that calls it: arrays of any layout, memory of its own; bias (n,) or empty.
-
-    A few rows (`FEW_ROWS`) are summed as `forward_job` does, where that would take them.
-    """
+def product_here(c, a, b, alpha, beta, bias, relu):
+    """`gemm.matmul` by the thread that calls it: arrays of any layout, memory of its own; bias (n,) or empty."""
     like = c.dtype.type(0)
-    if c.shape[1] * c.itemsize > BIAS_BYTES - VECTOR_BYTES:
-        kind = PRODUCT
-    _product_at(kind, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data,
+    _arrays_at(address_of(product, like), c, a, b, alpha, beta, bias, relu)
+
+
+@jit
+def few_rows_here(c, a, b, alpha, beta, bias, relu):
+    """As `product_here`, but a few rows are summed as `forward_job` does, where that would take them."""
+    like = c.dtype.type(0)
+    wide = c.shape[1] * c.itemsize > BIAS_BYTES - VECTOR_BYTES
+    _arrays_at(address_of(product, like) if wide else address_of(few_rows, like), c, a, b, alpha, beta, bias, relu)
+
+
+@jit
+def _arrays_at(kernel, c, a, b, alpha, beta, bias, relu):
+    like = c.dtype.type(0)
+    _product_at(kernel, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data,
                 b.strides[0], b.strides[1], 0, c.shape[0], c.shape[1], a.shape[1], cast_like(alpha, like),
                 cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias), relu)
 
@@ -170,14 +187,14 @@ def product_here(kind, c, a, b, alpha, beta, bias, relu):
 def _packed_here(c, a, data, alpha, beta, bias, relu):
     """`product_here` with the data of a `Packed`."""
     like = c.dtype.type(0)
-    _product_at(PRODUCT, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1],
-                data.ctypes.data, data.strides[1], data.strides[2], data.shape[1] * data.shape[2], c.shape[0], c.shape[1],
-                a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias),
-                relu)
+    _product_at(address_of(product, like), c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0],
+                a.strides[1], data.ctypes.data, data.strides[1], data.strides[2], data.shape[1] * data.shape[2], c.shape[0],
+                c.shape[1], a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0],
+                len(bias), relu)
 
 
 @jit
-def _product_at(kind, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, m, n, k, alpha, beta, bias, bias_step,
+def _product_at(kernel, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, m, n, k, alpha, beta, bias, bias_step,
                 biases, relu):
     """`product_here` by addresses, with strides in bytes: all that is compiled once, whatever the layouts.
 
@@ -189,10 +206,9 @@ def _product_at(kind, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, 
     size = VECTOR_BYTES // width
     if m == 0 or n == 0:
         return
-    kernel = address_of(work_off, alpha)
     direct = (c_col == size or n == 1) and c_row % size == 0
     a_whole, b_whole = a_row % size == 0 and a_col % size == 0, b_row % size == 0 and b_col % size == 0
-    scratch, job = np.empty(SCRATCH_BYTES + 64, np.uint8), np.zeros(8 + COMMAND_BYTES, np.uint8)
+    scratch, record = np.empty(SCRATCH_BYTES + 64, np.uint8), np.zeros(8 + COMMAND_BYTES, np.uint8)
     row = np.empty((n + width) * size, np.uint8)
     out = np.empty(0 if direct else m * n * size, np.uint8)
     new_a, new_b = np.empty(0 if a_whole else m * k * size, np.uint8), np.empty(0 if b_whole else k * n * size, np.uint8)
@@ -209,13 +225,13 @@ def _product_at(kind, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, 
     if not b_whole:
         _copy(new_b.ctypes.data, n * size, size, b, b_row, b_col, k, n, alpha)
         b, b_row, b_col = new_b.ctypes.data, n * size, size
-    add_product(job.ctypes.data, kind, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
+    add_product(record.ctypes.data, kernel, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
                 b_col // size, b_vec, m, n, k, alpha, beta, row.ctypes.data if biases > 0 else 0, relu)
-    call_kernel(kernel, 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, job.ctypes.data)
+    call_command(kernel, 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, record.ctypes.data + 8, alpha)
     if not direct:
         _copy(c, c_row, c_col, to, to_row, size, m, n, alpha)
     # an address does not keep an array alive: these are used until here
-    job[0] = len(scratch) + len(row) + len(out) + len(new_a) + len(new_b)
+    record[0] = len(scratch) + len(row) + len(out) + len(new_a) + len(new_b)
 
 
 @jit
@@ -234,7 +250,7 @@ def _compiled_matmul(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
         return packed
 
     def here(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-        product_here(PRODUCT, c, a, b, float(alpha), float(beta), _row_of(bias, c), int(relu))
+        product_here(c, a, b, float(alpha), float(beta), _row_of(bias, c), int(relu))
 
     return here
 
@@ -256,7 +272,7 @@ def _compiled_row_of(bias, c):
 @overload(syrk)
 def _compiled_syrk(c, a):
     def here(c, a):
-        product_here(PRODUCT, c, a, a.T, 1.0, 0.0, np.empty(0, c.dtype), 0)
+        product_here(c, a, a.T, 1.0, 0.0, np.empty(0, c.dtype), 0)
 
     return here
 

@@ -13,7 +13,7 @@ C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and a
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import INT, separate
 from fastnet.kernels.records import MATRIX, Mat
-from fastnet.kernels.runtime.pool import SCRATCH_BYTES, barrier, next_job
+from fastnet.kernels.runtime.pool import SCRATCH_BYTES, barrier_at, next_job_at
 from fastnet.kernels.simd import (
     MR,
     NV,
@@ -32,7 +32,7 @@ KC = 256  # length of one packed run
 MC = 64  # rows of A packed at once
 SLAB_BYTES = SCRATCH_BYTES * 3 // 4  # the scratch holds a slab of B, then MC rows of A
 _PAD = 1  # keeps vector columns out of the same sets of the L1 cache
-_NC_BYTES = SLAB_BYTES // (KC + _PAD) // VECTOR_BYTES * VECTOR_BYTES  # width of the slab
+NC_BYTES = SLAB_BYTES // (KC + _PAD) // VECTOR_BYTES * VECTOR_BYTES  # width of the slab
 _ABREAST = 4  # vectors of a row packed together
 _SMALL_BYTES = 1 << 15  # an operand that spans no more stays in the L1 cache as it lies, and need not be packed
 
@@ -159,8 +159,8 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
         length = min(KC, k - p)
         beta_now = beta if run_number == 0 else cast_like(1.0, beta)
         last = run_number == runs - 1
-        for j in range(0, cols, _NC_BYTES // size):
-            nc = min(_NC_BYTES // size, cols - j)
+        for j in range(0, cols, NC_BYTES // size):
+            nc = min(NC_BYTES // size, cols - j)
             bias_j = bias + j // width * c.vec * size if last and bias != 0 else 0
             c_j = c.at + j // width * c.vec * size
             if b.vec > 0:
@@ -227,43 +227,16 @@ def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k,
 
 
 @jit
-def syrk_kernel(thread, threads, sync, scratch, c, c_row, a, a_row, a_k, n, k, alpha):
-    """C (n, n) = A A.T: strips of the lower triangle, taken by whoever is free, then mirrored."""
-    width = lanes(alpha)
-    size = VECTOR_BYTES // width
-    # several strips a thread, so that all end together; wide ones, since each packs all rows of A below it
-    strip = min(_NC_BYTES // size // MC, max(1, n // (4 * threads * MC))) * MC
-    strips = (n + strip - 1) // strip
-    job = next_job(sync)
-    while job < strips:  # the longest first
-        j = job * strip
-        a_j = a + j * a_row * size
-        macro_kernel(scratch, Mat(c + (j * c_row + j) * size, c_row, 1, width), Mat(a_j, a_row, a_k, 0),
-                     Mat(a_j, a_k, a_row, 0), n - j, min(strip, n - j), k, alpha, cast_like(0.0, alpha), 0, 0, 1)
-        job = next_job(sync)
-    mirror(sync, threads, c, c_row, n, job - strips, strips, alpha)
-
-
-@jit
 def mirror(sync, threads, c, c_row, n, job, strips, alpha):
     """Fill the upper triangle of C (n, n) from the lower one; blocks of MC rows are whole up to the diagonal's own.
 
     Each thread has drawn one number too many for its strips: the jobs go on from `job`, which is that number less `strips`.
     """
     size = VECTOR_BYTES // lanes(alpha)
-    barrier(sync, threads)
+    barrier_at(sync, threads)
     while job * MC < n:  # rows of the upper triangle, each from a column of the lower
         i = job * MC
         high = min(MC, n - i)
         pack_copy(c + (i * c_row + i + high) * size, c_row, Mat(c + ((i + high) * c_row + i) * size, 1, c_row, 0),
                   high, n - i - high, alpha)
-        job = next_job(sync) - strips
-
-
-@jit
-def pack_kernel(thread, threads, sync, scratch, to, to_vec, b, b_k, b_col, k, n, alpha):
-    """`pack_columns` on all threads."""
-    width = lanes(alpha)
-    size = VECTOR_BYTES // width
-    j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
-    pack_columns(to + j0 // width * to_vec * size, to_vec, Mat(b + j0 * b_col * size, b_k, b_col, 0), k, j1 - j0, alpha)
+        job = next_job_at(sync) - strips

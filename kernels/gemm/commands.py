@@ -9,43 +9,29 @@ False or TypeError, before it has changed anything: then the layer checks everyt
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.codegen.linking import INT, address_of, separate, thread_kernel
-from fastnet.kernels.gemm.blocking import KC, gemm, partition
+from fastnet.kernels.codegen.linking import INT, AddressedKernel, address_of, command_kernel, separate, thread_kernel
+from fastnet.kernels.gemm.blocking import KC, MC, NC_BYTES, gemm, macro_kernel, mirror, pack_columns, partition
 from fastnet.kernels.layout import for_dtypes, make_ready
-from fastnet.kernels.records import COMMAND, command_at
+from fastnet.kernels.records import COMMAND, Mat, call_command, command_at, vector_at
 from fastnet.kernels.runtime.pool import (
-    ALONE,
     JOB,
-    LEAST,
-    PACE,
     SCRATCH_BYTES,
+    UNLIMITED,
     caller,
+    next_job_at,
+    run_at,
     run_compiled,
     start_workers,
 )
-from fastnet.kernels.runtime.wait import clock
-from fastnet.kernels.simd import (
-    VECTOR_BYTES,
-    cast_like,
-    lanes,
-    load,
-    load_int,
-    pointer_at,
-    store,
-    store_int,
-)
-from numba import carray, types
-
-# Kinds of commands: C = relu(alpha A B + beta C + bias); C = A B + bias, where a few rows or columns of C are computed
-# without packing B; and what their names say
-PRODUCT, FEW_ROWS, COLUMN_SUMS, SGD = range(4)
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, load_int, store, store_int
+from numba import types
 
 _FEW = 4  # rows of C below which packing B would cost more than the product
 _NARROW = 12  # columns of C below which dot products are quicker, if the rows of A and of B.T are contiguous
 _STRIP = 1024  # elements of a row of C that stay in L1 cache while rows of B are added to them
 COMMAND_BYTES = COMMAND.itemsize
+_JOB_OF_ONE = np.dtype([("count", "i8"), ("command", COMMAND)])
 BIAS_BYTES = 1 << 16  # at the end of the scratch, which products leave alone
-_SHORT = 1 << 26  # multiply-adds that take few milliseconds: no longer than a worker may wait for its core
 _SGD_WORK = 8  # multiply-adds in the time of one element of a step
 
 
@@ -53,9 +39,9 @@ _SGD_WORK = 8  # multiply-adds in the time of one element of a step
 
 
 @jit
-def add_product(job, kind, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias, relu):
-    """Add a product to a job; arguments as of `blocking.gemm`."""
-    command = _new(job, kind)
+def add_product(job, kernel, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias, relu):
+    """Add a product to a job, for `product` or `few_rows`; arguments as of `blocking.gemm`."""
+    command = _new(job, kernel, alpha)
     command.c, command.c_row, command.a, command.a_row, command.a_k = c, c_row, a, a_row, a_k
     command.b, command.b_k, command.b_col, command.b_vec = b, b_k, b_col, b_vec
     command.m, command.n, command.k = m, n, k
@@ -63,69 +49,144 @@ def add_product(job, kind, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, 
 
 
 @jit
-def add_column_sums(job, out, a, a_row, a_col, rows, cols):
+def add_column_sums(job, out, a, a_row, a_col, rows, cols, one):
     """Add to a job: out = column sums of A (rows, cols)."""
-    command = _new(job, COLUMN_SUMS)
+    command = _new(job, address_of(column_sums, one), one)
     command.c, command.a, command.a_row, command.a_k, command.m, command.n = out, a, a_row, a_col, rows, cols
 
 
 @jit
 def add_sgd(job, out, W, dW, size, lr):
     """Add to a job: out = W - lr dW for `size` contiguous elements."""
-    command = _new(job, SGD)
+    command = _new(job, address_of(sgd, lr), lr)
     command.c, command.a, command.b, command.n, command.alpha = out, W, dW, size, lr
 
 
 @jit
-def _new(job, kind):
+def _new(job, kernel, like):
     number = load_int(job)
     store_int(job, number + 1)
     command = command_at(job + 8 + number * COMMAND_BYTES)
-    command.kind = kind
+    command.kernel, command.double = kernel, VECTOR_BYTES // lanes(like) // 8
     return command
+
+
+def execute_one(kernel: AddressedKernel, dtype: np.dtype, work: int, **fields: float) -> None:
+    """Have the threads execute one command; `work` is its number of multiply-adds."""
+    fields |= {"kernel": kernel.address(dtype), "double": dtype.itemsize // 8}
+    command = tuple([fields.get(name, 0) for name in COMMAND.names or ()])
+    run_at(execute.address(), np.array((1, command), _JOB_OF_ONE), work=work)
 
 
 # --- what threads do --------------------------------------------------------------------------------------------------
 
 
-@jit
-def _work(thread, threads, sync, scratch, job, like):
-    """Work off a job, this thread's part of each record; no record reads what another writes."""
-    width = lanes(like)
-    size = VECTOR_BYTES // width
+@thread_kernel
+def execute(thread, threads, sync, scratch, job):
+    """Execute the commands of a job, this thread's part of each; no command reads what another writes."""
     for number in range(load_int(job)):
-        o = command_at(job + 8 + number * COMMAND_BYTES)
-        kind, c, a, b, m, n, k = o.kind, o.c, o.a, o.b, o.m, o.n, o.k
-        c_row, a_row, a_k = o.c_row, o.a_row, o.a_k
-        if kind == PRODUCT or kind == FEW_ROWS:
-            b_k, b_col, b_vec, bias, relu = o.b_k, o.b_col, o.b_vec, o.bias, o.relu
-            alpha, beta = cast_like(o.alpha, like), cast_like(o.beta, like)
-            few, narrow = kind == FEW_ROWS and m < _FEW and k > 1, kind == FEW_ROWS and n < _NARROW and k > 1
-            j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
-            if (few or narrow) and b_k == 1 and a_k == 1:
-                i0, i1 = 0, m
-                if few:
-                    j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
-                else:
-                    i0, i1, j0, j1 = partition(m, 1, thread, threads), partition(m, 1, thread + 1, threads), 0, n
-                _dots(c + i0 * c_row * size, c_row, a + i0 * a_row * size, a_row, b, b_col, i1 - i0, j0, j1, k, bias, like)
-            elif few and b_col == 1 and bias == 0:
-                _sums_of_rows(scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like)
-            else:
-                gemm(thread, threads, sync, scratch, c, c_row, width, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k,
-                     alpha, beta, bias, relu)
-        elif kind == COLUMN_SUMS:
-            j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
-            _column_sums(c, a, a_row, a_k, m, j0, j1, like)
+        at = job + 8 + number * COMMAND_BYTES
+        command = command_at(at)
+        if command.double:
+            call_command(command.kernel, thread, threads, sync, scratch, at, 1.0)
         else:
+            call_command(command.kernel, thread, threads, sync, scratch, at, np.float32(1))
+
+
+@command_kernel
+def product(thread, threads, sync, scratch, command, one):
+    """C = relu(alpha A B + beta C + bias)."""
+    o = command_at(command)
+    gemm(thread, threads, sync, scratch, o.c, o.c_row, lanes(one), o.a, o.a_row, o.a_k, o.b, o.b_k, o.b_col, o.b_vec, o.m,
+         o.n, o.k, cast_like(o.alpha, one), cast_like(o.beta, one), o.bias, o.relu)
+
+
+@command_kernel
+def few_rows(thread, threads, sync, scratch, command, one):
+    """C = A B + bias; a few rows or columns of C are computed without packing B."""
+    o = command_at(command)
+    width, m, n, k = lanes(one), o.m, o.n, o.k
+    size = VECTOR_BYTES // width
+    few, narrow = m < _FEW and k > 1, n < _NARROW and k > 1
+    if (few or narrow) and o.b_k == 1 and o.a_k == 1:
+        i0, i1, j0, j1 = 0, m, 0, n
+        if few:
             j0, j1 = partition(n, 8 * width, thread, threads), partition(n, 8 * width, thread + 1, threads)
-            _sgd(c, a, b, j0, j1, cast_like(o.alpha, like))
+        else:
+            i0, i1 = partition(m, 1, thread, threads), partition(m, 1, thread + 1, threads)
+        _dots(o.c + i0 * o.c_row * size, o.c_row, o.a + i0 * o.a_row * size, o.a_row, o.b, o.b_col, i1 - i0, j0, j1, k,
+              o.bias, one)
+    elif few and o.b_col == 1 and o.bias == 0:
+        j0, j1 = partition(n, width, thread, threads), partition(n, width, thread + 1, threads)
+        _sums_of_rows(scratch, o.c, o.c_row, o.a, o.a_row, o.a_k, o.b, o.b_k, m, j0, j1, k, one)
+    else:
+        gemm(thread, threads, sync, scratch, o.c, o.c_row, width, o.a, o.a_row, o.a_k, o.b, o.b_k, o.b_col, o.b_vec, m, n, k,
+             cast_like(o.alpha, one), cast_like(o.beta, one), o.bias, o.relu)
 
 
-@jit
-def _array(address, size, like):
-    """The elements at an address as an array."""
-    return carray(pointer_at(address, like), (size,))
+@command_kernel
+def gram_product(thread, threads, sync, scratch, command, one):
+    """C (n, n) = A A.T: strips of the lower triangle, each computed by the next free thread, then mirrored."""
+    o = command_at(command)
+    c, c_row, a, a_row, n = o.c, o.c_row, o.a, o.a_row, o.n
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    # several strips a thread, so that all end together; wide ones, since each packs all rows of A below it
+    strip = min(NC_BYTES // size // MC, max(1, n // (4 * threads * MC))) * MC
+    strips = (n + strip - 1) // strip
+    job = next_job_at(sync)
+    while job < strips:  # the longest first
+        j = job * strip
+        a_j = a + j * a_row * size
+        macro_kernel(scratch, Mat(c + (j * c_row + j) * size, c_row, 1, width), Mat(a_j, a_row, o.a_k, 0),
+                     Mat(a_j, o.a_k, a_row, 0), n - j, min(strip, n - j), o.k, one, one - one, 0, 0, 1)
+        job = next_job_at(sync)
+    mirror(sync, threads, c, c_row, n, job - strips, strips, one)
+
+
+@command_kernel
+def packing(thread, threads, sync, scratch, command, one):
+    """C = B in vector columns, which lie `c_row` elements apart: `blocking.pack_columns`."""
+    o = command_at(command)
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    j0, j1 = partition(o.n, width, thread, threads), partition(o.n, width, thread + 1, threads)
+    pack_columns(o.c + j0 // width * o.c_row * size, o.c_row, Mat(o.b + j0 * o.b_col * size, o.b_k, o.b_col, 0), o.k,
+                 j1 - j0, one)
+
+
+@command_kernel
+def column_sums(thread, threads, sync, scratch, command, one):
+    """C = column sums of A (m, n); the columns of A are `a_k` apart."""
+    o = command_at(command)
+    width, a_row, a_col = lanes(one), o.a_row, o.a_k
+    size = VECTOR_BYTES // width
+    j0, j1 = partition(o.n, width, thread, threads), partition(o.n, width, thread + 1, threads)
+    sums = vector_at(o.c + j0 * size, j1 - j0, one)
+    for j in range(sums.size):
+        sums[j] = cast_like(0, one)
+    for i in range(o.m):
+        at = o.a + (i * a_row + j0 * a_col) * size
+        if a_col == 1:
+            row = vector_at(at, j1 - j0, one)
+            for j in range(sums.size):
+                sums[j] += row[j]
+        else:
+            for j in range(sums.size):
+                sums[j] += load(at + j * a_col * size, one)
+
+
+@command_kernel
+def sgd(thread, threads, sync, scratch, command, one):
+    """C = A - alpha B for n contiguous elements."""
+    o = command_at(command)
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    first, last = partition(o.n, 8 * width, thread, threads), partition(o.n, 8 * width, thread + 1, threads)
+    to, old = vector_at(o.c + first * size, last - first, one), vector_at(o.a + first * size, last - first, one)
+    step, lr = vector_at(o.b + first * size, last - first, one), cast_like(o.alpha, one)
+    for i in range(to.size):
+        to[i] = old[i] - lr * step[i]
 
 
 @separate(lambda element: (*[INT] * 11, element))
@@ -137,11 +198,11 @@ def _dots(c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like):
     size = VECTOR_BYTES // lanes(like)
     whole = j1 - (j1 - j0) % 4
     for i in range(m):
-        row = _array(a + i * a_row * size, k, like)
+        row = vector_at(a + i * a_row * size, k, like)
         out = c + i * c_row * size
         for j in range(j0, whole, 4):
-            b0, b1 = _array(b + j * b_col * size, k, like), _array(b + (j + 1) * b_col * size, k, like)
-            b2, b3 = _array(b + (j + 2) * b_col * size, k, like), _array(b + (j + 3) * b_col * size, k, like)
+            b0, b1 = vector_at(b + j * b_col * size, k, like), vector_at(b + (j + 1) * b_col * size, k, like)
+            b2, b3 = vector_at(b + (j + 2) * b_col * size, k, like), vector_at(b + (j + 3) * b_col * size, k, like)
             s0, s1, s2, s3 = cast_like(0, like), cast_like(0, like), cast_like(0, like), cast_like(0, like)
             for p in range(k):
                 s0 += row[p] * b0[p]
@@ -153,7 +214,7 @@ def _dots(c, c_row, a, a_row, b, b_col, m, j0, j1, k, bias, like):
             store(out + (j + 2) * size, _plus_bias(s2, bias, j + 2, like))
             store(out + (j + 3) * size, _plus_bias(s3, bias, j + 3, like))
         for j in range(whole, j1):
-            column, total = _array(b + j * b_col * size, k, like), cast_like(0, like)
+            column, total = vector_at(b + j * b_col * size, k, like), cast_like(0, like)
             for p in range(k):
                 total += row[p] * column[p]
             store(out + j * size, _plus_bias(total, bias, j, like))
@@ -169,9 +230,9 @@ def _sums_of_rows(scratch, c, c_row, a, a_row, a_k, b, b_k, m, j0, j1, k, like):
     """Columns j0:j1 of C = A B, where B has contiguous rows: they are added up as `macro_kernel` does, the same bits."""
     size = VECTOR_BYTES // lanes(like)
     for start in range(j0, j1, _STRIP):
-        sums = _array(scratch, min(_STRIP, j1 - start), like)
+        sums = vector_at(scratch, min(_STRIP, j1 - start), like)
         for i in range(m):
-            out = _array(c + (i * c_row + start) * size, sums.size, like)
+            out = vector_at(c + (i * c_row + start) * size, sums.size, like)
             for p in range(0, k, KC):
                 for j in range(sums.size):
                     sums[j] = cast_like(0, like)
@@ -190,55 +251,18 @@ def _add_rows(sums, a, a_step, b, b_step, k, like):
     """Add k rows at b, each times its number at a, in this order; four a pass. Steps are in bytes."""
     for _ in range(k // 4):
         w0, w1, w2, w3 = load(a, like), load(a + a_step, like), load(a + 2 * a_step, like), load(a + 3 * a_step, like)
-        b0, b1 = _array(b, sums.size, like), _array(b + b_step, sums.size, like)
-        b2, b3 = _array(b + 2 * b_step, sums.size, like), _array(b + 3 * b_step, sums.size, like)
+        b0, b1 = vector_at(b, sums.size, like), vector_at(b + b_step, sums.size, like)
+        b2, b3 = vector_at(b + 2 * b_step, sums.size, like), vector_at(b + 3 * b_step, sums.size, like)
         for j in range(sums.size):
             sums[j] = (((sums[j] + w0 * b0[j]) + w1 * b1[j]) + w2 * b2[j]) + w3 * b3[j]
         a += 4 * a_step
         b += 4 * b_step
     for _ in range(k % 4):
-        w0, b0 = load(a, like), _array(b, sums.size, like)
+        w0, b0 = load(a, like), vector_at(b, sums.size, like)
         for j in range(sums.size):
             sums[j] += w0 * b0[j]
         a += a_step
         b += b_step
-
-
-@separate(lambda element: (*[INT] * 7, element))
-def _column_sums(out, a, a_row, a_col, rows, j0, j1, like):
-    size = VECTOR_BYTES // lanes(like)
-    sums = _array(out + j0 * size, j1 - j0, like)
-    for j in range(sums.size):
-        sums[j] = cast_like(0, like)
-    for i in range(rows):
-        at = a + (i * a_row + j0 * a_col) * size
-        if a_col == 1:
-            row = _array(at, j1 - j0, like)
-            for j in range(sums.size):
-                sums[j] += row[j]
-        else:
-            for j in range(sums.size):
-                sums[j] += load(at + j * a_col * size, like)
-
-
-@separate(lambda element: (*[INT] * 5, element))
-def _sgd(out, W, dW, first, last, lr):
-    size = VECTOR_BYTES // lanes(lr)
-    to, old = _array(out + first * size, last - first, lr), _array(W + first * size, last - first, lr)
-    step = _array(dW + first * size, last - first, lr)
-    for i in range(to.size):
-        to[i] = old[i] - lr * step[i]
-
-
-def _work_f32(thread, threads, sync, scratch, job):
-    _work(thread, threads, sync, scratch, job, np.float32(0))
-
-
-def _work_f64(thread, threads, sync, scratch, job):
-    _work(thread, threads, sync, scratch, job, np.float64(0))
-
-
-work_off = thread_kernel({types.float32: _work_f32, types.float64: _work_f64})
 
 
 # --- for callers with arrays ------------------------------------------------------------------------------------------
@@ -252,29 +276,15 @@ def _begin(caller):
 
 
 @jit
-def _finish(caller, work, like):
-    """Have the threads work off the job, only one of them if it is too small to be divided; False if they cannot yet."""
-    board, function = load_int(caller - 8), address_of(work_off, like)
-    if work < load_int(board + 8 * LEAST):
-        return run_compiled(caller, function, caller + JOB, 1)
-    until = load_int(board + 8 * ALONE)
-    if work < _SHORT and until > 0 and clock(board, caller + PACE) < until:  # the same bits by any number of threads
-        return run_compiled(caller, function, caller + JOB, 1)
-    return run_compiled(caller, function, caller + JOB, 1 << 30)
+def _finish(caller, work):
+    """Have the threads execute the job; False if they cannot yet."""
+    return run_compiled(caller, address_of(execute, None), caller + JOB, UNLIMITED, work)
 
 
 @jit
 def _regular(a):
     """Whether the elements of a matrix are whole steps apart."""
     return a.strides[0] % a.itemsize == 0 and a.strides[1] % a.itemsize == 0
-
-
-@jit
-def submit_product(caller, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias, relu):
-    """One product of matrices by address, as of `blocking.gemm`; what `gemm.matmul` calls."""
-    add_product(_begin(caller), PRODUCT, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias,
-                relu)
-    return _finish(caller, m * n * k, alpha)
 
 
 def _written(t):
@@ -302,10 +312,10 @@ def forward_job(y, x, W, b, n_i, caller):
     bias = caller + SCRATCH_BYTES - BIAS_BYTES  # whole vectors of it are read
     for j in range(n_o):
         store(bias + j * size, b[0, j])
-    add_product(_begin(caller), FEW_ROWS, y.ctypes.data, n_o, x.ctypes.data, x.strides[0] // size, x.strides[1] // size,
-                W.ctypes.data, W.strides[1] // size, W.strides[0] // size, 0, n, n_o, n_i,
+    add_product(_begin(caller), address_of(few_rows, like), y.ctypes.data, n_o, x.ctypes.data, x.strides[0] // size,
+                x.strides[1] // size, W.ctypes.data, W.strides[1] // size, W.strides[0] // size, 0, n, n_o, n_i,
                 cast_like(1, like), cast_like(0, like), bias, 0)
-    return _finish(caller, n * n_o * n_i, like)
+    return _finish(caller, n * n_o * n_i)
 
 
 @for_dtypes(lambda t: (*[_written(t)] * 3, *[_read(t)] * 3, *[types.int64] * 3))
@@ -323,12 +333,12 @@ def backward_job(dx, dW, db, dy, x, W, n_i, n_o, caller):
         return False
     dy_at, dy_row, dy_col = dy.ctypes.data, dy.strides[0] // size, dy.strides[1] // size
     job = _begin(caller)
-    add_product(job, FEW_ROWS, dx.ctypes.data, n_i, dy_at, dy_row, dy_col, W.ctypes.data,
+    add_product(job, address_of(few_rows, like), dx.ctypes.data, n_i, dy_at, dy_row, dy_col, W.ctypes.data,
                 W.strides[0] // size, W.strides[1] // size, 0, n, n_i, n_o, one, zero, 0, 0)
-    add_product(job, PRODUCT, dW.ctypes.data, n_i, dy_at, dy_col, dy_row, x.ctypes.data, x.strides[0] // size,
-                x.strides[1] // size, 0, n_o, n_i, n, one, zero, 0, 0)
-    add_column_sums(job, db.ctypes.data, dy_at, dy_row, dy_col, n, n_o)
-    return _finish(caller, 2 * n * n_o * n_i, like)
+    add_product(job, address_of(product, like), dW.ctypes.data, n_i, dy_at, dy_col, dy_row, x.ctypes.data,
+                x.strides[0] // size, x.strides[1] // size, 0, n_o, n_i, n, one, zero, 0, 0)
+    add_column_sums(job, db.ctypes.data, dy_at, dy_row, dy_col, n, n_o, one)
+    return _finish(caller, 2 * n * n_o * n_i)
 
 
 @for_dtypes(lambda t: (*[_written(t), _read_flat(t), _read_flat(t)] * 2, types.float64, *[types.int64] * 3))
@@ -343,7 +353,7 @@ def sgd_job(new_W, W, dW, new_b, b, db, lr, n_i, n_o, caller):
     job = _begin(caller)
     add_sgd(job, new_W.ctypes.data, W.ctypes.data, dW.ctypes.data, W.size, cast_like(lr, like))
     add_sgd(job, new_b.ctypes.data, b.ctypes.data, db.ctypes.data, b.size, cast_like(lr, like))
-    return _finish(caller, _SGD_WORK * W.size, like)
+    return _finish(caller, _SGD_WORK * W.size)
 
 
 def attempt(entry, dtype: np.dtype, *args) -> bool:

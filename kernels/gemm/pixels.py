@@ -174,7 +174,7 @@ def gram_kernel(thread, threads, sync, scratch, g, g_row, codes, row, n, k, of_r
                 _scaled(vector_at(to, cols, one), vector_at(found, cols, np.int32(0)), of_rows[i + r],
                         of_columns[j:j + cols], square, divisor)
         job = next_job(sync)
-    mirror(sync, threads, g, g_row, n, job - strips, strips, one)
+    mirror(sync.ctypes.data, threads, g, g_row, n, job - strips, strips, one)
 
 
 @jit_exact

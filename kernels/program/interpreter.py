@@ -61,12 +61,6 @@ class Position(NamedTuple):
     scales: tuple[float, float, float, float, float]  # of `gram.Gram`, by then
 
 
-@jit
-def train(thread, threads, sync, scratch, job):
-    """`steps`, for ``pool.run``."""
-    steps(thread, threads, sync.ctypes.data, scratch, job)
-
-
 @thread_kernel
 def steps(thread, threads, sync, scratch, job):
     """Run the ops of a `JOB` for some rows of the order, batch after batch.
@@ -211,7 +205,7 @@ def run_samples(job, number, context):
     step = 1 if block > 0 else max(1, end - begin)
     for at in range(begin, end, step):
         i0, i1 = (at * block, min(n, (at + 1) * block)) if block > 0 else (begin, end)
-        told.block, told.begins = at, int(at == begin)
+        told.block, told.begins = at, 1 if at == begin else 0
         for q in range(number, last):
             address = job.ops + q * OP_BYTES
             call(job, op_at(address).kernel, address, context, i0, i1)

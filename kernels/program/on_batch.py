@@ -7,7 +7,7 @@ import numpy as np
 from fastnet.kernels.layout import for_dtypes
 from fastnet.kernels.program.interpreter import steps
 from fastnet.kernels.records import JOB, job_at
-from fastnet.kernels.runtime.pool import run_compiled
+from fastnet.kernels.runtime.pool import UNLIMITED, run_compiled
 from fastnet.kernels.simd import cast_like, load_int
 from numba import types
 
@@ -32,4 +32,4 @@ def step_entry(x, t, lr, job, caller):
     asked.targets = t.ctypes.data
     asked.batch_size = asked.stop = x.shape[0]
     asked.lr = cast_like(lr, t.dtype.type(0))
-    return run_compiled(caller, load_int(job + _FUNCTION), job, load_int(job + _MOST))
+    return run_compiled(caller, load_int(job + _FUNCTION), job, load_int(job + _MOST), UNLIMITED)

@@ -24,7 +24,7 @@ from fastnet.kernels.records import (
     vector_at,
 )
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, keep_positive, lanes, load, load_int, store
-from fastnet.kernels.softmax import softmax_rows
+from fastnet.kernels.softmax import normalise_rows
 
 
 @op_kernel
@@ -91,7 +91,7 @@ def softmax_cross_entropy(op, context, i0, i1, one):
     p = rows_at(op.b.at + i0 * classes * size, rows, classes, one)
     dz = rows_at(op.c.at + i0 * classes * size, rows, classes, one)
     losses = vector_at(op.aux + i0 * 8, rows, 1.0)
-    softmax_rows(p, rows_at(op.a.at + i0 * classes * size, rows, classes, one))
+    normalise_rows(op.b.at + i0 * classes * size, op.a.at + i0 * classes * size, rows, classes, one)
     count = cast_like(told.n, one)
     scale = cast_like(1 / told.n, one)
     for i in range(rows):

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.jit import jit, jit_control
 from fastnet.kernels.runtime import phases, wait
 from fastnet.kernels.runtime.wait import GET_AFFINITY, GET_CPU, SET_AFFINITY, clock, wait_until, wake
 from fastnet.kernels.simd import atomic_add, call_kernel, call_system, compare_exchange, load_int, store_int
@@ -33,7 +33,7 @@ _LINE_BYTES = 128  # a cache line, of Apple's CPUs; 64 on others, many of which 
 
 # `sync`, int64, belongs to one call: a few values, each on its own cache line
 _ARRIVED, _BOARD, _STATE, _COUNTER, _LEFT, SYNC_SIZE = 0, 16, 17, 32, 48, 64  # those after them: see `phases`
-_ABORT = 1 << 30  # added to _ARRIVED and to `phases.PHASE`, ends all waiting
+_ABORT = 1 << 30  # added to _ARRIVED, ends all waiting
 _STARTED, _ENDED = 1, 2  # values of _STATE
 
 # The shared state of the process, int64, called `board`; `wait` uses the indices 8 to 15 and 24 to 28
@@ -50,6 +50,8 @@ _OWN_SYNC = _WORKER + _MOST * _WORKER_SIZE  # for calls of compiled code
 # of the shared state, and then the scratch. Its address is that of the scratch.
 _HEADER, PACE, JOB = 1280, -1408, -768
 _LEAST_WORK = 1 << 18
+_SHORT = 1 << 26  # multiply-adds that take few milliseconds: no longer than a worker may wait for its core
+UNLIMITED = 1 << 62  # as `most` or `work` of `run_compiled`: all threads
 _FIRST_PENALTY, _MOST_PENALTY = 200_000, 50_000_000  # nanoseconds
 
 
@@ -90,9 +92,9 @@ def next_job_at(sync):
     return atomic_add(sync + 8 * _COUNTER, 1)
 
 
-@jit
-def run_compiled(caller, function, job, most):
-    """Call ``function(thread, threads, sync, scratch, job)`` on all threads, or on at most `most`, and wait for them.
+@jit_control
+def run_compiled(caller, function, job, most, work):
+    """Call ``function(thread, threads, sync, scratch, job)`` on all threads, or on fewer, and wait for them.
 
     Parameters
     ----------
@@ -103,7 +105,10 @@ def run_compiled(caller, function, job, most):
     job : int64
         The address of the kernel's arguments.
     most : int64
-        The largest number of threads, for work that is too small for all.
+        The largest number of threads.
+    work : int64
+        The number of multiply-adds. Work that is too small to be divided runs on the calling thread, and so does short work
+        while other threads keep the cores busy.
 
     Returns
     -------
@@ -112,6 +117,12 @@ def run_compiled(caller, function, job, most):
     """
     board = load_int(caller - 8)
     threads = min(most, load_int(board + 8 * _SHARE))
+    if work < load_int(board + 8 * LEAST):
+        threads = 1
+    elif work < _SHORT:
+        until = load_int(board + 8 * ALONE)
+        if until > 0 and clock(board, caller + PACE) < until:
+            threads = 1
     if threads > 1:
         if load_int(board + 8 * _WORKERS) < threads - 1:
             return False
@@ -216,10 +227,12 @@ def _judge(board, threads, part, waited, now):
     store_int(board + 8 * ALONE, now + waited + penalty)
 
 
-@jit
+@jit_control
 def _serve(board, number, scratch, done):
     """Run calls from compiled code until one from Python comes; return the number of calls so far."""
     ticket = board + 8 * (_WORKER + number * _WORKER_SIZE + _TICKET)
+    if number == 0:
+        wait.calibrate(board, scratch + PACE)
     while True:
         done += 1
         if wait_until(board, ticket, done) and load_int(board + 8 * phases.CROWDED) > 0:
@@ -245,9 +258,8 @@ def _start_python(board, sync, threads):
 @jit
 def _abort(board, sync, others):
     """Release all threads of a call from their barriers and, if they have started, wait until they are done."""
-    for at in (_ARRIVED, phases.PHASE):
-        atomic_add(sync + 8 * at, _ABORT)
-        wake(board, sync + 8 * at)
+    atomic_add(sync + 8 * _ARRIVED, _ABORT)
+    wake(board, sync + 8 * _ARRIVED)
     if others >= 0 and load_int(sync + 8 * _STATE) == _STARTED:
         _join(board, sync, others)
 
@@ -357,8 +369,6 @@ class _Pool:
         if len(self.workers) >= workers:
             return
         with self.count:
-            if not self.workers:
-                wait.calibrate(_board)
             while len(self.workers) < workers:
                 number = len(self.workers)
                 _board[_WORKER + number * _WORKER_SIZE + _AVOIDS] = -1
@@ -450,6 +460,13 @@ def least_work() -> int:
     return int(_board[LEAST])
 
 
+def run_at(function: int, record: np.ndarray, threads: int | None = None, work: int = UNLIMITED) -> None:
+    """Call a `linking.thread_kernel`, by its address, with the address of a record; see `run_compiled`."""
+    most = UNLIMITED if threads is None else threads
+    while not run_compiled(caller(), function, _address(record), most, work):
+        start_workers()
+
+
 def run(kernel: Callable, *args, threads: int | None = None) -> None:
     """Call ``kernel(thread, threads, sync, scratch, *args)`` on all threads and wait for them.
 
@@ -464,8 +481,8 @@ def run(kernel: Callable, *args, threads: int | None = None) -> None:
     """
     pool = _pool
     count = pool.share() if threads is None else min(threads, pool.share())
-    sync = np.zeros(phases.sync_size(count), np.int64)
-    sync[_BOARD], sync[phases.PHASE] = _board_address, _board[phases.CROWDED] > 0
+    sync = np.zeros(SYNC_SIZE, np.int64)
+    sync[_BOARD] = _board_address
     if count == 1 or pool.busy():
         kernel(0, 1, sync, caller(), *args)
         return

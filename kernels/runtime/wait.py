@@ -15,7 +15,7 @@ import time
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.simd import address_of_copy, atomic_add, atomic_load, call_system, load_int, pause
+from fastnet.kernels.simd import address_of_copy, atomic_add, atomic_load, call_system, load_int, pause, store_int
 
 # Indices in `board`, the shared state (int64), an array that lives as long as the process: how to sleep, how long to spin
 KIND, WAIT, WAKE, NUMBER, SPINS = 8, 9, 10, 11, 12
@@ -23,7 +23,8 @@ GET_CPU, GET_AFFINITY, SET_AFFINITY = 13, 14, 15
 CLOCK, CLOCK_ID, CLOCK_TICK, THREAD_ID, REST = 24, 25, 26, 27, 28  # see `clock`, `thread_time` and `nap`
 NAP, FUTEX, ULOCK, ON_ADDRESS = 0, 1, 2, 3  # values of KIND
 
-SPIN_SECONDS = 80e-6  # about the time of putting a thread to sleep and waking it
+_SPIN_TIME = 80_000  # nanoseconds: about the time of putting a thread to sleep and waking it
+_SPINS = 2000  # until `calibrate` has measured, and where there is no clock
 _NAP_MICROSECONDS = 200
 _LOW_BITS = 0xFFFFFFFF
 _FUTEX_NUMBER = {"x86_64": 202, "amd64": 202, "aarch64": 98, "arm64": 98, "riscv64": 98, "loongarch64": 98, "ppc64le": 221}
@@ -110,32 +111,28 @@ def nap(board):
 
 
 @jit
-def spin(times):
-    """Execute `times` pause instructions."""
-    for _ in range(times):
-        pause()
+def calibrate(board, room):
+    """Measure how many pause instructions take `_SPIN_TIME`: one takes 5 ns on some CPUs, 50 ns on others."""
+    best = 1 << 40
+    for _ in range(3):
+        start = clock(board, room)
+        for _ in range(1000):
+            pause()
+        best = min(best, clock(board, room) - start)
+    if best > 0:
+        store_int(board + 8 * SPINS, _SPIN_TIME * 1000 // best)
 
 
 def set_up(board: np.ndarray) -> None:
     """Write this system's functions for sleeping, waking, the time and affinity into the shared state."""
     board[KIND], board[WAIT], board[WAKE], board[NUMBER] = _sleeping()
     board[CLOCK:REST + 1] = _telling_time()
+    board[SPINS] = _SPINS
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
         found = [getattr(library, name, None) for name in ("sched_getcpu", "sched_getaffinity", "sched_setaffinity")]
         if all(found):
             board[GET_CPU:SET_AFFINITY + 1] = [_address(function) for function in found]
-
-
-def calibrate(board: np.ndarray) -> None:
-    """Measure how many pause instructions take `SPIN_SECONDS`: one takes 5 ns on some CPUs, 50 ns on others."""
-    spin(1)
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        spin(1000)
-        best = min(best, time.perf_counter() - start)
-    board[SPINS] = max(100, int(SPIN_SECONDS / best * 1000))
 
 
 def _sleeping() -> tuple[int, int, int, int]:

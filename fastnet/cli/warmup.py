@@ -5,15 +5,18 @@ trainings, one for each dtype and engine, which compile the other kernels.
 """
 from __future__ import annotations
 
+import argparse
+import sys
 from collections.abc import Iterator
 
 import numpy as np
 
+from fastnet.cli import cache, failed
 from fastnet.cross_entropy import CrossEntropyLayer, one_hot
 from fastnet.full import FullLayer
 from fastnet.kernels import softmax
 from fastnet.kernels.codegen import beside
-from fastnet.kernels.codegen.beside import Job, compile_all
+from fastnet.kernels.codegen.beside import CompilationError, Job, compile_all
 from fastnet.kernels.gemm import blocking, commands, pixel_gram
 from fastnet.kernels.program import gram, interpreter, ops
 from fastnet.kernels.system import available_cores
@@ -22,37 +25,62 @@ from fastnet.sequential import Sequential
 from fastnet.softmax import SoftMaxLayer
 from fastnet.training.options import COMPILED
 
+DESCRIPTION = (
+    "Compile the kernels for float32 and float64 and store them in the cache, so that the first fit starts at once. This "
+    "takes about a minute on two cores, and a second if they are compiled already."
+)
+
 DTYPES = ("float32", "float64")
 ENGINES = ("layers", *COMPILED)
 
-# Those that others call come first
+# Kernels that other kernels call come first
 _ADDRESSED = (blocking.tile_loop, blocking.pack_columns, blocking.pack_copy, interpreter.steps, blocking.macro_kernel,
-              softmax._softmax_rows, ops.softmax_cross_entropy, ops.update, ops.update_bias, gram.gram_update,
-              gram.gram_first, ops.gather, ops.dense, ops.mask, ops.mean_loss, commands.work_off)
+              softmax.normalise_rows, ops.softmax_cross_entropy, ops.update, ops.update_bias, gram.gram_update,
+              gram.gram_first, ops.gather, ops.dense, ops.mask, ops.mean_loss, commands.execute,
+              commands.packing, commands.product, commands.few_rows, commands.column_sums, commands.sgd,
+              commands.gram_product)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare nothing: ``fastnet warmup`` has no arguments."""
+
+
+def execute(_: argparse.Namespace) -> int:
+    """Compile the kernels with a progress bar, and show the cache."""
+    from tqdm import tqdm
+
+    try:
+        print("Compiling the kernels; this takes about a minute on two cores.", file=sys.stderr)
+        with tqdm(warm_up(), total=parts(), unit="part", desc="compiling") as bar:
+            for part in bar:
+                bar.set_postfix_str(part)
+    except CompilationError as error:
+        return failed(error)
+    return cache.show()
 
 
 def kernels() -> list[Job]:
-    """The kernels that several processes compile first."""
+    """Return the kernels that several processes compile first."""
     return [(kernel.name, str(element)) for kernel in _ADDRESSED for element in kernel.elements()]
 
 
 def fits() -> list[Job]:
-    """The fits that compile, or load, all the rest: a dtype and an engine each."""
+    """Return the dtype and the engine of each training that compiles, or loads, all other kernels."""
     return [(dtype, engine) for engine in ENGINES for dtype in DTYPES]
 
 
 def parts() -> int:
-    """How many parts `warm_up` has."""
+    """Return the number of parts of `warm_up`."""
     return len(fits()) + (len(kernels()) if available_cores() > 1 else 0)
 
 
 def warm_up() -> Iterator[str]:
-    """Compile, or load from the cache, all that training needs; yields what was done after each part.
+    """Compile, or load from the cache, all that training needs; yield a description of each part that is done.
 
     Raises
     ------
     CompilationError
-        If a process that compiles has failed; it has said why on the error stream.
+        If a process that compiles has failed. It prints the reason to the error stream.
     """
     if available_cores() > 1:
         for name, element in compile_all(kernels()):
@@ -70,7 +98,7 @@ def fit(dtype: str, engine: str) -> None:
     rng = np.random.default_rng(0)
     type_ = np.dtype(dtype).type
     if engine == "gram":
-        pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))  # of images, whereas the data below are not
+        pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))  # the kernel for images; the data below are none
     x, t = rng.normal(size=(12, 20)).astype(type_), one_hot(np.arange(12) % 3, 3, type_)
     model = Sequential((FullLayer(20, 16, type_, rng), ReluLayer(), FullLayer(16, 3, type_, rng), SoftMaxLayer()),
                        CrossEntropyLayer())
@@ -79,5 +107,5 @@ def fit(dtype: str, engine: str) -> None:
 
 
 def serve() -> None:
-    """What a process of `compile_all` runs."""
+    """Run the jobs of `compile_all` in one of its processes."""
     beside.serve(fit)
