@@ -1,4 +1,4 @@
-"""A sweep of learning rates beside one fit after the other, of ours and of the peers."""
+"""A sweep of learning rates, compared with one fit after the other by fastnet and by other libraries."""
 import numpy as np
 import pytest
 

@@ -6,8 +6,8 @@
 Small sweeps are drawn from the curves: seeds, and held-out samples from each data set's pool. What fastnet says of a small
 sweep is compared with the means over all seeds and the whole pool. The columns:
 
-regret     accuracy of the chosen rate below the best one's (or its loss above it); beside the bare best mean (the first
-           one where means are equal)
+regret     accuracy of the chosen rate below the best one's (or its loss above it); then that of the bare best mean (the
+           first one where means are equal)
 halving    its regret minus the full grid's on the same seeds, and the part of the epochs that it runs; then racing's
 two seeds  the regret of the full grid with two of the five seeds, 40% of the epochs, minus that with all five
 coverage   how often the best rate is in the reported set, for 3, 5, 20 and 80 seeds
