@@ -5,7 +5,7 @@ The study makes a small project in plain Python. `fastnet compare`, `benchmatrix
 equal code, and once for one function that is 15 % slower. Meanwhile another process on the same cores computes and sleeps
 at random. A *false alarm* is a comparison that calls an unchanged function slower, and a *detection* is one that calls the
 slower function slower. The tools take turns, so that the rest of the machine's load is the same for all of them. The table
-stands in ``fastnet/gate/README.md``. Needs benchmatrix, asv, virtualenv, pyperf and pytest-perf; the study names those that
+is in ``fastnet/gate/README.md``. Needs benchmatrix, asv, virtualenv, pyperf and pytest-perf; the study names those that
 are missing, and leaves them out.
 
 The results are kept in a file, so that the study can be run in parts: ``--more 2`` runs two more comparisons, and ``--more
@@ -126,8 +126,8 @@ def _neighbour(seed: int, parent: int) -> None:
 def by_fastnet(project: Path, head: str, scratch: Path) -> Said:
     """`fastnet compare --budget 1`: a minute at most, times only."""
     out = scratch / "verdict.json"
-    said = _call([sys.executable, "-m", "fastnet", "compare", "base", head, "--env", "current", "--no-memory", "--instructions",
-                  "off", "--budget", "1", "--json", str(out)], project)
+    said = _call([sys.executable, "-m", "fastnet", "compare", "base", head, "--env", "current", "--no-memory",
+                  "--instructions", "off", "--budget", "1", "--json", str(out)], project)
     rows = json.loads(out.read_text())["rows"] if out.exists() else []
     if len(rows) != len(NAMES):
         raise GateError(f"fastnet compare did not compare everything:\n{said[-2000:]}")
@@ -142,8 +142,8 @@ def by_benchmatrix(project: Path, head: str, scratch: Path) -> Said:
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--benchmark-only", "--benchmark-max-time=0.1",
               "matrix.py"]
     matrix = [sys.executable, "-m", "benchmatrix"]
-    _call([*matrix, "collect-paired", "--output", "paired", "--baseline-cwd", "base", "--candidate-cwd", "head", "--", *pytest,
-           ":::", *pytest], scratch, "")
+    _call([*matrix, "collect-paired", "--output", "paired", "--baseline-cwd", "base", "--candidate-cwd", "head",
+           "--", *pytest, ":::", *pytest], scratch, "")
     return said_by_benchmatrix(_call([*matrix, "compare", "paired", "--paired", "--threshold", f"{LIMIT:.0%}", "--format",
                                       "json"], scratch))
 
@@ -178,8 +178,9 @@ def alarms_of_pytest_benchmark(said: str) -> Alarms:
 def by_pytest_perf(project: Path, head: str, scratch: Path) -> Said:
     """`pytest` on its exercises: it installs both revisions, times each once with timeit, and prints the difference."""
     _check_out(project, head)
-    return dict.fromkeys(alarms_of_pytest_perf(_call(
-        [sys.executable, "-m", "pytest", "exercises.py", "-q", "-p", "no:benchmark", "-p", "no:cacheprovider"], project)), SLOWER)
+    options = ["-q", "-p", "no:benchmark", "-p", "no:cacheprovider"]
+    said = _call([sys.executable, "-m", "pytest", "exercises.py", *options], project)
+    return dict.fromkeys(alarms_of_pytest_perf(said), SLOWER)
 
 
 def alarms_of_pytest_perf(said: str) -> Alarms:
@@ -251,8 +252,8 @@ def _call(command: Sequence[str], folder: Path, path: str | None = None) -> str:
 
 
 def to_table(results: Sequence[dict[str, Any]]) -> str:
-    lines = ["| tool | false alarms, equal code | false alarms, other function slower | slower function detected | undecided "
-             "functions | time, relative |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines = ["| tool | false alarms, equal code | false alarms, other function slower | slower function detected | "
+             "undecided functions | time, relative |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     seconds = {tool: statistics.fmean([result["seconds"] for result in results if result["tool"] == tool] or [math.nan])
                for tool in TOOLS}
     for tool in [tool for tool in TOOLS if not math.isnan(seconds[tool])]:
@@ -306,7 +307,8 @@ def prove(tools: Sequence[str], project: Path) -> int:
 
 
 def versions() -> dict[str, str]:
-    return {name: importlib.metadata.version(name) for name in ("pytest-benchmark", "benchmatrix", "asv", "pyperf", "pytest-perf")
+    names = ("pytest-benchmark", "benchmatrix", "asv", "pyperf", "pytest-perf")
+    return {name: importlib.metadata.version(name) for name in names
             if importlib.util.find_spec(name.replace("-", "_"))}
 
 

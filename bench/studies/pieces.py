@@ -1,4 +1,4 @@
-"""A study in pieces: its results so far, in a file, so that what takes hours can be run in moments when nobody disturbs."""
+"""A study in parts: a file keeps its results, so that a long study can be run bit by bit while the machine is quiet."""
 from __future__ import annotations
 
 import argparse
@@ -65,6 +65,6 @@ def remaining(trials: Iterable[Trial], done: Iterable[Trial], more: int | None) 
 
 def add_arguments(parser: argparse.ArgumentParser, state: str) -> None:
     parser.add_argument("--state", type=Path, default=Path(state), metavar="FILE",
-                        help="the results so far; what is in it is not run again (default: %(default)s)")
+                        help="the results so far, which are not run again (default: %(default)s)")
     parser.add_argument("--more", type=int, metavar="N", help="comparisons to run now, 0 to print the table only (default: "
                         "all that are left)")

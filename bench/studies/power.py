@@ -1,9 +1,9 @@
 """How honest is the gate? ``python -m bench.studies.power``
 
-Makes a small project of its own, with NumPy and Numba kernels of a few milliseconds, and puts the gate to three tests:
+Makes a small project, with NumPy and Numba kernels of a few milliseconds, and puts the gate to three tests:
 equal code must not be called regressed, one kernel made 15 % slower must, and a whole machine made 15 % slower by busy
-loops must not. The table that it prints stands in ``fastnet/gate/README.md``. What is done is kept in a file, so that the
-whole can be run in pieces: ``--more 2`` runs two comparisons further, in some two minutes.
+loops must not. The results are kept in a file, so that the study can be run in parts: ``--more 2`` runs two more
+comparisons, in about two minutes.
 """
 import argparse
 import contextlib
@@ -203,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--trials", type=int, default=20, help="comparisons of each kind in all (default: %(default)s)")
     add("--budget", type=float, default=10.0, help="minutes of measuring (default: %(default)s)")
     add("--seconds", type=float, default=SETTINGS.seconds, help="of each benchmark in a process (default: %(default)s)")
-    add("--jobs", type=int, default=1, help="comparisons at a time, each on cores of its own (default: %(default)s)")
+    add("--jobs", type=int, default=1, help="comparisons at a time, each on its own cores (default: %(default)s)")
     args = parser.parse_args(argv)
     if not hasattr(os, "sched_setaffinity"):
         parser.exit(2, "could not run: the busy loops must be bound to cores, which this system does not offer.\n")

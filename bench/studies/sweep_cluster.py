@@ -1,4 +1,4 @@
-"""What a Dask cluster costs: a sweep on workers of one core each, beside the same sweep on this machine's cores.
+"""What a Dask cluster costs: a sweep on workers of one core each, compared with the same sweep on this machine's cores.
 
     python -m bench.studies.sweep_cluster
     python -m bench.studies.sweep_cluster --trials 64 --epochs 20 --rounds 3

@@ -1,4 +1,4 @@
-"""What the kinds of a sweep cost, beside the plain one: cross-validation, several seeds, halving.
+"""What the kinds of a sweep cost, compared with the plain one: cross-validation, several seeds, halving.
 
     python -m bench.studies.sweep_costs --rounds 2
 

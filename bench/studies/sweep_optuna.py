@@ -1,10 +1,10 @@
-"""A sweep with halving beside Optuna (TPE, median pruner), with equal epochs: both train the same networks of fastnet.
+"""A sweep with halving, compared with Optuna (TPE, median pruner) at equal epochs: both train the same fastnet networks.
 
     pip install optuna scikit-learn mlxtend
     python -m bench.studies.sweep_optuna
 
 Each may train so many epochs, over rates from 0.001 to 10. The sweep takes 13 rates and five seeds and gets the number as
-its budget. Optuna draws rates, each with a seed of its own, prunes what is behind, and stops when the epochs are spent; its
+its budget. Optuna draws rates, each with its own seed, prunes the worse trials, and stops when the epochs are spent; its
 answer is the rate of its best trial. The regret of an answer is how far its accuracy, over 24 seeds and on samples that
 nobody has seen, is below the best rate's, by a dense grid of the NumPy trainer of `sweep_curves`. Lower is better.
 """

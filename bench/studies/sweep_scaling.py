@@ -55,7 +55,7 @@ def sweep(count: int, epochs: int, x: np.ndarray, t: np.ndarray, weights: peers.
 
 
 def peak_memory(count: int, epochs: int) -> float:
-    """Bytes resident at the height of a sweep, in a process of its own."""
+    """Bytes resident at the peak of a sweep, in its own process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_sweep_alone, (count, epochs))
 

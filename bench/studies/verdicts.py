@@ -32,7 +32,7 @@ class Machine:
     name: str
     noise: Noise  # (rng, (slots, runs, rows)) -> logarithms, one slot after the other in time
     shuffled: bool = True  # whether the noise is the machine's, so that the shuffle shares it out
-    offset: float = 0.0  # what one of the worktrees, drawn by lot, takes longer in all its processes
+    offset: float = 0.0  # additional time of one worktree, drawn at random, in all its processes
 
 
 def normal(sigma: float) -> Noise:
@@ -63,7 +63,7 @@ def autoregressive(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.
 
 
 def drifting_worktrees(rng: np.random.Generator, shape: tuple[int, int, int]) -> np.ndarray:
-    """Every worktree drifts from round to round by itself: AR(1) with a coefficient of 0.7, 10 % in all.
+    """Every worktree drifts independently from round to round: AR(1) with a coefficient of 0.7, 10 % in all.
 
     Noise belongs to slots elsewhere, and to sides here: `times` leaves it in its place.
     """

@@ -19,9 +19,9 @@ Compare two revisions of a project by its benchmarks for pytest-benchmark, and
 find out whether a change made them slower. The verdict is reliable on a shared,
 noisy machine: in every round, new processes of both revisions and of a control
 take turns. Rounds continue until every benchmark is decided or the budget is
-spent, which is after at most 10 minutes by default, or twice the time that a
-quiet machine needs. The probability that a run calls any benchmark regressed by
-mistake is at most 1 %, however many benchmarks it has."""
+spent. The default budget is the larger of 10 minutes and twice the estimated
+time on a quiet machine. The probability that a run calls any benchmark
+regressed by mistake is at most 1 %, however many benchmarks it has."""
 
 EPILOG = """\
 exit codes:
@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "use pytest-benchmark's fixture)")
     add("--only", default="", metavar="EXPR", help="choose benchmarks, as pytest's -k does")
     add("--exclude", default="", metavar="EXPR", help="leave out benchmarks; EXPR is as in --only")
-    add("--budget", type=float, metavar="MINUTES", help="time for measuring (default: 10 minutes, or twice the time that a "
-        "quiet machine needs)")
+    add("--budget", type=float, metavar="MINUTES", help="largest time for measuring, in minutes (default: the larger of 10 "
+        "and twice the estimated time on a quiet machine, which is printed before the first round)")
     add("--rounds", type=int, default=Plan.rounds, help="largest number of rounds (default: %(default)s)")
     add("--seconds", type=float, default=Settings.seconds, help="time for each benchmark in a process, in seconds "
         "(default: %(default)s)")

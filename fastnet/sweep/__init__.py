@@ -2,7 +2,7 @@
 
 ===============  =======================================================================================
 ``grid``         learning rates, seeds and other values from lists and strings
-``spec``         what a sweep was asked for, checked, and its trials; ``record``: what a trial gave
+``spec``         the arguments of a sweep, checked, and its trials; ``record``: the results of a trial
 ``run``          runs trials: networks (`lr_sweep`), searches, executors
 ``store``        what is kept on disk: the journal, and states of stopped trials
 ``choice``       which rate to take, and how sure that is

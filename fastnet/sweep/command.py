@@ -185,7 +185,7 @@ def _report(result: SweepResult, out: Path, data: Any) -> int:
     if not result.finished:
         return 130
     print(result)
-    with contextlib.suppress(ValueError):  # all diverged: the table says so
+    with contextlib.suppress(ValueError):  # all diverged, as the table shows
         result.suggest()  # for its warnings
     title = f"{data.name}: {len(result.lrs)} rates, up to {len(result.spec.repeats())} trials each"
     command = "fastnet " + " ".join(map(shlex.quote, sys.argv[1:]))

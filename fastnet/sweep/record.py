@@ -28,7 +28,7 @@ class Record:
     samples : dict
         By the name of a curve: its value for every held-out sample, the mean of the epochs that count.
     ended : bool
-        Whether a training function stopped by itself before all epochs: there are no more.
+        Whether the training function ended before all epochs, so that there are no more.
     """
 
     trial: Trial

@@ -76,7 +76,7 @@ class SweepResult(Arrays):
     def load(cls, path: str | os.PathLike[str]) -> SweepResult:
         """A sweep from the file that `lr_sweep` was given as `resume`, without its data or networks.
 
-        All but :meth:`best_model` works. Of a file that several grids were asked for in turn, the last one is shown.
+        All but :meth:`best_model` works. If several calls used the file, the result is the grid of the last one.
         """
         spec, engines, records = journal.read(path)
         return cls(spec, records, engines)
@@ -280,7 +280,7 @@ class SweepResult(Arrays):
         tables.to_csv(self, path)
 
     def to_json(self, path: str | os.PathLike[str]) -> None:
-        """Write everything, the losses of all epochs too; null stands for nan and inf."""
+        """Write everything, the losses of all epochs too; null means nan or inf."""
         tables.to_json(self, path)
 
     def to_pandas(self) -> Any:

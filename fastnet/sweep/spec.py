@@ -1,4 +1,4 @@
-"""What a sweep was asked for, and its trials."""
+"""The arguments of a sweep, checked, and its trials."""
 from __future__ import annotations
 
 import functools

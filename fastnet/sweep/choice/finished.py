@@ -1,4 +1,4 @@
-"""`choose`: judges studies that are finished, whoever ran them."""
+"""`choose`: judges finished studies, of fastnet or of other tools."""
 from __future__ import annotations
 
 import math

@@ -38,7 +38,7 @@ def tied(table: Table, columns: np.ndarray, confidence: float = CONFIDENCE) -> t
 def _close(table: Table, columns: np.ndarray, found: Errors) -> np.ndarray:
     """Candidates that a search ran on fewer repeats, not enough to tell them from the best.
 
-    One repeat has no scatter of its own: the usual one of the others is taken.
+    The scatter of one repeat is unknown, so the median scatter of the others is used.
     """
     close = np.zeros(len(table.candidates), bool)
     rows = np.flatnonzero(table.whole)
@@ -76,8 +76,8 @@ def instability(table: Table, columns: np.ndarray) -> float:
 
     It is nan for one seed, and where there is no other candidate.
 
-    How often two disjoint halves of the seeds choose differently is unbiased for half as many seeds, whatever the candidates
-    are. Two guesses say what twice as many seeds change, and their mean is taken:
+    How often two disjoint halves of the seeds choose differently is unbiased for half as many seeds, for any candidates.
+    Two estimates say what doubling the seeds changes. Their mean is used:
 
     - what changed from quarters to halves, carried on in the square root of the number of seeds, as errors shrink with it;
     - what changes for normal draws around the observed means.
@@ -112,7 +112,7 @@ def _drawn_change(by_seed: np.ndarray, half: int, rng: np.random.Generator) -> f
     seeds = by_seed.shape[1]
     mean = by_seed.mean(1)
     scatter = (by_seed - mean[:, None]).T / math.sqrt(seeds - 1)  # of a single seed
-    t = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, (_DRAWS, 1)))  # a few seeds are a poor guess of their own scatter
+    t = np.sqrt((seeds - 1) / rng.chisquare(seeds - 1, (_DRAWS, 1)))  # a few seeds estimate their scatter badly
     truth = mean + t * (rng.normal(size=(_DRAWS, seeds)) @ scatter) / math.sqrt(seeds)
     of_all, of_half = (np.mean(np.diff([
         (truth + rng.normal(size=(_DRAWS, seeds)) @ scatter / math.sqrt(size)).argmax(1) for _ in range(2)], axis=0) != 0)

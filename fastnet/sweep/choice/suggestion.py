@@ -24,7 +24,7 @@ class Suggestion(float):
     Attributes
     ----------
     setting : Setting
-        Its other hyperparameters; they are attributes of their own as well: ``name``, ``batch_size`` ...
+        Its other hyperparameters, which are also attributes of the suggestion: ``name``, ``batch_size`` ...
     metric : str
         What it was judged by.
     mean, error : float

@@ -32,7 +32,7 @@ class Table:
     samples : dict
         The value of every held-out sample, by candidate and repeat, where it is known.
     spec : Spec, optional
-        What was asked for, if a sweep of fastnet was.
+        The arguments of the sweep, if fastnet ran it.
     whole_grid, cut_short : bool
         Whether trials are missing by accident, since no search left them out; and whether a budget may have ended it.
     """
@@ -62,7 +62,7 @@ class Table:
             self.whole, self.common = np.zeros(0, bool), np.zeros(0, bool)
             return
         if not self.whole_grid:  # the others were not promoted
-            most = np.sort(counts)[-2:]  # where the budget ended the last lot, one may be alone in it
+            most = np.sort(counts)[-2:]  # where the budget ended the last group, it may hold one candidate
             self.whole = counts >= (most[0] if self.cut_short else most[-1])
             self.common = ran[self.whole].all(0)
         else:  # interrupted: what all have

@@ -117,7 +117,7 @@ def executor_for(executor: Any, who: str) -> Any:
 
 
 def write_mapped(path: Path, thing: Any) -> None:
-    """Pickle something with its arrays in a file beside, as `read_mapped` takes them."""
+    """Pickle something, with its arrays in a second file, for `read_mapped`."""
     arrays: list[pickle.PickleBuffer] = []
     pickled = pickle.dumps(thing, protocol=5, buffer_callback=arrays.append)
     extents = []
@@ -139,7 +139,7 @@ def read_mapped(path: Path) -> Any:
     return pickle.loads(pickled, buffers=[memory[at:at + size] for at, size in extents])
 
 
-_shared = functools.lru_cache(maxsize=1)(read_mapped)  # in a worker: of the sweep at hand
+_shared = functools.lru_cache(maxsize=1)(read_mapped)  # in a worker: of the current sweep
 _start = functools.lru_cache(maxsize=2)(read_mapped)
 
 

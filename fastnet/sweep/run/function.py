@@ -37,7 +37,7 @@ _HOW = 'Write: def train(trial): ... yield {"loss": loss}.'
 
 @dataclass(frozen=True)
 class Training:
-    """What a training function is asked for.
+    """The argument of a training function: one trial to run.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ def sweep(
     Notes
     -----
     Each trial begins with the global generators of ``random``, NumPy and, if it is imported, PyTorch seeded with
-    `trial.seed`, and every generator runs in a thread of its own, with its own global random state: what one trial leaves
+    `trial.seed`, and every generator runs in its own thread, with its own global random state: what one trial leaves
     behind, be it a seed or a ``torch.no_grad()`` around a ``yield``, changes no other.
 
     Examples

@@ -1,4 +1,4 @@
-"""A training function that is suspended between its epochs, in a thread and with random states of its own."""
+"""A training function that is suspended between its epochs, in its own thread and with its own random states."""
 from __future__ import annotations
 
 import contextlib
@@ -17,7 +17,7 @@ END: Any = object()  # what comes after the last report
 class Suspended:
     """The reports of a training function, one at a time.
 
-    The function runs in a thread of its own: a mode that it sets for its thread while it is suspended, such as
+    The function runs in its own thread: a mode that it sets for its thread while it is suspended, such as
     ``torch.no_grad()`` around a ``yield``, is no other's. The global generators of random numbers are its own while it runs,
     and put back after.
 

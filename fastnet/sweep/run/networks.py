@@ -1,4 +1,4 @@
-"""`lr_sweep`: checks what is asked for, and has a search run its trials."""
+"""`lr_sweep`: checks the arguments, and has a search run the trials."""
 from __future__ import annotations
 
 import concurrent.futures as cf
@@ -85,8 +85,8 @@ def lr_sweep(
         Evaluated after the last epoch.
     search : {"grid", "racing", "halving"}
         ``"racing"`` runs no more seeds of a rate that is worse than another beyond chance. ``"halving"`` also stops, after a
-        few epochs, the rates that are clearly behind, and lets fewer go on from lot to lot. What goes on has the bits of the
-        grid.
+        few epochs, the rates that are clearly behind, and lets fewer go on from group to group. Trials that go on have the
+        bits of the full grid's.
     metric : str, optional
         What the search and :meth:`SweepResult.suggest` judge by: ``"val_accuracy"`` (the default, if there are validation
         data), the mean over the last 15% of the epochs; ``"val_loss"``, ``"best_val_accuracy"`` or ``"best_val_loss"`` of
@@ -98,8 +98,8 @@ def lr_sweep(
         call goes on after a crash, and one with more seeds, rates, folds, epochs, networks or other hyperparameters runs
         what is missing.
     keep_states : bool
-        With `resume`: keep the state of every trial in a folder beside the file, ``<resume>.states``, so that more epochs go
-        on from there instead of from the start. Both give the same bits.
+        With `resume`: keep the state of every trial in the folder ``<resume>.states`` next to the file, so that more epochs
+        go on from there instead of from the start. Both give the same bits.
     executor : concurrent.futures.Executor, optional
         Where to run the trials; by default on the cores of this machine. For a Dask cluster, its ``Client``.
     diverged_above : float

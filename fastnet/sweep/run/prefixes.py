@@ -1,6 +1,6 @@
 """Schedules with equal beginnings: their trials train these once.
 
-A trial that goes on from another's state has the bits of one that ran by itself, as it has when it goes on from its own.
+A trial that continues from another's state, or from its own, has the bits of one that ran without interruption.
 """
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class RangeTest:
     """What the run gave: a rate and a loss for each step, and where the useful rates may begin and end."""
 
     lrs: np.ndarray
-    losses: np.ndarray  # of the mini-batches, as they were
+    losses: np.ndarray  # of the mini-batches, not smoothed
     smooth: np.ndarray
     low: float
     high: float

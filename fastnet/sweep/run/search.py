@@ -12,9 +12,9 @@ from fastnet.sweep.choice.ranking import CONFIDENCE, equal_to_best
 from fastnet.sweep.choice.table import Candidate
 from fastnet.sweep.spec import Trial
 
-_LOT = 0.2  # part of the repeats that candidates run before they are compared again
-_PROMOTED = (0.5, 0.3, 0.2)  # part of the candidates that go on after the first lot, the second, and the others
-_RUNG = 0.3  # part of the epochs of the first lot after which the slowest are stopped
+_GROUP = 0.2  # part of the repeats, a group: after each one the candidates are compared
+_PROMOTED = (0.5, 0.3, 0.2)  # part of the candidates that go on after the first group, the second, and the others
+_RUNG = 0.3  # part of the epochs of the first group, after which the slowest are stopped
 _SLOWEST = 0.2  # part of the candidates that may be stopped then
 _EXTENSIONS = 8  # half decades that a grid may grow by
 _LEAST = 1e-12  # where smaller rates diverge, too, it is not their fault
@@ -29,49 +29,49 @@ def full(session: Any) -> None:
 
 
 def racing(session: Any) -> None:
-    """All epochs, but only of what may still be the best: the seeds and folds are run in five lots, see `_contenders`."""
+    """All epochs, but only of rates that may still be the best. Seeds and folds run in five groups; see `_contenders`."""
     alive = [Candidate(setting, lr) for setting in session.spec.settings for lr in session.spec.lrs]
-    lots = _lots(session.spec.repeats())
-    for number, lot in enumerate(lots):
-        session.run(_trials(session, alive, lot), session.spec.epochs)
-        if number + 1 < len(lots):
-            alive = _contenders(session, alive, lots[:number + 1], len(lots) - 1)
+    groups = _groups(session.spec.repeats())
+    for number, group in enumerate(groups):
+        session.run(_trials(session, alive, group), session.spec.epochs)
+        if number + 1 < len(groups):
+            alive = _contenders(session, alive, groups[:number + 1], len(groups) - 1)
 
 
-def _lots(repeats: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    size = math.ceil(_LOT * len(repeats))
+def _groups(repeats: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    size = math.ceil(_GROUP * len(repeats))
     return [repeats[first:first + size] for first in range(0, len(repeats), size)]
 
 
 def halving(session: Any) -> None:
     """Successive halving, over epochs and over seeds.
 
-    The seeds and folds are run in five lots.
+    The seeds and folds run in five groups.
 
     1. In the first, all candidates run 30% of the epochs. What is in the worst fifth both by the metric and by the
        training loss is stopped. (Large rates are behind at first and ahead at the end, so that the metric alone would stop
        the best: the loss shows how fast they learn.) The rest run to the end, what looks best first.
-    2. Of what did not diverge, the best half by the mean of all lots so far goes on to the second lot, three tenths to the
-       third, a fifth, two at least, to the others; less where others are worse beyond chance, see `_contenders`.
+    2. Of what did not diverge, the best half by the mean of all groups so far goes on to the second group, three tenths to
+       the third, a fifth, at least two, to the others; fewer where others are worse beyond chance, see `_contenders`.
 
     Trials that go on do so from where they stopped: in the end they are, bit for bit, those of the full grid.
     """
     spec = session.spec
-    lots = _lots(spec.repeats())
+    groups = _groups(spec.repeats())
     everyone = alive = [Candidate(setting, lr) for setting in spec.settings for lr in spec.lrs]
     rung = math.ceil(_RUNG * spec.epochs)
     if 0 < rung < spec.epochs:
-        session.run(_trials(session, alive, lots[0]), rung)
-        alive = _not_slowest(session, alive, lots[0], rung)
-        score = _levels(session, alive, lots[0], session.metric, rung)
+        session.run(_trials(session, alive, groups[0]), rung)
+        alive = _not_slowest(session, alive, groups[0], rung)
+        score = _levels(session, alive, groups[0], session.metric, rung)
         alive.sort(key=lambda candidate: -score[candidate])  # what looks best is finished first
-    for number, lot in enumerate(lots):
-        session.run(_trials(session, alive, lot), spec.epochs)
+    for number, group in enumerate(groups):
+        session.run(_trials(session, alive, group), spec.epochs)
         if not number:
-            count = len(everyone) - _diverged(session, everyone, lot)
-        if number + 1 < len(lots):
+            count = len(everyone) - _diverged(session, everyone, group)
+        if number + 1 < len(groups):
             promoted = max(2, round(_PROMOTED[min(number, len(_PROMOTED) - 1)] * count))
-            alive = _contenders(session, alive, lots[:number + 1], len(lots) - 1)[:promoted]
+            alive = _contenders(session, alive, groups[:number + 1], len(groups) - 1)[:promoted]
 
 
 def _diverged(session: Any, candidates: Iterable[Candidate], repeats: list[tuple[int, int]]) -> int:
@@ -102,12 +102,13 @@ def _not_slowest(session: Any, alive: list[Candidate], repeats: list[tuple[int, 
     return [candidate for candidate in alive if candidate in kept]
 
 
-def _contenders(session: Any, alive: list[Candidate], lots: list[list[tuple[int, int]]], looks: int = 1) -> list[Candidate]:
+def _contenders(session: Any, alive: list[Candidate], groups: list[list[tuple[int, int]]],
+                looks: int = 1) -> list[Candidate]:
     """Those that did not diverge and are not worse than another beyond chance, in pairs; the best mean first.
 
     A look that may be one of several has its part of the chance to err; a single seed cannot say what chance is.
     """
-    repeats = [repeat for lot in lots for repeat in lot]
+    repeats = [repeat for group in groups for repeat in group]
     score = _levels(session, alive, repeats, session.metric, session.spec.epochs)
     equal = set(score)
     if len({seed for seed, _ in repeats}) > 1 and score:
@@ -117,7 +118,7 @@ def _contenders(session: Any, alive: list[Candidate], lots: list[list[tuple[int,
 
 def _levels(session: Any, alive: list[Candidate], repeats: list[tuple[int, int]], metric: Metric,
             epochs: int) -> dict[Candidate, float]:
-    """The mean metric after so many epochs, whatever a resumed sweep knows beyond; what had diverged has none."""
+    """The mean metric after so many epochs, even if a resumed sweep has more; without what diverged by then."""
     records = session.journal.records
     found = {}
     for candidate in alive:

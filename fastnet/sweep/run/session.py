@@ -37,7 +37,7 @@ class SweepError(RuntimeError):
 
 
 class Interrupted(Exception):
-    """Ctrl-C, or the budget is spent: what is finished is kept."""
+    """Ctrl-C, or the budget is spent; finished trials are kept."""
 
 
 class Work(Protocol):
@@ -147,7 +147,7 @@ class Session:
             self._run(self._unfinished(block, until), until)
 
     def _unfinished(self, trials: Iterable[Trial], until: int) -> list[Trial]:
-        """Those that have not come to that epoch, nor diverged or ended by themselves before."""
+        """The trials that have neither reached that epoch nor diverged or ended before it."""
         records = self.journal.records
         return [trial for trial in trials
                 if trial not in records or (records[trial].epochs < until and not records[trial].ended
@@ -257,7 +257,7 @@ class Budget:
         before = state.record.epochs if state is not None else 0
         self.known.add(trial)
         if trial in self.taken:
-            return True  # it is run again, since what it gave was lost
+            return True  # it runs again, since its result was lost
         if until - before > self.epochs:
             return False
         self.epochs -= until - before

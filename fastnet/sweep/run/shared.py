@@ -66,7 +66,7 @@ class Shared:
         self.fold_of = held_out(t, folds) if folds else None
         self._parts = _Recent(_FOLDS_KEPT)
 
-    def __getstate__(self) -> dict[str, Any]:  # what is cut out of it is cut out again where it is needed
+    def __getstate__(self) -> dict[str, Any]:  # without the parts cut out of it, which are cut out again on demand
         return {name: value for name, value in vars(self).items() if name != "_parts"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -116,7 +116,7 @@ class Start:
         self._first = _Recent(_FOLDS_KEPT)
         self._whole = _Recent(1)
 
-    def __getstate__(self) -> dict[str, Any]:  # what is made of it is made again where it is needed
+    def __getstate__(self) -> dict[str, Any]:  # without what is made from it, which is made again on demand
         return {"model": self.model, "engines": self.engines}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -157,7 +157,7 @@ def uses_nesterov(setting: Setting) -> bool:
 
 
 class _Recent:
-    """A few things made on demand, by key; the one used longest ago goes first. Each is made once, whoever asks."""
+    """A few things made on demand, by key; the one used longest ago goes first. Several threads share each."""
 
     def __init__(self, size: int) -> None:
         self.size = size

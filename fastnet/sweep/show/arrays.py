@@ -12,7 +12,7 @@ from fastnet.sweep.spec import Setting, Spec, Trial
 
 
 class Arrays:
-    """What was asked for, the records of the trials, and arrays of them; `SweepResult` says what they are."""
+    """The arguments of the sweep, the records of the trials, and arrays of them; `SweepResult` describes them."""
 
     spec: Spec
     records: Mapping[Trial, Record]

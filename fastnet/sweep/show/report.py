@@ -1,4 +1,4 @@
-"""The report of a sweep: one HTML page that needs nothing beside it, to be looked at rather than read."""
+"""The report of a sweep: one self-contained HTML page, to be looked at rather than read."""
 from __future__ import annotations
 
 import html

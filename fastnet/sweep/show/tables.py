@@ -76,7 +76,7 @@ def to_csv(result: SweepResult, path: str | os.PathLike[str]) -> None:
 
 
 def to_json(result: SweepResult, path: str | os.PathLike[str]) -> None:
-    """Write everything; null stands for nan and inf."""
+    """Write everything; null means nan or inf."""
     suggestion = result.suggestion()
     names = _numbers(result)
     trials = [_row(record, names) | {"losses": record.losses, "val_losses": record.val_losses,

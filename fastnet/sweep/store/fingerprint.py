@@ -1,4 +1,4 @@
-"""What decides the numbers of a sweep besides its grid, in a form that can be compared: data, networks, version."""
+"""What decides the numbers of a sweep, apart from its grid, in a form that can be compared: data, networks, version."""
 from __future__ import annotations
 
 import hashlib

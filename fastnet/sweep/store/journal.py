@@ -1,7 +1,7 @@
 """The file that a sweep is resumed from: who may write it, what may be asked of it. Its lines are those of `lines`.
 
 A line is written at once, and to the disk before the sweep goes on, so that a crash costs the trials that were running. At
-the end the trials stand in the order of the sweep, whichever finished first.
+the end the trials are in the order of the sweep, not in that in which they finished.
 """
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def open_journal(path: str | os.PathLike[str] | None, head: dict[str, Any] | Non
 
 
 def read(path: str | os.PathLike[str]) -> tuple[Spec, dict[Setting, str], dict[Trial, Record]]:
-    """The sweep that a file was asked for last, what trained it, and all trials in the file. A half line is left out.
+    """The last sweep that used a file, what trained it, and all trials in the file. A half line is left out.
 
     Raises
     ------

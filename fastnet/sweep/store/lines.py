@@ -58,7 +58,7 @@ def content_of(line: bytes) -> dict[str, Any]:
 
 
 def parsed(who: str, path: Path, lines: list[bytes]) -> tuple[list[dict[str, Any]], dict[Trial, Record]]:
-    """The grids that were asked for, and the trials."""
+    """The grids of all calls, and the trials."""
     asked: list[dict[str, Any]] = []
     specs: list[Spec] = []
     records: dict[Trial, Record] = {}
@@ -85,7 +85,7 @@ def _said(error: Exception) -> str:
 
 
 def spec_of(found: Any) -> Spec:
-    """What was asked for, from JSON; anything of another type than it should be is refused."""
+    """The arguments of a sweep, from JSON; a value of another type than expected is refused."""
     fields = {field.name: found[field.name] for field in dataclasses.fields(Spec) if field.name in found}
     if len(fields) != len(found):
         raise ValueError("it asks for something that this version does not know")

@@ -1,4 +1,4 @@
-"""Where stopped trials wait to go on: in memory, or in files beside the journal."""
+"""The states of stopped trials that may continue: in memory, or in files next to the journal."""
 from __future__ import annotations
 
 import hashlib
