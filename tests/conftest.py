@@ -59,7 +59,7 @@ def of_the_process():
         "numpy.geterr()": np.geterr(),
         "finders of fastnet": [finder for finder in sys.meta_path if type(finder).__module__.startswith("fastnet.")],
         "sys.path": [*sys.path],
-        "os.environ": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
+        "os.environ": {name: value for name, value in os.environ.items() if name.startswith(("FASTNET", "NUMBA", "PYTHON"))},
         "os.getcwd()": os.getcwd(),
     }
 
@@ -74,7 +74,8 @@ def nothing_left_behind():
         np.seterr(**before["numpy.geterr()"])
         sys.meta_path[:] = [f for f in sys.meta_path if f not in after["finders of fastnet"] or f in before["finders of fastnet"]]
         sys.path[:] = before["sys.path"]
-        os.environ.clear()
+        for name in after["os.environ"]:
+            del os.environ[name]
         os.environ.update(before["os.environ"])
         os.chdir(before["os.getcwd()"])
         changed = [f"{name}: {before[name]!r} -> {after[name]!r}" for name in before if before[name] != after[name]]
