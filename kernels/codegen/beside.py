@@ -36,10 +36,12 @@ class _Children:
         command = [sys.executable, "-c", _CHILD.format(path=sys.path, module=module)]
         self._processes = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **options)
                            for _ in range(processes)]
-        for process in self._processes:
-            threading.Thread(target=self._hand_out, args=(process,), daemon=True).start()
+        self._threads = [threading.Thread(target=self._hand_out, args=(one,), daemon=True) for one in self._processes]
+        for thread in self._threads:
+            thread.start()
 
     def _hand_out(self, process: subprocess.Popen[str]) -> None:
+        """Give a process jobs, one at a time; the only thread that uses the pipes to it."""
         assert process.stdin is not None and process.stdout is not None
         with contextlib.suppress(IndexError, OSError):
             while True:
@@ -49,6 +51,10 @@ class _Children:
                     break
                 self.done.put(job)
         self.done.put(None)
+        with contextlib.suppress(OSError):
+            process.stdin.close()  # which ends the process
+        process.stdout.read()
+        process.stdout.close()
 
     def __enter__(self) -> "_Children":
         return self
@@ -57,8 +63,9 @@ class _Children:
         for process in self._processes:
             if error[0] is not None:
                 process.kill()
-            with contextlib.suppress(OSError, ValueError):
-                process.communicate()  # which ends its input, and so itself
+        for thread, process in zip(self._threads, self._processes, strict=True):
+            thread.join()
+            process.wait()
 
     def finished(self) -> Iterator[Job]:
         """The jobs that are done, as long as a process is at work."""
