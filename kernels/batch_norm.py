@@ -7,13 +7,14 @@ import math
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.codegen.linking import array_kernel, op_kernel
 from fastnet.kernels.conv.ops import step
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, hyperparameters, op_at, vector_at
 from fastnet.kernels.runtime.pool import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from numba import types
 from numba.extending import overload
 
 _SHARE = 1 << 15  # elements below which waking a second thread costs more than it gains
@@ -192,12 +193,27 @@ def _channels_in_compiled_code(a):  # `channels` for a number of axes that the t
     return lambda a: a.reshape(a.shape[0], a.shape[1], a.shape[2] * a.shape[3])
 
 
+@array_kernel((3, 2, 2, 2), (3, 2, 2), types.float64)
+def _forward_here(y, mean, var, inv, x, gamma, beta, eps, one):
+    _forward(0, 1, np.zeros(0, np.int64), 0, y, mean, var, inv, x, gamma, beta, eps)
+
+
+@array_kernel((3,), (3, 2, 2, 2, 2))
+def _predict_here(y, x, gamma, beta, mean, inv, one):
+    _predict(0, 1, np.zeros(0, np.int64), 0, y, x, gamma, beta, mean, inv)
+
+
+@array_kernel((3, 2, 2), (3, 3, 2, 2, 2))
+def _backward_here(dx, dgamma, dbeta, dy, x, gamma, mean, inv, one):
+    _backward(0, 1, np.zeros(0, np.int64), 0, dx, dgamma, dbeta, dy, x, gamma, mean, inv)
+
+
 @overload(batch_norm_forward)
 def _compiled_forward(y, mean, var, inv, x, gamma, beta, eps):
     def in_compiled_code(y, mean, var, inv, x, gamma, beta, eps):
         result, m, v, w = to_write(y), to_write(mean), to_write(var), to_write(inv)
-        _forward(0, 1, np.zeros(0, np.int64), 0, _alone(result), m, v, w, _alone(to_read(x)), to_read(gamma), to_read(beta),
-                 float(eps))
+        _forward_here(_alone(result), m, v, w, _alone(to_read(x)), to_read(gamma), to_read(beta), float(eps),
+                      y.dtype.type(1))
         written(y, result)
         written(mean, m)
         written(var, v)
@@ -210,8 +226,8 @@ def _compiled_forward(y, mean, var, inv, x, gamma, beta, eps):
 def _compiled_predict(y, x, gamma, beta, mean, inv):
     def in_compiled_code(y, x, gamma, beta, mean, inv):
         result = to_write(y)
-        _predict(0, 1, np.zeros(0, np.int64), 0, _alone(result), _alone(to_read(x)), to_read(gamma), to_read(beta),
-                 to_read(mean), to_read(inv))
+        _predict_here(_alone(result), _alone(to_read(x)), to_read(gamma), to_read(beta), to_read(mean), to_read(inv),
+                      y.dtype.type(1))
         written(y, result)
 
     return in_compiled_code
@@ -221,8 +237,8 @@ def _compiled_predict(y, x, gamma, beta, mean, inv):
 def _compiled_backward(dx, dgamma, dbeta, dy, x, gamma, mean, inv):
     def in_compiled_code(dx, dgamma, dbeta, dy, x, gamma, mean, inv):
         result, of_gamma, of_beta = to_write(dx), to_write(dgamma), to_write(dbeta)
-        _backward(0, 1, np.zeros(0, np.int64), 0, _alone(result), of_gamma, of_beta, _alone(to_read(dy)), _alone(to_read(x)),
-                  to_read(gamma), to_read(mean), to_read(inv))
+        _backward_here(_alone(result), of_gamma, of_beta, _alone(to_read(dy)), _alone(to_read(x)), to_read(gamma),
+                       to_read(mean), to_read(inv), dx.dtype.type(1))
         written(dx, result)
         written(dgamma, of_gamma)
         written(dbeta, of_beta)

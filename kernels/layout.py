@@ -47,7 +47,7 @@ def written(a: np.ndarray, result: np.ndarray) -> None:
 def _to_read(a):
     if contiguous(a):
         return lambda a: a
-    return lambda a: np.ascontiguousarray(a)
+    return lambda a: a.copy()
 
 
 @overload(to_write)
@@ -111,8 +111,8 @@ def line(a):
 
 
 def contiguous(*arrays: Any) -> bool:
-    """Whether these Numba types are C-contiguous arrays, which a kernel can go through as one row of numbers."""
-    return all(isinstance(a, types.Array) and a.layout == "C" for a in arrays)
+    """Whether these Numba types are aligned C-contiguous arrays, which a kernel can go through as one row of numbers."""
+    return all(isinstance(a, types.Array) and a.layout == "C" and a.aligned for a in arrays)
 
 
 def matrices(written: int, read: int) -> Callable[[Any], tuple]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.linking import INT, array_kernel
 from fastnet.kernels.conv.avx512 import LANES, choose_way
 from fastnet.kernels.conv.image import (
     MEMORY,
@@ -421,40 +422,83 @@ def _in_order(rows):
     return total
 
 
-# --- the same names in compiled code, on the calling thread ---------------------------------------------------------
+# --- the same names in compiled code, on the calling thread: compiled once, for C-contiguous arrays -------------------
 
 _choose_way, _whole = jit(choose_way), jit(whole)
+_WINDOW = types.UniTuple(INT, 4)
 
 
-@jit
-def _forward_here(y, x, filters, bias, h, window):
-    """`_forward` of filters B (h h n_i, n_o) that are not packed yet; y and x C-contiguous, bias (n_o,)."""
-    n_i, n_o = x.shape[1], y.shape[1]
-    width = lanes(bias.dtype.type(0))
+@array_kernel((4,), (4, 4, 1), _WINDOW)
+def _forward_here(y, x, W, b, window, one):
+    n_o, n_i, h, _ = W.shape
+    if y.size == 0 or x.size == 0:
+        for o in range(n_o):
+            y[:, o] = b[o]
+        return
+    width = lanes(one)
     vectors = (n_o + width - 1) // width
     packed, padded = np.zeros((vectors, h * h * n_i, width), y.dtype), np.zeros(vectors * width, y.dtype)
     for o in range(n_o):
-        padded[o] = bias[o]
-        for p in range(h * h * n_i):
-            packed[o // width, p, o % width] = filters[p, o]
-    _forward(0, 1, np.zeros(0, np.int64), 0, y, x, packed, padded, h, window)
-
-
-@jit
-def _filters(W, turned):
-    """W (n_o, n_i, h, h) as B (h h n_i, n_o); or, rotated by 180 degrees for the backward pass, as B (h h n_o, n_i)."""
-    n_o, n_i, h, _ = W.shape
-    out, channels = (n_i, n_o) if turned else (n_o, n_i)
-    B = np.empty((h * h * channels, out), W.dtype)
-    for o in range(n_o):
+        padded[o] = b[o]
         for c in range(n_i):
             for p in range(h):
                 for q in range(h):
-                    if turned:
-                        B[((h - 1 - p) * h + h - 1 - q) * n_o + o, c] = W[o, c, p, q]
-                    else:
-                        B[(p * h + q) * n_i + c, o] = W[o, c, p, q]
-    return B
+                    packed[o // width, (p * h + q) * n_i + c, o % width] = W[o, c, p, q]
+    _forward(0, 1, np.zeros(0, np.int64), 0, y, x, packed, padded, h, window)
+
+
+@array_kernel((4, 4, 2), (4, 4, 4), _WINDOW)
+def _backward_here(dx, dW, db, dy, x, W, window, one):
+    if dy.size == 0 or x.size == 0:
+        dx[...] = 0
+        dW[...] = 0
+        _bias_here(db, dy, one)
+        return
+    h, width = W.shape[2], lanes(one)
+    rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
+    way = _choose_way(h, W.shape[1], width, True)
+    sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
+    _backward(0, 1, np.zeros(0, np.int64), 0, dx, sums, columns, biases, dy, x, rows, turned, h, way, window)
+    _add_up(dW, db, sums, columns, biases)
+
+
+@array_kernel((4,), (4, 4), _WINDOW)
+def _backward_input_here(dx, dy, W, window, one):
+    n_o, n_i, h, _ = W.shape
+    if dy.size == 0 or dx.size == 0:
+        dx[...] = 0
+    elif _turns(window, h):
+        turned = np.empty((n_i, n_o, h, h), W.dtype)
+        for p in range(h):
+            for q in range(h):
+                turned[:, :, p, q] = W[:, :, h - 1 - p, h - 1 - q].T
+        _forward_here(dx, dy, turned, np.zeros(n_i, W.dtype), (1, 1, h - 1 - window[2], h - 1 - window[3]), one)
+    else:
+        turned = _pack_turned(W, lanes(one), window[0], window[1])
+        _backward_input(0, 1, np.zeros(0, np.int64), 0, dx, dy, turned, h, window)
+
+
+@array_kernel((4,), (4, 4), _WINDOW)
+def _backward_weights_here(dW, dy, x, window, one):
+    if dy.size == 0 or x.size == 0:
+        dW[...] = 0
+        return
+    (n, n_i, _, _), n_o, h = x.shape, dW.shape[0], dW.shape[2]
+    sums = np.zeros((min(CHUNKS, n), n_o, h, _whole(h * n_i, lanes(one))), dW.dtype)
+    _backward_weights(0, 1, np.zeros(0, np.int64), 0, sums, dy, x, window)
+    total = _in_order(sums)
+    for q in range(h):
+        dW[:, :, :, q] = total[:, :, q * n_i:(q + 1) * n_i].transpose(0, 2, 1)
+
+
+@array_kernel((2,), (4,))
+def _bias_here(db, dy, one):
+    if dy.size == 0:
+        db[...] = 0
+        return
+    sums = np.empty((dy.shape[0], dy.shape[1]), dy.dtype)
+    _plane_sums(0, 1, np.zeros(0, np.int64), 0, sums, dy)
+    db[0, :] = _in_order(sums)
 
 
 @overload(both)
@@ -484,13 +528,9 @@ def _window_in_compiled_code(stride, padding, h):
 @overload(conv_forward)
 def _compiled_forward(y, x, W, b, stride=1, padding=None):
     def in_compiled_code(y, x, W, b, stride=1, padding=None):
-        if y.size == 0 or x.size == 0:
-            for o in range(y.shape[1]):
-                y[:, o] = b[0, o]
-            return
         result = to_write(y)
-        _forward_here(result, to_read(x), _filters(to_read(W), False), to_read(b).reshape(-1), W.shape[2],
-                      window_of(stride, padding, W.shape[2]))
+        _forward_here(result, to_read(x), to_read(W), to_read(b).reshape(-1), window_of(stride, padding, W.shape[2]),
+                      W.dtype.type(1))
         written(y, result)
 
     return in_compiled_code
@@ -499,19 +539,9 @@ def _compiled_forward(y, x, W, b, stride=1, padding=None):
 @overload(conv_backward)
 def _compiled_backward(dx, dW, db, dy, x, W, stride=1, padding=None):
     def in_compiled_code(dx, dW, db, dy, x, W, stride=1, padding=None):
-        if dy.size == 0 or x.size == 0:
-            dx[...] = 0
-            dW[...] = 0
-            conv_backward_bias(db, dy)
-            return
-        result, filters, bias, weights = to_write(dx), to_write(dW), to_write(db), to_read(W)
-        width, window = lanes(W.dtype.type(0)), window_of(stride, padding, W.shape[2])
-        rows, turned = _pack_rows(weights, width), _pack_turned(weights, width, window[0], window[1])
-        way = _choose_way(W.shape[2], W.shape[1], width, True)
-        sums, columns, biases = _gradients(weights, len(x), rows.shape[2], way, width)
-        _backward(0, 1, np.zeros(0, np.int64), 0, result, sums, columns, biases, to_read(dy), to_read(x), rows, turned,
-                  W.shape[2], way, window)
-        _add_up(filters, bias, sums, columns, biases)
+        result, filters, bias = to_write(dx), to_write(dW), to_write(db)
+        _backward_here(result, filters, bias, to_read(dy), to_read(x), to_read(W), window_of(stride, padding, W.shape[2]),
+                       W.dtype.type(1))
         written(dx, result)
         written(dW, filters)
         written(db, bias)
@@ -522,17 +552,8 @@ def _compiled_backward(dx, dW, db, dy, x, W, stride=1, padding=None):
 @overload(conv_backward_input)
 def _compiled_backward_input(dx, dy, W, stride=1, padding=None):
     def in_compiled_code(dx, dy, W, stride=1, padding=None):
-        if dy.size == 0 or dx.size == 0:
-            dx[...] = 0
-            return
-        result, h = to_write(dx), W.shape[2]
-        down, right, above, left = window_of(stride, padding, h)
-        if _turns((down, right, above, left), h):
-            _forward_here(result, to_read(dy), _filters(to_read(W), True), np.zeros(W.shape[1], W.dtype), h,
-                          (np.int64(1), np.int64(1), h - 1 - above, h - 1 - left))
-        else:
-            turned = _pack_turned(to_read(W), lanes(W.dtype.type(0)), down, right)
-            _backward_input(0, 1, np.zeros(0, np.int64), 0, result, to_read(dy), turned, h, (down, right, above, left))
+        result = to_write(dx)
+        _backward_input_here(result, to_read(dy), to_read(W), window_of(stride, padding, W.shape[2]), W.dtype.type(1))
         written(dx, result)
 
     return in_compiled_code
@@ -541,16 +562,9 @@ def _compiled_backward_input(dx, dy, W, stride=1, padding=None):
 @overload(conv_backward_weights)
 def _compiled_backward_weights(dW, dy, x, stride=1, padding=None):
     def in_compiled_code(dW, dy, x, stride=1, padding=None):
-        if dy.size == 0 or x.size == 0:
-            dW[...] = 0
-            return
-        n, n_i, _, _ = x.shape
-        n_o, h = dW.shape[0], dW.shape[2]
-        sums = np.zeros((min(CHUNKS, n), n_o, h, _whole(h * n_i, lanes(dW.dtype.type(0)))), dW.dtype)
-        _backward_weights(0, 1, np.zeros(0, np.int64), 0, sums, to_read(dy), to_read(x), window_of(stride, padding, h))
-        total = _in_order(sums)
-        for q in range(h):
-            dW[:, :, :, q] = total[:, :, q * n_i:(q + 1) * n_i].transpose(0, 2, 1)
+        result = to_write(dW)
+        _backward_weights_here(result, to_read(dy), to_read(x), window_of(stride, padding, dW.shape[2]), dW.dtype.type(1))
+        written(dW, result)
 
     return in_compiled_code
 
@@ -558,11 +572,8 @@ def _compiled_backward_weights(dW, dy, x, stride=1, padding=None):
 @overload(conv_backward_bias)
 def _compiled_backward_bias(db, dy):
     def in_compiled_code(db, dy):
-        if dy.size == 0:
-            db[...] = 0
-            return
-        sums = np.empty((dy.shape[0], dy.shape[1]), dy.dtype)
-        _plane_sums(0, 1, np.zeros(0, np.int64), 0, sums, to_read(dy))
-        db[0, :] = _in_order(sums)
+        result = to_write(db)
+        _bias_here(result, to_read(dy), dy.dtype.type(1))
+        written(db, result)
 
     return in_compiled_code
