@@ -18,7 +18,7 @@ from fastnet.kernels.system import available_cores
 Job = tuple[str, str]  # for `ensure`: the name of an `AddressedKernel`, and the type of its elements or "none"
 _CHILD = "import sys; sys.path[:] = {path!r}; from {module} import serve; serve()"
 _DONE = "fastnet: done\n"
-_LEAST = 4  # kernels for which another process is worth its start
+_LEAST = 8  # kernels for which another process is worth its start: it imports Numba, and needs some of the same kernels
 
 
 class CompilationError(RuntimeError):
