@@ -221,8 +221,12 @@ class Machine(JITCodeLibrary):
                 # LLVM may now change its arguments, and MCJIT finds internal functions by name as well: code of a user's
                 # that has the same helper linked in must not be given this one
                 function.name = f"{function.name}.internal"
-        manager, builder = self._codegen._module_pass_manager(**self.options)
-        manager.run(self._final_module, builder)
+        passes = self._codegen._module_pass_manager(**self.options)
+        if isinstance(passes, tuple):
+            manager, builder = passes
+            manager.run(self._final_module, builder)
+        else:  # of Numba before 0.62
+            passes.run(self._final_module)
 
 
 class Control(Machine):
