@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from fastnet.kernels import naive, simd
-from fastnet.kernels.gemm import Packed, blocking, matmul, pack, syrk, vector_lanes
+from fastnet.kernels.gemm import Packed, blocking, commands, matmul, pack, syrk, vector_lanes
 from fastnet.kernels.gemm.blocking import KC, MC
 from fastnet.kernels.runtime import pool
 from helpers import dtypes, eps, laid_out, seeds
@@ -321,3 +321,19 @@ def test_elements_more_than_2_to_the_31_apart(who, spacious, dtype, rng):
         np.testing.assert_allclose(arrays["c"], expected, rtol=1e-4, atol=1e-5)
     if who == "b":
         assert np.array_equal(pack(far).data.transpose(1, 0, 2).reshape(k, -1)[:, :n], far)
+
+
+def test_a_product_in_a_handler_leaves_the_interrupted_one_alone(monkeypatch, rng):
+    """Python may run a signal handler or a finalizer at any place, also when the arguments are ready for the threads."""
+    a, b, c = rng.standard_normal((9, 7)), rng.standard_normal((7, 5)), np.empty((9, 5))
+    run_at, inner = commands.run_at, np.full((4, 4), np.nan)
+
+    def interrupted(*arguments):
+        monkeypatch.setattr(commands, "run_at", run_at)
+        matmul(inner, np.ones((4, 3)), np.ones((3, 4)))
+        run_at(*arguments)
+
+    monkeypatch.setattr(commands, "run_at", interrupted)
+    matmul(c, a, b)
+    np.testing.assert_allclose(c, a @ b)
+    assert (inner == 3).all()

@@ -76,12 +76,14 @@ def _new(job, kernel, like):
 def execute_one(kernel: AddressedKernel, dtype: np.dtype, work: int, c: int, c_row: int, a: int = 0, a_row: int = 0,
                 a_k: int = 0, b: int = 0, b_k: int = 0, b_col: int = 0, b_vec: int = 0, m: int = 0, n: int = 0, k: int = 0,
                 alpha: float = 0.0, beta: float = 0.0, bias: int = 0, relu: int = 0) -> None:
-    """Have the threads execute one command, with these fields; `work` is its number of multiply-adds."""
+    """Have the threads execute one command, with these fields; `work` is its number of multiply-adds.
+
+    The command has memory of its own: a signal handler or a finalizer may call fastnet before the threads begin.
+    """
     packed = _JOB_OF_ONE.pack(1, kernel.address(dtype), dtype.itemsize // 8, c, c_row, a, a_row, a_k, b, b_k, b_col, b_vec,
                               m, n, k, alpha, beta, bias, relu)
-    at = thread_context() + THREAD_CONTEXT.job
-    ctypes.memmove(at, packed, len(packed))
-    run_at(execute.address(), at, None, work)
+    job = ctypes.create_string_buffer(packed, len(packed))
+    run_at(execute.address(), ctypes.addressof(job), None, work)
 
 
 # --- what threads do --------------------------------------------------------------------------------------------------
