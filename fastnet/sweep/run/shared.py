@@ -116,7 +116,7 @@ class Start:
         self._first = _Recent(_FOLDS_KEPT)
         self._whole = _Recent(1)
 
-    def __getstate__(self) -> dict[str, Any]:  # without what is made from it, which is made again on demand
+    def __getstate__(self) -> dict[str, Any]:  # without the caches, which are filled again on demand
         return {"model": self.model, "engines": self.engines}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
