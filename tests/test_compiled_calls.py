@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet.kernels import cross_entropy, full, gemm, relu, sgd, softmax
+from fastnet.kernels import conv, cross_entropy, full, gemm, relu, sgd, softmax
 from helpers import filled, laid_out
 from kernel_calls import KERNELS, SIGNATURES, operands, sizes_of
 from numba import njit
@@ -133,6 +133,24 @@ def test_equal_bits_in_both_worlds(name, rng):
         assert got == right or np.isnan([got, right]).all(), sizes
         for a, b in zip(results, expected, strict=True):
             assert np.array_equal(a, b, equal_nan=a.dtype.kind == "f"), sizes
+
+
+@njit
+def bias_gradient(db, dy):
+    conv.conv_backward_bias(db, dy)
+
+
+def test_read_only_and_unaligned_arrays(rng):
+    """Kernels that are compiled once for all callers take them, too: as they are, or a copy."""
+    dy = rng.standard_normal((2, 3, 5, 4))
+    conv.conv_backward_bias(expected := np.empty((1, 3)), dy)
+    unaligned, result = (np.ndarray(a.shape, a.dtype, np.zeros(a.nbytes + 1, np.uint8), 1) for a in (dy, expected))
+    unaligned[...] = dy
+    dy.flags.writeable = False
+    for given in (dy, unaligned, np.asfortranarray(dy)):
+        result[...] = np.nan
+        bias_gradient(result, given)
+        assert np.array_equal(result, expected)
 
 
 @pytest.mark.parametrize("n", [1, 3, 4])
