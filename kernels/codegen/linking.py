@@ -105,10 +105,13 @@ class AddressedKernel:
     def _lower_call(self, context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         element = _element(signature.args)
         expected = self._signature(element)
-        arguments = [_converted(context, builder, value, given, wanted)
-                     for value, given, wanted in zip(values, signature.args, expected, strict=True)]
-        builder.call(self._declared(context, builder, element), arguments)
+        self.call(context, builder, element, [converted(context, builder, value, given, wanted) for value, given, wanted
+                                              in zip(values, signature.args, expected, strict=True)])
         return context.get_dummy_value()
+
+    def call(self, context: Any, builder: ir.IRBuilder, element: types.Type, arguments: list[ir.Value]) -> None:
+        """Emit a call with arguments of its own types."""
+        builder.call(self._declared(context, builder, element), arguments)
 
     def _declared(self, context: Any, builder: ir.IRBuilder, element: types.Type) -> ir.Function:
         """The function in a module that refers to it, which is noted down in the caller's environment."""
@@ -179,10 +182,10 @@ def _element(args: Any) -> types.Type:
     return next((type_ for type_ in reversed(args) if isinstance(type_, types.Float)), types.none)
 
 
-def _converted(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type, wanted: types.Type) -> ir.Value:
+def converted(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type, wanted: types.Type) -> ir.Value:
     """A number, or a named tuple of numbers of several types, as what a kernel expects."""
     if isinstance(wanted, types.BaseTuple):
-        fields = [_converted(context, builder, field, type_, target) for field, type_, target
+        fields = [converted(context, builder, field, type_, target) for field, type_, target
                   in zip(cgutils.unpack_tuple(builder, value), given.types, wanted.types, strict=True)]
         return context.make_tuple(builder, wanted, fields)
     return context.cast(builder, value, types.unliteral(given), wanted)
