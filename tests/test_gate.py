@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.studies import power
-from fastnet.gate import GateError, command, compare, environment, instructions, judge, pairing, render, runs
+from fastnet.gate import GateError, arguments, command, compare, environment, instructions, judge, pairing, render, runs
 from fastnet.gate.discover import Found
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import Plan
@@ -464,9 +464,9 @@ def test_instructions_that_cannot_be_counted(repository, capsys, monkeypatch):
     assert command.main([*options, "--instructions", "perf"]) == 2
     assert "does not offer the processor's counter" in capsys.readouterr().err
     args = command.parser("x").parse_args(options)
-    assert command.metrics(args) == ["allocated", "process"]
+    assert arguments.metrics(args) == ["allocated", "process"]
     monkeypatch.setattr(instructions, "available", lambda: True)
-    assert command.metrics(args) == ["allocated", "process", "instructions"]
+    assert arguments.metrics(args) == ["allocated", "process", "instructions"]
 
 
 def test_no_repository(tmp_path, capsys, monkeypatch):
