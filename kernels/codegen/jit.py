@@ -19,12 +19,13 @@ from fastnet.kernels.codegen import progress
 from fastnet.kernels.codegen.cache import CACHE, KernelCache
 from fastnet.kernels.codegen.carried import codegen
 from numba import config, types
-from numba.core import cgutils, compiler, errors, sigutils, typing
+from numba.core import cgutils, compiler, errors, lowering, sigutils, typing
+from numba.core import ir as numba_ir
 from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
+from numba.core.compiler_machinery import PassManager, register_pass
 from numba.core.datamodel import models
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.typing.context import CallStack
@@ -193,14 +194,70 @@ _remembering = _TypingContext()
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
+class _Lower(lowering.Lower):
+    """Numba's lowering to LLVM code, without what it does for every instruction and few need."""
+
+    def lower_block(self, block: Any) -> None:  # Numba's enters a context for errors' messages for each instruction
+        self.pre_block(block)
+        for instruction in block.body:
+            self.loc = instruction.loc
+            self.lower_inst(instruction)
+        self.post_block(block)
+
+    def lower_inst(self, inst: Any) -> None:  # Numba's makes the instruction's text first
+        if isinstance(inst, numba_ir.Assign):
+            value = self.lower_assign(self.typeof(inst.target.name), inst)
+            self.storevar(value, inst.target.name)
+        elif not isinstance(inst, numba_ir.Del):
+            super().lower_inst(inst)
+        elif self._is_counted(inst.value):
+            self.delvar(inst.value)
+
+    def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
+        """Store a value without a look at the one before, unless that is an array."""
+        super().storevar(value, name, argidx if self._is_counted(name) else 1)
+
+    def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:  # Numba's asks LLVM for the size
+        return cgutils.alloca_once(self.builder, lltype, name=name)
+
+    def _is_counted(self, name: str) -> bool:
+        type_ = self.typeof(name)
+        if type_ not in _counted:
+            _counted[type_] = self.context.data_model_manager[type_].contains_nrt_meminfo()
+        return _counted[type_]
+
+
+_counted: dict[types.Type, bool] = {}  # whether values of a type have references that are counted
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _Lowering(typed.NativeLowering):
+    _name = "fastnet_lowering"
+
+    @property
+    def lowering_class(self) -> type:
+        return _Lower
+
+
+class _Manager(PassManager):
+    """Runs passes without an account of each."""
+
+    def run(self, state: Any) -> None:
+        for kind, _ in self.passes:
+            one = kind()
+            one.run_initialization(state)
+            one.run_pass(state)
+            one.run_finalizer(state)
+
+
 class _Passes(compiler.CompilerBase):
     """Numba's passes, without those for what kernels do not have: closures, `with`, `None`, array expressions."""
 
     def define_pipelines(self) -> list[PassManager]:
-        manager = PassManager("fastnet")
+        manager = _Manager("fastnet")
         for kind in (untyped.TranslateByteCode, untyped.FixupArgs, untyped.IRProcessing, untyped.GenericRewrites,
                      untyped.ReconstructSSA, typed.NopythonTypeInference, typed.PreLowerStripPhis, typed.IRLegalization,
-                     typed.NativeLowering, typed.NoPythonBackend):
+                     _Lowering, typed.NoPythonBackend):
             manager.add_pass(kind, kind.__name__)
         manager.finalize()
         return [manager]

@@ -32,7 +32,7 @@ from fastnet.kernels.records import (
     GRAM_UPDATE,
     OP_BYTES,
     SAMPLES,
-    call_op,
+    call_at,
     context_at,
     job_at,
     new_context,
@@ -165,9 +165,9 @@ def run_ops(part, parts, job, context, position, one_phase):
 def call(job, kernel, op, context, start, stop):
     """Call an op's kernel with a 1 of the elements' type."""
     if job.double:
-        call_op(kernel, op, context, start, stop, 1.0)
+        call_at(kernel, op, context, start, stop, 1.0)
     else:
-        call_op(kernel, op, context, start, stop, np.float32(1))
+        call_at(kernel, op, context, start, stop, np.float32(1))
 
 
 @jit
