@@ -335,7 +335,8 @@ class ConvLayer(Buffered):
                        writes={added: ALL, memory: COLUMNS, W.next: COLUMNS, b.next: COLUMNS}
                        | dict.fromkeys((*new_copy.values(), *kept.values(), *of_bias.values()), COLUMNS),
                        kernel=ops.conv_update_with_moments_op if kept else ops.conv_update_op, c=Matrix(W.next, 0),
-                       a=Matrix(added, 0), b=Matrix(memory, 0), bias=b.next, group=group, filters=FilterLayout(length, way, copy=copy), **geometry, **new_copy, **kept)
+                       a=Matrix(added, 0), b=Matrix(memory, 0), bias=b.next, group=group,
+                       filters=FilterLayout(length, way, copy=copy), **geometry, **new_copy, **kept)
             return dx
 
         net.on_backward(backward)

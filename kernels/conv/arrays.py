@@ -460,7 +460,8 @@ def _backward_here(dx, dW, db, dy, x, W, window, one):
     rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
     way = _choose_way(h, W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
-    _backward(0, 1, np.zeros(0, np.int64), 0, dx, sums, columns, biases, dy, x, rows, turned, h, way, back_at(way, one), window)
+    _backward(0, 1, np.zeros(0, np.int64), 0, dx, sums, columns, biases, dy, x, rows, turned, h, way, back_at(way, one),
+              window)
     _add_up(dW, db, sums, columns, biases)
 
 

@@ -417,7 +417,7 @@ def conv_update_with_moments_op(op, context, start, stop, one):
 
 @jit
 def _summed(o, now, one):
-    """This part's channels, where its filters begin in C and their size, and the addresses of their gradient and the biases'."""
+    """This part's channels, place in C and number of weights, and the addresses of their gradient and of the biases'."""
     width = lanes(one)
     size = VECTOR_BYTES // width
     h, length, n_o, c, way = o.window.high, o.filters.row, o.n, o.k, o.filters.way
