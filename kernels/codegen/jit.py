@@ -25,9 +25,11 @@ from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager, register_pass
+from numba.core.compiler_machinery import PassManager
 from numba.core.datamodel import models
+from numba.core.ir_utils import build_definitions
 from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.ssa import reconstruct_ssa
 from numba.core.typing.context import CallStack
 from numba.cpython.builtins import do_minmax
 from numba.extending import intrinsic, register_model
@@ -195,16 +197,16 @@ _remembering = _TypingContext()
 
 
 class _Lower(lowering.Lower):
-    """Numba's lowering to LLVM code, without what it does for every instruction and few need."""
+    """Numba's lowering to LLVM code, without what it does for each instruction or variable and kernels do not need."""
 
-    def lower_block(self, block: Any) -> None:  # Numba's enters a context for errors' messages for each instruction
+    def lower_block(self, block: Any) -> None:  # Numba's enters a context for the messages of errors
         self.pre_block(block)
         for instruction in block.body:
             self.loc = instruction.loc
             self.lower_inst(instruction)
         self.post_block(block)
 
-    def lower_inst(self, inst: Any) -> None:  # Numba's makes the instruction's text first
+    def lower_inst(self, inst: Any) -> None:  # Numba's makes a text of the instruction
         if isinstance(inst, numba_ir.Assign):
             value = self.lower_assign(self.typeof(inst.target.name), inst)
             self.storevar(value, inst.target.name)
@@ -213,8 +215,7 @@ class _Lower(lowering.Lower):
         elif self._is_counted(inst.value):
             self.delvar(inst.value)
 
-    def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:
-        """Store a value without a look at the one before, unless that is an array."""
+    def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:  # Numba's loads the old value, to free it
         super().storevar(value, name, argidx if self._is_counted(name) else 1)
 
     def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:  # Numba's asks LLVM for the size
@@ -230,37 +231,53 @@ class _Lower(lowering.Lower):
 _counted: dict[types.Type, bool] = {}  # whether values of a type have references that are counted
 
 
-@register_pass(mutates_CFG=True, analysis_only=False)
+class _SSA(untyped.ReconstructSSA):
+    """Numba's, without the analysis of variables that `IRLegalization` makes once more."""
+
+    def run_pass(self, state: Any) -> bool:
+        state.func_ir = reconstruct_ssa(state.func_ir)
+        state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+        return True
+
+
+class _StripPhis(typed.PreLowerStripPhis):
+    """Numba's, without that analysis."""
+
+    def run_pass(self, state: Any) -> bool:
+        state.func_ir = self._strip_phi_nodes(state.func_ir)
+        state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+        return True
+
+
 class _Lowering(typed.NativeLowering):
-    _name = "fastnet_lowering"
+    """Numba's, by `_Lower` unless NUMBA_DEBUGINFO asks for all that a debugger needs."""
 
     @property
     def lowering_class(self) -> type:
-        return _Lower
+        return lowering.Lower if vars(config)["DEBUGINFO_DEFAULT"] else _Lower
+
+
+# Numba's, without those for what kernels do not have: closures, `with`, `None`, array expressions
+_PASSES = [kind() for kind in (
+    untyped.TranslateByteCode, untyped.FixupArgs, untyped.GenericRewrites, _SSA, typed.NopythonTypeInference, _StripPhis,
+    typed.IRLegalization, _Lowering, typed.NoPythonBackend)]
 
 
 class _Manager(PassManager):
-    """Runs passes without an account of each."""
+    """Runs the passes without an account of each."""
 
     def run(self, state: Any) -> None:
-        for kind, _ in self.passes:
-            one = kind()
+        for one in _PASSES:
             one.run_initialization(state)
             one.run_pass(state)
             one.run_finalizer(state)
 
 
 class _Passes(compiler.CompilerBase):
-    """Numba's passes, without those for what kernels do not have: closures, `with`, `None`, array expressions."""
+    """How Numba asks for the passes."""
 
     def define_pipelines(self) -> list[PassManager]:
-        manager = _Manager("fastnet")
-        for kind in (untyped.TranslateByteCode, untyped.FixupArgs, untyped.IRProcessing, untyped.GenericRewrites,
-                     untyped.ReconstructSSA, typed.NopythonTypeInference, typed.PreLowerStripPhis, typed.IRLegalization,
-                     _Lowering, typed.NoPythonBackend):
-            manager.add_pass(kind, kind.__name__)
-        manager.finalize()
-        return [manager]
+        return [_Manager("fastnet")]
 
 
 class Machine(JITCodeLibrary):
