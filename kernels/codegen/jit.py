@@ -30,6 +30,7 @@ from numba.core.datamodel import models
 from numba.core.ir_utils import build_definitions
 from numba.core.registry import CPUDispatcher, cpu_target
 from numba.core.ssa import reconstruct_ssa
+from numba.core.targetconfig import ConfigStack
 from numba.core.typing.context import CallStack
 from numba.cpython.builtins import do_minmax
 from numba.extending import intrinsic, register_model
@@ -225,7 +226,7 @@ class _Lower(lowering.Lower):
         type_ = self.typeof(name)
         if type_ not in _counted:
             _counted[type_] = self.context.data_model_manager[type_].contains_nrt_meminfo()
-        return _counted[type_]
+        return self.context.enable_nrt and _counted[type_]
 
 
 _counted: dict[types.Type, bool] = {}  # whether values of a type have references that are counted
@@ -330,7 +331,7 @@ class Kernel(CPUDispatcher):
                  pipeline_class: Any = _Passes) -> None:
         super().__init__(py_func, locals, targetoptions, pipeline_class)
         self.library: type[Machine] = Machine
-        self._linked: dict[tuple, Any] = {}  # by the arguments' types
+        self._linked: dict[tuple, Any] = {}  # by the arguments' types, and whether references are counted
         self._cache = KernelCache(py_func, CACHE)
 
     def compile(self, sig: Any) -> Any:
@@ -373,14 +374,16 @@ class Kernel(CPUDispatcher):
         return self._link(tuple(arguments)).library
 
     def _link(self, arguments: tuple) -> Any:
-        if arguments not in self._linked:
+        caller = ConfigStack().top_or_none()
+        key = arguments, caller is None or caller.nrt  # as its caller, it counts references or does not
+        if key not in self._linked:
             with compiling():
                 made = compile_into(_Linked, self, arguments, None, no_compile=True, no_cpython_wrapper=True,
                                     no_cfunc_wrapper=True)
-                if arguments not in self._linked:
+                if key not in self._linked:
                     self.targetctx.insert_user_function(made.library, made.fndesc, [made.library])
-                    self._linked[arguments] = made
-        return self._linked[arguments]
+                    self._linked[key] = made
+        return self._linked[key]
 
 
 class ForEachType(Kernel):
