@@ -119,12 +119,6 @@ class Emit:
         """The scalar at an address in every lane."""
         return self.splat(self.builder.load(self.builder.inttoptr(address, self.scalar.as_pointer()), align=self.bytes))
 
-    def prefetch_to_write(self, address):
-        """Bring a cache line that will be read and written into the L1 cache."""
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        function = self._declared("llvm.prefetch.p0", ir.VoidType(), [byte, *[number] * 3])
-        self.builder.call(function, [self.builder.inttoptr(address, byte), *(ir.Constant(number, i) for i in (1, 3, 1))])
-
     def fma(self, a, b, c):
         """a * b + c, fused where the CPU can; a CPU without FMA multiplies and adds, it does not call a library."""
         function = self._declared(f"llvm.fmuladd.{self.name}", self.vector, [self.vector] * 3)
@@ -209,12 +203,6 @@ def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
     b_vecs = [emit.address(b, builder.mul(b_vec, constant(v))) for v in range(vecs_n)]
     step_a, step_b = emit.address(constant(0), a_k), emit.address(constant(0), b_k)
 
-    c_at = {(i, v): emit.address(c, builder.mul(c_row, constant(i)), builder.mul(c_vec, constant(v))) for i, v in at}
-    adds = builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0.0))
-    with builder.if_then(adds):  # C is fetched while the loop runs
-        for place in at:
-            emit.prefetch_to_write(c_at[place])
-
     # for p in range(k): every C[i, v] += A[i, p] * B[p, v], the accumulators being phi nodes
     before = builder.block
     loop, body, after = (builder.append_basic_block(name) for name in ("tile.loop", "tile.body", "tile.after"))
@@ -244,6 +232,7 @@ def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
     builder.position_at_end(after)
     last = vecs_n - 1
     mask, whole = emit.first(tail), builder.icmp_signed("==", tail, constant(emit.lanes))
+    c_at = {(i, v): emit.address(c, builder.mul(c_row, constant(i)), builder.mul(c_vec, constant(v))) for i, v in at}
     alphas, betas = emit.splat(alpha), emit.splat(beta)
     values = {place: builder.fmul(alphas, sums[place]) for place in at}
 
@@ -265,7 +254,7 @@ def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
             return emit.load_first(c_at[place], mask) if place[1] == last else emit.load(c_at[place])
         return {place: emit.fma(betas, load(place), values[place]) for place in at}
 
-    values = chosen(adds, plus_c, values)
+    values = chosen(builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0.0)), plus_c, values)
 
     def plus_bias():
         row = [emit.load(emit.address(bias, builder.mul(c_vec, constant(v)))) for v in range(vecs_n)]
@@ -428,6 +417,19 @@ def pointer_at(typingctx, address, like):
         return builder.inttoptr(arguments[0], _llvm_float(like).as_pointer())
 
     return types.CPointer(like)(types.int64, like), codegen
+
+
+@intrinsic
+def prefetch_to_write(typingctx, address):
+    """Begin to bring the cache line of an address, which will be read and written, into the L1 cache."""
+    def codegen(context, builder, signature, arguments):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, *[number] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(arguments[0], byte), *(ir.Constant(number, i) for i in (1, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic

@@ -24,6 +24,7 @@ from fastnet.kernels.simd import (
     copy_vector,
     lanes,
     load,
+    prefetch_to_write,
     store,
     tile,
     transpose,
@@ -35,6 +36,7 @@ SLAB_BYTES = SCRATCH_BYTES * 3 // 4  # the scratch holds a slab of B, then MC ro
 _PAD = 1  # keeps vector columns out of the same sets of the L1 cache
 NC_BYTES = SLAB_BYTES // (KC + _PAD) // VECTOR_BYTES * VECTOR_BYTES  # width of the slab
 _ABREAST = 16  # vectors of a row packed together
+_NEAR_BYTES = 1 << 20  # a matrix that spans no more, in vector columns, stays in the L2 cache from step to step
 _MOST_ACROSS = 16  # vectors of A.T that leave half of the scratch to C.T
 _SMALL_BYTES = 1 << 15  # an operand that spans no more stays in the L1 cache as it lies, and need not be packed
 
@@ -51,6 +53,7 @@ def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     a_row, a_k, b_k, b_vec, c_row, c_vec = a.row, a.col, b.row, b.vec, c.row, c.vec
+    is_far = beta != 0 and c_vec * cols * size > _NEAR_BYTES * width
     i = 0
     while i < rows:
         left = rows - i
@@ -66,6 +69,10 @@ def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
             c_ij = c.at + (i * c_row + v * c_vec) * size
             b_j = b.at + v * b_vec * size
             bias_j = bias + v * c_vec * size if bias != 0 else 0
+            if is_far:  # it comes while the tile's products are summed up
+                for q in range(high):
+                    for u in range(wide):
+                        prefetch_to_write(c_ij + (q * c_row + u * c_vec) * size)
             tile(high, wide, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
             j += wide * width
         i += high
