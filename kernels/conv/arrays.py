@@ -43,13 +43,13 @@ from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size, winograd_
 from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import to_read, to_write, written
-from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import types
 from numba.extending import overload
 
 CHUNKS = 16  # parts of a batch whose gradients are summed separately
-_SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
+_SUM_WORK = 4  # multiply-adds in the time of one element of a sum
 
 
 Both = int | tuple[int, int]  # one number for rows and columns, or one for each
@@ -73,7 +73,7 @@ def conv_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray, str
     bias[:n_o] = np.ravel(b)
     x = _contiguous(x)
     run(_forward, y, x, packed, bias, W.shape[2], window_of(stride, padding, W.shape[2]),
-        threads=_threads(y[:, 0].size * W.size))
+        work=y[:, 0].size * W.size)
 
 
 def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray, x: np.ndarray, W: np.ndarray,
@@ -93,7 +93,7 @@ def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray
     way = choose_way(W.shape[2], W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
     run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way, window,
-        threads=_threads(dy[:, 0].size * W.size))
+        work=2 * dy[:, 0].size * W.size)
     _add_up(dW, db, sums, columns, biases)
 
 
@@ -113,7 +113,7 @@ def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray, stride: B
         conv_forward(dx, dy, turned, np.zeros((1, len(turned)), W.dtype), 1, (h - 1 - window[2], h - 1 - window[3]))
         return
     turned = _pack_turned(_contiguous(W), vector_lanes(W.dtype), window[0], window[1])
-    run(_backward_input, dx, _contiguous(dy), turned, h, window, threads=_threads(dy[:, 0].size * W.size))
+    run(_backward_input, dx, _contiguous(dy), turned, h, window, work=dy[:, 0].size * W.size)
 
 
 def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray, stride: Both = 1,
@@ -130,7 +130,7 @@ def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray, stride:
     n_o, _, h, _ = dW.shape
     sums = np.zeros((min(CHUNKS, n), n_o, h, whole(h * n_i, vector_lanes(dW.dtype))), dW.dtype)
     run(_backward_weights, sums, _contiguous(dy), _contiguous(x), window_of(stride, padding, h),
-        threads=_threads(dy[:, 0].size * dW.size))
+        work=dy[:, 0].size * dW.size)
     total = _in_order(sums.reshape(len(sums), -1)).reshape(n_o, h, -1)[:, :, :h * n_i]
     dW[...] = total.reshape(n_o, h, h, n_i).transpose(0, 3, 1, 2)
 
@@ -144,7 +144,7 @@ def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
         db[...] = 0
         return
     sums = np.empty(dy.shape[:2], dy.dtype)
-    run(_plane_sums, sums, _contiguous(dy), threads=_threads(dy.size))
+    run(_plane_sums, sums, _contiguous(dy), work=_SUM_WORK * dy.size)
     db[...] = _in_order(sums)
 
 
@@ -177,10 +177,6 @@ def pack_filters(B: np.ndarray) -> np.ndarray:
 def _contiguous(a: np.ndarray) -> np.ndarray:
     """`a` itself if it is C-contiguous, aligned and writable, for which the kernels are compiled; otherwise a copy."""
     return a if a.flags.carray else np.array(a, order="C")
-
-
-def _threads(work: int) -> int | None:
-    return 1 if work < _SHARE else None
 
 
 # --- inside a kernel ------------------------------------------------------------------------------------------------
