@@ -224,17 +224,18 @@ def _forward(thread, threads, sync, scratch, y, x, filters, bias, h, window):
     transformed = (h == 3 and window[0] == 1 and window[1] == 1 and n_i >= LEAST_CHANNELS and size == 4
                    and is_moderate(filters.ctypes.data, filters.size, zero))
     of_frame, of_out = vectors_of(image + width, zero), vectors_of(rows * cols * n_o, zero)
-    memory = np.empty(of_frame + of_out + (memory_size(n_i, n_o, width) * size if transformed else 0) + VECTOR_BYTES, np.uint8)
+    of_winograd = memory_size(n_i, n_o, width) * size if transformed else 0
+    memory = np.empty(of_frame + of_out + of_winograd + VECTOR_BYTES, np.uint8)
     frame = aligned(memory.ctypes.data)
-    out, of_winograd = frame + of_frame, frame + of_frame + of_out
+    out, products = frame + of_frame, frame + of_frame + of_out
     corner = frame + ((f - window[2]) * row + (f - window[3]) * n_i) * size  # of the first patch
     clear(frame, image + width, zero)
     if transformed:
-        winograd_filters(of_winograd, filters.ctypes.data, n_i, n_o, zero)
+        winograd_filters(products, filters.ctypes.data, n_i, n_o, zero)
     for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
         to_frame(frame, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
         if transformed and is_moderate(frame, image, zero):
-            winograd_plain_conv(out, cols * n_o, corner, row, of_winograd, filters.ctypes.data, bias.ctypes.data, rows, cols,
+            winograd_plain_conv(out, cols * n_o, corner, row, products, filters.ctypes.data, bias.ctypes.data, rows, cols,
                                 n_i, n_o, 0, zero)
         else:
             plain_conv(out, cols * n_o, n_o, corner, row, window[0] * row, window[1] * n_i, filters.ctypes.data,
@@ -260,7 +261,8 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     windows = (high // 2) * (wide // 2)
     winograd = by_one and h == 3 and n_o >= LEAST_CHANNELS and size == 4
     of_patches = max(PATCHES, patch_bytes(h * length, n_o, zero))
-    of_frame, of_gradient = vectors_of(together * x_image + 2 * width, zero), vectors_of(together * dy_image + 2 * width, zero)
+    frames, gradients = together * x_image + 2 * width, together * dy_image + 2 * width  # elements
+    of_frame, of_gradient = vectors_of(frames, zero), vectors_of(gradients, zero)
     of_back, of_pooled = vectors_of(max(x_image, n_i * r * k) + 2 * width, zero), vectors_of(windows * n_o + 2 * width, zero)
     of_bits, of_list, of_zeros = aligned(windows * bits_col + 64), aligned(max(MEMORY, of_patches)), vectors_of(n_i, zero)
     memory = np.empty(of_frame + of_back + of_gradient + of_pooled + of_bits + of_list + of_zeros
@@ -271,8 +273,8 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     bits = pooled + of_pooled
     lists, no_bias = bits + of_bits, bits + of_bits + of_list
     transformed = no_bias + of_zeros
-    clear(frame, together * x_image + 2 * width, zero)
-    clear(gradient, together * dy_image + 2 * width, zero)
+    clear(frame, frames, zero)
+    clear(gradient, gradients, zero)
     clear(no_bias, n_i, zero)
     corner = ((f - window[2]) * x_row + (f - window[3]) * n_i) * size  # from a frame to the patch of pixel (0, 0)
     to_middle = g * (dy_row + n_o) * size

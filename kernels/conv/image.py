@@ -16,14 +16,12 @@ from fastnet.kernels.codegen.linking import INT, separate
 from fastnet.kernels.conv import avx512
 from fastnet.kernels.conv.avx512 import LANES, MASKS, lanes_back, masks_back
 from fastnet.kernels.conv.few import few_back
-from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, patch_update
+from fastnet.kernels.conv.simd import MANY, conv_tile, interleave, load_byte, patch_update
 from fastnet.kernels.conv.windows import add_pixels, find_places
 from fastnet.kernels.gemm.blocking import pack_copy, tile_loop
 from fastnet.kernels.records import Mat, vector_at
 from fastnet.kernels.simd import (
-    ARM,
     NV,
-    VECTOR_BITS,
     VECTOR_BYTES,
     cast_like,
     clear_vector,
@@ -40,7 +38,6 @@ TOGETHER = 256  # pixels in one product of a dense gradient
 PATCHES = 1 << 18  # bytes of a matrix of patches: it stays in the L2 cache
 PIXELS = 128  # patches in one product: a few vectors of each stay in the L1 cache
 MEMORY = max(avx512.MEMORY, (24 + 16 * 4) * LISTED + 128)  # of a list: 4 equal maxima a window at most, and a table
-_MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 
 
 @jit
@@ -66,21 +63,13 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
                 x_at = x + (2 * i * x_row + j * c) * size
                 y_at = y + (i * y_row + j // 2 * n_o + v * width) * size
                 bits_at = bits + (i * (k // 2) + j // 2) * bits_col + v * width
-                if wide == 2 and _MANY and left >= 4:
-                    conv_tile(2, 4, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 4
-                elif wide == 2:
-                    conv_tile(2, 2, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 2
-                elif _MANY and left >= 8:
-                    conv_tile(2, 8, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 8
-                elif left >= 4:
-                    conv_tile(2, 4, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 4
+                if wide == 2:
+                    cols = 4 if MANY and left >= 4 else 2
                 else:
-                    conv_tile(2, 2, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 2
+                    cols = 8 if MANY and left >= 8 else 4 if left >= 4 else 2
+                conv_tile(2, cols, wide, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu,
+                          zero)
+                j += cols
             v += wide
 
 
@@ -94,36 +83,20 @@ def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r,
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    eights = (k + 3) // 8 if k >= 8 else 0  # tiles; a last one begins earlier, and computes some pixels again
+    eights = (k + 3) // 8 if k >= 8 else 0  # tiles of one vector; a last one begins earlier, and computes some pixels again
     whole = min(8 * eights, k)
-    for v in range(0, n_o, width):
-        tail, w, b = min(width, n_o - v), filters + v // width * column * size, bias + v * size
-        for i in range(r):
-            for t in range(eights):
-                j = min(8 * t, k - 8)
-                conv_tile(1, 8, 1, x + (i * down + j * right) * size, x_row, right, h, run, w, column, b,
-                          y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
-    for v in range(0, n_o if whole < k else 0, 2 * width):
-        wide = 2 if v + width < n_o else 1
-        tail, w, b = min(width, n_o - v - (wide - 1) * width), filters + v // width * column * size, bias + v * size
-        for i in range(r):
-            j = whole
-            while j < k:
-                if k >= 4:
-                    j = min(j, k - 4)
-                x_at, y_at = x + (i * down + j * right) * size, y + (i * y_row + j * y_col + v) * size
-                if wide == 2 and k >= 4:
-                    conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 4
-                elif wide == 2:
-                    conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 1
-                elif k >= 4:
-                    conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 4
-                else:
-                    conv_tile(1, 1, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 1
+    for first, last, vectors in ((0, whole, 1), (whole, k, 2)):
+        widest = 8 if vectors == 1 else 4 if k >= 4 else 1
+        for v in range(0, n_o if first < last else 0, vectors * width):
+            wide = min(vectors, (n_o - v + width - 1) // width)
+            tail, w, b = min(width, n_o - v - (wide - 1) * width), filters + v // width * column * size, bias + v * size
+            for i in range(r):
+                j = first
+                while j < last:
+                    j = min(j, k - widest)
+                    conv_tile(1, widest, wide, x + (i * down + j * right) * size, x_row, right, h, run, w, column, b,
+                              y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
+                    j += widest
 
 
 @jit
@@ -265,44 +238,17 @@ def _list_places(offsets, gradients, table, order, windows, o, size, zero):
 def _update_patches(offsets, gradients, count, x, x_row, dW, row_length, W, dx, h, vectors, zero):
     """`patch_update` for all rows and vectors of a filter, as many at a time as the registers hold."""
     size = VECTOR_BYTES // lanes(zero)
-    if h == 3 and vectors <= (3 if _MANY else 1):
-        if vectors == 1 and dx == 0:
-            patch_update(3, 1, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        elif vectors == 1:
-            patch_update(3, 1, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        elif vectors == 2 and dx == 0:
-            patch_update(3, 2, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        elif vectors == 2:
-            patch_update(3, 2, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        elif dx == 0:
-            patch_update(3, 3, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        else:
-            patch_update(3, 3, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        return
-    for p in range(h):
+    rows = 3 if h == 3 and vectors <= (3 if MANY else 1) else 1
+    for p in range(0, h, rows):
         v = 0
         while v < vectors:
+            left = vectors - v
+            vecs = left if rows == 3 else 6 if left >= 6 else 3 if left >= 3 else 1
             step = (p * x_row + v * lanes(zero)) * size
             there = (p * row_length + v * lanes(zero)) * size
-            left = vectors - v
-            if left >= 6:
-                if dx == 0:
-                    patch_update(1, 6, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
-                else:
-                    patch_update(1, 6, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
-                v += 6
-            elif left >= 3:
-                if dx == 0:
-                    patch_update(1, 3, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
-                else:
-                    patch_update(1, 3, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
-                v += 3
-            else:
-                if dx == 0:
-                    patch_update(1, 1, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
-                else:
-                    patch_update(1, 1, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
-                v += 1
+            patch_update(rows, vecs, int(dx != 0), count, offsets, gradients, x + step, x_row, dW + there, row_length,
+                         W + there, dx + step, zero)
+            v += vecs
 
 
 if avx512.AVAILABLE:
