@@ -239,7 +239,7 @@ def _forward(thread, threads, sync, scratch, y, x, filters, bias, h, window):
                                 n_i, n_o, 0, zero)
         else:
             plain_conv(out, cols * n_o, n_o, corner, row, window[0] * row, window[1] * n_i, filters.ctypes.data,
-                       h * h * n_i * width, bias.ctypes.data, rows, cols, n_o, h, h * n_i, 0, zero)
+                       h * n_i * width, h * h * n_i * width, bias.ctypes.data, rows, cols, n_o, h, h * n_i, 0, zero)
         from_frame(y.ctypes.data + s * n_o * rows * cols * size, out, n_o, rows, cols, 0, zero)
     keep(memory)
 
@@ -305,8 +305,8 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                 winograd_plain_conv(back, k * n_i, patches, dy_row, transformed, turned.ctypes.data,
                                     no_bias, r, k, n_o, n_i, 0, zero)
             else:
-                input_gradient(back, k * n_i, middle, dy_row, turned.ctypes.data, no_bias, r, k,
-                               high, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
+                input_gradient(back, k * n_i, middle, dy_row, turned.ctypes.data, no_bias, r, k, high, wide, n_i,
+                               n_o, h, window[0], window[1], window[2], window[3], zero)
             from_frame(dx_at, back, n_i, r, k, 0, zero)
             add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
             waiting += 1
@@ -336,9 +336,8 @@ def _backward_input(thread, threads, sync, scratch, dx, dy, turned, h, window):
     clear(gradient, (of_gradient + of_zeros) // size, zero)
     for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
         to_frame(gradient, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-        input_gradient(back, k * n_i, gradient + g * (dy_row + n_o) * size, dy_row,
-                       turned.ctypes.data, no_bias, r, k, high, n_i, n_o, h, window[0], window[1], window[2],
-                       window[3], zero)
+        input_gradient(back, k * n_i, gradient + g * (dy_row + n_o) * size, dy_row, turned.ctypes.data, no_bias, r, k, high,
+                       wide, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
         from_frame(dx.ctypes.data + s * n_i * r * k * size, back, n_i, r, k, 0, zero)
     keep(memory)
 

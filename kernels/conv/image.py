@@ -67,19 +67,19 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
                     cols = 4 if MANY and left >= 4 else 2
                 else:
                     cols = 8 if MANY and left >= 8 else 4 if left >= 4 else 2
-                conv_tile(2, cols, wide, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu,
-                          zero)
+                conv_tile(2, cols, wide, x_at, x_row, c, h, run, w, run * width, column, b, y_at, n_o, tail, bits_at,
+                          bits_col, relu, zero)
                 j += cols
             v += wide
 
 
-@separate(lambda element: (*[INT] * 16, element))
-def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r, k, n_o, h, run, relu, zero):
+@separate(lambda element: (*[INT] * 17, element))
+def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, row, column, bias, r, k, n_o, h, run, relu, zero):
     """All r x k pixels of one image's convolution, n_o channels each, with filters of h rows of `run` neighbours.
 
     x is the address of the patch of pixel (0, 0). The patch of the next output pixel lies `right` elements behind this
-    one's, that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The filters' vector
-    columns are `column` elements apart.
+    one's, that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The rows of filters
+    are `row` elements apart, their vector columns `column`.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
@@ -94,7 +94,7 @@ def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r,
                 j = first
                 while j < last:
                     j = min(j, k - widest)
-                    conv_tile(1, widest, wide, x + (i * down + j * right) * size, x_row, right, h, run, w, column, b,
+                    conv_tile(1, widest, wide, x + (i * down + j * right) * size, x_row, right, h, run, w, row, column, b,
                               y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
                     j += widest
 
@@ -127,15 +127,16 @@ def margin(h, window):
     return max(0, -((window[2] + 1 - h) // window[0]), -((window[3] + 1 - h) // window[1]))
 
 
-@separate(lambda element: (*[INT] * 16, element))
-def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h, down, right, above, left, zero):
-    """dx (r, k, c), rows dx_row apart: the gradient of a convolution's input, from dy (rows, .., n_o), rows dy_row apart.
+@separate(lambda element: (*[INT] * 17, element))
+def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, dy_cols, c, n_o, h, down, right, above, left, zero):
+    """dx (r, k, c), the gradient of a convolution's input, from dy (rows, dy_cols, n_o); rows are dx_row and dy_row apart.
 
     With strides (down, right), an input pixel (u, v) meets only the weights (p, q) with p = u + above modulo `down` and
     q = v + left modulo `right`. So the pixels fall into down x right classes, and each is a convolution of dy at a stride of
     1 with its own part of the filters, rotated by 180 degrees: no product has a factor of 0 between two pixels of dy. The
     filters lie in vector columns, class after class, see `turned_tap`. `bias` is the address of zeros. The rows of dy
-    have `margin` pixels of zero padding on each side; rows above and below are not read.
+    have `margin` pixels of zero padding on each side; rows above and below are not read. Columns of dx whose patches reach
+    into the padding have tiles of pixels below each other, with a part of the filters, where that saves other tiles.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
@@ -147,7 +148,9 @@ def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h,
         for b in range(right):
             wide, v = taps(h, right, b), (b - left) % right
             cols = max(0, k - v + right - 1) // right
-            dy_at = dy + ((v + left - b) // right - wide + 1) * n_o * size
+            first_col = (v + left - b) // right - wide + 1
+            inner, end = min(cols, max(0, -first_col)), max(0, min(cols, dy_cols - wide - first_col + 1))
+            bordered = inner <= end and (end - inner + 7) // 8 < (cols + 7) // 8
             w = filters + (taps_before(h, down, a) * h + high * taps_before(h, right, b)) * n_o * VECTOR_BYTES
             i = 0
             while i < of_class:
@@ -156,9 +159,19 @@ def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h,
                 used, count = max(0, min(high, rows - first) - skipped), 1
                 if used == high:  # and so for all rows down to the last ones
                     count = max(1, min(of_class - i, rows - high - first + 1))
-                plain_conv(dx + ((u + i * down) * dx_row + v * c) * size, down * dx_row, right * c,
-                           dy_at + (first + skipped) * dy_row * size, dy_row, dy_row, n_o,
-                           w + skipped * wide * n_o * VECTOR_BYTES, column, bias, count, cols, c, used, wide * n_o, 0, zero)
+                to = dx + ((u + i * down) * dx_row + v * c) * size
+                at = dy + ((first + skipped) * dy_row + first_col * n_o) * size
+                of_row, run = w + skipped * wide * n_o * VECTOR_BYTES, wide * n_o
+                borders = bordered and count >= 8
+                j0, j1 = (inner, end) if borders else (0, cols)
+                plain_conv(to + j0 * right * c * size, down * dx_row, right * c, at + j0 * n_o * size, dy_row, dy_row, n_o,
+                           of_row, run * width, column, bias, count, j1 - j0, c, used, run, 0, zero)
+                for j in range(cols if borders else 0):
+                    if j < j0 or j >= j1:
+                        q0, q1 = max(0, -first_col - j), max(0, min(wide, dy_cols - first_col - j))
+                        plain_conv(to + j * right * c * size, 0, down * dx_row, at + (j + q0) * n_o * size, dy_row, 0,
+                                   dy_row, of_row + q0 * n_o * VECTOR_BYTES, run * width, column, bias, 1, count, c, used,
+                                   max(0, q1 - q0) * n_o, 0, zero)
                 i += count
 
 

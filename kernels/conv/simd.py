@@ -26,8 +26,8 @@ def const(value):
 
 
 @intrinsic(prefer_literal=True)
-def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias, y, y_col, tail, bits, bits_col, relu,
-              zero):
+def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec, bias, y, y_col, tail, bits, bits_col,
+              relu, zero):
     """y = epilogue(bias + patches times filters) for a tile of neighbouring pixels and vectors of output channels.
 
     Parameters
@@ -41,8 +41,8 @@ def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bi
         Address of the patch of the tile's first pixel; elements to the next row of the image and to the next pixel.
     h, run : int64
         The patch: h rows of `run` neighbours.
-    w, w_vec : int64
-        The filters in vector columns: vector v at address w plus v * w_vec elements, h * run vectors each.
+    w, w_row, w_vec : int64
+        The filters in vector columns: row p of vector v at address w plus p * w_row + v * w_vec elements, `run` vectors.
     bias : int64
         Address of `vecs` vectors.
     y, y_col : int64
@@ -60,7 +60,7 @@ def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bi
     if not isinstance(pool, types.IntegerLiteral):
         return None
     pool_n, float_type = pool.literal_value, zero
-    signature = types.void(pool, *[types.int64] * 16, float_type)
+    signature = types.void(pool, *[types.int64] * 17, float_type)
 
     def codegen(context, builder, signature, arguments):
         emit = Emit(builder, float_type, lane_count(float_type))
@@ -71,10 +71,10 @@ def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bi
     return signature, codegen
 
 
-def _emit_tile(emit, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias, y, y_col, tail, bits, bits_col, relu):
+def _emit_tile(emit, pool, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec, bias, y, y_col, tail, bits, bits_col, relu):
     """The code of a tile of one size, for the arguments of `conv_tile`."""
     builder = emit.builder
-    sums = _patch_sums(emit, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias)
+    sums = _patch_sums(emit, pool, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec, bias)
     mask, whole = emit.first(tail), builder.icmp_signed("==", tail, const(emit.lanes))
     clip = emit.splat(builder.icmp_signed("!=", relu, const(0)))
     out, places = {}, {}
@@ -106,7 +106,7 @@ def _emit_tile(emit, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias, 
         builder.store(value, builder.inttoptr(place, value.type.as_pointer()), align=1)
 
 
-def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias):
+def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec, bias):
     """For each pixel and vector: bias + the sum over the patch, the sums being phi nodes of one loop."""
     builder = emit.builder
     at = [(i, j, v) for i in range(rows) for j in range(cols) for v in range(vecs)]
@@ -115,7 +115,10 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias)
     starts = [emit.load(emit.address(bias, const(v * emit.lanes))) for v in range(vecs)]
     size = emit.bytes
     down = emit.address(const(0), x_row)  # bytes to the next row of the image
-    turn = builder.sub(down, emit.address(const(0), builder.sub(run, const(1))))  # and from a run's end to it
+    behind = builder.sub(run, const(1))
+    turn = builder.sub(down, emit.address(const(0), behind))  # and from a run's end to it
+    vector = const(size * emit.lanes)
+    w_turn = builder.sub(emit.address(const(0), w_row), builder.mul(behind, vector))
     total = builder.mul(h, run)
 
     before = builder.block
@@ -138,7 +141,7 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias)
     ends = builder.icmp_signed("==", following, run)
     nexts = [builder.add(t, const(1)), builder.select(ends, const(0), following),
              builder.add(x_offset, builder.select(ends, turn, const(size))),
-             builder.add(w_offset, const(size * emit.lanes))]
+             builder.add(w_offset, builder.select(ends, w_turn, vector))]
     builder.branch(loop)
     for value, next_value in zip((t, e, x_offset, w_offset), nexts, strict=True):
         value.add_incoming(const(0), before)
