@@ -48,10 +48,13 @@ class AddressedKernel:
         Gives the arguments' types for a float type.
     decorator : callable
         How to compile it: `jit` or another of its module.
+    allocates : bool
+        Whether it makes arrays. Otherwise it counts no references.
     """
 
-    def __init__(self, function: Callable, signature: Signature, decorator: Callable[[Callable], Kernel] = jit) -> None:
-        self._function, self._signature, self._jit = function, signature, decorator
+    def __init__(self, function: Callable, signature: Signature, decorator: Callable[[Callable], Kernel] = jit,
+                 allocates: bool = False) -> None:
+        self._function, self._signature, self._jit, self._allocates = function, signature, decorator, allocates
         self.name = f"{function.__module__}:{function.__qualname__}"
         self._compiled: dict[types.Type, tuple[int, Any]] = {}  # the address, and what keeps it
         self._numba_type_ = _SeparateFunction(self)
@@ -98,7 +101,8 @@ class AddressedKernel:
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
-            made = compile_into(kernel.library, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
+            made = compile_into(kernel.library, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True,
+                                nrt=self._allocates)
             kernel._cache.save_overload(key, made)
         return made
 
@@ -202,20 +206,9 @@ def address_of(typingctx, kernel, like):
     return INT(kernel, like), codegen
 
 
-def separate(signature: Signature) -> Callable[[Callable], AddressedKernel]:
+def separate(signature: Signature, allocates: bool = False) -> Callable[[Callable], AddressedKernel]:
     """Decorator: an `AddressedKernel` with arguments of the types that `signature` gives for a float type."""
-    return lambda function: AddressedKernel(function, signature)
-
-
-def array_kernel(written: tuple[int, ...], read: tuple[int, ...],
-                 *others: types.Type) -> Callable[[Callable], AddressedKernel]:
-    """Decorator for a function of C-contiguous arrays: those it writes and those it reads, with so many dimensions each.
-
-    Arguments of the types `others` follow, and one of the type of the elements. A user's compiled code calls public kernels
-    through such functions, so that it contains none of them and compiles in a moment.
-    """
-    return separate(lambda element: (*(types.Array(element, n, "C") for n in written),
-                                     *(types.Array(element, n, "C", readonly=True) for n in read), *others, element))
+    return lambda function: AddressedKernel(function, signature, allocates=allocates)
 
 
 def op_kernel(function: Callable) -> AddressedKernel:

@@ -32,7 +32,7 @@ from fastnet.kernels.gemm.commands import (
     packing,
     product,
 )
-from fastnet.kernels.records import Mat, call_command
+from fastnet.kernels.records import Mat, call_at
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, store, store_int
 from numba import types
@@ -115,18 +115,11 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     m, n = c.shape
     if m == 0 or n == 0:
         return
-    width = vector_lanes(c.dtype)
     if (c.strides[1] != c.itemsize and n > 1) or c.strides[0] % c.itemsize:
         _matmul_strided(c, a, b, alpha, beta, bias, relu)
         return
-    if beta == 0 and not isinstance(b, Packed) and m < 4 and n > 4 * width and b.strides[0] == b.itemsize != b.strides[1]:
-        # B.T is read row by row as it lies, instead of being packed for three rows
-        across = np.empty((n, m), c.dtype)
-        matmul(across, b.T, a.T, alpha=alpha)
-        _finish(c, across.T, bias, relu)
-        return
     a = _readable(a)
-    k = a.shape[1]
+    k, width = a.shape[1], vector_lanes(c.dtype)
     if isinstance(b, Packed):
         place, b_k, b_col, b_vec = _address(b.data), width, 1, b.shape[0] * width
     else:
@@ -151,15 +144,6 @@ def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
         c[i:i + rows] = strip
 
 
-def _finish(c, product, bias, relu) -> None:
-    """What `micro_kernel` does at its end, for a product that could not be written in place."""
-    c[...] = product
-    if bias is not None:
-        c += np.reshape(bias, (1, -1))
-    if relu:
-        c[c < 0] = 0
-
-
 def syrk(c: np.ndarray, a: np.ndarray) -> None:
     """C = A A.T (n, n) for A (n, k): half the work of `matmul`. C is symmetric to the bit; its rows are contiguous."""
     a = _readable(a)
@@ -173,7 +157,7 @@ def syrk(c: np.ndarray, a: np.ndarray) -> None:
 FEW_ROWS, A_TURNED, B_TURNED = 1, 2, 4  # what `form` is the sum of: few rows as in `forward_job`; A, B stand for A.T, B.T
 
 
-@array_kernel(4, types.float64, types.float64, INT, INT)
+@array_kernel(4, types.float64, types.float64, INT, INT, allocates=True)
 def product_here(outcome, c, a, b, bias, alpha, beta, relu, form, one):
     """`matmul` by the thread that calls it, in memory that it allocates. A bias is 0, or has one or two axes."""
     turned, packed = form & B_TURNED, dimensions_of(b) == 3
@@ -232,7 +216,7 @@ def _product_at(kernel, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec
     store_int(first, 0)
     add_product(first, kernel, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size, b_col // size, b_vec,
                 m, n, k, alpha, beta, row if biases > 0 else 0, relu)
-    call_command(kernel, 0, 1, 0, (first + scratch + 63) // 64 * 64, first + 8, alpha)
+    call_at(kernel, 0, 1, 0, (first + scratch + 63) // 64 * 64, first + 8, alpha)
     if not direct:
         _copy(c, c_row, c_col, to, to_row, size, m, n, alpha)
     memory[0] = 0  # an address does not keep an array alive: it is used until here
