@@ -38,7 +38,7 @@ def call_pooled_back(kernel, dx, scatter, dW, db, row_length, dy, bits, bits_col
 @njit
 def call_plain(y, x, x_row, filters, bias, r, k, c, n_o, h, relu, zero):
     column = h * h * c * lanes(zero)
-    image.plain_conv(y.ctypes.data, k * n_o, n_o, x.ctypes.data, x_row, x_row, c, filters.ctypes.data, column,
+    image.plain_conv(y.ctypes.data, k * n_o, n_o, x.ctypes.data, x_row, x_row, c, filters.ctypes.data, column // h, column,
                      bias.ctypes.data, r, k, n_o, h, h * c, relu, zero)
 
 

@@ -95,11 +95,12 @@ def conv_op(op, context, start, stop, one):
     size = VECTOR_BYTES // lanes(one)
     h, n_o, c, of_x, of_y = o.window.high, o.n, o.k, o.image.x_around, o.image.y_around
     rows, cols = output_sides(o, h, h)
+    row = h * c * lanes(one)  # of the filters
     for number in range(stop - start):
         x = patches(image_at(o.a, now.thread, start, number, one), o.a.col, of_x, o.window.above, o.window.left, c, one)
         y = image_at(o.c, now.thread, start, number, one) + of_y * (o.c.col + n_o) * size
-        plain_conv(y, o.c.col, n_o, x, o.a.col, o.window.down * o.a.col, o.window.right * c, o.b.at, h * h * c * lanes(one),
-                   o.bias, rows, cols, n_o, h, h * c, o.relu, one - one)
+        plain_conv(y, o.c.col, n_o, x, o.a.col, o.window.down * o.a.col, o.window.right * c, o.b.at, row, h * row, o.bias,
+                   rows, cols, n_o, h, h * c, o.relu, one - one)
 
 
 @op_kernel
@@ -231,8 +232,8 @@ def conv_back_op(op, context, start, stop, one):
             dy = patches(frame, o.b.col, of_y, h - 1 - above, h - 1 - left, n_o, one)
             winograd_plain_conv(dx, o.c.col, dy, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
         else:
-            input_gradient(dx, o.c.col, frame + to_middle, o.b.col, o.packed, no_bias, r, k, rows, c, n_o, h, down, right,
-                           above, left, zero)
+            input_gradient(dx, o.c.col, frame + to_middle, o.b.col, o.packed, no_bias, r, k, rows, cols, c, n_o, h, down,
+                           right, above, left, zero)
 
 
 @jit
