@@ -30,8 +30,8 @@ from fastnet.kernels.conv.image import (
 )
 from fastnet.kernels.conv.winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm.blocking import pack_columns, pack_copy, partition
-from fastnet.kernels.program.ops import descend, step
-from fastnet.kernels.records import MOMENTUM, Mat, call_at, context_at, hyperparameters, op_at, vector_at
+from fastnet.kernels.program.ops import step, step_with_moments
+from fastnet.kernels.records import Mat, call_at, context_at, hyperparameters, op_at, vector_at
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, store
 
 _ADDED = 1024  # elements that are added up at a time: they stay in the L1 cache
@@ -410,9 +410,9 @@ def conv_update_with_moments_op(op, context, start, stop, one):
     o, now = op_at(op), context_at(context)
     hyper, size = hyperparameters(now, one), VECTOR_BYTES // lanes(one)
     first, last, at, count, gradient, of_biases = _summed(o, now, one)
-    _step_with_moments(o.c.at + at, gradient, o.aux + at, count, hyper.weight_decay, hyper)
+    step_with_moments(o.c.at + at, gradient, o.aux + at, count, hyper.weight_decay, hyper)
     biases = o.bias + first * size
-    _step_with_moments(biases, of_biases, biases - o.c.at + o.aux, last - first, one - one, hyper)
+    step_with_moments(biases, of_biases, biases - o.c.at + o.aux, last - first, one - one, hyper)
     _copy_filters(o, first, last, one)
 
 
@@ -475,13 +475,3 @@ def add_up(to, count, groups, stride, one):
             b = vector_at(to + (group * stride + first) * size, length, one)
             for i in range(length):
                 a[i] += b[i]
-
-
-@jit
-def _step_with_moments(weights, gradient, kept, count, decay, hyper):
-    """`descend` from a gradient that is not where the optimiser keeps its own."""
-    g, v = vector_at(gradient, count, hyper.lr), vector_at(kept, count, hyper.lr)
-    momentum = hyper.momentum if hyper.optimizer == MOMENTUM else hyper.lr - hyper.lr
-    for i in range(count):
-        v[i] = momentum * v[i] + g[i]
-    descend(weights, kept, count, decay, hyper)
