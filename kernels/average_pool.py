@@ -6,11 +6,11 @@ from fastnet.kernels.conv.ops import clear, frame_size, image_at
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, op_at, vector_at
-from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load
 from numba.extending import overload
 
-_SHARE = 1 << 16  # elements below which waking a second thread costs more than it gains
+_WORK = 4  # multiply-adds in the time of one element
 
 
 def average_pool_forward(y: np.ndarray, x: np.ndarray, size: int) -> None:
@@ -21,7 +21,7 @@ def average_pool_forward(y: np.ndarray, x: np.ndarray, size: int) -> None:
     """
     n, c, r, k = x.shape
     run(_forward, y.reshape(n * c, r // size, k // size), plain(x).reshape(n * c, r, k), size,
-        threads=1 if x.size < _SHARE else None)
+        work=_WORK * x.size)
 
 
 def average_pool_backward(dx: np.ndarray, dy: np.ndarray, size: int) -> None:
@@ -32,7 +32,7 @@ def average_pool_backward(dx: np.ndarray, dy: np.ndarray, size: int) -> None:
     """
     n, c, r, k = dx.shape
     run(_backward, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, r // size, k // size), size,
-        threads=1 if dx.size < _SHARE else None)
+        work=_WORK * dx.size)
 
 
 @jit

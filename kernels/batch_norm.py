@@ -12,12 +12,12 @@ from fastnet.kernels.conv.ops import step
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, hyperparameters, op_at, vector_at
-from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from numba import types
 from numba.extending import overload
 
-_SHARE = 1 << 15  # elements below which waking a second thread costs more than it gains
+_WORK = 4  # multiply-adds in the time of one element
 
 
 def batch_norm_forward(y: np.ndarray, mean: np.ndarray, var: np.ndarray, inv: np.ndarray, x: np.ndarray, gamma: np.ndarray,
@@ -29,7 +29,7 @@ def batch_norm_forward(y: np.ndarray, mean: np.ndarray, var: np.ndarray, inv: np
     (x - mean)^2. A channel with NaN or infinity becomes NaN. Without samples mean and var are NaN.
     """
     run(_forward, channels(y), mean, var, inv, channels(plain(x)), plain(gamma), plain(beta), float(eps),
-        threads=1 if x.size < _SHARE else None)
+        work=_WORK * x.size)
 
 
 def batch_norm_predict(y: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np.ndarray, mean: np.ndarray,
@@ -39,7 +39,7 @@ def batch_norm_predict(y: np.ndarray, x: np.ndarray, gamma: np.ndarray, beta: np
     Shapes and layouts as of `batch_norm_forward`. Overwrites y, which may be x.
     """
     run(_predict, channels(y), channels(plain(x)), plain(gamma), plain(beta), plain(mean), plain(inv),
-        threads=1 if x.size < _SHARE else None)
+        work=_WORK * x.size)
 
 
 def batch_norm_backward(dx: np.ndarray, dgamma: np.ndarray, dbeta: np.ndarray, dy: np.ndarray, x: np.ndarray,
@@ -50,7 +50,7 @@ def batch_norm_backward(dx: np.ndarray, dgamma: np.ndarray, dbeta: np.ndarray, d
     dbeta.
     """
     run(_backward, channels(dx), dgamma, dbeta, channels(plain(dy)), channels(plain(x)), plain(gamma), plain(mean),
-        plain(inv), threads=1 if x.size < _SHARE else None)
+        plain(inv), work=_WORK * x.size)
 
 
 def channels(a: np.ndarray) -> np.ndarray:

@@ -13,12 +13,12 @@ from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import plain, to_read, to_write, written
 from fastnet.kernels.records import context_at, input_row, op_at, row_of
-from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import cast_like, load_int, store_int
 from numba import types
 from numba.extending import intrinsic, overload
 
-_SHARE = 1 << 15  # elements below which waking a second thread costs more than it gains
+_WORK, _PRODUCT_WORK = 16, 2  # multiply-adds in the time of one element: of a mask, and of a product with one
 _OF_COUNTER_0, _OF_COUNTER_2 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)  # the multipliers of a round
 _OF_KEY_0, _OF_KEY_1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)  # what a round adds to the key
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
@@ -33,7 +33,7 @@ def dropout_forward(y: np.ndarray, mask: np.ndarray, x: np.ndarray, rate: float,
     0 <= rate < 1; seed and call are whole numbers from 0 to 2^63 - 1. NaN and inf give NaN where they are dropped.
     """
     run(_forward, by_samples(y), by_samples(mask), by_samples(plain(x)), float(rate), seed, call,
-        threads=1 if x.size < _SHARE else None)
+        work=_WORK * x.size)
 
 
 def dropout_backward(dx: np.ndarray, dy: np.ndarray, mask: np.ndarray) -> None:
@@ -42,7 +42,7 @@ def dropout_backward(dx: np.ndarray, dy: np.ndarray, mask: np.ndarray) -> None:
     dx, dy, mask: one shape (n, ...), one dtype (float32 or float64); dx C-contiguous, dy and mask of any layout. Overwrites
     dx, which may be dy.
     """
-    run(_backward, by_samples(dx), by_samples(plain(dy)), by_samples(plain(mask)), threads=1 if dx.size < _SHARE else None)
+    run(_backward, by_samples(dx), by_samples(plain(dy)), by_samples(plain(mask)), work=_PRODUCT_WORK * dx.size)
 
 
 def by_samples(a: np.ndarray) -> np.ndarray:

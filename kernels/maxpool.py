@@ -11,12 +11,12 @@ from fastnet.kernels.conv.simd import load_byte, store_byte
 from fastnet.kernels.conv.windows import one_gradient, one_window, pool_windows
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import plain, to_read, to_write, written
-from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes, load, store
 from numba import types
 from numba.extending import overload
 
-_SHARE = 1 << 16  # elements below which waking a second thread costs more than it gains
+_WORK = 4  # multiply-adds in the time of one element
 
 
 def maxpool_forward(y: np.ndarray, locs: np.ndarray, x: np.ndarray, size: Both, stride: Both | None = None) -> None:
@@ -31,7 +31,7 @@ def maxpool_forward(y: np.ndarray, locs: np.ndarray, x: np.ndarray, size: Both, 
     n, c, r, k = x.shape
     kernel = _forward if locs.ndim == 4 else _forward_overlapping
     run(kernel, y.reshape(n * c, *y.shape[2:]), locs.reshape(n * c, *locs.shape[2:]).view(np.uint8),
-        plain(x).reshape(n * c, r, k), windows_of(size, stride), threads=1 if x.size < _SHARE else None)
+        plain(x).reshape(n * c, r, k), windows_of(size, stride), work=_WORK * x.size)
 
 
 def maxpool_backward(dx: np.ndarray, dy: np.ndarray, locs: np.ndarray, size: Both, stride: Both | None = None) -> None:
@@ -44,7 +44,7 @@ def maxpool_backward(dx: np.ndarray, dy: np.ndarray, locs: np.ndarray, size: Bot
     kernel = _backward if locs.ndim == 4 else _backward_overlapping
     run(kernel, dx.reshape(n * c, r, k), plain(dy).reshape(n * c, *dy.shape[2:]),
         plain(locs).reshape(n * c, *locs.shape[2:]).view(np.uint8), windows_of(size, stride),
-        threads=1 if dx.size < _SHARE else None)
+        work=_WORK * dx.size)
 
 
 def windows_of(size: Both, stride: Both | None) -> tuple[int, int, int, int]:

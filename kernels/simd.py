@@ -171,6 +171,24 @@ def micro_kernel(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, 
     return signature, codegen
 
 
+def switch(builder, values, cases):
+    """Yields each of some cases, tuples of numbers below 16: what is emitted meanwhile runs where the values are those."""
+    def number(case):
+        return sum(value << 4 * place for place, value in enumerate(case))
+
+    key, after = ir.Constant(ADDRESS, 0), builder.append_basic_block("switch.after")
+    for place, value in enumerate(values):
+        key = builder.or_(key, builder.shl(value, ir.Constant(ADDRESS, 4 * place)))
+    chosen = builder.switch(key, after)
+    for case in cases:
+        block = builder.append_basic_block("switch.case")
+        chosen.add_case(ir.Constant(ADDRESS, number(case)), block)
+        builder.position_at_end(block)
+        yield case
+        builder.branch(after)
+    builder.position_at_end(after)
+
+
 @intrinsic
 def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, tail, k, alpha, beta, bias, relu):
     """`micro_kernel` for a tile whose size is known at run time: MR, 4 or 1 rows of 1 to NV vectors."""
@@ -178,16 +196,8 @@ def tile(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, c_vec, t
 
     def codegen(context, builder, signature, arguments):
         rows, vecs, *rest = arguments
-        after = builder.append_basic_block("tiles.after")
-        switch = builder.switch(builder.add(builder.mul(rows, ir.Constant(ADDRESS, NV + 1)), vecs), after)
-        for rows_n in (MR, 4, 1):
-            for vecs_n in range(1, NV + 1):
-                block = builder.append_basic_block("tiles.case")
-                switch.add_case(ir.Constant(ADDRESS, rows_n * (NV + 1) + vecs_n), block)
-                builder.position_at_end(block)
-                _emit_tile(builder, float_type, rows_n, vecs_n, rest)
-                builder.branch(after)
-        builder.position_at_end(after)
+        for size in switch(builder, (rows, vecs), [(high, wide) for high in (MR, 4, 1) for wide in range(1, NV + 1)]):
+            _emit_tile(builder, float_type, *size, rest)
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 13, float_type, float_type, types.int64, types.int64), codegen

@@ -148,6 +148,22 @@ def test_kernels_are_naive_at_any_stride_and_padding(drawn):
     assert_all_naive(*operands, window)
 
 
+@pytest.mark.parametrize(("n_i", "n_o", "h", "r", "k", "stride", "padding"), [
+    (16, 32, 5, 16, 16, 1, 0), (5, 20, 7, 24, 18, 1, (2, 1)), (3, 8, 5, 30, 36, 2, 0), (17, 3, 6, 15, 11, (1, 2), (1, 3)),
+    (2, 3, 9, 20, 9, 1, 0), (4, 4, 3, 12, 18, 1, 1)])
+def test_patches_that_reach_into_the_padding_of_the_gradient(n_i, n_o, h, r, k, stride, padding, dtype, rng):
+    """Columns of pixels have a part of the filters, and pixels at the corners all of them."""
+    window = conv.window_of(stride, padding, h)
+    out = (r + 2 * window[2] - h) // window[0] + 1, (k + 2 * window[3] - h) // window[1] + 1
+    shapes = (2, n_i, r, k), (n_o, n_i, h, h), (1, n_o), (2, n_o, *out)
+    x, W, _, dy = (rng.standard_normal(shape).astype(dtype) for shape in shapes)
+    results, expected = (np.full(x.shape, np.nan, dtype) for _ in range(2))
+    conv.conv_backward_input(results, dy, W, stride, padding)
+    naive.conv_backward_input(expected, dy, W, stride, padding)
+    tolerance = 4 * W[:, 0].size * np.finfo(dtype).eps * np.abs(W).max() * np.abs(dy).max()
+    np.testing.assert_allclose(results, expected, rtol=0, atol=tolerance)
+
+
 @pytest.mark.parametrize(("n", "n_i", "n_o", "h", "side", "window"), [
     (70, 3, 8, 3, 9, (2, 1)), (40, 64, 33, 3, 8, (2, 1)), (3, 5, 4, 7, 40, (1, 0)), (2, 70, 40, 5, 24, (3, 0))])
 def test_many_images_share_products_with_patches_and_large_ones_need_several(n, n_i, n_o, h, side, window, dtype, rng):

@@ -4,9 +4,11 @@
     python -m bench.studies.beside_torch --threads 2 --only strides
 
 Both compute the same from the same arrays, in turns within one process; the ratio is PyTorch's time / fastnet's, the median
-over the rounds, and higher is better. A layer's call is its forward and its backward pass; a network's is an epoch of
-training in float32 with mini-batches of 128. Losses of networks are compared before anything is timed, but for dropout,
-whose masks differ.
+over the rounds, and higher is better. The threads of both libraries spin after a call. So a turn is a block of calls, which
+follows a pause and one untimed call. The gain is fastnet's time on one thread / on all threads; higher is better, too. A
+layer's call is its forward and its backward pass; a network's is a fit of four epochs in float32 with mini-batches of 128.
+PyTorch's network and optimiser exist before, whereas ``fit`` plans its program in each call.
+Losses of networks are compared before anything is timed, but for dropout, whose masks differ.
 """
 from __future__ import annotations
 
@@ -22,6 +24,9 @@ import fastnet
 
 Call = Callable[[], Any]
 ROUNDS = 9
+EPOCHS = 4  # in a fit
+PAUSE = 0.01  # seconds after which no thread of the other library spins any more
+BLOCK = 0.03  # seconds of calls in a turn
 
 
 def of_layers(rng: np.random.Generator) -> Iterator[tuple[str, Any, tuple[int, ...]]]:
@@ -107,7 +112,7 @@ def networks() -> dict[str, tuple[Callable[[], list[Any]], tuple[int, ...], int]
 
 def network_calls(make: Callable[[], list[Any]], shape: tuple[int, ...], n: int,
                   rng: np.random.Generator) -> tuple[Call, Call]:
-    """An epoch of training, of fastnet's and of PyTorch's."""
+    """Some epochs of training, of fastnet's and of PyTorch's; each returns the loss of the last."""
     import torch
 
     x, labels = rng.standard_normal((n, *shape)).astype(np.float32), rng.integers(0, 10, n)
@@ -117,17 +122,19 @@ def network_calls(make: Callable[[], list[Any]], shape: tuple[int, ...], n: int,
     optimizer, data, targets = torch.optim.SGD(network.parameters(), lr=0.01), torch.from_numpy(x), torch.from_numpy(labels)
 
     def ours() -> float:
-        return model.fit(x, t, epochs=1, lr=0.01, batch_size=128, progress=False)[0]
+        return model.fit(x, t, epochs=EPOCHS, lr=0.01, batch_size=128, progress=False)[-1]
 
     def theirs() -> float:
-        losses = []
-        for first in range(0, n, 128):
-            loss = torch.nn.functional.cross_entropy(network(data[first:first + 128]), targets[first:first + 128])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses.append(loss.detach())
-        return torch.stack(losses).mean().item()
+        for _ in range(EPOCHS):
+            losses = []
+            for first in range(0, n, 128):
+                loss = torch.nn.functional.cross_entropy(network(data[first:first + 128]), targets[first:first + 128])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.detach())
+            mean = torch.stack(losses).mean().item()
+        return mean
 
     one, other = ours(), theirs()
     dropped = any(isinstance(layer, fastnet.DropoutLayer) for layer in model.layers)
@@ -135,21 +142,31 @@ def network_calls(make: Callable[[], list[Any]], shape: tuple[int, ...], n: int,
     return ours, theirs
 
 
-def ratio(ours: Call, theirs: Call) -> tuple[float, float]:
-    """PyTorch's time / fastnet's, and the milliseconds of fastnet's call: medians over paired turns."""
+def settle(call: Call) -> None:
+    """Let the other library's threads fall asleep, then have this one's threads awake and its data in the caches."""
+    time.sleep(PAUSE)
+    call()
+
+
+def times(ours: Call, theirs: Call, threads: int) -> tuple[float, float, float]:
+    """PyTorch's time / fastnet's, fastnet's time on one thread / on all, and fastnet's milliseconds: medians of blocks."""
     ours(), theirs()
     start = time.perf_counter()
     ours()
-    count = max(1, round(0.02 / (time.perf_counter() - start)))
+    count = max(1, round(BLOCK / (time.perf_counter() - start)))
 
-    def timed(call: Call) -> float:
+    def timed(call: Call, of_ours: int) -> float:
+        fastnet.set_num_threads(of_ours)
+        settle(call)
         begin = time.perf_counter()
         for _ in range(count):
             call()
         return (time.perf_counter() - begin) / count
 
-    pairs = [(timed(ours), timed(theirs)) for _ in range(ROUNDS)]
-    return statistics.median(b / a for a, b in pairs), 1e3 * statistics.median(a for a, _ in pairs)
+    blocks = [(timed(ours, threads), timed(theirs, threads), timed(ours, 1)) for _ in range(ROUNDS)]
+    fastnet.set_num_threads(threads)
+    return (statistics.median(b / a for a, b, _ in blocks), statistics.median(c / a for a, _, c in blocks),
+            1e3 * statistics.median(a for a, _, _ in blocks))
 
 
 def main() -> None:
@@ -162,13 +179,17 @@ def main() -> None:
     torch.set_num_threads(given.threads)
     fastnet.set_num_threads(given.threads)
     rng = np.random.default_rng(0)
-    print(f"{'PyTorch / fastnet':>18} {'fastnet, ms':>12}")
+    print(f"{'PyTorch / fastnet':>18} {'gain':>6} {'fastnet, ms':>12}")
+
+    def show(name: str, ours: Call, theirs: Call) -> None:
+        print("{:18.2f} {:6.2f} {:12.3f}  {}".format(*times(ours, theirs, given.threads), name), flush=True)
+
     for name, layer, shape in of_layers(rng):
         if given.only in name:
-            print("{:18.2f} {:12.3f}  {}".format(*ratio(*layer_calls(layer, shape, rng)), name), flush=True)
+            show(name, *layer_calls(layer, shape, rng))
     for name, (make, shape, n) in networks().items():
         if given.only in name:
-            print("{:18.2f} {:12.3f}  {}".format(*ratio(*network_calls(make, shape, n, rng)), name), flush=True)
+            show(name, *network_calls(make, shape, n, rng))
 
 
 if __name__ == "__main__":

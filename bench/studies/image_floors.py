@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
-from fastnet.kernels.records import CALL, CONTEXT, OP, SAMPLES, call_op
+from fastnet.kernels.records import CALL, CONTEXT, OP, SAMPLES, call_at
 from fastnet.kernels.runtime import pool
 from numba import njit
 
@@ -31,7 +31,7 @@ _REPEATS = 20  # calls of an op in one timing
 @njit
 def _repeat(times: int, kernel: int, op: int, context: int, samples: int, one: float) -> None:
     for _ in range(times):
-        call_op(kernel, op, context, 0, samples, one)
+        call_at(kernel, op, context, 0, samples, one)
 
 
 def least(function: Any, *arguments: Any, rounds: int = ROUNDS) -> float:
@@ -53,7 +53,7 @@ def engine_of(job: Any, n: int) -> tuple[Engine, np.ndarray]:
 
 def of_ops(engine: Engine, x: np.ndarray) -> list[tuple[str, float]]:
     """Microseconds an image of each op that is called by address, on the images of one block, again and again."""
-    program, ops = engine._program(False), engine.net.ops()
+    commands, ops = engine.commands(), engine.program.net.ops(source_columns=engine.form.columns)
     scratch = np.zeros(pool.SCRATCH_BYTES + 64, np.uint8)
     context = np.zeros(1, CONTEXT)
     context["parts"], context["n"], context["lr"] = 1, engine.batch_size, RATE
@@ -61,12 +61,12 @@ def of_ops(engine: Engine, x: np.ndarray) -> list[tuple[str, float]]:
     context["batch"], context["batch_row"] = x.ctypes.data, x[0].size
     found = []
     for number, op in enumerate(ops):
-        if op["kind"] == CALL:
-            samples = int(program["block"].max()) if op["split"] == SAMPLES else engine.batch_size
-            at = program.ctypes.data + number * OP.itemsize
-            seconds = least(_repeat, _REPEATS, int(program[number]["kernel"]), at, context.ctypes.data, samples,
+        if op.kind == CALL:
+            samples = int(commands["block"].max()) if op.split == SAMPLES else engine.batch_size
+            at = commands.ctypes.data + number * OP.itemsize
+            seconds = least(_repeat, _REPEATS, int(commands[number]["kernel"]), at, context.ctypes.data, samples,
                             engine.dtype.type(1)) / _REPEATS
-            found.append((op["kernel"].function.__name__, 1e6 * seconds / samples))
+            found.append((op.record["kernel"].name.partition(":")[2], 1e6 * seconds / samples))
     return found
 
 

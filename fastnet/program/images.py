@@ -20,7 +20,7 @@ from fastnet.program.builder import ROWS, Builder, Unsupported, Value
 from fastnet.program.memory import WORK, Matrix, Ref, Region
 
 GROUPS = 16  # of blocks, at most: each has memory for the gradients of all filters, and is work for one thread
-_BLOCK_BYTES = 1 << 19  # images of a block: half of an L2 cache
+_BLOCK_BYTES = 1 << 20  # images of a block: an op reads and writes a part of them at a time, which the L2 cache holds
 
 
 @dataclass(eq=False)

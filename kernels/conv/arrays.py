@@ -8,7 +8,7 @@ the images. The gradients of the weights are summed in a fixed number of chunks 
 
 The usual next layers are ReLU and a pool of 2. A gradient that came through them has one value, or none, in each 2 x 2
 window. At a stride of 1, `conv_backward` tests for such gradients, and computes with them as a compiled network does
-(`image.pooled_conv_back`), with a quarter of the operations. It does not if a product with 0 might not be 0, or if
+(`image.back_kernel`), with a quarter of the operations. It does not if a product with 0 might not be 0, or if
 Winograd's sums might overflow.
 
 `stride` and `padding` are numbers, or pairs of them for rows and columns. A padding of None is h // 2 on each side, with
@@ -25,6 +25,8 @@ from fastnet.kernels.conv.image import (
     PATCHES,
     PIXELS,
     add_channel_sums,
+    back_at,
+    back_kernel,
     clear,
     dense_conv_back,
     from_frame,
@@ -34,7 +36,6 @@ from fastnet.kernels.conv.image import (
     patch_bytes,
     patches_back,
     plain_conv,
-    pooled_conv_back,
     pooled_form,
     to_frame,
     turned_tap,
@@ -43,13 +44,14 @@ from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size, winograd_
 from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import to_read, to_write, written
-from fastnet.kernels.runtime.pool import run
+from fastnet.kernels.records import call_at
+from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import types
 from numba.extending import overload
 
 CHUNKS = 16  # parts of a batch whose gradients are summed separately
-_SHARE = 1 << 19  # multiply-adds below which waking a second thread costs more than it gains
+_SUM_WORK = 4  # multiply-adds in the time of one element of a sum
 
 
 Both = int | tuple[int, int]  # one number for rows and columns, or one for each
@@ -73,7 +75,7 @@ def conv_forward(y: np.ndarray, x: np.ndarray, W: np.ndarray, b: np.ndarray, str
     bias[:n_o] = np.ravel(b)
     x = _contiguous(x)
     run(_forward, y, x, packed, bias, W.shape[2], window_of(stride, padding, W.shape[2]),
-        threads=_threads(y[:, 0].size * W.size))
+        work=y[:, 0].size * W.size)
 
 
 def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray, x: np.ndarray, W: np.ndarray,
@@ -92,8 +94,8 @@ def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray
     rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
     way = choose_way(W.shape[2], W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
-    run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way, window,
-        threads=_threads(dy[:, 0].size * W.size))
+    run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way,
+        back_kernel(way, True).address(W.dtype), window, work=2 * dy[:, 0].size * W.size)
     _add_up(dW, db, sums, columns, biases)
 
 
@@ -113,7 +115,7 @@ def conv_backward_input(dx: np.ndarray, dy: np.ndarray, W: np.ndarray, stride: B
         conv_forward(dx, dy, turned, np.zeros((1, len(turned)), W.dtype), 1, (h - 1 - window[2], h - 1 - window[3]))
         return
     turned = _pack_turned(_contiguous(W), vector_lanes(W.dtype), window[0], window[1])
-    run(_backward_input, dx, _contiguous(dy), turned, h, window, threads=_threads(dy[:, 0].size * W.size))
+    run(_backward_input, dx, _contiguous(dy), turned, h, window, work=dy[:, 0].size * W.size)
 
 
 def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray, stride: Both = 1,
@@ -130,7 +132,7 @@ def conv_backward_weights(dW: np.ndarray, dy: np.ndarray, x: np.ndarray, stride:
     n_o, _, h, _ = dW.shape
     sums = np.zeros((min(CHUNKS, n), n_o, h, whole(h * n_i, vector_lanes(dW.dtype))), dW.dtype)
     run(_backward_weights, sums, _contiguous(dy), _contiguous(x), window_of(stride, padding, h),
-        threads=_threads(dy[:, 0].size * dW.size))
+        work=dy[:, 0].size * dW.size)
     total = _in_order(sums.reshape(len(sums), -1)).reshape(n_o, h, -1)[:, :, :h * n_i]
     dW[...] = total.reshape(n_o, h, h, n_i).transpose(0, 3, 1, 2)
 
@@ -144,7 +146,7 @@ def conv_backward_bias(db: np.ndarray, dy: np.ndarray) -> None:
         db[...] = 0
         return
     sums = np.empty(dy.shape[:2], dy.dtype)
-    run(_plane_sums, sums, _contiguous(dy), threads=_threads(dy.size))
+    run(_plane_sums, sums, _contiguous(dy), work=_SUM_WORK * dy.size)
     db[...] = _in_order(sums)
 
 
@@ -179,10 +181,6 @@ def _contiguous(a: np.ndarray) -> np.ndarray:
     return a if a.flags.carray else np.array(a, order="C")
 
 
-def _threads(work: int) -> int | None:
-    return 1 if work < _SHARE else None
-
-
 # --- inside a kernel ------------------------------------------------------------------------------------------------
 
 
@@ -199,33 +197,57 @@ _turns, _margin = jit(turns), jit(margin)
 
 
 @jit
+def vectors_of(count, zero):
+    """Bytes of whole vectors that hold `count` elements."""
+    width = lanes(zero)
+    return (count + width - 1) // width * VECTOR_BYTES
+
+
+@jit
+def aligned(at):
+    """The first address from here on that is on a vector's boundary."""
+    return (at + VECTOR_BYTES - 1) // VECTOR_BYTES * VECTOR_BYTES
+
+
+@jit
+def keep(memory):
+    """Name an array whose address was used: Numba frees an array after its last use, and an address is none."""
+    memory[0] = 0
+
+
+@jit
 def _forward(thread, threads, sync, scratch, y, x, filters, bias, h, window):
     zero = bias.dtype.type(0)
     width = lanes(zero)
     (n, n_i, r, k), (_, n_o, rows, cols) = x.shape, y.shape
     f = max(window[2], window[3])
-    frame = np.zeros((r + 2 * f) * (k + 2 * f) * n_i + width, bias.dtype)
-    out = np.empty(rows * cols * n_o, bias.dtype)
     size, row = VECTOR_BYTES // width, (k + 2 * f) * n_i
-    corner = frame.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size  # of the first patch
+    image = (r + 2 * f) * row
     transformed = (h == 3 and window[0] == 1 and window[1] == 1 and n_i >= LEAST_CHANNELS and size == 4
                    and is_moderate(filters.ctypes.data, filters.size, zero))
-    memory = np.empty(memory_size(n_i, n_o, width) if transformed else 0, bias.dtype)
+    of_frame, of_out = vectors_of(image + width, zero), vectors_of(rows * cols * n_o, zero)
+    of_winograd = memory_size(n_i, n_o, width) * size if transformed else 0
+    memory = np.empty(of_frame + of_out + of_winograd + VECTOR_BYTES, np.uint8)
+    frame = aligned(memory.ctypes.data)
+    out, products = frame + of_frame, frame + of_frame + of_out
+    corner = frame + ((f - window[2]) * row + (f - window[3]) * n_i) * size  # of the first patch
+    clear(frame, image + width, zero)
     if transformed:
-        winograd_filters(memory.ctypes.data, filters.ctypes.data, n_i, n_o, zero)
+        winograd_filters(products, filters.ctypes.data, n_i, n_o, zero)
     for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
-        to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
-        if transformed and is_moderate(frame.ctypes.data, frame.size, zero):
-            winograd_plain_conv(out.ctypes.data, cols * n_o, corner, row, memory.ctypes.data, filters.ctypes.data,
-                                bias.ctypes.data, rows, cols, n_i, n_o, 0, zero)
+        to_frame(frame, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
+        if transformed and is_moderate(frame, image, zero):
+            winograd_plain_conv(out, cols * n_o, corner, row, products, filters.ctypes.data, bias.ctypes.data, rows, cols,
+                                n_i, n_o, 0, zero)
         else:
-            plain_conv(out.ctypes.data, cols * n_o, n_o, corner, row, window[0] * row, window[1] * n_i, filters.ctypes.data,
-                       h * h * n_i * width, bias.ctypes.data, rows, cols, n_o, h, h * n_i, 0, zero)
-        from_frame(y.ctypes.data + s * n_o * rows * cols * size, out.ctypes.data, n_o, rows, cols, 0, zero)
+            plain_conv(out, cols * n_o, n_o, corner, row, window[0] * row, window[1] * n_i, filters.ctypes.data,
+                       h * n_i * width, h * h * n_i * width, bias.ctypes.data, rows, cols, n_o, h, h * n_i, 0, zero)
+        from_frame(y.ctypes.data + s * n_o * rows * cols * size, out, n_o, rows, cols, 0, zero)
+    keep(memory)
 
 
 @jit
-def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, rows, turned, h, way, window):
+def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, rows, turned, h, way, pooled_back, window):
     """dx, and for each chunk of images the gradients: sums (n_o, h, row length), columns as `LANES` keeps them, biases."""
     zero = sums.dtype.type(0)
     width = lanes(zero)
@@ -238,59 +260,66 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
     by_one = window[0] == 1 and window[1] == 1
     dense = by_one and x_row * n_o == dy_row * n_i
     together = 1 if by_one else max(1, min(n, PIXELS // (high * wide)))  # images in one product
-    frame = np.zeros(together * x_image + 2 * width, sums.dtype)
-    back = np.empty(max(x_image, n_i * r * k) + 2 * width, sums.dtype)
-    gradient = np.zeros(together * dy_image + 2 * width, sums.dtype)
     windows = (high // 2) * (wide // 2)
-    pooled, bits = np.empty(windows * n_o + 2 * width, sums.dtype), np.empty(windows * bits_col + 64, np.uint8)
-    of_patches = max(PATCHES, patch_bytes(h * length, n_o, zero))
-    memory = np.empty(max(MEMORY, of_patches) + 64, np.uint8)
-    no_bias = np.zeros((n_i + width - 1) // width * width, sums.dtype)
     winograd = by_one and h == 3 and n_o >= LEAST_CHANNELS and size == 4
-    transformed = np.empty(memory_size(n_o, n_i, width) if winograd else 0, sums.dtype)
-    # Numba frees an array after its last use, and an address is none: each of these is named again where it is needed
+    of_patches = max(PATCHES, patch_bytes(h * length, n_o, zero))
+    frames, gradients = together * x_image + 2 * width, together * dy_image + 2 * width  # elements
+    of_frame, of_gradient = vectors_of(frames, zero), vectors_of(gradients, zero)
+    of_back, of_pooled = vectors_of(max(x_image, n_i * r * k) + 2 * width, zero), vectors_of(windows * n_o + 2 * width, zero)
+    of_bits, of_list, of_zeros = aligned(windows * bits_col + 64), aligned(max(MEMORY, of_patches)), vectors_of(n_i, zero)
+    memory = np.empty(of_frame + of_back + of_gradient + of_pooled + of_bits + of_list + of_zeros
+                      + (memory_size(n_o, n_i, width) * size if winograd else 0) + VECTOR_BYTES, np.uint8)
+    frame = aligned(memory.ctypes.data)
+    back, gradient = frame + of_frame, frame + of_frame + of_back
+    pooled = gradient + of_gradient
+    bits = pooled + of_pooled
+    lists, no_bias = bits + of_bits, bits + of_bits + of_list
+    transformed = no_bias + of_zeros
+    clear(frame, frames, zero)
+    clear(gradient, gradients, zero)
+    clear(no_bias, n_i, zero)
     corner = ((f - window[2]) * x_row + (f - window[3]) * n_i) * size  # from a frame to the patch of pixel (0, 0)
     to_middle = g * (dy_row + n_o) * size
     moderate, is_ready = is_moderate(rows.ctypes.data, rows.size, zero), False
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         dW, db, waiting, end = sums[chunk].ctypes.data, biases[chunk].ctypes.data, 0, partition(n, 1, chunk + 1, chunks)
         for s in range(partition(n, 1, chunk, chunks), end):
-            image, around = frame.ctypes.data + waiting * x_image * size, gradient.ctypes.data + waiting * dy_image * size
+            image, around = frame + waiting * x_image * size, gradient + waiting * dy_image * size
             middle = around + to_middle
             to_frame(image, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
             to_frame(around, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
             dx_at = dx.ctypes.data + s * n_i * r * k * size
             if (by_one and moderate
-                    and pooled_form(pooled.ctypes.data, bits.ctypes.data, bits_col, middle, dy_row, high, wide, n_o, zero)
-                    and is_moderate(image, x_image, zero) and is_moderate(pooled.ctypes.data, windows * n_o, zero)):
-                clear(back.ctypes.data, x_image, zero)
+                    and pooled_form(pooled, bits, bits_col, middle, dy_row, high, wide, n_o, zero)
+                    and is_moderate(image, x_image, zero) and is_moderate(pooled, windows * n_o, zero)):
+                clear(back, x_image, zero)
                 of_W = columns[chunk].ctypes.data if way == LANES else dW
-                pooled_conv_back(way, back.ctypes.data + corner, of_W, db, length, pooled.ctypes.data, wide // 2 * n_o,
-                                 bits.ctypes.data, bits_col, image + corner, x_row, rows.ctypes.data, high, wide, n_i, n_o,
-                                 h, (memory.ctypes.data + 63) // 64 * 64, zero)
-                from_frame(dx_at, back.ctypes.data, n_i, r, k, f, zero)
+                call_at(pooled_back, back + corner, of_W, db, length, pooled, wide // 2 * n_o, bits, bits_col,
+                        image + corner, x_row, rows.ctypes.data, high, wide, n_i, n_o, h, lists, zero)
+                from_frame(dx_at, back, n_i, r, k, f, zero)
                 continue
             if winograd and moderate and is_moderate(around, dy_image, zero):
                 if not is_ready:
-                    winograd_filters(transformed.ctypes.data, turned.ctypes.data, n_o, n_i, zero)
+                    winograd_filters(transformed, turned.ctypes.data, n_o, n_i, zero)
                     is_ready = True
                 patches = around + ((g - h + 1 + window[2]) * dy_row + (g - h + 1 + window[3]) * n_o) * size
-                winograd_plain_conv(back.ctypes.data, k * n_i, patches, dy_row, transformed.ctypes.data, turned.ctypes.data,
-                                    no_bias.ctypes.data, r, k, n_o, n_i, 0, zero)
+                winograd_plain_conv(back, k * n_i, patches, dy_row, transformed, turned.ctypes.data,
+                                    no_bias, r, k, n_o, n_i, 0, zero)
             else:
-                input_gradient(back.ctypes.data, k * n_i, middle, dy_row, turned.ctypes.data, no_bias.ctypes.data, r, k,
-                               high, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
-            from_frame(dx_at, back.ctypes.data, n_i, r, k, 0, zero)
+                input_gradient(back, k * n_i, middle, dy_row, turned.ctypes.data, no_bias, r, k, high, wide, n_i,
+                               n_o, h, window[0], window[1], window[2], window[3], zero)
+            from_frame(dx_at, back, n_i, r, k, 0, zero)
             add_channel_sums(db, middle, dy_row, high, wide, n_o, zero)
             waiting += 1
             if dense:
                 dense_conv_back(dW, length, middle, dy_row, image + corner, x_row, high, wide, n_i, n_o, h, zero)
                 waiting = 0
             elif waiting == together or s == end - 1:
-                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, dy_image, frame.ctypes.data + corner,
+                patches_back(dW, length, gradient + to_middle, dy_row, dy_image, frame + corner,
                              x_row, x_image, window[0] * x_row, window[1] * n_i, waiting, high, wide, n_o, h,
-                             memory.ctypes.data, of_patches, zero)
+                             lists, of_patches, zero)
                 waiting = 0
+    keep(memory)
 
 
 @jit
@@ -301,15 +330,17 @@ def _backward_input(thread, threads, sync, scratch, dx, dy, turned, h, window):
     size = VECTOR_BYTES // width
     (n, n_i, r, k), (_, n_o, high, wide), g = dx.shape, dy.shape, _margin(h, window)
     dy_row = (wide + 2 * g) * n_o
-    gradient = np.zeros((high + 2 * g) * dy_row + width, turned.dtype)
-    back = np.empty(n_i * r * k + width, turned.dtype)
-    no_bias = np.zeros((n_i + width - 1) // width * width, turned.dtype)
+    of_gradient, of_zeros = vectors_of((high + 2 * g) * dy_row + width, zero), vectors_of(n_i, zero)
+    memory = np.empty(of_gradient + of_zeros + vectors_of(n_i * r * k + width, zero) + VECTOR_BYTES, np.uint8)
+    gradient = aligned(memory.ctypes.data)
+    no_bias, back = gradient + of_gradient, gradient + of_gradient + of_zeros
+    clear(gradient, (of_gradient + of_zeros) // size, zero)
     for s in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
-        to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
-        input_gradient(back.ctypes.data, k * n_i, gradient.ctypes.data + g * (dy_row + n_o) * size, dy_row,
-                       turned.ctypes.data, no_bias.ctypes.data, r, k, high, n_i, n_o, h, window[0], window[1], window[2],
-                       window[3], zero)
-        from_frame(dx.ctypes.data + s * n_i * r * k * size, back.ctypes.data, n_i, r, k, 0, zero)
+        to_frame(gradient, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
+        input_gradient(back, k * n_i, gradient + g * (dy_row + n_o) * size, dy_row, turned.ctypes.data, no_bias, r, k, high,
+                       wide, n_i, n_o, h, window[0], window[1], window[2], window[3], zero)
+        from_frame(dx.ctypes.data + s * n_i * r * k * size, back, n_i, r, k, 0, zero)
+    keep(memory)
 
 
 @jit
@@ -329,9 +360,9 @@ def _add_up(dW, db, sums, columns, biases):
     total, bias = _in_order(sums), _in_order(biases)
     for o in range(n_o):
         db[0, o] = bias[o]
-        for c in range(n_i):
-            for p in range(h):
-                for q in range(h):
+        for p in range(h):
+            for q in range(h):
+                for c in range(n_i):
                     dW[o, c, p, q] = total[o, p, q * n_i + c]
     if columns.shape[0] > 0:
         total = _in_order(columns)
@@ -350,25 +381,27 @@ def _backward_weights(thread, threads, sync, scratch, sums, dy, x, window):
     (n, n_i, r, k), (_, n_o, high, wide), (chunks, _, h, length) = x.shape, dy.shape, sums.shape
     f = max(window[2], window[3])
     row = (k + 2 * f) * n_i
-    frame = np.zeros((r + 2 * f) * row + width, sums.dtype)
-    corner = frame.ctypes.data + ((f - window[2]) * row + (f - window[3]) * n_i) * size
     g = f if window == (1, 1, h // 2, h // 2) else 0  # equal frames make many rows one product, see `dense_conv_back`
     dense = window[0] == 1 and window[1] == 1 and wide + 2 * g == k + 2 * f
     dy_row, to_middle = (wide + 2 * g) * n_o, g * ((wide + 2 * g) * n_o + n_o) * size
-    gradient = np.zeros((high + 2 * g) * dy_row, sums.dtype)
     of_patches = max(PATCHES, patch_bytes(h * length, n_o, zero))
-    memory = np.empty(0 if dense else of_patches, np.uint8)
+    of_frame, of_gradient = vectors_of((r + 2 * f) * row + width, zero), vectors_of((high + 2 * g) * dy_row, zero)
+    memory = np.empty(of_frame + of_gradient + (0 if dense else of_patches) + VECTOR_BYTES, np.uint8)
+    frame = aligned(memory.ctypes.data)
+    gradient, corner = frame + of_frame, frame + ((f - window[2]) * row + (f - window[3]) * n_i) * size
+    clear(frame, (of_frame + of_gradient) // size, zero)
     for chunk in range(partition(chunks, 1, thread, threads), partition(chunks, 1, thread + 1, threads)):
         for s in range(partition(n, 1, chunk, chunks), partition(n, 1, chunk + 1, chunks)):
-            to_frame(frame.ctypes.data, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
-            to_frame(gradient.ctypes.data, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
+            to_frame(frame, x.ctypes.data + s * n_i * r * k * size, n_i, r, k, f, zero)
+            to_frame(gradient, dy.ctypes.data + s * n_o * high * wide * size, n_o, high, wide, g, zero)
             dW = sums[chunk].ctypes.data
             if dense:
-                dense_conv_back(dW, length, gradient.ctypes.data + to_middle, dy_row, corner, row, high, wide, n_i, n_o, h,
+                dense_conv_back(dW, length, gradient + to_middle, dy_row, corner, row, high, wide, n_i, n_o, h,
                                 zero)
             else:
-                patches_back(dW, length, gradient.ctypes.data + to_middle, dy_row, 0, corner, row, 0, window[0] * row,
-                             window[1] * n_i, 1, high, wide, n_o, h, memory.ctypes.data, of_patches, zero)
+                patches_back(dW, length, gradient + to_middle, dy_row, 0, corner, row, 0, window[0] * row,
+                             window[1] * n_i, 1, high, wide, n_o, h, gradient + of_gradient, of_patches, zero)
+    keep(memory)
 
 
 @jit
@@ -389,9 +422,9 @@ def _pack_rows(W, width):
     n_o, n_i, h, _ = W.shape
     rows = np.zeros((n_o, h, (h * n_i + width - 1) // width * width), W.dtype)
     for o in range(n_o):
-        for c in range(n_i):
-            for p in range(h):
-                for q in range(h):
+        for p in range(h):
+            for q in range(h):
+                for c in range(n_i):
                     rows[o, p, q * n_i + c] = W[o, c, p, q]
     return rows
 
@@ -405,8 +438,9 @@ def _pack_turned(W, width, down, right):
         for q in range(h):
             first = turned_tap(p, q, h, down, right) * n_o
             for o in range(n_o):
-                for c in range(n_i):
-                    turned[c // width, first + o, c % width] = W[o, c, p, q]
+                for v in range(turned.shape[0]):
+                    for lane in range(min(width, n_i - v * width)):
+                        turned[v, first + o, lane] = W[o, v * width + lane, p, q]
     return turned
 
 
@@ -458,7 +492,8 @@ def _backward_here(dx, dW, db, dy, x, W, window, one):
     rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
     way = _choose_way(h, W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
-    _backward(0, 1, np.zeros(0, np.int64), 0, dx, sums, columns, biases, dy, x, rows, turned, h, way, window)
+    _backward(0, 1, np.zeros(0, np.int64), 0, dx, sums, columns, biases, dy, x, rows, turned, h, way, back_at(way, one),
+              window)
     _add_up(dW, db, sums, columns, biases)
 
 

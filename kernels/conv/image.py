@@ -12,18 +12,16 @@ behind its corner. The patch of a pixel begins as many rows and pixels before it
   (`dense_conv_back`, `patches_back`).
 """
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.codegen.linking import INT, AddressedKernel, address_of, separate
 from fastnet.kernels.conv import avx512
 from fastnet.kernels.conv.avx512 import LANES, MASKS, lanes_back, masks_back
-from fastnet.kernels.conv.few import few_back
-from fastnet.kernels.conv.simd import conv_tile, interleave, load_byte, patch_update
+from fastnet.kernels.conv.few import lanes_few_back
+from fastnet.kernels.conv.simd import MANY, conv_tile, interleave, load_byte, patch_update
 from fastnet.kernels.conv.windows import add_pixels, find_places
 from fastnet.kernels.gemm.blocking import pack_copy, tile_loop
 from fastnet.kernels.records import Mat, vector_at
 from fastnet.kernels.simd import (
-    ARM,
     NV,
-    VECTOR_BITS,
     VECTOR_BYTES,
     cast_like,
     clear_vector,
@@ -40,7 +38,6 @@ TOGETHER = 256  # pixels in one product of a dense gradient
 PATCHES = 1 << 18  # bytes of a matrix of patches: it stays in the L2 cache
 PIXELS = 128  # patches in one product: a few vectors of each stay in the L1 cache
 MEMORY = max(avx512.MEMORY, (24 + 16 * 4) * LISTED + 128)  # of a list: 4 equal maxima a window at most, and a table
-_MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 
 
 @jit
@@ -66,64 +63,40 @@ def pooled_conv(y, y_row, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o,
                 x_at = x + (2 * i * x_row + j * c) * size
                 y_at = y + (i * y_row + j // 2 * n_o + v * width) * size
                 bits_at = bits + (i * (k // 2) + j // 2) * bits_col + v * width
-                if wide == 2 and _MANY and left >= 4:
-                    conv_tile(2, 4, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 4
-                elif wide == 2:
-                    conv_tile(2, 2, 2, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 2
-                elif _MANY and left >= 8:
-                    conv_tile(2, 8, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 8
-                elif left >= 4:
-                    conv_tile(2, 4, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 4
+                if wide == 2:
+                    cols = 4 if MANY and left >= 4 else 2
                 else:
-                    conv_tile(2, 2, 1, x_at, x_row, c, h, run, w, column, b, y_at, n_o, tail, bits_at, bits_col, relu, zero)
-                    j += 2
+                    cols = 8 if MANY and left >= 8 else 4 if left >= 4 else 2
+                conv_tile(2, cols, wide, x_at, x_row, c, h, run, w, run * width, column, b, y_at, n_o, tail, bits_at,
+                          bits_col, relu, zero)
+                j += cols
             v += wide
 
 
-@separate(lambda element: (*[INT] * 16, element))
-def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, column, bias, r, k, n_o, h, run, relu, zero):
+@separate(lambda element: (*[INT] * 17, element))
+def plain_conv(y, y_row, y_col, x, x_row, down, right, filters, row, column, bias, r, k, n_o, h, run, relu, zero):
     """All r x k pixels of one image's convolution, n_o channels each, with filters of h rows of `run` neighbours.
 
     x is the address of the patch of pixel (0, 0). The patch of the next output pixel lies `right` elements behind this
-    one's, that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The filters' vector
-    columns are `column` elements apart.
+    one's, that of the pixel below `down` elements; output pixels are y_col elements apart, rows y_row. The rows of filters
+    are `row` elements apart, their vector columns `column`.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
-    eights = (k + 3) // 8 if k >= 8 else 0  # tiles; a last one begins earlier, and computes some pixels again
+    eights = (k + 3) // 8 if k >= 8 else 0  # tiles of one vector; a last one begins earlier, and computes some pixels again
     whole = min(8 * eights, k)
-    for v in range(0, n_o, width):
-        tail, w, b = min(width, n_o - v), filters + v // width * column * size, bias + v * size
-        for i in range(r):
-            for t in range(eights):
-                j = min(8 * t, k - 8)
-                conv_tile(1, 8, 1, x + (i * down + j * right) * size, x_row, right, h, run, w, column, b,
-                          y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
-    for v in range(0, n_o if whole < k else 0, 2 * width):
-        wide = 2 if v + width < n_o else 1
-        tail, w, b = min(width, n_o - v - (wide - 1) * width), filters + v // width * column * size, bias + v * size
-        for i in range(r):
-            j = whole
-            while j < k:
-                if k >= 4:
-                    j = min(j, k - 4)
-                x_at, y_at = x + (i * down + j * right) * size, y + (i * y_row + j * y_col + v) * size
-                if wide == 2 and k >= 4:
-                    conv_tile(1, 4, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 4
-                elif wide == 2:
-                    conv_tile(1, 1, 2, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 1
-                elif k >= 4:
-                    conv_tile(1, 4, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 4
-                else:
-                    conv_tile(1, 1, 1, x_at, x_row, right, h, run, w, column, b, y_at, y_col, tail, 0, 0, relu, zero)
-                    j += 1
+    for first, last, vectors in ((0, whole, 1), (whole, k, 2)):
+        widest = 8 if vectors == 1 else 4 if k >= 4 else 1
+        for v in range(0, n_o if first < last else 0, vectors * width):
+            wide = min(vectors, (n_o - v + width - 1) // width)
+            tail, w, b = min(width, n_o - v - (wide - 1) * width), filters + v // width * column * size, bias + v * size
+            for i in range(r):
+                j = first
+                while j < last:
+                    j = min(j, k - widest)
+                    conv_tile(1, widest, wide, x + (i * down + j * right) * size, x_row, right, h, run, w, row, column, b,
+                              y + (i * y_row + j * y_col + v) * size, y_col, tail, 0, 0, relu, zero)
+                    j += widest
 
 
 @jit
@@ -154,15 +127,16 @@ def margin(h, window):
     return max(0, -((window[2] + 1 - h) // window[0]), -((window[3] + 1 - h) // window[1]))
 
 
-@separate(lambda element: (*[INT] * 16, element))
-def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h, down, right, above, left, zero):
-    """dx (r, k, c), rows dx_row apart: the gradient of a convolution's input, from dy (rows, .., n_o), rows dy_row apart.
+@separate(lambda element: (*[INT] * 17, element))
+def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, dy_cols, c, n_o, h, down, right, above, left, zero):
+    """dx (r, k, c), the gradient of a convolution's input, from dy (rows, dy_cols, n_o); rows are dx_row and dy_row apart.
 
     With strides (down, right), an input pixel (u, v) meets only the weights (p, q) with p = u + above modulo `down` and
     q = v + left modulo `right`. So the pixels fall into down x right classes, and each is a convolution of dy at a stride of
     1 with its own part of the filters, rotated by 180 degrees: no product has a factor of 0 between two pixels of dy. The
     filters lie in vector columns, class after class, see `turned_tap`. `bias` is the address of zeros. The rows of dy
-    have `margin` pixels of zero padding on each side; rows above and below are not read.
+    have `margin` pixels of zero padding on each side; rows above and below are not read. Columns of dx whose patches reach
+    into the padding have tiles of pixels below each other, with a part of the filters, where that saves other tiles.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
@@ -174,7 +148,9 @@ def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h,
         for b in range(right):
             wide, v = taps(h, right, b), (b - left) % right
             cols = max(0, k - v + right - 1) // right
-            dy_at = dy + ((v + left - b) // right - wide + 1) * n_o * size
+            first_col = (v + left - b) // right - wide + 1
+            inner, end = min(cols, max(0, -first_col)), max(0, min(cols, dy_cols - wide - first_col + 1))
+            bordered = inner <= end and (end - inner + 7) // 8 < (cols + 7) // 8
             w = filters + (taps_before(h, down, a) * h + high * taps_before(h, right, b)) * n_o * VECTOR_BYTES
             i = 0
             while i < of_class:
@@ -183,9 +159,19 @@ def input_gradient(dx, dx_row, dy, dy_row, filters, bias, r, k, rows, c, n_o, h,
                 used, count = max(0, min(high, rows - first) - skipped), 1
                 if used == high:  # and so for all rows down to the last ones
                     count = max(1, min(of_class - i, rows - high - first + 1))
-                plain_conv(dx + ((u + i * down) * dx_row + v * c) * size, down * dx_row, right * c,
-                           dy_at + (first + skipped) * dy_row * size, dy_row, dy_row, n_o,
-                           w + skipped * wide * n_o * VECTOR_BYTES, column, bias, count, cols, c, used, wide * n_o, 0, zero)
+                to = dx + ((u + i * down) * dx_row + v * c) * size
+                at = dy + ((first + skipped) * dy_row + first_col * n_o) * size
+                of_row, run = w + skipped * wide * n_o * VECTOR_BYTES, wide * n_o
+                borders = bordered and count >= 8
+                j0, j1 = (inner, end) if borders else (0, cols)
+                plain_conv(to + j0 * right * c * size, down * dx_row, right * c, at + j0 * n_o * size, dy_row, dy_row, n_o,
+                           of_row, run * width, column, bias, count, j1 - j0, c, used, run, 0, zero)
+                for j in range(cols if borders else 0):
+                    if j < j0 or j >= j1:
+                        q0, q1 = max(0, -first_col - j), max(0, min(wide, dy_cols - first_col - j))
+                        plain_conv(to + j * right * c * size, 0, down * dx_row, at + (j + q0) * n_o * size, dy_row, 0,
+                                   dy_row, of_row + q0 * n_o * VECTOR_BYTES, run * width, column, bias, 1, count, c, used,
+                                   max(0, q1 - q0) * n_o, 0, zero)
                 i += count
 
 
@@ -265,70 +251,43 @@ def _list_places(offsets, gradients, table, order, windows, o, size, zero):
 def _update_patches(offsets, gradients, count, x, x_row, dW, row_length, W, dx, h, vectors, zero):
     """`patch_update` for all rows and vectors of a filter, as many at a time as the registers hold."""
     size = VECTOR_BYTES // lanes(zero)
-    if h == 3 and vectors <= (3 if _MANY else 1):
-        if vectors == 1 and dx == 0:
-            patch_update(3, 1, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        elif vectors == 1:
-            patch_update(3, 1, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        elif vectors == 2 and dx == 0:
-            patch_update(3, 2, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        elif vectors == 2:
-            patch_update(3, 2, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        elif dx == 0:
-            patch_update(3, 3, 0, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        else:
-            patch_update(3, 3, 1, count, offsets, gradients, x, x_row, dW, row_length, W, dx, zero)
-        return
-    for p in range(h):
+    rows = 3 if h == 3 and vectors <= (3 if MANY else 1) else 1
+    for p in range(0, h, rows):
         v = 0
         while v < vectors:
+            left = vectors - v
+            vecs = left if rows == 3 else 6 if left >= 6 else 3 if left >= 3 else 1
             step = (p * x_row + v * lanes(zero)) * size
             there = (p * row_length + v * lanes(zero)) * size
-            left = vectors - v
-            if left >= 6:
-                if dx == 0:
-                    patch_update(1, 6, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
-                else:
-                    patch_update(1, 6, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
-                v += 6
-            elif left >= 3:
-                if dx == 0:
-                    patch_update(1, 3, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
-                else:
-                    patch_update(1, 3, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
-                v += 3
-            else:
-                if dx == 0:
-                    patch_update(1, 1, 0, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, 0, zero)
-                else:
-                    patch_update(1, 1, 1, count, offsets, gradients, x + step, 0, dW + there, 0, W + there, dx + step, zero)
-                v += 1
+            patch_update(rows, vecs, int(dx != 0), count, offsets, gradients, x + step, x_row, dW + there, row_length,
+                         W + there, dx + step, zero)
+            v += vecs
+
+
+def back_kernel(way: int, wanted: bool) -> AddressedKernel:
+    """What computes as `list_back` in one of the ways of `avx512.choose_way`; `wanted` is whether dx is."""
+    if way == LANES:
+        return lanes_few_back if wanted else lanes_back
+    return masks_back if way == MASKS else list_back
 
 
 if avx512.AVAILABLE:
     @jit
-    def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
-                         zero):
-        """`list_back`, or one of the ways of `avx512`: that which `avx512.choose_way` names."""
+    def back_at(way, like):
+        """Address of `back_kernel` for elements of the type of `like`, and for dx that is perhaps wanted."""
         if way == LANES:
-            lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero)
-            if dx != 0:
-                few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero)
-        elif way == MASKS:
-            masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero)
-        else:
-            list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+            return address_of(lanes_few_back, like)
+        return address_of(masks_back, like) if way == MASKS else address_of(list_back, like)
 else:
     @jit
-    def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
-                         zero):
-        """`list_back`: this target has no other way."""
-        list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+    def back_at(way, like):
+        """Address of `list_back`: this target has no other way."""
+        return address_of(list_back, like)
 
 
 @jit
 def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero):
-    """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `pooled_conv_back`.
+    """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `list_back`.
 
     If rows of x and of dy are equally many pixels apart, what lies between two rows of dy must be 0: then many rows are
     one product, and dW is read and written less often.
@@ -411,7 +370,7 @@ def pooled_form(gradients, bits, bits_col, dy, dy_row, r, k, n_o, zero):
     """Whether dy (r, k, n_o), rows dy_row apart, is a gradient that came through a pool of 2; if so, what came before it.
 
     That is the case if no window has two different values other than zeros, and a last odd row or column is 0. Then the
-    values are the `gradients` (r // 2, k // 2, n_o) and the `bits` that `pooled_conv_back` reads. NaN equals nothing.
+    values are the `gradients` (r // 2, k // 2, n_o) and the `bits` that `list_back` reads. NaN equals nothing.
     Behind dy a vector is read, behind `gradients` one is written.
     """
     width = lanes(zero)

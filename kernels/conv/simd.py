@@ -10,11 +10,15 @@ The first two read images with the channels innermost, inside a frame of zeros: 
 is a run of h n_i neighbours.
 """
 import llvmlite.ir as ir
-from fastnet.kernels.simd import ADDRESS, Emit, lane_count
+from fastnet.kernels.simd import ADDRESS, ARM, VECTOR_BITS, Emit, lane_count, switch
 from numba import types
 from numba.extending import intrinsic
 
 BYTE = ir.IntType(8)
+MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
+TILES = {1: [(8, 1), (4, 2), (4, 1), (1, 2), (1, 1)],  # (pixels, vectors) of a tile, without and with a pool
+         2: [(4, 2), (2, 2), (8, 1), (4, 1), (2, 1)] if MANY else [(2, 2), (4, 1), (2, 1)]}
+PATCHES = [(3, 1), (3, 2), (3, 3), (1, 6), (1, 3), (1, 1)] if MANY else [(3, 1), (1, 6), (1, 3), (1, 1)]  # (rows, vectors)
 
 
 def const(value):
@@ -22,21 +26,23 @@ def const(value):
 
 
 @intrinsic(prefer_literal=True)
-def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias, y, y_col, tail, bits, bits_col, relu,
-              zero):
+def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec, bias, y, y_col, tail, bits, bits_col,
+              relu, zero):
     """y = epilogue(bias + patches times filters) for a tile of neighbouring pixels and vectors of output channels.
 
     Parameters
     ----------
-    pool, cols, vecs : literal int
-        With pool = 1 the tile is `cols` pixels of one row. With pool = 2 it is 2 rows x `cols` pixels, `cols` even, and
-        the maxima of its 2 x 2 windows are written. `vecs` vectors of channels; all sums live in registers.
+    pool : literal int
+        With 1 the tile is `cols` pixels of one row. With 2 it is 2 rows x `cols` pixels, and the maxima of its 2 x 2 windows
+        are written.
+    cols, vecs : int64
+        Pixels, and vectors of channels: one of the pairs in `TILES`. All sums live in registers.
     x, x_row, x_col : int64
         Address of the patch of the tile's first pixel; elements to the next row of the image and to the next pixel.
     h, run : int64
         The patch: h rows of `run` neighbours.
-    w, w_vec : int64
-        The filters in vector columns: vector v at address w plus v * w_vec elements, h * run vectors each.
+    w, w_row, w_vec : int64
+        The filters in vector columns: row p of vector v at address w plus p * w_row + v * w_vec elements, `run` vectors.
     bias : int64
         Address of `vecs` vectors.
     y, y_col : int64
@@ -51,50 +57,56 @@ def conv_tile(typingctx, pool, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bi
     zero : float32 or float64
         Its type is the element type.
     """
-    if not all(isinstance(literal, types.IntegerLiteral) for literal in (pool, cols, vecs)):
+    if not isinstance(pool, types.IntegerLiteral):
         return None
-    pool_n, cols_n, vecs_n, float_type = pool.literal_value, cols.literal_value, vecs.literal_value, zero
-    signature = types.void(pool, cols, vecs, *[types.int64] * 14, float_type)
+    pool_n, float_type = pool.literal_value, zero
+    signature = types.void(pool, *[types.int64] * 17, float_type)
 
     def codegen(context, builder, signature, arguments):
-        x, x_row, x_col, h, run, w, w_vec, bias, y, y_col, tail, bits, bits_col, relu, _ = arguments[3:]
         emit = Emit(builder, float_type, lane_count(float_type))
-        sums = _patch_sums(emit, pool_n, cols_n, vecs_n, x, x_row, x_col, h, run, w, w_vec, bias)
-        mask, whole = emit.first(tail), builder.icmp_signed("==", tail, const(emit.lanes))
-        clip = emit.splat(builder.icmp_signed("!=", relu, const(0)))
-        out, places = {}, {}
-        for q in range(0, cols_n, pool_n):
-            for v in range(vecs_n):
-                if pool_n == 1:
-                    value = sums[0, q, v]
-                    negative = builder.fcmp_ordered("<", value, emit.zero)
-                    out[q, v] = builder.select(builder.and_(negative, clip), emit.zero, value)
-                else:
-                    window = [sums[p, q + s, v] for p in range(2) for s in range(2)]
-                    out[q // 2, v], places[q // 2, v] = pool_and_clip(emit, window, clip)
-        last = vecs_n - 1
-        at = {(q, v): emit.address(y, builder.mul(y_col, const(q)), const(v * emit.lanes)) for q, v in out}
-        for q, v in out:
-            if v < last:
-                emit.store(out[q, v], at[q, v])
-        with builder.if_else(whole) as (then, otherwise):
-            with then:
-                for q, v in out:
-                    if v == last:
-                        emit.store(out[q, v], at[q, v])
-            with otherwise:
-                for q, v in out:
-                    if v == last:
-                        emit.store_first(out[q, v], at[q, v], mask)
-        for (q, v), value in places.items():
-            place = builder.add(bits, builder.add(builder.mul(bits_col, const(q)), const(v * emit.lanes)))
-            builder.store(value, builder.inttoptr(place, value.type.as_pointer()), align=1)
+        for size in switch(builder, arguments[1:3], TILES[pool_n]):
+            _emit_tile(emit, pool_n, *size, *arguments[3:-1])
         return context.get_dummy_value()
 
     return signature, codegen
 
 
-def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias):
+def _emit_tile(emit, pool, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec, bias, y, y_col, tail, bits, bits_col, relu):
+    """The code of a tile of one size, for the arguments of `conv_tile`."""
+    builder = emit.builder
+    sums = _patch_sums(emit, pool, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec, bias)
+    mask, whole = emit.first(tail), builder.icmp_signed("==", tail, const(emit.lanes))
+    clip = emit.splat(builder.icmp_signed("!=", relu, const(0)))
+    out, places = {}, {}
+    for q in range(0, cols, pool):
+        for v in range(vecs):
+            if pool == 1:
+                value = sums[0, q, v]
+                negative = builder.fcmp_ordered("<", value, emit.zero)
+                out[q, v] = builder.select(builder.and_(negative, clip), emit.zero, value)
+            else:
+                window = [sums[p, q + s, v] for p in range(2) for s in range(2)]
+                out[q // 2, v], places[q // 2, v] = pool_and_clip(emit, window, clip)
+    last = vecs - 1
+    at = {(q, v): emit.address(y, builder.mul(y_col, const(q)), const(v * emit.lanes)) for q, v in out}
+    for q, v in out:
+        if v < last:
+            emit.store(out[q, v], at[q, v])
+    with builder.if_else(whole) as (then, otherwise):
+        with then:
+            for q, v in out:
+                if v == last:
+                    emit.store(out[q, v], at[q, v])
+        with otherwise:
+            for q, v in out:
+                if v == last:
+                    emit.store_first(out[q, v], at[q, v], mask)
+    for (q, v), value in places.items():
+        place = builder.add(bits, builder.add(builder.mul(bits_col, const(q)), const(v * emit.lanes)))
+        builder.store(value, builder.inttoptr(place, value.type.as_pointer()), align=1)
+
+
+def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec, bias):
     """For each pixel and vector: bias + the sum over the patch, the sums being phi nodes of one loop."""
     builder = emit.builder
     at = [(i, j, v) for i in range(rows) for j in range(cols) for v in range(vecs)]
@@ -103,7 +115,10 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias)
     starts = [emit.load(emit.address(bias, const(v * emit.lanes))) for v in range(vecs)]
     size = emit.bytes
     down = emit.address(const(0), x_row)  # bytes to the next row of the image
-    turn = builder.sub(down, emit.address(const(0), builder.sub(run, const(1))))  # and from a run's end to it
+    behind = builder.sub(run, const(1))
+    turn = builder.sub(down, emit.address(const(0), behind))  # and from a run's end to it
+    vector = const(size * emit.lanes)
+    w_turn = builder.sub(emit.address(const(0), w_row), builder.mul(behind, vector))
     total = builder.mul(h, run)
 
     before = builder.block
@@ -126,7 +141,7 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_vec, bias)
     ends = builder.icmp_signed("==", following, run)
     nexts = [builder.add(t, const(1)), builder.select(ends, const(0), following),
              builder.add(x_offset, builder.select(ends, turn, const(size))),
-             builder.add(w_offset, const(size * emit.lanes))]
+             builder.add(w_offset, builder.select(ends, w_turn, vector))]
     builder.branch(loop)
     for value, next_value in zip((t, e, x_offset, w_offset), nexts, strict=True):
         value.add_incoming(const(0), before)
@@ -159,16 +174,17 @@ def pool_and_clip(emit, window, clip):
     return builder.select(dead, emit.zero, top), builder.select(dead, none, bits)
 
 
-@intrinsic(prefer_literal=True)
+@intrinsic
 def patch_update(typingctx, rows, vecs, scatter, count, offsets, gradients, x, row, dw, dw_row, w, dx, zero):
     """dW += sum of g patch(x), and dx's patch += g W for every g: one output channel, the places with a gradient alone.
 
     Parameters
     ----------
-    rows, vecs : literal int
-        The part of the patch: `rows` rows of `vecs` vectors. Its sums, and the filter, live in registers.
-    scatter : literal int
-        0: without dx.
+    rows, vecs : int64
+        The part of the patch: `rows` rows of `vecs` vectors, one of the pairs in `PATCHES`. Its sums, and the filter, live
+        in registers.
+    scatter : int64
+        1, or 0: without dx.
     count : int64
         Number of places.
     offsets, gradients : int64
@@ -183,52 +199,55 @@ def patch_update(typingctx, rows, vecs, scatter, count, offsets, gradients, x, r
     zero : float32 or float64
         Its type is the element type.
     """
-    if not all(isinstance(literal, types.IntegerLiteral) for literal in (rows, vecs, scatter)):
-        return None
-    rows_n, vecs_n, scatter_n, float_type = rows.literal_value, vecs.literal_value, scatter.literal_value, zero
-    signature = types.void(rows, vecs, scatter, *[types.int64] * 9, float_type)
+    float_type = zero
 
     def codegen(context, builder, signature, arguments):
-        count, offsets, gradients, x, row, dw, dw_row, w, dx, _ = arguments[3:]
         emit = Emit(builder, float_type, lane_count(float_type))
-        at = [(p, v) for p in range(rows_n) for v in range(vecs_n)]
-        steps = [emit.address(const(0), builder.mul(row, const(p))) for p in range(rows_n)]
-        filter_at = {(p, v): emit.address(const(0), builder.mul(dw_row, const(p)), const(v * emit.lanes))
-                     for p, v in at}
-        filters = {place: emit.load(builder.add(w, filter_at[place])) for place in at} if scatter_n else {}
-
-        before = builder.block
-        loop, body, after = (builder.append_basic_block(name) for name in ("places.loop", "places.body", "places.after"))
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        t = builder.phi(ADDRESS)
-        sums = {place: builder.phi(emit.vector) for place in at}
-        builder.cbranch(builder.icmp_signed("<", t, count), body, after)
-        builder.position_at_end(body)
-        offset = builder.load(builder.inttoptr(builder.add(offsets, builder.mul(t, const(8))), ADDRESS.as_pointer()))
-        gradient = emit.broadcast(emit.address(gradients, t))
-        new = {}
-        for p, v in at:
-            place = builder.add(builder.add(offset, steps[p]), const(v * emit.lanes * emit.bytes))
-            new[p, v] = emit.fma(gradient, emit.load(builder.add(x, place)), sums[p, v])
-            if scatter_n:
-                there = builder.add(dx, place)
-                emit.store(emit.fma(gradient, filters[p, v], emit.load(there)), there)
-        following = builder.add(t, const(1))
-        builder.branch(loop)
-        t.add_incoming(const(0), before)
-        t.add_incoming(following, body)
-        for place in at:
-            sums[place].add_incoming(emit.zero, before)
-            sums[place].add_incoming(new[place], body)
-
-        builder.position_at_end(after)
-        for place in at:
-            there = builder.add(dw, filter_at[place])
-            emit.store(builder.fadd(emit.load(there), sums[place]), there)
+        for part in switch(builder, arguments[:3], [(*size, scatter_n) for size in PATCHES for scatter_n in range(2)]):
+            _emit_update(emit, *part, *arguments[3:-1])
         return context.get_dummy_value()
 
-    return signature, codegen
+    return types.void(*[types.int64] * 12, float_type), codegen
+
+
+def _emit_update(emit, rows, vecs, scatter, count, offsets, gradients, x, row, dw, dw_row, w, dx):
+    """The code of a part of one size, for the arguments of `patch_update`."""
+    builder = emit.builder
+    at = [(p, v) for p in range(rows) for v in range(vecs)]
+    steps = [emit.address(const(0), builder.mul(row, const(p))) for p in range(rows)]
+    filter_at = {(p, v): emit.address(const(0), builder.mul(dw_row, const(p)), const(v * emit.lanes))
+                 for p, v in at}
+    filters = {place: emit.load(builder.add(w, filter_at[place])) for place in at} if scatter else {}
+
+    before = builder.block
+    loop, body, after = (builder.append_basic_block(name) for name in ("places.loop", "places.body", "places.after"))
+    builder.branch(loop)
+    builder.position_at_end(loop)
+    t = builder.phi(ADDRESS)
+    sums = {place: builder.phi(emit.vector) for place in at}
+    builder.cbranch(builder.icmp_signed("<", t, count), body, after)
+    builder.position_at_end(body)
+    offset = builder.load(builder.inttoptr(builder.add(offsets, builder.mul(t, const(8))), ADDRESS.as_pointer()))
+    gradient = emit.broadcast(emit.address(gradients, t))
+    new = {}
+    for p, v in at:
+        place = builder.add(builder.add(offset, steps[p]), const(v * emit.lanes * emit.bytes))
+        new[p, v] = emit.fma(gradient, emit.load(builder.add(x, place)), sums[p, v])
+        if scatter:
+            there = builder.add(dx, place)
+            emit.store(emit.fma(gradient, filters[p, v], emit.load(there)), there)
+    following = builder.add(t, const(1))
+    builder.branch(loop)
+    t.add_incoming(const(0), before)
+    t.add_incoming(following, body)
+    for place in at:
+        sums[place].add_incoming(emit.zero, before)
+        sums[place].add_incoming(new[place], body)
+
+    builder.position_at_end(after)
+    for place in at:
+        there = builder.add(dw, filter_at[place])
+        emit.store(builder.fadd(emit.load(there), sums[place]), there)
 
 
 @intrinsic(prefer_literal=True)

@@ -103,10 +103,10 @@ def winograd_plain_conv(y, y_row, x, x_row, memory, filters, bias, r, k, c, n_o,
     winograd_conv(y, y_row, 0, 0, x, x_row, memory, bias, r, k, c, n_o, relu, zero)
     if r % 2:
         to, at = y + (r - 1) * y_row * size, x + (r - 1) * x_row * size
-        plain_conv(to, y_row, n_o, at, x_row, x_row, c, filters, column, bias, 1, k, n_o, 3, 3 * c, relu, zero)
+        plain_conv(to, y_row, n_o, at, x_row, x_row, c, filters, column // 3, column, bias, 1, k, n_o, 3, 3 * c, relu, zero)
     if k % 2:
         to, at = y + (k - 1) * n_o * size, x + (k - 1) * c * size
-        plain_conv(to, y_row, n_o, at, x_row, x_row, c, filters, column, bias, r, 1, n_o, 3, 3 * c, relu, zero)
+        plain_conv(to, y_row, n_o, at, x_row, x_row, c, filters, column // 3, column, bias, r, 1, n_o, 3, 3 * c, relu, zero)
 
 
 @intrinsic

@@ -19,7 +19,7 @@ from fastnet.kernels.gemm.commands import (
     packing,
     product,
 )
-from fastnet.kernels.records import Mat, call_command
+from fastnet.kernels.records import Mat, call_at
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, noinline, store
 from numba import types
@@ -208,7 +208,7 @@ def _product_at(kernel, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec
         b, b_row, b_col = new_b.ctypes.data, n * size, size
     add_product(record.ctypes.data, kernel, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
                 b_col // size, b_vec, m, n, k, alpha, beta, row.ctypes.data if biases > 0 else 0, relu)
-    call_command(kernel, 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, record.ctypes.data + 8, alpha)
+    call_at(kernel, 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, record.ctypes.data + 8, alpha)
     if not direct:
         _copy(c, c_row, c_col, to, to_row, size, m, n, alpha)
     # an address does not keep an array alive: these are used until here

@@ -4,7 +4,8 @@ All threads call a kernel as ``kernel(thread, threads, sync, scratch, *args)``. 
 may wait for the other threads at `barrier`, and uses `scratch`, an address of memory that is private to the thread, for
 packing. The result of a kernel must not depend on `threads`.
 
-There are two functions to run a kernel. `run` takes any kernel from Python. Compiled code calls `run_compiled` with the
+There are three functions to run a kernel. `run` takes any kernel from Python, which every thread then enters; `team.run`
+takes a compiled kernel from Python, and only the calling thread enters Python. Compiled code calls `run_compiled` with the
 address of a kernel and a record of its arguments: to wake a worker it needs neither Python nor the GIL, and if calls follow
 each other closely, a worker starts within a microsecond. A worker waits in compiled code, see `wait`: it spins for less than
 0.1 ms, and then sleeps.
