@@ -13,7 +13,7 @@ from fastnet.base.buffers import Buffered, take
 from fastnet.kernels import conv as kernels
 from fastnet.kernels.conv import ops
 from fastnet.kernels.conv.avx512 import LANES, LISTS, choose_way
-from fastnet.kernels.conv.image import margin, patch_bytes
+from fastnet.kernels.conv.image import back_kernel, margin, patch_bytes
 from fastnet.kernels.conv.strided import strided_memory
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.records import CALL, TEAM, FilterLayout, ImageSizes, Window
@@ -324,9 +324,11 @@ class ConvLayer(Buffered):
             read = {x: ROWS, dy: ROWS, **dict.fromkeys(copy_of.values(), ALL)} | ({output: ROWS} if output else {})
             written: dict[Ref, str] = {sums: ROWS} | ({dx: ROWS} if dx else {})
             written |= {} if pooled else {dy.overwritten(): ROWS}
-            operands = copy_of | ({"c": dx.mat} if dx else {}) | ({"aux": output} if output else {})
-            kernel = (ops.conv_pool_back_op if pooled else ops.conv_strided_back_op if by_winograd and by_two
-                      else ops.conv_back_op)
+            operands: dict[str, Any] = copy_of | ({"c": dx.mat} if dx else {}) | ({"aux": output} if output else {})
+            kernel = ops.conv_strided_back_op if by_winograd and by_two else ops.conv_back_op
+            if pooled:
+                kernel = ops.conv_pool_back_op
+                operands |= {"back": back_kernel(way, dx is not None)}
             net.backward(CALL, reads=read, writes=written, kernel=kernel, a=x.mat, b=dy.mat, bias=sums, group=group,
                          relu=op.record["relu"], filters=FilterLayout(length, way, int(by_winograd)), **geometry,
                          **operands)
@@ -336,8 +338,9 @@ class ConvLayer(Buffered):
             net.update(CALL, split=TEAM, reads={sums: ALL},
                        writes={added: ALL, memory: COLUMNS, W.next: COLUMNS, b.next: COLUMNS}
                        | dict.fromkeys((*new_copy.values(), *kept.values(), *of_bias.values()), COLUMNS),
-                       kernel=ops.conv_update_op, c=Matrix(W.next, 0), a=Matrix(added, 0), b=Matrix(memory, 0), bias=b.next,
-                       group=group, filters=FilterLayout(length, way, copy=copy), **geometry, **new_copy, **kept)
+                       kernel=ops.conv_update_with_moments_op if kept else ops.conv_update_op, c=Matrix(W.next, 0),
+                       a=Matrix(added, 0), b=Matrix(memory, 0), bias=b.next, group=group,
+                       filters=FilterLayout(length, way, copy=copy), **geometry, **new_copy, **kept)
             return dx
 
         net.on_backward(backward)

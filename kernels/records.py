@@ -114,6 +114,7 @@ def _fields(kind: Any) -> np.dtype:
 OP = np.dtype([
     ("kind", "i8"),
     ("kernel", "i8"),  # address of a function compiled by `linking.op_kernel`
+    ("back", "i8"),  # convolutions with a pool: address of `image.back_kernel`
     ("split", "i8"),
     ("wait", "i8"),  # 1: a barrier stands before it
     ("last", "i8"),  # SAMPLES: number of the op after the last that runs on the same samples without a barrier
@@ -268,30 +269,18 @@ def new_context(typingctx):
 
 
 @intrinsic
-def call_op(typingctx, kernel, op, context, start, stop, one):
-    """Call the compiled function at address `kernel` with the other arguments, see `linking.op_kernel`."""
-    float_type = one
+def call_at(typingctx, kernel, *arguments):
+    """Call the compiled function at address `kernel`: its arguments are whole numbers, and at last one of the elements."""
+    kinds = arguments[0].types if isinstance(arguments[0], types.BaseTuple) else arguments
+    expected = types.Tuple([types.int64] * (len(kinds) - 1) + [types.unliteral(kinds[-1])])
 
     def codegen(context, builder, signature, arguments):
-        integer = ir.IntType(64)
-        kind = ir.FunctionType(ir.VoidType(), [integer] * 4 + [context.get_value_type(float_type)])
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        values = cgutils.unpack_tuple(builder, arguments[1])
+        kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
+        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), values)
         return context.get_dummy_value()
 
-    return types.void(*[types.int64] * 5, float_type), codegen
-
-
-@intrinsic
-def call_command(typingctx, kernel, thread, threads, sync, scratch, command, one):
-    """Call the compiled function at address `kernel` with the other arguments, see `linking.command_kernel`."""
-    float_type = one
-
-    def codegen(context, builder, signature, arguments):
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 5 + [context.get_value_type(float_type)])
-        builder.call(builder.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 6, float_type), codegen
+    return types.void(types.int64, types.StarArgTuple(expected.types)), codegen
 
 
 @intrinsic

@@ -430,6 +430,19 @@ def pointer_at(typingctx, address, like):
 
 
 @intrinsic
+def prefetch_to_write(typingctx, address):
+    """Begin to bring the cache line of an address, which will be read and written, into the L1 cache."""
+    def codegen(context, builder, signature, arguments):
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, *[number] * 3])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [builder.inttoptr(arguments[0], byte), *(ir.Constant(number, i) for i in (1, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+@intrinsic
 def atomic_add(typingctx, address, value):
     """Add to the int64 at an address, sequentially consistent; returns what it held before."""
     def codegen(context, builder, signature, arguments):

@@ -5,6 +5,7 @@ from fastnet.kernels import naive
 from fastnet.kernels.conv import avx512, image, pack_filters
 from fastnet.kernels.conv import winograd as conv_winograd
 from fastnet.kernels.gemm import vector_lanes
+from fastnet.kernels.records import call_at
 from fastnet.kernels.simd import lanes
 from helpers import dtypes, eps, seeds
 from hypothesis import given
@@ -28,11 +29,10 @@ def call_winograd(y, bits, bits_col, x, x_row, filters, bias, r, k, c, n_o, h, r
 
 
 @njit
-def call_pooled_back(way, dx, scatter, dW, db, row_length, dy, bits, bits_col, x, x_row, W, r, k, c, n_o, h, zero):
+def call_pooled_back(kernel, dx, scatter, dW, db, row_length, dy, bits, bits_col, x, x_row, W, r, k, c, n_o, h, zero):
     memory = np.empty(image.MEMORY // 8, np.int64)
-    image.pooled_conv_back(way, dx.ctypes.data if scatter else 0, dW.ctypes.data, db.ctypes.data, row_length, dy.ctypes.data,
-                                k // 2 * n_o, bits.ctypes.data, bits_col, x.ctypes.data, x_row, W.ctypes.data, r, k, c, n_o, h,
-                                memory.ctypes.data, zero)
+    call_at(kernel, dx.ctypes.data if scatter else 0, dW.ctypes.data, db.ctypes.data, row_length, dy.ctypes.data, k // 2 * n_o,
+            bits.ctypes.data, bits_col, x.ctypes.data, x_row, W.ctypes.data, r, k, c, n_o, h, memory.ctypes.data, zero)
 
 
 @njit
@@ -98,7 +98,8 @@ class Case:
         dx, db = np.zeros_like(self.frame), np.zeros_like(self.bias)
         dW = np.zeros_like(self.filters if in_columns else self.rows)
         dy = np.append(dy[0].transpose(1, 2, 0), np.full(2 * lanes, GUARD, dy.dtype))
-        call_pooled_back(way, dx, scatter, dW, db, self.row_length, dy, self.bits,
+        kernel = image.back_kernel(way, scatter).address(self.x.dtype)
+        call_pooled_back(kernel, dx, scatter, dW, db, self.row_length, dy, self.bits,
                          self.bits_col, self.frame, self.x_row, self.rows, *self.sizes, self.zero)
         f = self.h // 2
         dx = dx[:(self.r + 2 * f) * self.x_row].reshape(self.r + 2 * f, self.k + 2 * f, self.c)

@@ -4,9 +4,9 @@ import pytest
 from fastnet.kernels import naive
 from fastnet.kernels.conv import avx512, batch_norm, ops, pack_filters, strided
 from fastnet.kernels.conv import winograd as conv_winograd
-from fastnet.kernels.conv.image import margin
+from fastnet.kernels.conv.image import back_kernel, margin
 from fastnet.kernels.gemm import vector_lanes
-from fastnet.kernels.records import CONTEXT, OP, Channels, FilterLayout, ImageSizes, Window, call_op
+from fastnet.kernels.records import CONTEXT, OP, Channels, FilterLayout, ImageSizes, Window, call_at
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from helpers import dtypes, eps, seeds
 from hypothesis import given
@@ -24,7 +24,7 @@ frames = st.integers(0, 3)
 
 @njit
 def call(kernel, op, context, samples, one):
-    call_op(kernel, op, context, 0, samples, one)
+    call_at(kernel, op, context, 0, samples, one)
 
 
 def run(kernel, dtype, samples, *, lr=0.0, momentum=0.0, block=0, **fields):
@@ -113,8 +113,9 @@ class Convolution:
         of_winograd = max(conv_winograd.memory_size(n_o, c, self.lanes), strided.strided_memory(n_o, c, self.lanes))
         behind = of_winograd if copy == ops.TURNED else 0
         packed = np.append(Filters(self.lanes, copy, self.window[:2]).copy(self.W), np.zeros(behind + self.lanes, self.dtype))
+        back = back_kernel(way, wanted).address(self.dtype) if kernel is ops.conv_pool_back_op else 0
         run(kernel, self.dtype, n, c=dx.mat if wanted else (0, 0, 0, 0), b=self.dy.mat, bias=sums.ctypes.data,
-            aux=self.y.flat.ctypes.data, packed=packed.ctypes.data, relu=relu, **self.fields(way))
+            aux=self.y.flat.ctypes.data, packed=packed.ctypes.data, relu=relu, back=back, **self.fields(way))
         if columns:
             dW = sums[:size].reshape(-1, h * h * c, self.lanes).transpose(0, 2, 1).reshape(-1, h, h, c)[:n_o]
         else:
@@ -382,7 +383,8 @@ def test_update_adds_the_groups_up(c, n_o, way, copy, momentum, dtype, rng):
     sums = np.stack(sums)
     packed = np.zeros(packing.copy_size(W.shape) if copy else 1, dtype)
     at = state.ctypes.data
-    run(ops.conv_update_op, dtype, 5, lr=0.5, momentum=momentum, c=(at, 0, 0, 0), a=(sums.ctypes.data, 0, 0, 0),
+    kernel = ops.conv_update_with_moments_op if momentum else ops.conv_update_op
+    run(kernel, dtype, 5, lr=0.5, momentum=momentum, c=(at, 0, 0, 0), a=(sums.ctypes.data, 0, 0, 0),
         b=(room.ctypes.data, 0, 0, 0), bias=at + size * dtype.itemsize, aux=kept.ctypes.data if momentum else 0,
         packed=packed.ctypes.data, n=n_o, k=c, group=1, window=Window(h, h, 2, 1),
         image=ImageSizes(block=2), filters=FilterLayout(length, way, copy=copy))  # 5 samples, blocks of 2

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from fastnet import dataset
+from fastnet.base import confinement
 from fastnet.dataset import _files
-from fastnet.dropin import _ask, _editions_data, _guard, _local
+from fastnet.dropin import _ask, _editions_data, _local
 from fastnet.dropin._editions_data import Edition
 
 DATASETS = Path(__file__).parent / "dropin_scripts" / "datasets"
@@ -193,7 +194,7 @@ def test_a_cifar100_that_is_not_the_courses_is_run(served):
     make, said, asked = served
     assert make("def cifar100(seed):\n    return seed * 2\n")(21) == 42
     assert not asked and "cifar100 is the function of" in said[0] and "--classes selects fastnet's" in said[0]
-    _guard.serve_cpickle()  # as install does
+    confinement.serve_cpickle()  # as install does
     assert make("import cPickle\ndef cifar100(seed):\n    return seed * 2\n")(21) == 42
     with pytest.raises(ImportError, match=r"dataset\.py, which has it, fails: ModuleNotFoundError: No module named 'cStringIO'"):
         make("import cStringIO\ndef cifar100(seed):\n    return seed * 2\n")(21)

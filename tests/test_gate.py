@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.studies import power
-from fastnet.gate import GateError, command, compare, environment, instructions, judge, pairing, render, runs
+from fastnet.gate import GateError, arguments, command, compare, environment, instructions, judge, pairing, render, runs
 from fastnet.gate.discover import Found
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import Plan
@@ -238,7 +238,7 @@ def test_what_breaks_is_not_compared_and_no_pass(compared, head, failed, own, sa
 
 
 @pytest.mark.parametrize(("failed", "said"), [
-    (BROKEN, f"`{B}` fails on both sides: ValueError: broken"),
+    (BROKEN, f"failing on both sides: `{B}`: ValueError: broken"),
 ])
 def test_what_fails_on_both_sides_is_noted(compared, failed, said):
     result = compared(lambda side, number: {A: 1e-3}, failed={"base": failed, "head": failed}, own=[A, B])
@@ -294,9 +294,23 @@ def test_no_common_benchmark(compared):
         compared(lambda side, batch: {B if side == "head" else A: 1.0})
 
 
+def test_benchmarks_of_a_file_that_fail_alike_share_a_note():
+    names = [f"bench/bench_a.py::test_{letter}" for letter in "bcdefg"]
+    head = Run({A: {"min": 1.0}}, failed=dict.fromkeys(names, "no such folder") | {names[2]: "another"}, names=(A, *names))
+    notes = pair(Run({}, names=(A, *names)), Run({A: {"min": 1.0}}), head).notes
+    assert notes == [f"failing on both sides: {', '.join(f'`{name}`' for name in (*names[:2], *names[3:5]))} and 1 more: no such folder",
+                     f"failing on both sides: `{names[2]}`: another"]
+
+
+def test_a_round_is_estimated_by_the_benchmarks_that_it_runs():
+    """Not by the whole warm-up, in which those that fail, and other files, take their time too."""
+    warm = Run({A: {"min": 1e-6}, B: {"min": 0.5}}, seconds=2.0)
+    assert compare.a_round(warm, [A, B], Settings(seconds=0.1)) == pytest.approx(3 * (2.0 + 0.1 + 1.5))
+
+
 def test_skipped_benchmarks_are_noted_and_a_new_skip_is_no_pass():
     both = pair(Run({}, names=(A, B)), Run({A: {"min": 1.0}}, skipped={B: "no GPU"}), Run({A: {"min": 1.0}}, skipped={B: "no GPU"}, names=(A, B)))
-    assert not both.missing and both.notes == [f"`{B}` is skipped: no GPU"]
+    assert not both.missing and both.notes == [f"skipped: `{B}`: no GPU"]
     now = pair(Run({}, names=(A, B)), Run({A: {"min": 1.0}, B: {"min": 1.0}}), Run({A: {"min": 1.0}}, skipped={B: "slow"}, names=(A, B)))
     assert now.missing == {B: "runs on base but is skipped on head: slow"}
 
@@ -464,9 +478,9 @@ def test_instructions_that_cannot_be_counted(repository, capsys, monkeypatch):
     assert command.main([*options, "--instructions", "perf"]) == 2
     assert "does not offer the processor's counter" in capsys.readouterr().err
     args = command.parser("x").parse_args(options)
-    assert command.metrics(args) == ["allocated", "process"]
+    assert arguments.metrics(args) == ["allocated", "process"]
     monkeypatch.setattr(instructions, "available", lambda: True)
-    assert command.metrics(args) == ["allocated", "process", "instructions"]
+    assert arguments.metrics(args) == ["allocated", "process", "instructions"]
 
 
 def test_no_repository(tmp_path, capsys, monkeypatch):

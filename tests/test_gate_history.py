@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastnet.gate import GateError, command, compare, discover, history, judge, record, render
+from fastnet.gate import GateError, arguments, command, compare, discover, history, judge, record, render
 from fastnet.gate.environment import Recipe, Side
 from fastnet.gate.history import Curve, Found, Point, Walk
 from fastnet.gate.judge import Plan
@@ -111,7 +111,7 @@ def repository(tmp_path):
 
 def test_the_command_walks_a_range(repository, tmp_path, monkeypatch, capsys):
     pytest.importorskip("pytest_benchmark")
-    monkeypatch.setattr(command, "plan", lambda args: Plan(error=0.9))
+    monkeypatch.setattr(arguments, "plan", lambda args: Plan(error=0.9))
     code = command.main(["--range", "v0..v2", "--repo", str(repository), "--env", "current", "--seconds", "0.01",
                          "--bisect", "--plot", str(tmp_path / "curves.png"), "--json", str(tmp_path / "out.json")])
     said = capsys.readouterr().out

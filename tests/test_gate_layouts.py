@@ -17,6 +17,7 @@ pytest.importorskip("setuptools", "70.1")  # builds wheels by itself
 
 from fastnet.gate import GateError, judge
 from fastnet.gate.compare import compare
+from fastnet.gate.declared import check_python
 from fastnet.gate.declared import groups as declared_groups
 from fastnet.gate.environment import INHERIT, Recipe
 from fastnet.gate.judge import Plan
@@ -271,6 +272,18 @@ def test_what_compilers_keep_stays_while_a_side_is_the_same(make):
     times, kept = zip(*found)
     assert kept == (False, True, False, True)
     assert times[0] == times[1] != times[2] == times[3]
+
+
+@pytest.mark.parametrize(("file", "text"), [
+    ("pyproject.toml", '[project]\nname = "a"\nrequires-python = "{}"\n'), ("setup.cfg", "[options]\npython_requires = {}\n"),
+    ("setup.py", "from setuptools import setup\nsetup(name='a', python_requires='{}')\n")])
+def test_a_project_for_another_python_is_told_before_anything_is_installed(tmp_path, file, text):
+    for needed in (">=3.6", ">=3.6,!=3.7.*", "what pip does not know either"):
+        (tmp_path / file).write_text(text.format(needed))
+        check_python(tmp_path, "head")
+    (tmp_path / file).write_text(text.format(">=3.99"))
+    with pytest.raises(GateError, match=r"^head needs Python >=3\.99, and this is Python 3\..*Install fastnet for a Python that fits"):
+        check_python(tmp_path, "head")
 
 
 def test_groups_include_each_other(tmp_path):

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fastnet.gate import command, instructions, render
+from fastnet.gate import arguments, command, instructions, render
 from fastnet.gate.probe import fastnet_gate_meters as meters
 
 
@@ -86,8 +86,8 @@ def test_a_real_counter_counts_more_for_more_work():
 def test_the_verdict_says_that_instructions_were_not_counted(monkeypatch, options, offered, said):
     monkeypatch.setattr(instructions, "available", lambda: offered)
     args = command.parser("x").parse_args(["main", *options])
-    measured = command.metrics(args)
+    measured = arguments.metrics(args)
     assert ("instructions" in measured) == (offered and not options)
-    result = render.Result([], about={"base": "a", "head": "b", "uncounted": command.uncounted(args, measured)})
+    result = render.Result([], about={"base": "a", "head": "b", "uncounted": arguments.uncounted(args, measured)})
     text = render.to_markdown(result)
     assert ("Instructions were not counted: the system does not offer" in text) == said

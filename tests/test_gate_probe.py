@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from fastnet.gate import command, runs, turns
+from fastnet.gate import arguments, command, runs, turns
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import Plan
 from fastnet.gate.runs import Settings, Where
@@ -166,7 +166,7 @@ def project(tmp_path, monkeypatch):
     """Returns a function that commits these files, and one that compares with the first commit."""
     top = tmp_path / "project"
     top.mkdir()
-    monkeypatch.setattr(command, "plan", lambda args: Plan(error=1.0, rounds=6))
+    monkeypatch.setattr(arguments, "plan", lambda args: Plan(error=1.0, rounds=6))
 
     def git(*words):
         subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@localhost", *words], cwd=top, check=True, capture_output=True)

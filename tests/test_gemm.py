@@ -155,14 +155,25 @@ def test_pack_is_a_copy(layout, dtype, rng):
 
 
 def test_packed_and_plain_operands_give_the_same_bits(dtype, rng):
-    for m, n, k in ((70, 133, 300), (5, 3, 257), (1, 40, 9)):
-        a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
-        results = [np.empty((m, n), dtype) for _ in range(3)]
-        matmul(results[0], a, b)
-        matmul(results[1], a, pack(b))
-        matmul(results[2], np.asfortranarray(a), np.asfortranarray(b))
-        assert np.array_equal(results[0], results[1])
-        assert np.array_equal(results[0], results[2])
+    """Also where the product is computed as C.T = B.T A.T: with rows of B.T contiguous, and few rows of A."""
+    for m, n, k in ((70, 133, 300), (5, 3, 257), (1, 40, 9), (3, 33, 1), (33, 500, 784), (61, 1500, 513), (300, 37, 257)):
+        a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (1, n)))
+        for options in ({}, {"alpha": -0.3, "bias": bias}, {"relu": True}, {"bias": bias, "relu": True}):
+            results = np.empty((4, m, n), dtype)
+            matmul(results[0], a, b, **options)
+            matmul(results[1], a, pack(b), **options)
+            matmul(results[2], np.asfortranarray(a), np.asfortranarray(b), **options)
+            matmul(results[3], a, np.asfortranarray(b), **options)
+            for other in results[1:]:
+                assert other.tobytes() == results[0].tobytes()
+
+
+@pytest.mark.parametrize("shape", [(4, 65, 300), (32, 128, 784), (128, 500, 300), (240, 4000, 3000)])
+def test_products_of_few_rows_are_transposed(shape):
+    m, n, k = shape
+    assert blocking._transposed_is_faster(m, n, k, 16)
+    assert not blocking._transposed_is_faster(n, m, k, 16)
+    assert not blocking._transposed_is_faster(m, n, 0, 16)
 
 
 @settings(max_examples=60)
@@ -252,9 +263,11 @@ def test_same_bits_for_any_number_of_threads(shape, dtype, rng, divided):
         matmul(rows, a, b, alpha=0.5, beta=1.0, bias=bias, relu=True)
         matmul(columns, a, b, alpha=0.5, beta=1.0, bias=bias, relu=True)
         matmul(packed, a, pack(b))
+        across = np.empty((m, n), dtype)
+        matmul(across, a, np.asfortranarray(b), bias=bias)
         square = np.empty((m, m), dtype)
         syrk(square, a)
-        results.append((rows, columns, packed, square))
+        results.append((rows, columns, packed, across, square))
     for other in results[1:]:
         for one, same in zip(results[0], other, strict=True):
             assert one.tobytes() == same.tobytes()

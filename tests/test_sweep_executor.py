@@ -132,7 +132,7 @@ def test_data_are_placed_once(cluster, monkeypatch):
     scattered, scatter = [], client.scatter
     monkeypatch.setattr(client, "scatter", lambda thing, **how: scattered.append(thing) or scatter(thing, **how))
     lr_sweep(**small(executor=client.get_executor(), lrs="0.01:0.1:log8"))
-    assert [type(thing).__name__ for thing in scattered] == ["Shared", "Start", "Start"]  # two seeds
+    assert [type(thing).__name__ for thing in scattered] == ["Trials", "Start", "Start"]  # two seeds
     until = time.monotonic() + 10
     while any(client.has_what().values()) and time.monotonic() < until:
         time.sleep(0.05)

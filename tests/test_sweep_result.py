@@ -3,6 +3,7 @@ import csv
 import json
 import warnings
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from fastnet.sweep import lr_sweep
 from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
+from fastnet.sweep.run.again import train_again
 from fastnet.sweep.run.builders import Builders
 from fastnet.sweep.show import plot
 from fastnet.sweep.spec import Setting, Spec, Trial
@@ -35,8 +37,8 @@ def made_up(accuracies, lrs=(0.1, 0.2, 0.4, 0.8), validation=True, names=("",)):
                                     {"test_loss": 1.0, "test_accuracy": 0.2 if lost else accuracy}, 1.0)
     x, y = small()["x"], small()["y"]
     builders = Builders(build if names == ("",) else {name: build for name in names})
-    return SweepResult(spec, records, dict.fromkeys(spec.settings, "gram"), builders,
-                       (x, y, (x, y) if validation else None, None))
+    return SweepResult(spec, records, dict.fromkeys(spec.settings, "gram"),
+                       partial(train_again, builders, (x, y, (x, y) if validation else None, None)))
 
 
 nan = float("nan")

@@ -18,7 +18,7 @@ from fastnet.sweep.run.range_test import range_test
 from fastnet.sweep.run.schedules import multipliers
 from fastnet.sweep.run.search import _levels, _not_slowest
 from fastnet.sweep.run.session import Session
-from fastnet.sweep.run.shared import Shared
+from fastnet.sweep.run.trial import Trials
 from fastnet.sweep.spec import Spec
 from tests.sweeps import assert_same, build, case, data, network, small, trial_lines
 
@@ -194,12 +194,12 @@ def test_schedules_share_equal_beginnings_bit_for_bit(engine, search, monkeypatc
     options = small(lrs=[0.02, 0.3, 1e4], schedule=SCHEDULES, epochs=8, engine=engine, shuffle=True, momentum=0.9, search=search)
     trained = []
 
-    def counted(*asked, original=Shared.run):
+    def counted(*asked, original=Trials.run):
         answer = original(*asked)
         trained.append(answer[0].epochs - (0 if asked[5] is None else asked[5].record.epochs))
         return answer
 
-    monkeypatch.setattr(Shared, "run", counted)
+    monkeypatch.setattr(Trials, "run", counted)
     shared = lr_sweep(**options, resume=tmp_path / "sweep.jsonl")
     count = sum(trained)
     for name, schedule in SCHEDULES.items():

@@ -9,17 +9,29 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from bench.harness import charts, table
-from bench.harness.charts import Bar, Point
+from bench.harness import table
+from fastnet.sweep.show.charts import Chart
 
 STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 HISTORY = ("fit", "sweep", "gemm", "gram", "step")  # kernels whose history the page draws
 RUNS = 30  # the number of latest runs in it
 
+COLOURS = 6  # --c0 ... --c5 in the page's style
+
 Run = dict[str, Any]  # a file of pytest-benchmark's
 Entry = Mapping[str, Any]  # one of its benchmarks
+
+
+class Point(NamedTuple):
+    """A dot with the text that a mouse pointer shows."""
+
+    x: float
+    y: float
+    tip: str
+
+
 
 
 def write(store: Path, file: Path) -> Path:
@@ -127,9 +139,59 @@ def _roofline(run: Run) -> str:
         if info.get("flops") and info.get("bytes") and table.does_all_operations(info):
             tip = f"{_title(info)}: {info['gflops']:.1f} GFLOP/s, {table.share_of_peak(info)} of its limit"
             points[info["dtype"]].append(Point(info["flops"] / info["bytes"], info["gflops"], tip))
-    chart = charts.roofline(points, {f"FMA {name}": peak / 1e9 for name, peak in limits["fma_peak"].items()},
-                            {name: rate / 1e9 for name, rate in limits["copy_bandwidth"].items()})
-    return f'<figure class="wide">{chart}</figure>' if any(points.values()) else ""
+    every = [point for group in points.values() for point in group]
+    roofs = {f"FMA {name}": peak / 1e9 for name, peak in limits["fma_peak"].items()}
+    slopes = {name: rate / 1e9 for name, rate in limits["copy_bandwidth"].items()}
+    if not every:
+        return ""
+    left, right = min(0.05, *(point.x for point in every)), 1.3 * max(1000, *(point.x for point in every))
+    low, high = 0.8 * min(1, *(point.y for point in every)), 2 * max(*roofs.values(), *(point.y for point in every))
+    chart = Chart((left, right), (low, high), "operations per byte", "GFLOP/s", log=True, log_y=True)
+    top = max(roofs.values())
+    for colour, roof in enumerate(roofs.values()):
+        knee = max(left, roof / max(slopes.values()))
+        chart.parts.append(chart.path((knee, right), (roof, roof), _stroke("roof", colour)))
+    for colour, slope in enumerate(slopes.values(), start=len(roofs)):
+        ends = max(left, low / slope), top / slope
+        chart.parts.append(chart.path(ends, [slope * end for end in ends], _stroke("roof", colour)))
+    for colour, group in enumerate(points.values()):
+        chart.parts += _dots(chart, group, colour)
+    names = [*(f"{name}, {roof:.0f} GFLOP/s" for name, roof in roofs.items()),
+             *(f"{name}, {slope:.0f} GB/s" for name, slope in slopes.items())]
+    parts = (chart.svg("Roofline: kernels under this machine's limits"), _legend(f"kernels, {name}" for name in points),
+             _legend(names, of="limit"))
+    return f'<figure class="wide">{"".join(parts)}</figure>'
+
+
+def _stroke(kind: str, colour: int) -> str:
+    return f'class="{kind}" stroke="{_colour(colour)}"'
+
+
+def _colour(number: int) -> str:
+    return f"var(--c{number % COLOURS})"
+
+
+def _dots(chart: Chart, points: Iterable[Point], colour: int) -> list[str]:
+    return [f'<circle cx="{x}" cy="{y}" r="5" class="dot" fill="{_colour(colour)}"><title>{escape(point.tip)}</title>'
+            "</circle>"
+            for point in points for x, y in [chart.at(point.x, point.y)]]
+
+
+def _legend(names: Iterable[str], of: str = "dot") -> str:
+    return '<p class="legend">' + "".join(f'<span><i class="{of}" style="--of: {_colour(number)}"></i>{escape(name)}</span>'
+                                          for number, name in enumerate(names)) + "</p>"
+
+
+def _curves(series: Mapping[str, Sequence[Point]], x_label: str, y_label: str, title: str) -> str:
+    """Draw lines with dots, one colour each, with y from 0."""
+    every = [point for points in series.values() for point in points]
+    chart = Chart((min(point.x for point in every), max(point.x for point in every)),
+                  (0, 1.1 * max(point.y for point in every)), x_label, y_label)
+    for colour, points in enumerate(series.values()):
+        chart.parts.append(chart.path([point.x for point in points], [point.y for point in points],
+                                      _stroke("series", colour)))
+        chart.parts += _dots(chart, points, colour)
+    return chart.svg(title) + (_legend(series) if len(series) > 1 else "")
 
 
 def _peers(entries: Iterable[Entry]) -> str:
@@ -138,13 +200,23 @@ def _peers(entries: Iterable[Entry]) -> str:
         info = entry["extra_info"]
         if info.get("kernel") not in ("fit", "gemm", "gram_matrix", "import") or not info.get("against"):
             continue
-        rows = [Bar("fastnet", 1, 1, 1, ours=True)]
-        rows += [Bar(name, other["ratio"], other["low"], other["high"]) for name, other in info["against"].items()]
-        title = _title(info)
-        chart = charts.bars(rows, "x", f"{title}: time relative to fastnet")
-        figures.append(f"<figure><figcaption>{escape(title)} <small>{table.seconds(entry['stats']['median'])}</small>"
-                       f"</figcaption>{chart}</figure>")
+        figures.append(f"<figure><figcaption>{escape(_title(info))} <small>{table.seconds(entry['stats']['median'])}</small>"
+                       f"</figcaption>{_bars(info['against'])}</figure>")
     return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
+
+
+def _bars(against: Mapping[str, Mapping[str, float]]) -> str:
+    """Draw horizontal bars from 0, each with its interval; one that is very long leaves the figure."""
+    full = max([1.0, *(min(other["high"], 3 * other["ratio"]) for other in against.values())])
+    bars = [f'<strong>fastnet</strong><div><i class="ours" style="width: {100 / full:.1f}%"></i></div><span>1x</span>']
+    for name, other in against.items():
+        value, low, high = (other[what] for what in ("ratio", "low", "high"))
+        whisker = f"left: {100 * low / full:.1f}%; width: {100 * (min(high, full) - low) / full:.1f}%"
+        tip = f"{name}: {value:.3g}x, 95 % interval {low:.3g} to {high:.3g}"
+        bars.append(f'<span>{escape(name)}</span><div title="{escape(tip)}"><i style="width: {100 * value / full:.1f}%"></i>'
+                    f'<u style="{whisker}"></u></div>'
+                    f"<span>{value:.3g}x</span>")
+    return f'<div class="bars">{"".join(bars)}</div>'
 
 
 def _sweeps(entries: Iterable[Entry]) -> str:
@@ -162,8 +234,8 @@ def _sweeps(entries: Iterable[Entry]) -> str:
                 jobs.setdefault(job, {}).setdefault(label, []).append(Point(rates, seconds / rates, tip))
     figures = []
     for job, series in jobs.items():
-        chart = charts.lines({name: sorted(points) for name, points in series.items()}, "rates in the sweep",
-                             "seconds per rate", f"Sweeps of {job}", width=charts.NARROW)
+        chart = _curves({name: sorted(points) for name, points in series.items()}, "rates in the sweep", "seconds per rate",
+                        f"Sweeps of {job}")
         figures.append(f"<figure><figcaption>{escape(job)}</figcaption>{chart}</figure>")
     return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 
@@ -186,8 +258,7 @@ def _history(runs: Sequence[Run]) -> str:
         first = points[0].y
         if len(points) > 1:
             scaled = [Point(point.x, point.y / first, point.tip) for point in points]
-            chart = charts.lines({title: scaled}, "stored run", "first run = 1", f"History of {title}",
-                                 width=charts.NARROW)
+            chart = _curves({title: scaled}, "stored run", "first run = 1", f"History of {title}")
             figures.append(f"<figure><figcaption>{escape(title)}</figcaption>{chart}</figure>")
     return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 import numpy as np
-from fastnet.kernels.records import CALL, CONTEXT, OP, SAMPLES, call_op
+from fastnet.kernels.records import CALL, CONTEXT, OP, SAMPLES, call_at
 from fastnet.kernels.runtime import pool
 from numba import njit
 
@@ -31,7 +31,7 @@ _REPEATS = 20  # calls of an op in one timing
 @njit
 def _repeat(times: int, kernel: int, op: int, context: int, samples: int, one: float) -> None:
     for _ in range(times):
-        call_op(kernel, op, context, 0, samples, one)
+        call_at(kernel, op, context, 0, samples, one)
 
 
 def least(function: Any, *arguments: Any, rounds: int = ROUNDS) -> float:

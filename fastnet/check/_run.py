@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import fastnet
+from fastnet.base import confinement
 from fastnet.check._folder import Layout
-from fastnet.dropin import _guard
 
 ROOT = str(Path(fastnet.__file__).resolve().parent.parent)
 _PATIENCE = 10  # the factor by which a process may exceed its processor time without an event
@@ -74,8 +74,9 @@ def _work(task: dict[str, Any], findings: dict[str, Finding]) -> tuple[str, dict
     errors = Path(task["sandbox"]) / "errors"
     with open(errors, "wb") as stderr:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fastnet.check._worker", json.dumps(task)], cwd=task["sandbox"], stdin=subprocess.DEVNULL,
-            env=_guard.environment(ROOT, task["sandbox"]), stdout=subprocess.DEVNULL, stderr=stderr, start_new_session=True)
+            [sys.executable, "-m", "fastnet.check._worker", json.dumps(task)], cwd=task["sandbox"],
+            env=confinement.environment(ROOT, task["sandbox"]), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            stderr=stderr, start_new_session=True)
     late = False
     try:
         size, since = 0, time.monotonic()

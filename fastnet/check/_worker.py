@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from fastnet.base import confinement
 from fastnet.check import _diagnose, _fault, _repair
 from fastnet.check._cases import drawn
 from fastnet.check._fit import call_fit, random_state
@@ -23,7 +24,6 @@ from fastnet.check._folder import STEMS, Imported
 from fastnet.check._observe import agree
 from fastnet.check._reference import CLASSES, NEXT
 from fastnet.check._source import python_2
-from fastnet.dropin import _guard
 
 _REPAIRS = 1.0  # seconds of processor time for all layers together
 
@@ -207,7 +207,7 @@ def _trained(own: dict[str, Any], x: np.ndarray, t: np.ndarray) -> list[float]:
 def main() -> None:
     task = json.loads(sys.argv[1])
     with open(task["events"], "a", encoding="utf-8") as events:
-        _guard.confine(task["sandbox"], os.path.dirname(task["original"]))
+        confinement.confine(task["sandbox"], os.path.dirname(task["original"]))
         Worker(events, task).run()
     os._exit(0)  # without the threads and exit handlers of the folder's code
 

@@ -35,6 +35,7 @@ ENGINES = ("layers", *COMPILED)
 
 # Kernels that other kernels call come first
 _ADDRESSED = (blocking.tile_loop, blocking.pack_columns, blocking.pack_copy, interpreter.steps, blocking.macro_kernel,
+              blocking.transposed_kernel,
               softmax.normalise_rows, ops.softmax_cross_entropy, ops.update, ops.update_bias, gram.gram_update,
               gram.gram_first, ops.gather, ops.dense, ops.mask, ops.mean_loss, commands.execute,
               commands.packing, commands.product, commands.few_rows, commands.column_sums, commands.sgd,

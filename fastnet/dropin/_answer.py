@@ -24,12 +24,13 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.base import confinement
 from fastnet.check import _reference
 from fastnet.check._cases import drawn
 from fastnet.check._fit import RATE, random_state
 from fastnet.check._observe import agree
 from fastnet.check._parts import Parts
-from fastnet.dropin import _guard, _local
+from fastnet.dropin import _local
 
 _IMAGES = {"train": 1000, "test": 300}
 
@@ -259,7 +260,7 @@ def _by_trial(klass: Any) -> str | None:
 def main() -> None:
     question, sandbox = sys.argv[1:]
     what, path, _, arguments, options = json.loads(question)
-    _guard.confine(sandbox, os.path.dirname(path))
+    confinement.confine(sandbox, os.path.dirname(path))
     try:
         answer = {"dataset": of_dataset, "sequential": of_sequential}[what](path, sandbox, arguments, options)
     except BaseException as error:  # SystemExit too

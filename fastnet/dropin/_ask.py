@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fastnet
-from fastnet.dropin import _guard
+from fastnet.base import confinement
 
 _ANSWERS = "FASTNET_DROPIN_ANSWERS"  # earlier answers, so that processes that the script starts need not ask again
 _PATIENCE = 60.0  # seconds
@@ -51,7 +51,7 @@ def _run(question: str) -> dict[str, Any]:
         try:
             subprocess.run(
                 [sys.executable, "-m", "fastnet.dropin._answer", question, os.path.realpath(sandbox)], cwd=sandbox,
-                env=_guard.environment(ROOT, sandbox), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                env=confinement.environment(ROOT, sandbox), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, timeout=_PATIENCE, check=False)
             return json.loads(answer.read_text(encoding="utf-8"))
         except subprocess.TimeoutExpired:

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-MARK = "FASTNET_DROPIN"  # names the Python installation to serve; _site/sitecustomize.py reads it
+from fastnet.base.confinement import DROPIN
 
 
 def serve() -> None:
@@ -16,6 +16,6 @@ def serve() -> None:
     before the installation's own, and reaches what multiprocessing spawns, its fork server, joblib and subprocesses.
     """
     site = str(Path(__file__).with_name("_site"))
-    os.environ[MARK] = sys.prefix
+    os.environ[DROPIN] = sys.prefix
     entries = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry != site]
     os.environ["PYTHONPATH"] = os.pathsep.join([site, *entries] if entries != [""] else [site])

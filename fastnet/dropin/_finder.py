@@ -13,7 +13,8 @@ from types import ModuleType
 from typing import Any
 
 import fastnet
-from fastnet.dropin import _children, _guard, _local
+from fastnet.base import confinement
+from fastnet.dropin import _children, _local
 
 NAME = "layers"
 CHAPTER = ("full", "relu", "softmax", "cross_entropy", "sequential")
@@ -44,7 +45,7 @@ def install(quiet: bool = False) -> None:
             f"Call install() before the first import of {NAME}."
         )
     sys.meta_path.insert(0, _Finder(quiet))
-    _guard.serve_cpickle()
+    confinement.serve_cpickle()
     _children.serve()
 
 

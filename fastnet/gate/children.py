@@ -54,4 +54,5 @@ def run(command: Sequence[str], what: str, *, hint: str = "", cwd: Path | None =
 
 
 def tail(text: str, lines: int = 15) -> str:
-    return "\n".join(text.strip().splitlines()[-lines:])
+    """Return the last lines of what a program printed, without pip's warnings."""
+    return "\n".join([line for line in text.strip().splitlines() if not line.startswith("WARNING: ")][-lines:])

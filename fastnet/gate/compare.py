@@ -23,7 +23,7 @@ from fastnet.gate.limits import Limits
 from fastnet.gate.pairing import Pairing, Sources, pair, some, warm_up
 from fastnet.gate.prepare import SIDES, Prepared
 from fastnet.gate.render import Result
-from fastnet.gate.runs import WARM_UP_SECONDS, Run, Settings, cores, run, run_round
+from fastnet.gate.runs import MIN_SAMPLES, WARM_UP_SECONDS, Run, Settings, cores, run, run_round
 
 PLAN = Plan()
 _PATIENCE = 3  # times the rounds that a quiet machine needs; after these the gate may give up a row
@@ -80,11 +80,8 @@ def compare(prepared: Prepared, limits: Limits, *, plan: Plan = PLAN, seed: int 
     """Warm up, measure rounds until all rows are decided or the budget is spent, and judge the rows."""
     seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
     settings = prepared.settings
-    log("warming up: compiling, filling caches")
-    start = time.monotonic()
-    warm, pairing, settings = _warm_up(prepared, settings, metrics)
-    processes = time.monotonic() - start  # of about one process per side, with little measuring
-    expected = processes + 3 * settings.seconds * len(pairing.compared)  # for three sides
+    warm, pairing, settings = _warm_up(prepared, settings, metrics, log)
+    expected = a_round(warm["same"], pairing.compared, settings)
     rows, took, given_up = _rounds(prepared, pairing, limits, plan, settings, seed, log, expected)
     counts = judge_counts(took["base"] + took["same"], took["head"], limits)
     counts += _judge_metrics(prepared, warm, [row.name for row in rows], metrics, limits, settings, log)
@@ -98,6 +95,12 @@ def compare(prepared: Prepared, limits: Limits, *, plan: Plan = PLAN, seed: int 
                   about=about)
 
 
+def a_round(warm: Run, compared: Sequence[str], settings: Settings) -> float:
+    """Estimate the seconds of a round by a process of a warm-up in which nothing but these benchmarks ran, a call each."""
+    measuring = sum(max(settings.seconds, MIN_SAMPLES * warm.times[name]["min"]) for name in compared)
+    return len(SIDES) * (warm.seconds + measuring)
+
+
 def _rounds(prepared: Prepared, pairing: Pairing, limits: Limits, plan: Plan, settings: Settings, seed: int,
             log: Log, expected: float) -> tuple[list[Row], Batch, str]:
     rng = np.random.default_rng(seed)
@@ -107,7 +110,7 @@ def _rounds(prepared: Prepared, pairing: Pairing, limits: Limits, plan: Plan, se
     error, quick = plan.row_error(len(open_), len(settings.statistics)), plan.quick(len(open_), len(settings.statistics))
     given_up = ""
     log(f"{len(open_)} benchmark{'s' * (len(open_) != 1)}: a round takes about {expected:.0f} s. A quiet machine needs "
-        f"{quick} rounds ({duration(quick * expected)}), a noisy one up to {duration(60 * clock.minutes(expected))}")
+        f"{quick} rounds ({duration(quick * expected)}); the budget is {duration(60 * clock.minutes(expected))}")
     while open_:
         settings = measure(prepared, open_, settings, rng, clock.rounds + 1, batch)
         clock.rounds += 1
@@ -145,12 +148,15 @@ def times_of(batch: Batch, name: str, statistics: Sequence[str]) -> dict[str, di
 _NO_FIXTURE = re.compile(r"fixture '\w+' not found")
 
 
-def _warm_up(prepared: Prepared, settings: Settings, metrics: Sequence[str]) -> tuple[dict[str, Run], Pairing, Settings]:
+def _warm_up(prepared: Prepared, settings: Settings, metrics: Sequence[str],
+             log: Log) -> tuple[dict[str, Run], Pairing, Settings]:
     sides, where, found = prepared.sides, prepared.where, prepared.found
+    log("warming up head: compiling, filling caches")
     head = run(sides["head"], where, replace(settings, seconds=WARM_UP_SECONDS), 0, metrics=metrics)
     if not settings.autoload and any(_NO_FIXTURE.search(why) for why in head.failed.values()):
         settings = replace(settings, autoload=True)
         head = run(sides["head"], where, replace(settings, seconds=WARM_UP_SECONDS), 0, metrics=metrics)
+    log("warming up base and its control")
     (base, same), notes = warm_up([sides["base"], sides["same"]], run, where, found, settings, prepared.own["base"], head,
                                   sides["head"], metrics)
     sources = Sources(sides["base"], sides["head"])

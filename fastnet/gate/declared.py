@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import configparser
+import platform
 import re
 import sys
 from dataclasses import dataclass
@@ -120,6 +121,25 @@ def _files(head: Path, folders: tuple[str, ...], chosen: list[str]) -> list[str]
 def is_package(project: Path) -> bool:
     pyproject = _read_toml(project / "pyproject.toml")
     return "project" in pyproject or "build-system" in pyproject or (project / "setup.py").exists()
+
+
+def check_python(project: Path, who: str) -> None:
+    """Raise if the project says that it needs another Python: pip would say so after minutes, when all else is installed."""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # comes with Matplotlib and pytest
+
+    config, script = _read_ini(project / "setup.cfg"), project / "setup.py"
+    written = re.search(r"""\bpython_requires\s*=\s*["']([^"']+)["']""",
+                        script.read_text(encoding="utf-8", errors="replace") if script.exists() else "")
+    needed = (_read_toml(project / "pyproject.toml", lenient=True).get("project", {}).get("requires-python")
+              or config.get("options", "python_requires", fallback=None) or (written[1] if written else None))
+    here = platform.python_version()
+    try:
+        fits = not needed or SpecifierSet(str(needed)).contains(here, prereleases=True)
+    except InvalidSpecifier:
+        return  # pip will say what it thinks of it
+    if not fits:
+        raise GateError(f"{who} needs Python {needed}, and this is Python {here}. Install fastnet for a Python that fits, "
+                        "and run fastnet compare there.")
 
 
 def extras(project: Path) -> list[str]:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fastnet.gate import GateError, children
 from fastnet.gate.children import run, tail
-from fastnet.gate.declared import RUNNER, Step, Wanted, steps
+from fastnet.gate.declared import RUNNER, Step, Wanted, check_python, steps
 from fastnet.gate.repository import git, tracked
 from fastnet.gate.workspace import home
 
@@ -99,6 +99,8 @@ def prepare(side: Side, order: Order, log: Log) -> Side:
     if recipe.kind == CURRENT:
         side = replace(side, python=Path(sys.executable))
     else:
+        if recipe.wanted.install:
+            check_python(side.project, f"{side.name} ({side.revision})")
         calls = order.calls(side.project)
         below = Path(sys.prefix) if recipe.kind == INHERIT else _dependencies(side, calls, recipe, log)
         side = replace(side, python=_own_layer(side, calls, below, recipe, log))

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.gate import GateError, command, repository
+from fastnet.gate import GateError, arguments, repository
 from fastnet.gate.compare import Batch, Clock, measure, times_of
 from fastnet.gate.environment import Recipe
 from fastnet.gate.judge import EXIT_CODE, INCONCLUSIVE, OK, REGRESSED, Plan, Row, judge
@@ -196,8 +196,8 @@ def walk(args: argparse.Namespace, log: Log) -> tuple[str, dict[str, Any], int]:
     repo = repository.find_repository(args.repo)
     first, last = repository.find_commit(repo, old), repository.find_commit(repo, new or "HEAD")
     commits = repository.commits_between(repo, first, last)
-    plan = Walk(repo, command.start_in(args.repo, repo), args.path, command.recipe(args), command.settings(args),
-                command.plan(args), args.seed, args.limits, log)
+    plan = Walk(repo, arguments.start_in(args.repo, repo), args.path, arguments.recipe(args), arguments.settings(args),
+                arguments.plan(args), args.seed, args.limits, log)
     curves = plan.curves(first, choose(commits, args.points)[:-1], last)
     found = [plan.bisect(curve, step) for curve in curves for step in curve.steps] if args.bisect else []
     verdicts = {curve.verdict for curve in curves}

@@ -138,6 +138,7 @@ def pair(own: Run, base: Run, head: Run, renamed: Callable[[str, str], bool] = l
             result.notes.append(f"`{name}` cannot be collected on either side: {reason}")
         else:
             result.missing[name] = f"cannot be collected on head: {reason}"
+    alike: dict[tuple[str, str, str], list[str]] = {}  # by file, what became of them, and why
     for name in sorted({*head.names, *head.times} - {*result.compared}):
         if name in head.times:
             _missing_on_base(result, own, base, name)
@@ -145,13 +146,15 @@ def pair(own: Run, base: Run, head: Run, renamed: Callable[[str, str], bool] = l
             if name in base.times:
                 result.missing[name] = f"runs on base but is skipped on head: {head.skipped[name]}"
             else:
-                result.notes.append(f"`{name}` is skipped: {head.skipped[name]}")
+                alike.setdefault((_file(name), "skipped", head.skipped[name]), []).append(name)
         elif name in base.times:
             result.missing[name] = f"runs on base but fails on head: {_reason(head, name)}"
         elif name in own.names:
-            result.notes.append(f"`{name}` fails on both sides: {_reason(head, name)}")
+            alike.setdefault((_file(name), "failing on both sides", _reason(head, name)), []).append(name)
         else:
             result.missing[name] = f"fails on head, where it is new: {_reason(head, name)}"
+    for (_, fate, why), names in alike.items():
+        result.notes.append(f"{fate}: {some([f'`{name}`' for name in names])}: {why}")
     fresh = [name for name in result.compared if name not in own.names]
     for name in sorted({*own.names, *base.times} - {*head.names, *head.times}):
         if _file(name) in broken:

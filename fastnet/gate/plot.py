@@ -3,10 +3,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fastnet.gate.history import Curve
-from fastnet.gate.record import Series
+if TYPE_CHECKING:
+    from fastnet.gate.history import Curve
+    from fastnet.gate.record import Series
 
 _COLUMNS = 2
 

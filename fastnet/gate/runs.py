@@ -23,7 +23,7 @@ STATISTICS = ("min", "typical", "median", "mean", "q1", "q3")
 _RAN = (0, 1, 5)  # pytest's exit codes: all passed, some failed, nothing collected
 _USAGE = (2, 4)  # interrupted by errors, or wrong usage: what a conftest.py that cannot be imported ends with
 _FUNCTIONS = "test_* test bench_*"
-_ROUNDS = 3  # samples of a benchmark in a process, at least
+MIN_SAMPLES = 3  # of a benchmark in a process
 WARM_UP_SECONDS = 0.001  # of a benchmark in a process that only compiles, fills caches and measures memory
 _NOISY = ("cov", "xdist", "codspeed", "randomly", "random_order", "timeout", "sugar", "html", "rerunfailures", "pytest_cov",
           "faulthandler")  # plugins that disturb timings, and are never loaded
@@ -41,6 +41,7 @@ class Run:
     names: tuple[str, ...] = ()  # all benchmarks that were collected
     loaded: tuple[tuple[str, str], ...] = ()  # the worktree's modules: top-level name and path in the worktree
     machine: str = ""
+    seconds: float = 0.0  # that the process took
 
 
 @dataclass(frozen=True)
@@ -110,14 +111,15 @@ class _Process:
 
     def __init__(self, process: subprocess.Popen[str], side: Side, where: Where, settings: Settings, folder: Path):
         self.process, self.side, self.where, self.settings, self.folder = process, side, where, settings, folder
-        self.until = time.monotonic() + settings.timeout
+        self.began = time.monotonic()
 
     def result(self) -> Run:
         try:
-            self.process.wait(max(0.0, self.until - time.monotonic()))
+            self.process.wait(max(0.0, self.began + self.settings.timeout - time.monotonic()))
         except subprocess.TimeoutExpired as error:
             raise GateError(f"{self.side.name} was stopped after {self.settings.timeout:g} s: choose fewer benchmarks with "
                             "--only or --exclude, or give them less time with --seconds.") from error
+        seconds = time.monotonic() - self.began
         said = (self.folder / "said.txt").read_text(encoding="utf-8", errors="replace")
         notes, numbers = self.folder / "notes.json", self.folder / "numbers.json"
         if self.process.returncode not in _RAN or not notes.exists():
@@ -130,7 +132,7 @@ class _Process:
                             "mode? Leave out `--env current`.")
         found = read_run(numbers) if numbers.exists() and numbers.stat().st_size else Run({})
         return Run(found.times, found.counts, found.metrics, noted["failed"], noted["skipped"], tuple(noted["names"]),
-                   tuple((top, path) for top, path in noted["loaded"]))
+                   tuple((top, path) for top, path in noted["loaded"]), seconds=seconds)
 
 
 @contextmanager
@@ -183,7 +185,7 @@ def _command(side: Side, targets: Sequence[str], settings: Settings, numbers: Pa
             # Without a warm-up call pytest-benchmark plans by the first one, which loads compiled code: few rounds.
             "--benchmark-only", "--benchmark-disable-gc", "--benchmark-warmup=on", "--benchmark-warmup-iterations=1",
             f"--benchmark-max-time={settings.seconds}",
-            f"--benchmark-min-rounds={_ROUNDS if settings.seconds > WARM_UP_SECONDS else 1}",
+            f"--benchmark-min-rounds={MIN_SAMPLES if settings.seconds > WARM_UP_SECONDS else 1}",
             *(["--collect-only"] if collect_only else [f"--benchmark-json={numbers}"]),
             *(["-k", settings.only] if settings.only else [])]
 

@@ -214,8 +214,8 @@ def lay_out(regions: Iterable[Region], shared: Mapping[Region, Region], lanes: i
         region.offset = memory.start
 
 
-def _built_in(op: Op) -> AddressedKernel:
-    return WITH_MOMENTS[op.kind] if "aux" in op.record and op.kind in WITH_MOMENTS else KERNELS[op.kind]
+def _built_in(op: Op) -> AddressedKernel | None:
+    return WITH_MOMENTS[op.kind] if "aux" in op.record and op.kind in WITH_MOMENTS else KERNELS.get(op.kind)
 
 
 def assemble(ops: list[Op], bases: Mapping[str, int], dtype: np.dtype) -> np.ndarray:
@@ -225,15 +225,16 @@ def assemble(ops: list[Op], bases: Mapping[str, int], dtype: np.dtype) -> np.nda
             return 0
         return bases[ref.region.arena] + ref.region.start * (8 if ref.region.arena == LOSSES else dtype.itemsize)
 
-    kernels = {op.record.get("kernel") or _built_in(op): None for op in ops}
+    kernels = {kernel: None for op in ops for kernel in (_built_in(op), *op.record.values())
+               if isinstance(kernel, AddressedKernel)}
     ensure_all([(interpreter.steps.name, "none"), *((kernel.name, dtype.name) for kernel in kernels)], get_num_threads())
     program = np.zeros(len(ops), OP)
     last = len(ops)
     for i in reversed(range(len(ops))):
         op, record = ops[i], program[i]
         record["kind"], record["split"], record["wait"] = op.kind, op.split, op.wait
-        if op.kind in KERNELS:
-            record["kernel"] = _built_in(op).address(dtype)
+        if (kernel := _built_in(op)) is not None:
+            record["kernel"] = kernel.address(dtype)
         for name, value in op.record.items():
             if isinstance(value, Matrix):
                 record[name] = (address(value.ref), *value[1:])

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,6 @@ from fastnet.sweep.choice.metrics import DEFAULTS, Metric, metric_of
 from fastnet.sweep.choice.suggestion import Suggestion, suggestion_of
 from fastnet.sweep.choice.table import Table, tabulate
 from fastnet.sweep.record import Record
-from fastnet.sweep.run.builders import Builders
 from fastnet.sweep.show import tables
 from fastnet.sweep.show.arrays import Arrays
 from fastnet.sweep.spec import Setting, Spec, Trial, in_words
@@ -64,12 +63,11 @@ class SweepResult(Arrays):
     """
 
     def __init__(self, spec: Spec, records: Mapping[Trial, Record], engines: Mapping[Setting, str],
-                 builders: Builders | None = None, data: tuple[Any, Any, Any, Any] | None = None,
-                 range_test: Any = None) -> None:
+                 train: Callable[[Spec, Trial, str, int | None], Sequential] | None = None, range_test: Any = None) -> None:
         self.spec, self.settings_engines = spec, dict(engines)
         self.records = records
         self.range_test = range_test  # of lrs="auto"
-        self._builders, self._data = builders, data
+        self._train = train  # a network as in a trial, by an engine, on all data but those of a fold, if one is named
         self._suggested: dict[Any, Suggestion] = {}
 
     @classmethod
@@ -265,7 +263,7 @@ class SweepResult(Arrays):
         -------
         Sequential
         """
-        from fastnet.sweep.run.best import best_model
+        from fastnet.sweep.best import best_model
 
         return best_model(self, lr, seed, fold, wanted if name is None else {"name": name, **wanted})
 

@@ -178,7 +178,8 @@ class KernelCache(caching.FunctionCache):
         name = self._name_of(self._key(signature))
         return name in CARRIED.files or (self._folder is not None and (self._folder / name).exists())
 
-    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Read what is kept for these types; None if there is nothing."""
         if not self._enabled:
             return None
         key = self._key(sig)
@@ -186,8 +187,12 @@ class KernelCache(caching.FunctionCache):
         digest, data = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
         if hashlib.sha256(data).digest() != digest:
             return None
-        kept_key, kept = pickle.loads(data)
-        return CompileResult._rebuild(target_context, *kept) if kept_key == key else None
+        kept_key, counts_references, kept = pickle.loads(data)
+        if kept_key != key:
+            return None
+        if counts_references:
+            target_context.refresh()  # Numba does so for all: it reads and compiles for half a second
+        return CompileResult._rebuild(target_context, *kept)
 
     def _content(self, name: str) -> bytes:
         """The content of a file, of the installation or in the folder; empty if there is none."""
@@ -201,11 +206,13 @@ class KernelCache(caching.FunctionCache):
             _warn_once(error)
             return b""
 
-    def _save_overload(self, sig: Any, data: Any) -> None:
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep what has been compiled for these types."""
         if not self._enabled or self._folder is None or data.lifted or data.library.has_dynamic_globals:
             return  # neither loops as objects nor addresses outlive the process
         key = self._key(sig)
-        pickled = dumps((key, data._reduce()))
+        counts_references = any(function.name.startswith("NRT_") for function in data.library._final_module.functions)
+        pickled = dumps((key, counts_references, data._reduce()))
         try:
             _write(make_private_folder(self._folder) / self._name_of(key), hashlib.sha256(pickled).digest() + pickled)
         except OSError as error:  # a full disk costs time, not the result

@@ -19,14 +19,18 @@ from fastnet.kernels.codegen import progress
 from fastnet.kernels.codegen.cache import CACHE, KernelCache
 from fastnet.kernels.codegen.carried import codegen
 from numba import config, types
-from numba.core import cgutils, compiler, errors, sigutils, typing
+from numba.core import cgutils, compiler, errors, lowering, sigutils, typing
+from numba.core import ir as numba_ir
 from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.datamodel import models
+from numba.core.ir_utils import build_definitions
 from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.ssa import reconstruct_ssa
+from numba.core.targetconfig import ConfigStack
 from numba.core.typing.context import CallStack
 from numba.cpython.builtins import do_minmax
 from numba.extending import intrinsic, register_model
@@ -193,17 +197,88 @@ _remembering = _TypingContext()
 # --- kernels ----------------------------------------------------------------------------------------------------------
 
 
+class _Lower(lowering.Lower):
+    """Numba's lowering to LLVM code, without what it does for each instruction or variable and kernels do not need."""
+
+    def lower_block(self, block: Any) -> None:  # Numba's enters a context for the messages of errors
+        self.pre_block(block)
+        for instruction in block.body:
+            self.loc = instruction.loc
+            self.lower_inst(instruction)
+        self.post_block(block)
+
+    def lower_inst(self, inst: Any) -> None:  # Numba's makes a text of the instruction
+        if isinstance(inst, numba_ir.Assign):
+            value = self.lower_assign(self.typeof(inst.target.name), inst)
+            self.storevar(value, inst.target.name)
+        elif not isinstance(inst, numba_ir.Del):
+            super().lower_inst(inst)
+        elif self._is_counted(inst.value):
+            self.delvar(inst.value)
+
+    def storevar(self, value: Any, name: str, argidx: int | None = None) -> None:  # Numba's loads the old value, to free it
+        super().storevar(value, name, argidx if self._is_counted(name) else 1)
+
+    def alloca_lltype(self, name: str, lltype: Any, datamodel: Any = None) -> Any:  # Numba's asks LLVM for the size
+        return cgutils.alloca_once(self.builder, lltype, name=name)
+
+    def _is_counted(self, name: str) -> bool:
+        type_ = self.typeof(name)
+        if type_ not in _counted:
+            _counted[type_] = self.context.data_model_manager[type_].contains_nrt_meminfo()
+        return self.context.enable_nrt and _counted[type_]
+
+
+_counted: dict[types.Type, bool] = {}  # whether values of a type have references that are counted
+
+
+class _SSA(untyped.ReconstructSSA):
+    """Numba's, without the analysis of variables that `IRLegalization` makes once more."""
+
+    def run_pass(self, state: Any) -> bool:
+        state.func_ir = reconstruct_ssa(state.func_ir)
+        state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+        return True
+
+
+class _StripPhis(typed.PreLowerStripPhis):
+    """Numba's, without that analysis."""
+
+    def run_pass(self, state: Any) -> bool:
+        state.func_ir = self._strip_phi_nodes(state.func_ir)
+        state.func_ir._definitions = build_definitions(state.func_ir.blocks)
+        return True
+
+
+class _Lowering(typed.NativeLowering):
+    """Numba's, by `_Lower` unless NUMBA_DEBUGINFO asks for all that a debugger needs."""
+
+    @property
+    def lowering_class(self) -> type:
+        return lowering.Lower if vars(config)["DEBUGINFO_DEFAULT"] else _Lower
+
+
+# Numba's, without those for what kernels do not have: closures, `with`, `None`, array expressions
+_PASSES = [kind() for kind in (
+    untyped.TranslateByteCode, untyped.FixupArgs, untyped.GenericRewrites, _SSA, typed.NopythonTypeInference, _StripPhis,
+    typed.IRLegalization, _Lowering, typed.NoPythonBackend)]
+
+
+class _Manager(PassManager):
+    """Runs the passes without an account of each."""
+
+    def run(self, state: Any) -> None:
+        for one in _PASSES:
+            one.run_initialization(state)
+            one.run_pass(state)
+            one.run_finalizer(state)
+
+
 class _Passes(compiler.CompilerBase):
-    """Numba's passes, without those for what kernels do not have: closures, `with`, `None`, array expressions."""
+    """How Numba asks for the passes."""
 
     def define_pipelines(self) -> list[PassManager]:
-        manager = PassManager("fastnet")
-        for kind in (untyped.TranslateByteCode, untyped.FixupArgs, untyped.IRProcessing, untyped.GenericRewrites,
-                     untyped.ReconstructSSA, typed.NopythonTypeInference, typed.PreLowerStripPhis, typed.IRLegalization,
-                     typed.NativeLowering, typed.NoPythonBackend):
-            manager.add_pass(kind, kind.__name__)
-        manager.finalize()
-        return [manager]
+        return [_Manager("fastnet")]
 
 
 class Machine(JITCodeLibrary):
@@ -256,7 +331,7 @@ class Kernel(CPUDispatcher):
                  pipeline_class: Any = _Passes) -> None:
         super().__init__(py_func, locals, targetoptions, pipeline_class)
         self.library: type[Machine] = Machine
-        self._linked: dict[tuple, Any] = {}  # by the arguments' types
+        self._linked: dict[tuple, Any] = {}  # by the arguments' types, and whether references are counted
         self._cache = KernelCache(py_func, CACHE)
 
     def compile(self, sig: Any) -> Any:
@@ -299,14 +374,16 @@ class Kernel(CPUDispatcher):
         return self._link(tuple(arguments)).library
 
     def _link(self, arguments: tuple) -> Any:
-        if arguments not in self._linked:
+        caller = ConfigStack().top_or_none()
+        key = arguments, caller is None or caller.nrt  # as its caller, it counts references or does not
+        if key not in self._linked:
             with compiling():
                 made = compile_into(_Linked, self, arguments, None, no_compile=True, no_cpython_wrapper=True,
                                     no_cfunc_wrapper=True)
-                if arguments not in self._linked:
+                if key not in self._linked:
                     self.targetctx.insert_user_function(made.library, made.fndesc, [made.library])
-                    self._linked[arguments] = made
-        return self._linked[arguments]
+                    self._linked[key] = made
+        return self._linked[key]
 
 
 class ForEachType(Kernel):

@@ -98,7 +98,9 @@ class AddressedKernel:
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
-            made = compile_into(kernel.library, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True)
+            arrays = any(isinstance(argument, types.Array) for argument in arguments)  # without, no reference is counted
+            made = compile_into(kernel.library, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True,
+                                nrt=arrays)
             kernel._cache.save_overload(key, made)
         return made
 

@@ -8,7 +8,7 @@ the images. The gradients of the weights are summed in a fixed number of chunks 
 
 The usual next layers are ReLU and a pool of 2. A gradient that came through them has one value, or none, in each 2 x 2
 window. At a stride of 1, `conv_backward` tests for such gradients, and computes with them as a compiled network does
-(`image.pooled_conv_back`), with a quarter of the operations. It does not if a product with 0 might not be 0, or if
+(`image.back_kernel`), with a quarter of the operations. It does not if a product with 0 might not be 0, or if
 Winograd's sums might overflow.
 
 `stride` and `padding` are numbers, or pairs of them for rows and columns. A padding of None is h // 2 on each side, with
@@ -25,6 +25,8 @@ from fastnet.kernels.conv.image import (
     PATCHES,
     PIXELS,
     add_channel_sums,
+    back_at,
+    back_kernel,
     clear,
     dense_conv_back,
     from_frame,
@@ -34,7 +36,6 @@ from fastnet.kernels.conv.image import (
     patch_bytes,
     patches_back,
     plain_conv,
-    pooled_conv_back,
     pooled_form,
     to_frame,
     turned_tap,
@@ -43,6 +44,7 @@ from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size, winograd_
 from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import to_read, to_write, written
+from fastnet.kernels.records import call_at
 from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import types
@@ -92,8 +94,8 @@ def conv_backward(dx: np.ndarray, dW: np.ndarray, db: np.ndarray, dy: np.ndarray
     rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
     way = choose_way(W.shape[2], W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
-    run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way, window,
-        work=2 * dy[:, 0].size * W.size)
+    run(_backward, dx, sums, columns, biases, _contiguous(dy), _contiguous(x), rows, turned, W.shape[2], way,
+        back_kernel(way, True).address(W.dtype), window, work=2 * dy[:, 0].size * W.size)
     _add_up(dW, db, sums, columns, biases)
 
 
@@ -245,7 +247,7 @@ def _forward(thread, threads, sync, scratch, y, x, filters, bias, h, window):
 
 
 @jit
-def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, rows, turned, h, way, window):
+def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, rows, turned, h, way, pooled_back, window):
     """dx, and for each chunk of images the gradients: sums (n_o, h, row length), columns as `LANES` keeps them, biases."""
     zero = sums.dtype.type(0)
     width = lanes(zero)
@@ -292,9 +294,8 @@ def _backward(thread, threads, sync, scratch, dx, sums, columns, biases, dy, x, 
                     and is_moderate(image, x_image, zero) and is_moderate(pooled, windows * n_o, zero)):
                 clear(back, x_image, zero)
                 of_W = columns[chunk].ctypes.data if way == LANES else dW
-                pooled_conv_back(way, back + corner, of_W, db, length, pooled, wide // 2 * n_o,
-                                 bits, bits_col, image + corner, x_row, rows.ctypes.data, high, wide, n_i, n_o,
-                                 h, lists, zero)
+                call_at(pooled_back, back + corner, of_W, db, length, pooled, wide // 2 * n_o, bits, bits_col,
+                        image + corner, x_row, rows.ctypes.data, high, wide, n_i, n_o, h, lists, zero)
                 from_frame(dx_at, back, n_i, r, k, f, zero)
                 continue
             if winograd and moderate and is_moderate(around, dy_image, zero):
@@ -491,7 +492,8 @@ def _backward_here(dx, dW, db, dy, x, W, window, one):
     rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
     way = _choose_way(h, W.shape[1], width, True)
     sums, columns, biases = _gradients(W, len(x), rows.shape[2], way, width)
-    _backward(0, 1, np.zeros(0, np.int64), 0, dx, sums, columns, biases, dy, x, rows, turned, h, way, window)
+    _backward(0, 1, np.zeros(0, np.int64), 0, dx, sums, columns, biases, dy, x, rows, turned, h, way, back_at(way, one),
+              window)
     _add_up(dW, db, sums, columns, biases)
 
 

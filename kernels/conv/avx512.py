@@ -6,7 +6,7 @@ window. There are two cheap ways to compute with them, in addition to `image.lis
 =========  ==================================================================================================================
 `LANES`    Few channels come in (an image's colours). The lanes are output channels; for each weight of the filter one
            permutation of two rows of the image brings every lane the pixel under its own maximum. Nine permutations and
-           nine multiply-adds serve 16 channels. dx, if it is wanted, is `conv_few.few_back`.
+           nine multiply-adds serve 16 channels. dx, if it is wanted, is computed as `few` says.
 `MASKS`    The channels that come in are whole vectors. Masks of the places are walked bit by bit. For dW, the nine sums of a
            filter stay in registers while its windows go past; for dx, the sixteen pixels under a window stay there while its
            channels go past, and are stored once, where a list would store nine pixels for each channel.
@@ -52,11 +52,11 @@ def choose_way(h, c, width, wanted):
 # --- lanes of output channels ---------------------------------------------------------------------------------------
 
 
-@separate(lambda element: (*[INT] * 13, element))
-def lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero):
+@separate(lambda element: (*[INT] * 17, element))
+def lanes_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
     """dW, db += for one image; arguments as of `image.list_back`, but dW (vectors, 9 c, LANES) lies in vector columns.
 
-    Each of several equal maxima is listed as a separate window.
+    Each of several equal maxima is listed as a separate window. dx is left alone: see `few.lanes_few_back`.
     """
     width = lanes(zero)
     size = VECTOR_BYTES // width
@@ -242,8 +242,8 @@ class Loop:
 # --- masks of places ------------------------------------------------------------------------------------------------
 
 
-@separate(lambda element: (*[INT] * 15, element))
-def masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero):
+@separate(lambda element: (*[INT] * 17, element))
+def masks_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
     """dW, db and, if dx is not 0, dx += for one image; arguments as of `image.list_back`. c is whole vectors."""
     width = lanes(zero)
     size = VECTOR_BYTES // width

@@ -4,8 +4,9 @@ As `avx512.window_update` does for whole vectors of channels: the pixels under a
 output channels go past. Here a row of a filter, three pixels of few channels, is one vector or two. Each place of a
 maximum moves the filter by a row or by a pixel: four rows, and each of them twice, are what the registers hold.
 """
+from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import INT, separate
-from fastnet.kernels.conv.avx512 import places_of, walk
+from fastnet.kernels.conv.avx512 import lanes_back, places_of, walk
 from fastnet.kernels.conv.simd import const
 from fastnet.kernels.simd import VECTOR_BYTES, Emit, lane_count, lanes
 from numba import types
@@ -14,9 +15,16 @@ from numba.extending import intrinsic
 _CHANNELS = 64  # bits of a mask
 
 
-@separate(lambda element: (*[INT] * 12, element))
-def few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero):
-    """dx += for one image; arguments as of `image.list_back`. row_length is one vector or two."""
+@separate(lambda element: (*[INT] * 17, element))
+def lanes_few_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero):
+    """`avx512.lanes_back`, and if dx is not 0, dx +=. row_length is one vector or two."""
+    lanes_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+    if dx != 0:
+        _few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero)
+
+
+@jit
+def _few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero):
     width = lanes(zero)
     size = VECTOR_BYTES // width
     for i in range(r // 2):

@@ -12,10 +12,10 @@ behind its corner. The patch of a pixel begins as many rows and pixels before it
   (`dense_conv_back`, `patches_back`).
 """
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.codegen.linking import INT, AddressedKernel, address_of, separate
 from fastnet.kernels.conv import avx512
 from fastnet.kernels.conv.avx512 import LANES, MASKS, lanes_back, masks_back
-from fastnet.kernels.conv.few import few_back
+from fastnet.kernels.conv.few import lanes_few_back
 from fastnet.kernels.conv.simd import MANY, conv_tile, interleave, load_byte, patch_update
 from fastnet.kernels.conv.windows import add_pixels, find_places
 from fastnet.kernels.gemm.blocking import pack_copy, tile_loop
@@ -264,30 +264,30 @@ def _update_patches(offsets, gradients, count, x, x_row, dW, row_length, W, dx, 
             v += vecs
 
 
+def back_kernel(way: int, wanted: bool) -> AddressedKernel:
+    """What computes as `list_back` in one of the ways of `avx512.choose_way`; `wanted` is whether dx is."""
+    if way == LANES:
+        return lanes_few_back if wanted else lanes_back
+    return masks_back if way == MASKS else list_back
+
+
 if avx512.AVAILABLE:
     @jit
-    def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
-                         zero):
-        """`list_back`, or one of the ways of `avx512`: that which `avx512.choose_way` names."""
+    def back_at(way, like):
+        """Address of `back_kernel` for elements of the type of `like`, and for dx that is perhaps wanted."""
         if way == LANES:
-            lanes_back(dW, db, dy, dy_row, bits, bits_col, x, x_row, r, k, c, n_o, memory, zero)
-            if dx != 0:
-                few_back(dx, row_length, dy, dy_row, bits, bits_col, x_row, W, r, k, c, n_o, zero)
-        elif way == MASKS:
-            masks_back(dx, dW, db, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, memory, zero)
-        else:
-            list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+            return address_of(lanes_few_back, like)
+        return address_of(masks_back, like) if way == MASKS else address_of(list_back, like)
 else:
     @jit
-    def pooled_conv_back(way, dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory,
-                         zero):
-        """`list_back`: this target has no other way."""
-        list_back(dx, dW, db, row_length, dy, dy_row, bits, bits_col, x, x_row, W, r, k, c, n_o, h, memory, zero)
+    def back_at(way, like):
+        """Address of `list_back`: this target has no other way."""
+        return address_of(list_back, like)
 
 
 @jit
 def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero):
-    """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `pooled_conv_back`.
+    """dW += for one image whose gradient dy (r, k, n_o), rows dy_row apart, is dense; arguments as of `list_back`.
 
     If rows of x and of dy are equally many pixels apart, what lies between two rows of dy must be 0: then many rows are
     one product, and dW is read and written less often.
@@ -370,7 +370,7 @@ def pooled_form(gradients, bits, bits_col, dy, dy_row, r, k, n_o, zero):
     """Whether dy (r, k, n_o), rows dy_row apart, is a gradient that came through a pool of 2; if so, what came before it.
 
     That is the case if no window has two different values other than zeros, and a last odd row or column is 0. Then the
-    values are the `gradients` (r // 2, k // 2, n_o) and the `bits` that `pooled_conv_back` reads. NaN equals nothing.
+    values are the `gradients` (r // 2, k // 2, n_o) and the `bits` that `list_back` reads. NaN equals nothing.
     Behind dy a vector is read, behind `gradients` one is written.
     """
     width = lanes(zero)

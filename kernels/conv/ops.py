@@ -25,15 +25,14 @@ from fastnet.kernels.conv.image import (
     patches_back,
     plain_conv,
     pooled_conv,
-    pooled_conv_back,
     to_frame,
     turned_tap,
 )
 from fastnet.kernels.conv.strided import strided_conv, strided_filters, strided_memory
 from fastnet.kernels.conv.winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm.blocking import pack_columns, pack_copy, partition
-from fastnet.kernels.program.ops import descend
-from fastnet.kernels.records import MOMENTUM, Mat, context_at, hyperparameters, op_at, vector_at
+from fastnet.kernels.program.ops import descend, step
+from fastnet.kernels.records import MOMENTUM, Mat, call_at, context_at, hyperparameters, op_at, vector_at
 from fastnet.kernels.simd import VECTOR_BYTES, keep_positive, lanes, store
 
 _ADDED = 1024  # elements that are added up at a time: they stay in the L1 cache
@@ -184,7 +183,7 @@ def conv_pool_back_op(op, context, start, stop, one):
     """The backward pass of `conv_pool_op`: the group's dW and db, and C = the gradient of the images A, if C is wanted.
 
     B is the gradient of the pooled images, which lie at `aux`; the groups' memory is at `bias`; `packed` holds the filters
-    row by row.
+    row by row, `back` the address of `image.back_kernel`.
     """
     o, now = op_at(op), context_at(context)
     zero = one - one
@@ -203,8 +202,8 @@ def conv_pool_back_op(op, context, start, stop, one):
             frame = image_at(o.c, now.thread, start, number, one)
             clear(frame, frame_size(r, k, of_x, c), zero)
             dx = patches(frame, o.c.col, of_x, o.window.above, o.window.left, c, one)
-        pooled_conv_back(o.filters.way, dx, dW, db, length, dy, o.b.col, bits, whole_vectors(n_o, one), x, o.a.col, o.packed,
-                         rows, cols, c, n_o, h, now.scratch, zero)
+        call_at(o.back, dx, dW, db, length, dy, o.b.col, bits, whole_vectors(n_o, one), x, o.a.col, o.packed, rows,
+                cols, c, n_o, h, now.scratch, zero)
 
 
 @op_kernel
@@ -451,13 +450,32 @@ def conv_update_op(op, context, start, stop, one):
     copy that the backward pass reads, made anew: row by row or rotated, see `FilterLayout.copy`.
     """
     o, now = op_at(op), context_at(context)
-    hyper = hyperparameters(now, one)
-    width, zero = lanes(one), one - one
+    hyper, size = hyperparameters(now, one), VECTOR_BYTES // lanes(one)
+    first, last, at, count, gradient, of_biases = _summed(o, now, one)
+    step(o.c.at + at, gradient, count, hyper.weight_decay, hyper.lr)
+    step(o.bias + first * size, of_biases, last - first, one - one, hyper.lr)
+    _copy_filters(o, first, last, one)
+
+
+@op_kernel
+def conv_update_with_moments_op(op, context, start, stop, one):
+    """As `conv_update_op`, but a step of another optimiser than plain gradient descent."""
+    o, now = op_at(op), context_at(context)
+    hyper, size = hyperparameters(now, one), VECTOR_BYTES // lanes(one)
+    first, last, at, count, gradient, of_biases = _summed(o, now, one)
+    _step_with_moments(o.c.at + at, gradient, o.aux + at, count, hyper.weight_decay, hyper)
+    biases = o.bias + first * size
+    _step_with_moments(biases, of_biases, biases - o.c.at + o.aux, last - first, one - one, hyper)
+    _copy_filters(o, first, last, one)
+
+
+@jit
+def _summed(o, now, one):
+    """This part's channels, place in C and number of weights, and the addresses of their gradient and of the biases'."""
+    width = lanes(one)
     size = VECTOR_BYTES // width
     h, length, n_o, c, way = o.window.high, o.filters.row, o.n, o.k, o.filters.way
     o0, o1 = partition(n_o, width, now.part, now.parts), partition(n_o, width, now.part + 1, now.parts)
-    if o0 == o1:
-        return
     blocks = (now.n + o.image.block - 1) // o.image.block
     groups = (blocks + o.group - 1) // o.group
     of_filters = gradient_size(way, n_o, h, length, c, one)
@@ -475,11 +493,16 @@ def conv_update_op(op, context, start, stop, one):
             for p in range(h):
                 pack_columns(o.b.at + (j // width * column + p * h * c * width) * size, column,
                              Mat(o.a.at + (j * filters + p * length) * size, 1, filters, 0), h * c, min(width, n_o - j), one)
-    count = (o1 - o0 + width - 1) // width * column
-    step(o.c.at + at, gradient, o.aux + at if o.aux != 0 else 0, count, hyper.weight_decay, hyper)
-    to_bias = o.bias - o.c.at
-    step(o.bias + o0 * size, o.a.at + (of_filters + o0) * size, o.aux + to_bias + o0 * size if o.aux != 0 else 0, o1 - o0,
-         zero, hyper)
+    return o0, o1, at, (o1 - o0 + width - 1) // width * column, gradient, o.a.at + (of_filters + o0) * size
+
+
+@jit
+def _copy_filters(o, o0, o1, one):
+    """Make this part of the copy anew, if there is one."""
+    width = lanes(one)
+    size = VECTOR_BYTES // width
+    h, length, n_o, c = o.window.high, o.filters.row, o.n, o.k
+    column = h * h * c * width
     for j in range(o0, o1, width):
         high = min(width, n_o - j)
         for p in range(h):
@@ -508,11 +531,8 @@ def add_up(to, count, groups, stride, one):
 
 
 @jit
-def step(weights, gradient, kept, count, decay, hyper):
+def _step_with_moments(weights, gradient, kept, count, decay, hyper):
     """`descend` from a gradient that is not where the optimiser keeps its own."""
-    if kept == 0:
-        descend(weights, gradient, count, decay, hyper)
-        return
     g, v = vector_at(gradient, count, hyper.lr), vector_at(kept, count, hyper.lr)
     momentum = hyper.momentum if hyper.optimizer == MOMENTUM else hyper.lr - hyper.lr
     for i in range(count):

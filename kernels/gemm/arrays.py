@@ -19,7 +19,7 @@ from fastnet.kernels.gemm.commands import (
     packing,
     product,
 )
-from fastnet.kernels.records import Mat, call_command
+from fastnet.kernels.records import Mat, call_at
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, noinline, store
 from numba import types
@@ -102,18 +102,11 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     m, n = c.shape
     if m == 0 or n == 0:
         return
-    width = vector_lanes(c.dtype)
     if (c.strides[1] != c.itemsize and n > 1) or c.strides[0] % c.itemsize:
         _matmul_strided(c, a, b, alpha, beta, bias, relu)
         return
-    if beta == 0 and not isinstance(b, Packed) and m < 4 and n > 4 * width and b.strides[0] == b.itemsize != b.strides[1]:
-        # B.T is read row by row as it lies, instead of being packed for three rows
-        across = np.empty((n, m), c.dtype)
-        matmul(across, b.T, a.T, alpha=alpha)
-        _finish(c, across.T, bias, relu)
-        return
     a = _readable(a)
-    k = a.shape[1]
+    k, width = a.shape[1], vector_lanes(c.dtype)
     if isinstance(b, Packed):
         place, b_k, b_col, b_vec = _address(b.data), width, 1, b.shape[0] * width
     else:
@@ -136,15 +129,6 @@ def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:
             strip[...] = c[i:i + rows]
         matmul(strip, a[i:i + rows], b, alpha, beta, bias, relu)
         c[i:i + rows] = strip
-
-
-def _finish(c, product, bias, relu) -> None:
-    """What `micro_kernel` does at its end, for a product that could not be written in place."""
-    c[...] = product
-    if bias is not None:
-        c += np.reshape(bias, (1, -1))
-    if relu:
-        c[c < 0] = 0
 
 
 def syrk(c: np.ndarray, a: np.ndarray) -> None:
@@ -224,7 +208,7 @@ def _product_at(kernel, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec
         b, b_row, b_col = new_b.ctypes.data, n * size, size
     add_product(record.ctypes.data, kernel, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
                 b_col // size, b_vec, m, n, k, alpha, beta, row.ctypes.data if biases > 0 else 0, relu)
-    call_command(kernel, 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, record.ctypes.data + 8, alpha)
+    call_at(kernel, 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, record.ctypes.data + 8, alpha)
     if not direct:
         _copy(c, c_row, c_col, to, to_row, size, m, n, alpha)
     # an address does not keep an array alive: these are used until here

@@ -5,14 +5,15 @@ C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and a
 - Each thread owns one rectangle of C and computes it alone, so that no bit depends on how many threads there are.
 - k is cut into runs of KC. For each, a slab of B (KC x NC) is packed into *vector columns*, [vector][p][lane], which the
   micro-kernel reads front to back; the slab stays in the L2 cache while all rows of A go past.
-- Rows of A, MC at a time, are packed as runs of KC; MR of them at a time stay in the L1 cache.
+- A is read where it lies, MR rows at a time. Only if neither its rows nor its columns are contiguous, MC rows at a time
+  are packed as runs of KC.
 
 `kernels/README.md` has the picture. An operand that is used many times can be kept packed: see `pack`.
 """
 
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import INT, separate
-from fastnet.kernels.records import MATRIX, Mat
+from fastnet.kernels.records import MATRIX, Mat, vector_at
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES, barrier_at, next_job_at
 from fastnet.kernels.simd import (
     MR,
@@ -23,6 +24,7 @@ from fastnet.kernels.simd import (
     copy_vector,
     lanes,
     load,
+    prefetch_to_write,
     store,
     tile,
     transpose,
@@ -33,7 +35,9 @@ MC = 64  # rows of A packed at once
 SLAB_BYTES = SCRATCH_BYTES * 3 // 4  # the scratch holds a slab of B, then MC rows of A
 _PAD = 1  # keeps vector columns out of the same sets of the L1 cache
 NC_BYTES = SLAB_BYTES // (KC + _PAD) // VECTOR_BYTES * VECTOR_BYTES  # width of the slab
-_ABREAST = 4  # vectors of a row packed together
+_ABREAST = 16  # vectors of a row packed together
+_NEAR_BYTES = 1 << 20  # a matrix that spans no more, in vector columns, stays in the L2 cache from step to step
+_MOST_ACROSS = 16  # vectors of A.T that leave half of the scratch to C.T
 _SMALL_BYTES = 1 << 15  # an operand that spans no more stays in the L1 cache as it lies, and need not be packed
 
 
@@ -49,6 +53,7 @@ def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     a_row, a_k, b_k, b_vec, c_row, c_vec = a.row, a.col, b.row, b.vec, c.row, c.vec
+    is_far = beta != 0 and c_vec * cols * size > _NEAR_BYTES * width
     i = 0
     while i < rows:
         left = rows - i
@@ -64,6 +69,10 @@ def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
             c_ij = c.at + (i * c_row + v * c_vec) * size
             b_j = b.at + v * b_vec * size
             bias_j = bias + v * c_vec * size if bias != 0 else 0
+            if is_far:  # it comes while the tile's products are summed up
+                for q in range(high):
+                    for u in range(wide):
+                        prefetch_to_write(c_ij + (q * c_row + u * c_vec) * size)
             tile(high, wide, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
             j += wide * width
         i += high
@@ -123,9 +132,8 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
-    # A is read where it lies if its rows, or those of A.T, are contiguous and do not evict each other from the L1 cache
-    in_place = (a.col == 1 and a.row * size % 1024 != 0) or (a.row == 1 and a.col * size % 1024 != 0)
-    in_place |= a.row == 1 and min(KC, k) * a.col * size <= _SMALL_BYTES
+    # also with rows that evict each other from the L1 cache: the L2 cache serves them, while a copy costs more than it saves
+    in_place = a.col == 1 or a.row == 1
     for run_number in range(runs):
         p = run_number * KC
         length = min(KC, k - p)
@@ -154,6 +162,45 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
                     a_i = Mat(scratch + SLAB_BYTES, KC, 1, 0)
                 tile_loop(Mat(c_j + i * c.row * size, c.row, 1, c.vec), a_i, slab, mc, wide, length,
                           alpha, beta_now, bias_j, relu if last else 0)
+
+
+@separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 3, element, INT, INT))
+def transposed_kernel(scratch, c, a, b, rows, cols, k, alpha, bias, relu):
+    """C (rows, cols) = epilogue(alpha A B) by one thread, as C.T = B.T A.T: the bits of `macro_kernel`.
+
+    Rows of C and of B.T are contiguous, and C has at most `_MOST_ACROSS` vectors of rows. The micro-kernel broadcasts
+    elements of B where they lie, and only A is packed. A block of C.T is summed up in the scratch.
+    """
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    vectors, zero, one = (rows + width - 1) // width, cast_like(0, alpha), cast_like(1, alpha)
+    slab = Mat(scratch, width, 1, (KC + _PAD) * width)
+    sums = Mat(scratch + vectors * slab.vec * size, vectors * width, 1, width)
+    most = (scratch + SLAB_BYTES - sums.at) // (vectors * VECTOR_BYTES)
+    for j in range(0, cols, most):
+        high = min(most, cols - j)
+        for p in range(0, k, KC):
+            length = min(KC, k - p)
+            pack_columns(scratch, slab.vec, Mat(a.at + p * a.col * size, a.col, a.row, 0), length, rows, alpha)
+            tile_loop(sums, Mat(b.at + (j * b.col + p) * size, b.col, 1, 0), slab, high, vectors * width, length, alpha,
+                      one if p > 0 else zero, 0, 0)
+        pack_copy(c.at + j * size, c.row, Mat(sums.at, 1, sums.row, 0), rows, high, alpha)
+        for i in range(rows):
+            row = vector_at(c.at + (i * c.row + j) * size, high, alpha)
+            if bias != 0:
+                added = vector_at(bias + j * size, high, alpha)
+                for q in range(high):
+                    row[q] += added[q]
+            if relu:
+                for q in range(high):
+                    row[q] = zero if row[q] < zero else row[q]
+
+
+@jit
+def _transposed_is_faster(m, n, k, width):
+    """Whether `transposed_kernel` takes less time than packing B, in cycles for each step of k, as in `split`."""
+    across, down = (m + width - 1) // width, (n + width - 1) // width
+    return across <= _MOST_ACROSS and (n + 16) * across + 16 * m * down // max(1, k) < (m + 16) * down and k > 0
 
 
 @jit
@@ -188,6 +235,16 @@ def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k,
     """C = epilogue(alpha A B + beta C), this thread's rectangle of it; arguments as of `macro_kernel`."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
+    if b_vec == 0 and b_k == 1 and c_vec == width and beta == 0 and _transposed_is_faster(m, n, k, width):
+        down = split(n, m, width, threads)
+        across = threads // down
+        j0, j1 = partition(n, MR, thread // across, down), partition(n, MR, thread // across + 1, down)
+        i0, i1 = partition(m, width, thread % across, across), partition(m, width, thread % across + 1, across)
+        if i1 > i0 and j1 > j0:
+            transposed_kernel(scratch, Mat(c + (i0 * c_row + j0) * size, c_row, 1, width),
+                              Mat(a + i0 * a_row * size, a_row, a_k, 0), Mat(b + j0 * b_col * size, 1, b_col, 0), i1 - i0,
+                              j1 - j0, k, alpha, bias + j0 * size if bias != 0 else 0, relu)
+        return
     down = split(m, n, width, threads)
     across = threads // down
     i0, i1 = partition(m, MR, thread // across, down), partition(m, MR, thread // across + 1, down)

@@ -14,7 +14,7 @@ from fastnet.kernels.codegen.jit import jit, jit_exact
 from fastnet.kernels.codegen.linking import INT, AddressedKernel, address_of, command_kernel, separate, thread_kernel
 from fastnet.kernels.gemm.blocking import KC, MC, NC_BYTES, gemm, macro_kernel, mirror, pack_columns, partition
 from fastnet.kernels.layout import for_dtypes, make_ready
-from fastnet.kernels.records import COMMAND, Mat, call_command, command_at, vector_at
+from fastnet.kernels.records import COMMAND, Mat, call_at, command_at, vector_at
 from fastnet.kernels.runtime.pool import (
     SCRATCH_BYTES,
     UNLIMITED,
@@ -96,9 +96,9 @@ def execute(thread, threads, sync, scratch, job):
         at = job + 8 + number * COMMAND_BYTES
         command = command_at(at)
         if command.double:
-            call_command(command.kernel, thread, threads, sync, scratch, at, 1.0)
+            call_at(command.kernel, thread, threads, sync, scratch, at, 1.0)
         else:
-            call_command(command.kernel, thread, threads, sync, scratch, at, np.float32(1))
+            call_at(command.kernel, thread, threads, sync, scratch, at, np.float32(1))
 
 
 @command_kernel

@@ -32,7 +32,7 @@ from fastnet.kernels.records import (
     GRAM_UPDATE,
     OP_BYTES,
     SAMPLES,
-    call_op,
+    call_at,
     context_at,
     job_at,
     new_context,
@@ -165,9 +165,9 @@ def run_ops(part, parts, job, context, position, one_phase):
 def call(job, kernel, op, context, start, stop):
     """Call an op's kernel with a 1 of the elements' type."""
     if job.double:
-        call_op(kernel, op, context, start, stop, 1.0)
+        call_at(kernel, op, context, start, stop, 1.0)
     else:
-        call_op(kernel, op, context, start, stop, np.float32(1))
+        call_at(kernel, op, context, start, stop, np.float32(1))
 
 
 @jit
@@ -201,9 +201,11 @@ def run_samples(job, number, context):
     blocks = (n + block - 1) // block if block > 0 else n
     begin, end = partition(blocks, group, ctx.part, ctx.parts), partition(blocks, group, ctx.part + 1, ctx.parts)
     step = 1 if block > 0 else max(1, end - begin)
-    for at in range(begin, end, step):
+    at = begin
+    while at < end:  # a range would raise for a step of 0
         i0, i1 = (at * block, min(n, (at + 1) * block)) if block > 0 else (begin, end)
         ctx.block, ctx.begins = at, 1 if at == begin else 0
         for q in range(number, last):
             address = job.ops + q * OP_BYTES
             call(job, op_at(address).kernel, address, context, i0, i1)
+        at += step

@@ -13,7 +13,6 @@ from fastnet.kernels.records import (
     OUTPUTS,
     RMSPROP,
     SAMPLES,
-    SGD,
     Mat,
     context_at,
     hyperparameters,
@@ -202,8 +201,19 @@ def _copy(op, i0, i1, j0, j1, one):
 
 
 @jit
+def step(weights, gradient, count, decay, lr):
+    """W -= lr (dW + decay W), for `count` neighbouring parameters; overwrites dW."""
+    w, g = vector_at(weights, count, lr), vector_at(gradient, count, lr)
+    if decay != 0:
+        for i in range(count):
+            g[i] += decay * w[i]
+    for i in range(count):
+        w[i] -= lr * g[i]
+
+
+@jit
 def descend(weights, gradient, count, decay, hyper):
-    """One step for `count` neighbouring parameters from the numbers at `gradient`.
+    """One `step` of another optimiser than plain gradient descent, from the numbers at `gradient`.
 
     With momentum that is the velocity V = momentum V + dW already, but for the decay: W -= lr (V + decay W). With the
     others it is dW, which becomes g = dW + decay W, and their moments lie behind it:
@@ -214,15 +224,11 @@ def descend(weights, gradient, count, decay, hyper):
     - Adam: the moments m and v (Kingma & Ba 2015, algorithm 1); `hyper.lr` and `hyper.epsilon` hold the corrections of
       their bias.
     """
-    w, g = vector_at(weights, count, hyper.lr), vector_at(gradient, count, hyper.lr)
     lr = hyper.lr
-    if hyper.optimizer == SGD or hyper.optimizer == MOMENTUM:
-        if decay != 0:
-            for i in range(count):
-                g[i] += decay * w[i]
-        for i in range(count):
-            w[i] -= lr * g[i]
+    if hyper.optimizer == MOMENTUM:
+        step(weights, gradient, count, decay, lr)
         return
+    w, g = vector_at(weights, count, lr), vector_at(gradient, count, lr)
     size = VECTOR_BYTES // lanes(lr)
     m = vector_at(gradient + hyper.moments * size, count, lr)
     v = vector_at(gradient + 2 * hyper.moments * size, count, lr)

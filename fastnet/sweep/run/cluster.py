@@ -12,7 +12,8 @@ from typing import Any
 
 from fastnet.kernels.runtime.pool import get_num_threads, set_num_threads
 from fastnet.sweep.record import Record, State
-from fastnet.sweep.run.shared import Shared, Start
+from fastnet.sweep.run.shared import Start
+from fastnet.sweep.run.trial import Trials
 from fastnet.sweep.spec import Spec, Trial
 
 PATIENCE = 60.0  # seconds to wait for a worker when there is none, in all
@@ -44,7 +45,7 @@ class Cluster:
             raise RuntimeError(f"{who}: the Dask cluster has no workers. Start some: dask worker tcp://SCHEDULER:8786.")
 
     @contextlib.contextmanager
-    def holding(self, shared: Shared) -> Iterator[None]:
+    def holding(self, shared: Trials) -> Iterator[None]:
         self.data, self.shared = shared, self.put(shared)
         try:
             yield
@@ -54,7 +55,7 @@ class Cluster:
     def window(self) -> int:
         return 2 * sum(self.client.nthreads().values()) + 2
 
-    def put(self, thing: Shared | Start) -> Any:
+    def put(self, thing: Trials | Start) -> Any:
         """Scatter to all workers; when they die meanwhile, again, until `PATIENCE` is over."""
         deadline = time.monotonic() + PATIENCE
         while True:
@@ -120,7 +121,7 @@ def _from_a_death(error: Exception) -> bool:
     return isinstance(error, (OSError, TimeoutError, KeyError, RuntimeError, ValueError, cf.CancelledError))
 
 
-def _run_in_worker(shared: Shared, start: Start, client: int, *rest: Any) -> tuple[Record, State | None] | None:
+def _run_in_worker(shared: Trials, start: Start, client: int, *rest: Any) -> tuple[Record, State | None] | None:
     """Run a trial on the cores that Dask gave to the worker."""
     from distributed import get_worker
 

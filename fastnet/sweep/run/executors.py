@@ -21,10 +21,11 @@ from typing import Any
 
 from fastnet.kernels.runtime.pool import get_num_threads, set_num_threads
 from fastnet.sweep.record import Record, State
-from fastnet.sweep.run.shared import Shared, Start
+from fastnet.sweep.run.shared import Start
+from fastnet.sweep.run.trial import Trials
 from fastnet.sweep.spec import Spec, Trial
 
-Future = cf.Future  # of what `run_trial` returns
+Future = cf.Future  # of what `Trials.run` returns
 
 
 class LocalThreads:
@@ -43,7 +44,7 @@ class LocalThreads:
         self.stopped = threading.Event()
 
     @contextlib.contextmanager
-    def holding(self, shared: Shared) -> Iterator[None]:
+    def holding(self, shared: Trials) -> Iterator[None]:
         """Trials that still run at the end stop at their next epoch."""
         self.shared = shared
         with contextlib.ExitStack() as stack:
@@ -79,7 +80,7 @@ class Processes:
         self.threads = max(1, get_num_threads() // self.workers)
 
     @contextlib.contextmanager
-    def holding(self, shared: Shared) -> Iterator[None]:
+    def holding(self, shared: Trials) -> Iterator[None]:
         with tempfile.TemporaryDirectory(prefix="fastnet-sweep-", ignore_cleanup_errors=True) as folder:
             self.folder, self.written = Path(folder), 0
             self.shared = self.put(shared)
@@ -88,7 +89,7 @@ class Processes:
     def window(self) -> int:
         return 2 * self.workers
 
-    def put(self, thing: Shared | Start) -> Path:
+    def put(self, thing: Trials | Start) -> Path:
         self.written += 1
         path = self.folder / str(self.written)
         write_mapped(path, thing)

@@ -222,7 +222,7 @@ class Function:
 
     def run(self, start: None, spec: Spec, trial: Trial, until: int, state: State | None, keep: bool,
             stopped: Callable[[], bool] = lambda: False) -> tuple[Record, State | None] | None:
-        """Run a trial up to that epoch, see `fastnet.sweep.run.trial.run_trial`."""
+        """Run a trial up to that epoch, see `fastnet.sweep.run.trial.Trials.run`."""
         began = time.perf_counter()
         suspended = self._begun(spec, trial) if state is None else state.engine
         run = _Run(spec, trial, state)

@@ -7,6 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from fastnet.sweep import grid
 from fastnet.sweep.choice.metrics import DEFAULTS, metric_of
 from fastnet.sweep.record import Record
 from fastnet.sweep.result import SweepResult
+from fastnet.sweep.run.again import train_again
 from fastnet.sweep.run.asked import checked_budget, checked_multiple, constant_prediction, direction_of
 from fastnet.sweep.run.builders import Builders
 from fastnet.sweep.run.executors import LocalThreads, executor_for
@@ -29,7 +31,8 @@ from fastnet.sweep.run.range_test import RangeTest, range_test
 from fastnet.sweep.run.schedules import multipliers
 from fastnet.sweep.run.search import SEARCHES, find_rates
 from fastnet.sweep.run.session import Budget, Interrupted, Session
-from fastnet.sweep.run.shared import Shared, Start, fit_options
+from fastnet.sweep.run.shared import Start, fit_options
+from fastnet.sweep.run.trial import Trials
 from fastnet.sweep.spec import Setting, Spec, Trial
 from fastnet.sweep.store import fingerprint
 from fastnet.sweep.store.journal import open_journal
@@ -163,7 +166,7 @@ def lr_sweep(
     states = Files(Path(f"{os.fspath(resume)}.states")) if keep_states and resume is not None else Memory()
     with (open_journal(resume, head, _WHO) as journal, progress_line(progress) as show, deferred_interrupt() as check,
           contextlib.ExitStack() as stack):
-        result = SweepResult(spec, journal.records, {}, builders, data)
+        result = SweepResult(spec, journal.records, {}, partial(train_again, builders, data))
         work = Networks(builders, data, firsts, digests, planner.engines, runner, stack)
         session = Session(work, runner, journal, show, check, result, states, Budget(budget))
         session.ask(spec)
@@ -187,7 +190,7 @@ class Networks:
         self.result = result
         self.starts: OrderedDict[tuple[str, int], Any] = OrderedDict()
         gram = "gram" in result.settings_engines.values()
-        self.stack.enter_context(self.runner.holding(Shared(*self.data, gram=gram, folds=result.spec.folds)))
+        self.stack.enter_context(self.runner.holding(Trials(*self.data, gram=gram, folds=result.spec.folds)))
 
     def start(self, trial: Trial) -> Any:
         """The network of its name and seed, made when the first trial needs it; the latest are kept."""

@@ -77,12 +77,6 @@ class Shared:
         """X X.T."""
         return None if self._padded is None else self._padded[:, :len(self.x)]
 
-    def run(self, *asked: Any) -> Any:
-        """Run a trial: see `fastnet.sweep.run.trial.run_trial`."""
-        from fastnet.sweep.run.trial import run_trial  # which imports this module
-
-        return run_trial(self, *asked)
-
     def part(self, fold: int) -> Part:
         """The data of the trials of a fold; of all trials, if there are none."""
         return self._parts.of(fold, lambda: self._cut(fold))

@@ -25,50 +25,53 @@ class _Stopped(Exception):
     """The sweep ends before this trial does."""
 
 
-def run_trial(shared: Shared, start: Start, spec: Spec, trial: Trial, until: int, state: State | None = None,
-              keep: bool = False, stopped: Callable[[], bool] = lambda: False) -> tuple[Record, State | None] | None:
-    """Train and evaluate.
+class Trials(Shared):
+    """What the trials of a sweep of networks share, and how one of them runs."""
 
-    Parameters
-    ----------
-    until : int
-        The number of epochs after which it ends.
-    state : State, optional
-        Of the same trial after fewer epochs. Without it, it starts from the beginning, with the same bits in the end.
-    keep : bool
-        Whether to return a state.
+    def run(self, start: Start, spec: Spec, trial: Trial, until: int, state: State | None = None, keep: bool = False,
+            stopped: Callable[[], bool] = lambda: False) -> tuple[Record, State | None] | None:
+        """Train and evaluate.
 
-    Returns
-    -------
-    (Record, State or None), or None if `stopped()` became true before the end
-    """
+        Parameters
+        ----------
+        until : int
+            The number of epochs after which it ends.
+        state : State, optional
+            Of the same trial after fewer epochs. Without it, it starts from the beginning, with the same bits in the end.
+        keep : bool
+            Whether to return a state.
 
-    def check_interrupt() -> None:
-        if stopped():
-            raise _Stopped
+        Returns
+        -------
+        (Record, State or None), or None if `stopped()` became true before the end
+        """
 
-    began = time.perf_counter()
-    part = shared.part(trial.fold)
-    run = _Run(spec, trial, part, state)
-    try:
-        with np.errstate(all="ignore"):
-            check_interrupt()
-            # Outside of the region: while the first trial makes what others wait for, all cores are its own.
-            engine = start.engine(shared, part, spec, trial)
-            engine.check_interrupt = check_interrupt
-            if state is not None:
-                engine.set_state(state.engine)
-            with region():
-                run.epochs(engine, until)
-                test = None if part.test is None else engine.score(*part.test)
-                final = {} if test is None else {"test_loss": test.loss, "test_accuracy": test.accuracy}
-            saved = engine.state() if keep and run.status == "done" else None
-    except _Stopped:
-        return None
-    status = "stopped" if run.status == "done" and until < spec.epochs else run.status
-    before = 0.0 if state is None else state.record.seconds
-    record = Record(trial, status, engine.name, run.curves, final, before + time.perf_counter() - began, run.samples(status))
-    return record, None if saved is None else State(saved, run.rng_state(), run.limit, record, tuple(run.recent))
+        def check_interrupt() -> None:
+            if stopped():
+                raise _Stopped
+
+        began = time.perf_counter()
+        part = self.part(trial.fold)
+        run = _Run(spec, trial, part, state)
+        try:
+            with np.errstate(all="ignore"):
+                check_interrupt()
+                # Outside of the region: while the first trial makes what others wait for, all cores are its own.
+                engine = start.engine(self, part, spec, trial)
+                engine.check_interrupt = check_interrupt
+                if state is not None:
+                    engine.set_state(state.engine)
+                with region():
+                    run.epochs(engine, until)
+                    test = None if part.test is None else engine.score(*part.test)
+                    final = {} if test is None else {"test_loss": test.loss, "test_accuracy": test.accuracy}
+                saved = engine.state() if keep and run.status == "done" else None
+        except _Stopped:
+            return None
+        status = "stopped" if run.status == "done" and until < spec.epochs else run.status
+        seconds = time.perf_counter() - began + (0.0 if state is None else state.record.seconds)
+        record = Record(trial, status, engine.name, run.curves, final, seconds, run.samples(status))
+        return record, None if saved is None else State(saved, run.rng_state(), run.limit, record, tuple(run.recent))
 
 
 class _Run:

@@ -1,10 +1,10 @@
-"""Charts of a sweep's report, as SVG: curves that can be picked out, a metric against the rate, heat maps."""
+"""Charts of the reports of sweeps and benchmarks, as SVG, and heat maps."""
 from __future__ import annotations
 
 import html
 import math
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 12, 44
 class Chart:
     """A panel with axes; what is drawn in it is clipped to it.
 
-    `x` and `y` are the ranges, `log` says that x is logarithmic.
+    `x` and `y` are the ranges, `log` and `log_y` say that x and y are logarithmic.
     """
 
     x: tuple[float, float]
@@ -25,14 +25,12 @@ class Chart:
     x_label: str
     y_label: str
     log: bool = False
+    log_y: bool = False
     parts: list[str] = field(default_factory=list)
 
     def at(self, x: float, y: float) -> tuple[float, float]:
         """The place of a point."""
-        forward: Callable[[float], float] = math.log if self.log else float
-        low, high = map(forward, self.x)
-        across = (forward(x) - low) / ((high - low) or 1)
-        up = (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
+        across, up = _part(x, *self.x, self.log), _part(y, *self.y, self.log_y)
         return (round(_LEFT + across * (_WIDTH - _LEFT - _RIGHT), 1),
                 round(_HEIGHT - _BOTTOM - up * (_HEIGHT - _TOP - _BOTTOM), 1))
 
@@ -46,7 +44,7 @@ class Chart:
     def svg(self, label: str) -> str:
         """The chart."""
         marks = []
-        for value in _ticks(*self.y):
+        for value in _log_ticks(*self.y) if self.log_y else _ticks(*self.y):
             _, at = self.at(self.x[0], value)
             marks.append(f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{at}" y2="{at}"/>'
                          f'<text class="axis" x="{_LEFT - 6}" y="{at + 4}" text-anchor="end">{value:.3g}</text>')
@@ -63,6 +61,13 @@ class Chart:
                 f"{html.escape(self.x_label)}</text>"
                 f'<text class="axis" transform="translate(14 {middle}) rotate(-90)" text-anchor="middle">'
                 f"{html.escape(self.y_label)}</text></svg>")
+
+
+def _part(value: float, low: float, high: float, log: bool) -> float:
+    """How far a number is from the lower end of an axis, as a part of its length."""
+    if log:
+        value, low, high = math.log(value), math.log(low), math.log(high)
+    return (value - low) / ((high - low) or 1)
 
 
 def colour(part: float) -> str:

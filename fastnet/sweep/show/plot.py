@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,9 +10,11 @@ from fastnet.base import checks
 from fastnet.base.figure import Picture
 from fastnet.base.student import quantile
 from fastnet.sweep.record import Record
-from fastnet.sweep.result import SweepResult
 from fastnet.sweep.show import tables
 from fastnet.sweep.spec import Setting, in_words
+
+if TYPE_CHECKING:
+    from fastnet.sweep.result import SweepResult
 
 _IN_LEGEND = 8  # more rates than this have a colour bar in place of a legend
 _ROWS = 6  # of settings: the best ones

@@ -6,7 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,12 +15,14 @@ from fastnet.base.student import interval
 from fastnet.sweep.choice.metrics import settled
 from fastnet.sweep.choice.suggestion import Suggestion
 from fastnet.sweep.record import Record
-from fastnet.sweep.result import SweepResult
 from fastnet.sweep.show import tables
 from fastnet.sweep.show.charts import Chart, colour, heat
 from fastnet.sweep.show.page import CSS, JS
 from fastnet.sweep.show.plot import best_settings, style
 from fastnet.sweep.spec import Setting, in_words, rate_text
+
+if TYPE_CHECKING:
+    from fastnet.sweep.result import SweepResult
 
 _LEAST = 0.1  # of an accuracy axis
 

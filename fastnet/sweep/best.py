@@ -1,4 +1,4 @@
-"""The best network of a sweep, trained again: the weights of trials are not kept."""
+"""The trial of a sweep whose network `SweepResult.best_model` trains again: the weights of trials are not kept."""
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Any
 from fastnet.sequential import Sequential
 from fastnet.sweep.choice.metrics import value_of
 from fastnet.sweep.choice.suggestion import Suggestion
-from fastnet.sweep.run.folds import held_out, rows_of
-from fastnet.sweep.run.shared import uses_nesterov
 from fastnet.sweep.spec import Setting, Trial
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ _WHO = "SweepResult.best_model"
 def best_model(result: SweepResult, lr: float | None, seed: int | None, fold: int | None,
                wanted: dict[str, Any]) -> Sequential:
     """What `SweepResult.best_model` says."""
-    if result._data is None or result._builders is None:
+    if result._train is None:
         raise ValueError(f"{_WHO}: a sweep of a function of yours, or one that was loaded from a file, has no data and no "
                          "networks. Call lr_sweep with them and resume=the file: it runs nothing again.")
     if lr is None:
@@ -32,16 +30,7 @@ def best_model(result: SweepResult, lr: float | None, seed: int | None, fold: in
         raise ValueError(f"{_WHO}: no trial of {wanted_trial} is finished. "
                          f"Rates: {', '.join(f'{known:g}' for known in result.lrs)}; seeds: {list(result.seeds)}"
                          + (f"; names: {list(result.names)}." if result.names != ("",) else "."))
-    x, t, validation, _ = result._data
-    if fold is not None and spec.folds:
-        train, out = rows_of(held_out(t, spec.folds), fold)
-        x, t, validation = x[train], t[train], (x[out], t[out])
-    model = result._builders.build(setting.name, trial.seed)
-    model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), setting.batch_size,
-              engine=result.settings_engines[setting], validation=validation, shuffle=spec.shuffle,
-              rng=trial.seed if spec.shuffle else None, momentum=setting.momentum, weight_decay=setting.weight_decay,
-              optimizer=setting.optimizer, nesterov=uses_nesterov(setting), progress=False)
-    return model
+    return result._train(spec, trial, result.settings_engines[setting], fold if spec.folds else None)
 
 
 def _setting(result: SweepResult, wanted: dict[str, Any]) -> Setting:

@@ -15,6 +15,7 @@ import time
 import types
 from typing import Any
 
+DROPIN = "FASTNET_DROPIN"  # names the Python installation that the drop-in serves; its sitecustomize.py reads it
 _CHANGES = {"os.remove": 1, "os.rename": 2, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1, "os.chmod": 1, "os.link": 2,
             "os.symlink": 2, "shutil.rmtree": 1, "shutil.move": 2}  # events, and how many of their arguments are paths
 _PROGRAMS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.startfile"}
@@ -96,9 +97,7 @@ def environment(root: str, sandbox: str) -> dict[str, str]:
     They leave out the drop-in, which would replace the folder's code. The home and temporary folders are in the sandbox;
     Matplotlib opens no windows, and Python writes no compiled files to the participant's folder.
     """
-    from fastnet.dropin import _children
-
-    kept = {key: value for key, value in os.environ.items() if key not in (_children.MARK, "PYTHONSTARTUP")}
+    kept = {key: value for key, value in os.environ.items() if key not in (DROPIN, "PYTHONSTARTUP")}
     paths = [entry for entry in kept.get("PYTHONPATH", "").split(os.pathsep) if entry and "_site" not in entry]
     return {**kept, "PYTHONPATH": os.pathsep.join([root, *paths]), "MPLBACKEND": "Agg", "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": sandbox, "USERPROFILE": sandbox, "TMPDIR": sandbox, "TEMP": sandbox, "PYTHONIOENCODING": "utf-8",
