@@ -10,6 +10,7 @@ from fastnet.base import checks, dtypes
 from fastnet.base.attributes import FloatArray, Remembered
 from fastnet.base.buffers import Buffered, take
 from fastnet.kernels import batch_norm as kernels
+from fastnet.kernels.codegen.linking import AddressedKernel
 from fastnet.kernels.conv import batch_norm as of_images
 from fastnet.kernels.records import CALL, TEAM, Channels, ImageSizes
 from fastnet.kernels.sgd import sgd_update
@@ -233,7 +234,7 @@ class BatchNormLayer(Buffered):
             of_beta = net.moments_of(beta)
             net.update(CALL, reads={gradients: part},
                        writes=dict.fromkeys((gamma.next, beta.next, *of_gamma.values(), *of_beta.values()), part),
-                       kernel=kernels.batch_norm_update_op, c=Matrix(gamma.next, 0), a=Matrix(gradients, 0), bias=beta.next,
+                       kernel=_update_op(of_gamma), c=Matrix(gamma.next, 0), a=Matrix(gradients, 0), bias=beta.next,
                        **of_gamma, **op)
             return dx
 
@@ -279,7 +280,7 @@ class BatchNormLayer(Buffered):
             of_beta = net.moments_of(beta)
             net.update(CALL, reads={gradients: ALL},
                        writes=dict.fromkeys((gamma.next, beta.next, *of_gamma.values(), *of_beta.values()), ALL),
-                       kernel=kernels.batch_norm_update_op, c=Matrix(gamma.next, 0), a=Matrix(gradients, 0), bias=beta.next,
+                       kernel=_update_op(of_gamma), c=Matrix(gamma.next, 0), a=Matrix(gradients, 0), bias=beta.next,
                        **of_gamma, **of_team)
             if not x.wanted:
                 return None
@@ -301,3 +302,8 @@ class BatchNormLayer(Buffered):
     def __repr__(self) -> str:
         dtype = "" if self.dtype == np.float64 else f", dtype={self.dtype}"
         return f"{type(self).__name__}({self.n}{dtype})"
+
+
+def _update_op(kept: dict[str, Ref]) -> AddressedKernel:
+    """The op that updates gamma and beta; `kept`: what the optimiser keeps of gamma, see `Builder.moments_of`."""
+    return kernels.batch_norm_update_with_moments_op if kept else kernels.batch_norm_update_op

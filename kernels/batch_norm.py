@@ -20,9 +20,9 @@ from fastnet.kernels.compiled_calls import (
     opened,
     side,
 )
-from fastnet.kernels.conv.ops import step
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import plain
+from fastnet.kernels.program.ops import step, step_with_moments
 from fastnet.kernels.records import context_at, hyperparameters, op_at, rows_at, vector_at
 from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
@@ -285,14 +285,25 @@ def batch_norm_grad_op(op, context, start, stop, one):
 
 @op_kernel
 def batch_norm_update_op(op, context, start, stop, one):
-    """A step for gamma (C) and beta (`bias`) from dgamma and dbeta (A); `aux` is what the optimiser keeps of gamma."""
+    """A step of plain gradient descent for gamma (C) and beta (`bias`) from dgamma and dbeta (A)."""
     o, now = op_at(op), context_at(context)
     size, stride, zero = VECTOR_BYTES // lanes(one), o.channels.row, one - one
     c0, c1 = channel_range(o.n, o.channels.values, now.part, now.parts, one)
-    hyper, to_beta = hyperparameters(now, one), o.bias - o.c.at
-    kept = o.aux + c0 * size if o.aux != 0 else 0
-    step(o.c.at + c0 * size, o.a.at + c0 * size, kept, c1 - c0, zero, hyper)
-    step(o.bias + c0 * size, o.a.at + (stride + c0) * size, kept + to_beta if kept != 0 else 0, c1 - c0, zero, hyper)
+    lr = hyperparameters(now, one).lr
+    step(o.c.at + c0 * size, o.a.at + c0 * size, c1 - c0, zero, lr)
+    step(o.bias + c0 * size, o.a.at + (stride + c0) * size, c1 - c0, zero, lr)
+
+
+@op_kernel
+def batch_norm_update_with_moments_op(op, context, start, stop, one):
+    """As `batch_norm_update_op`, but a step of another optimiser; `aux` is what that keeps of gamma."""
+    o, now = op_at(op), context_at(context)
+    size, stride, zero = VECTOR_BYTES // lanes(one), o.channels.row, one - one
+    c0, c1 = channel_range(o.n, o.channels.values, now.part, now.parts, one)
+    hyper, gamma, beta = hyperparameters(now, one), o.c.at + c0 * size, o.bias + c0 * size
+    to_kept = o.aux - o.c.at
+    step_with_moments(gamma, o.a.at + c0 * size, gamma + to_kept, c1 - c0, zero, hyper)
+    step_with_moments(beta, o.a.at + (stride + c0) * size, beta + to_kept, c1 - c0, zero, hyper)
 
 
 @jit

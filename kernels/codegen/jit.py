@@ -241,6 +241,18 @@ class _SSA(untyped.ReconstructSSA):
         return True
 
 
+class _Types(typed.NopythonTypeInference):
+    """Numba's; but without reference counting, too, functions may return arrays: of memory that none of them owns."""
+
+    def run_pass(self, state: Any) -> bool:
+        target = state.targetctx
+        state.targetctx = target.subtarget(enable_nrt=True)
+        try:
+            return super().run_pass(state)
+        finally:
+            state.targetctx = target
+
+
 class _StripPhis(typed.PreLowerStripPhis):
     """Numba's, without that analysis."""
 
@@ -260,8 +272,8 @@ class _Lowering(typed.NativeLowering):
 
 # Numba's, without those for what kernels do not have: closures, `with`, `None`, array expressions
 _PASSES = [kind() for kind in (
-    untyped.TranslateByteCode, untyped.FixupArgs, untyped.GenericRewrites, _SSA, typed.NopythonTypeInference, _StripPhis,
-    typed.IRLegalization, _Lowering, typed.NoPythonBackend)]
+    untyped.TranslateByteCode, untyped.FixupArgs, untyped.GenericRewrites, _SSA, _Types, _StripPhis, typed.IRLegalization,
+    _Lowering, typed.NoPythonBackend)]
 
 
 class _Manager(PassManager):

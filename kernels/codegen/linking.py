@@ -49,7 +49,7 @@ class AddressedKernel:
     decorator : callable
         How to compile it: `jit` or another of its module.
     allocates : bool
-        Whether it makes arrays. Otherwise it counts no references.
+        Whether it allocates memory, for which references are counted. They are if an argument is an array.
     """
 
     def __init__(self, function: Callable, signature: Signature, decorator: Callable[[Callable], Kernel] = jit,
@@ -101,8 +101,9 @@ class AddressedKernel:
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
+            counts = self._allocates or any(isinstance(argument, types.Array) for argument in arguments)
             made = compile_into(kernel.library, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True,
-                                nrt=self._allocates)
+                                nrt=counts)
             kernel._cache.save_overload(key, made)
         return made
 

@@ -6,12 +6,14 @@ maximum moves the filter by a row or by a pixel: four rows, and each of them twi
 """
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.conv import avx512
 from fastnet.kernels.conv.avx512 import lanes_back, places_of, walk
 from fastnet.kernels.conv.simd import const
 from fastnet.kernels.simd import VECTOR_BYTES, Emit, lane_count, lanes
 from numba import types
 from numba.extending import intrinsic
 
+AVAILABLE = avx512.AVAILABLE
 _CHANNELS = 64  # bits of a mask
 
 

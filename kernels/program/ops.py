@@ -253,6 +253,16 @@ def descend(weights, gradient, count, decay, hyper):
         w[i] -= lr * m[i] / (math.sqrt(v[i]) + epsilon)
 
 
+@jit
+def step_with_moments(weights, gradient, kept, count, decay, hyper):
+    """`descend` from a gradient that is not where the optimiser keeps its own."""
+    g, v = vector_at(gradient, count, hyper.lr), vector_at(kept, count, hyper.lr)
+    momentum = hyper.momentum if hyper.optimizer == MOMENTUM else hyper.lr - hyper.lr
+    for i in range(count):
+        v[i] = momentum * v[i] + g[i]
+    descend(weights, kept, count, decay, hyper)
+
+
 @thread_kernel
 def bias_corrected(context, step, _, __, ___):
     """The hyperparameters of one step of Adam in a call, the first being 1, with m and v's bias towards 0 undone.
