@@ -461,7 +461,7 @@ def test_pools_of_processes(method, tmp_path):
             return float(product().sum())
 
         def outer(method):
-            with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method)) as pool:
+            with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context(method)) as pool:
                 return [inner(0), *pool.map(inner, range(2))]
 
         if __name__ == "__main__":
