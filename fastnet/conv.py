@@ -14,6 +14,7 @@ from fastnet.kernels import conv as kernels
 from fastnet.kernels.conv import ops
 from fastnet.kernels.conv.avx512 import LANES, LISTS, choose_way
 from fastnet.kernels.conv.image import back_kernel, margin, patch_bytes
+from fastnet.kernels.conv.strided import strided_memory
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size
 from fastnet.kernels.records import CALL, TEAM, FilterLayout, ImageSizes, Window
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
@@ -289,10 +290,12 @@ class ConvLayer(Buffered):
         column = Matrix(W.now, net.lanes, 1, h * h * c * net.lanes)
         kernel = ops.conv_pool_op if pooled else ops.conv_op
         memory: dict[str, Ref] = {}
-        transforms = h == 3 and net.dtype == np.float32 and by_one
+        by_two = window[:2] == (2, 2)
+        of_winograd = strided_memory if by_two else memory_size  # what his algorithm needs for a thread
+        transforms = h == 3 and net.dtype == np.float32 and (by_one or by_two)
         if transforms and c >= LEAST_CHANNELS:
-            kernel = ops.conv_pool_winograd_op if pooled else ops.conv_winograd_op
-            memory = {"aux": net.reserve(WORK, for_each_thread(net, memory_size(c, n_o, net.lanes)))}
+            kernel = ops.conv_pool_winograd_op if pooled else ops.conv_strided_op if by_two else ops.conv_winograd_op
+            memory = {"aux": net.reserve(WORK, for_each_thread(net, of_winograd(c, n_o, net.lanes)))}
         op = net.forward(CALL, reads={x: ROWS, W.now: ALL, b.now: ALL},
                          writes={y: ROWS, **mask, **dict.fromkeys(memory.values(), ROWS)}, kernel=kernel, c=y.mat, a=x.mat,
                          b=column, bias=b.now, relu=int(len(fused) == 2), **geometry, **memory)
@@ -308,9 +311,9 @@ class ConvLayer(Buffered):
             dx = image_like(net, x) if x.wanted else None
             copy_of: dict[str, Ref] = {}
             way = choose_way(h, c, net.lanes, dx is not None) if pooled else LISTS
-            by_winograd = transforms and n_o >= LEAST_CHANNELS and dx is not None
+            by_winograd = transforms and n_o >= LEAST_CHANNELS and dx is not None and (by_one or window[2:] == (1, 1))
             if dx is not None:
-                behind = 0 if pooled or not by_winograd else for_each_thread(net, memory_size(n_o, c, net.lanes))
+                behind = 0 if pooled or not by_winograd else for_each_thread(net, of_winograd(n_o, c, net.lanes))
                 copy_of = {"packed": net.copy_for_backward(W, W.packing.copy_size(W.shape) + behind)}
             groups, group = groups_of(net)
             size = W.size if way == LANES else n_o * h * length
@@ -322,8 +325,9 @@ class ConvLayer(Buffered):
             written: dict[Ref, str] = {sums: ROWS} | ({dx: ROWS} if dx else {})
             written |= {} if pooled else {dy.overwritten(): ROWS}
             operands: dict[str, Any] = copy_of | ({"c": dx.mat} if dx else {}) | ({"aux": output} if output else {})
-            kernel = ops.conv_pool_back_op if pooled else ops.conv_back_op
+            kernel = ops.conv_strided_back_op if by_winograd and by_two else ops.conv_back_op
             if pooled:
+                kernel = ops.conv_pool_back_op
                 operands |= {"back": back_kernel(way, dx is not None)}
             net.backward(CALL, reads=read, writes=written, kernel=kernel, a=x.mat, b=dy.mat, bias=sums, group=group,
                          relu=op.record["relu"], filters=FilterLayout(length, way, int(by_winograd)), **geometry,

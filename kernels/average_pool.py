@@ -1,14 +1,14 @@
 """Average pooling over windows that do not overlap, and its gradient."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.codegen.linking import INT, op_kernel
+from fastnet.kernels.compiled_calls import array_at, array_kernel, at, finish, fits, in_compiled_code, opened, side
 from fastnet.kernels.conv.ops import clear, frame_size, image_at
 from fastnet.kernels.gemm.blocking import partition
-from fastnet.kernels.layout import plain, to_read, to_write, written
+from fastnet.kernels.layout import plain
 from fastnet.kernels.records import context_at, op_at, vector_at
 from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load
-from numba.extending import overload
 
 _WORK = 4  # multiply-adds in the time of one element
 
@@ -69,28 +69,26 @@ def _backward(thread, threads, sync, scratch, dx, dy, size):
                         to[j * size + q] = row[j] * scale
 
 
-@overload(average_pool_forward)
-def _compiled_forward(y, x, size):
-    def in_compiled_code(y, x, size):
-        n, c, r, k = x.shape
-        result = to_write(y)
-        _forward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r // size, k // size),
-                 to_read(x).reshape(n * c, r, k), size)
-        written(y, result)
-
-    return in_compiled_code
+@array_kernel(2, INT)
+def _forward_here(outcome, y, x, size, one):
+    images, r, k, rows, columns = side(x, 0) * side(x, 1), side(x, 2), side(x, 3), side(y, 2), side(y, 3)
+    if fits(outcome, rows == r // size and columns == k // size) and opened(outcome, 1, (y, x)):
+        _forward(0, 1, 0, 0, array_at(at(y), (images, rows, columns), one), array_at(at(x), (images, r, k), one),
+                 size)
+        finish(outcome, 1, (y, x))
 
 
-@overload(average_pool_backward)
-def _compiled_backward(dx, dy, size):
-    def in_compiled_code(dx, dy, size):
-        n, c, r, k = dx.shape
-        result = to_write(dx)
-        _backward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r, k),
-                  to_read(dy).reshape(n * c, r // size, k // size), size)
-        written(dx, result)
+@array_kernel(2, INT)
+def _backward_here(outcome, dx, dy, size, one):
+    images, r, k, rows, columns = side(dx, 0) * side(dx, 1), side(dx, 2), side(dx, 3), side(dy, 2), side(dy, 3)
+    if fits(outcome, rows == r // size and columns == k // size) and opened(outcome, 1, (dx, dy)):
+        _backward(0, 1, 0, 0, array_at(at(dx), (images, r, k), one),
+                  array_at(at(dy), (images, rows, columns), one), size)
+        finish(outcome, 1, (dx, dy))
 
-    return in_compiled_code
+
+in_compiled_code(average_pool_forward, _forward_here, "y:ncRK x:ncrk size")
+in_compiled_code(average_pool_backward, _backward_here, "dx:ncrk dy:ncRK size")
 
 
 @op_kernel

@@ -7,15 +7,26 @@ import math
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import array_kernel, op_kernel
+from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.compiled_calls import (
+    array_at,
+    array_kernel,
+    at,
+    dimensions_of,
+    elements_of,
+    finish,
+    fits,
+    in_compiled_code,
+    opened,
+    side,
+)
 from fastnet.kernels.gemm.blocking import partition
-from fastnet.kernels.layout import plain, to_read, to_write, written
+from fastnet.kernels.layout import plain
 from fastnet.kernels.program.ops import step, step_with_moments
-from fastnet.kernels.records import context_at, hyperparameters, op_at, vector_at
+from fastnet.kernels.records import context_at, hyperparameters, op_at, rows_at, vector_at
 from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from numba import types
-from numba.extending import overload
 
 _WORK = 4  # multiply-adds in the time of one element
 
@@ -182,68 +193,51 @@ def _backward(thread, threads, sync, scratch, dx, dgamma, dbeta, dy, x, gamma, m
               x.ctypes.data + first, row, gamma[0, c0:c1], mean[0, c0:c1], inv[0, c0:c1], n, values)
 
 
-def _alone(a):
-    raise NotImplementedError("for compiled code only")
+@jit
+def _channels_here(x, c):
+    """The shape of `channels`, or (0, 0, -1) where there are not c channels."""
+    axes, values = dimensions_of(x), 1
+    for axis in range(2, axes):
+        values *= side(x, axis)
+    return (side(x, 0), c, values) if axes >= 2 and side(x, 1) == c else (0, 0, -1)
 
 
-@overload(_alone)
-def _channels_in_compiled_code(a):  # `channels` for a number of axes that the type says
-    if a.ndim == 2:
-        return lambda a: a.reshape(a.shape[0], a.shape[1], 1)
-    return lambda a: a.reshape(a.shape[0], a.shape[1], a.shape[2] * a.shape[3])
+@array_kernel(7, types.float64)
+def _forward_here(outcome, y, mean, var, inv, x, gamma, beta, eps, one):
+    shape = _channels_here(x, elements_of(mean))
+    if fits(outcome, shape[2] >= 0) and opened(outcome, 4, (y, mean, var, inv, x, gamma, beta)):
+        c = shape[1]
+        _forward(0, 1, 0, 0, array_at(at(y), shape, one), rows_at(at(mean), 1, c, one),
+                 rows_at(at(var), 1, c, one), rows_at(at(inv), 1, c, one), array_at(at(x), shape, one),
+                 rows_at(at(gamma), 1, c, one), rows_at(at(beta), 1, c, one), eps)
+        finish(outcome, 4, (y, mean, var, inv, x, gamma, beta))
 
 
-@array_kernel((3, 2, 2, 2), (3, 2, 2), types.float64)
-def _forward_here(y, mean, var, inv, x, gamma, beta, eps, one):
-    _forward(0, 1, np.zeros(0, np.int64), 0, y, mean, var, inv, x, gamma, beta, eps)
+@array_kernel(6)
+def _predict_here(outcome, y, x, gamma, beta, mean, inv, one):
+    shape = _channels_here(x, elements_of(mean))
+    if fits(outcome, shape[2] >= 0) and opened(outcome, 1, (y, x, gamma, beta, mean, inv)):
+        c = shape[1]
+        _predict(0, 1, 0, 0, array_at(at(y), shape, one), array_at(at(x), shape, one),
+                 rows_at(at(gamma), 1, c, one), rows_at(at(beta), 1, c, one), rows_at(at(mean), 1, c, one),
+                 rows_at(at(inv), 1, c, one))
+        finish(outcome, 1, (y, x, gamma, beta, mean, inv))
 
 
-@array_kernel((3,), (3, 2, 2, 2, 2))
-def _predict_here(y, x, gamma, beta, mean, inv, one):
-    _predict(0, 1, np.zeros(0, np.int64), 0, y, x, gamma, beta, mean, inv)
+@array_kernel(8)
+def _backward_here(outcome, dx, dgamma, dbeta, dy, x, gamma, mean, inv, one):
+    shape = _channels_here(x, elements_of(mean))
+    if fits(outcome, shape[2] >= 0) and opened(outcome, 3, (dx, dgamma, dbeta, dy, x, gamma, mean, inv)):
+        c = shape[1]
+        _backward(0, 1, 0, 0, array_at(at(dx), shape, one), rows_at(at(dgamma), 1, c, one),
+                  rows_at(at(dbeta), 1, c, one), array_at(at(dy), shape, one), array_at(at(x), shape, one),
+                  rows_at(at(gamma), 1, c, one), rows_at(at(mean), 1, c, one), rows_at(at(inv), 1, c, one))
+        finish(outcome, 3, (dx, dgamma, dbeta, dy, x, gamma, mean, inv))
 
 
-@array_kernel((3, 2, 2), (3, 3, 2, 2, 2))
-def _backward_here(dx, dgamma, dbeta, dy, x, gamma, mean, inv, one):
-    _backward(0, 1, np.zeros(0, np.int64), 0, dx, dgamma, dbeta, dy, x, gamma, mean, inv)
-
-
-@overload(batch_norm_forward)
-def _compiled_forward(y, mean, var, inv, x, gamma, beta, eps):
-    def in_compiled_code(y, mean, var, inv, x, gamma, beta, eps):
-        result, m, v, w = to_write(y), to_write(mean), to_write(var), to_write(inv)
-        _forward_here(_alone(result), m, v, w, _alone(to_read(x)), to_read(gamma), to_read(beta), float(eps),
-                      y.dtype.type(1))
-        written(y, result)
-        written(mean, m)
-        written(var, v)
-        written(inv, w)
-
-    return in_compiled_code
-
-
-@overload(batch_norm_predict)
-def _compiled_predict(y, x, gamma, beta, mean, inv):
-    def in_compiled_code(y, x, gamma, beta, mean, inv):
-        result = to_write(y)
-        _predict_here(_alone(result), _alone(to_read(x)), to_read(gamma), to_read(beta), to_read(mean), to_read(inv),
-                      y.dtype.type(1))
-        written(y, result)
-
-    return in_compiled_code
-
-
-@overload(batch_norm_backward)
-def _compiled_backward(dx, dgamma, dbeta, dy, x, gamma, mean, inv):
-    def in_compiled_code(dx, dgamma, dbeta, dy, x, gamma, mean, inv):
-        result, of_gamma, of_beta = to_write(dx), to_write(dgamma), to_write(dbeta)
-        _backward_here(_alone(result), of_gamma, of_beta, _alone(to_read(dy)), _alone(to_read(x)), to_read(gamma),
-                       to_read(mean), to_read(inv), dx.dtype.type(1))
-        written(dx, result)
-        written(dgamma, of_gamma)
-        written(dbeta, of_beta)
-
-    return in_compiled_code
+in_compiled_code(batch_norm_forward, _forward_here, "y:* mean:1c var:1c inv:1c x:* gamma:1c beta:1c eps", writes=4)
+in_compiled_code(batch_norm_predict, _predict_here, "y:* x:* gamma:1c beta:1c mean:1c inv:1c")
+in_compiled_code(batch_norm_backward, _backward_here, "dx:* dgamma:1c dbeta:1c dy:* x:* gamma:1c mean:1c inv:1c", writes=3)
 
 
 @jit

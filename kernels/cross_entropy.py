@@ -1,20 +1,11 @@
 """Cross-entropy of probabilities and one-hot targets, and its gradient (3.18, 3.19)."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.layout import (
-    by_rows,
-    elements,
-    flat,
-    for_dtypes,
-    line,
-    make_ready,
-    matrices,
-    plain,
-    to_read,
-    to_write,
-    written,
-)
-from numba.extending import overload
+from fastnet.kernels.compiled_calls import array_kernel, at, elements_of, finish, in_compiled_code, opened, side
+from fastnet.kernels.layout import by_rows, elements, flat, for_dtypes, line, make_ready, matrices, plain
+from fastnet.kernels.records import rows_at, vector_at
+from fastnet.kernels.simd import store
+from numba import types
 
 _BLOCK = 64  # elements that are looked at together
 
@@ -102,22 +93,24 @@ def _backward(dp, p, t, n):
         dp[i] = zero if t[i] == zero else -t[i] / p[i] / count
 
 
-@overload(cross_entropy_forward)
-def _compiled_forward(p, t):
-    def in_compiled_code(p, t):
-        return _forward(to_read(p), to_read(t))
+@array_kernel(2)
+def _forward_here(outcome, p, t, one):
+    if opened(outcome, 0, (p, t)):
+        n, m = side(p, 0), side(p, 1)
+        store(outcome + 8, _forward(rows_at(at(p), n, m, one), rows_at(at(t), n, m, one)))
+        finish(outcome, 0, (p, t))
 
-    return in_compiled_code
+
+@array_kernel(3)
+def _backward_here(outcome, dp, p, t, one):
+    if opened(outcome, 1, (dp, p, t)):
+        n = elements_of(p)
+        _backward(vector_at(at(dp), n, one), vector_at(at(p), n, one), vector_at(at(t), n, one), side(p, 0))
+        finish(outcome, 1, (dp, p, t))
 
 
-@overload(cross_entropy_backward)
-def _compiled_backward(dp, p, t):
-    def in_compiled_code(dp, p, t):
-        result = to_write(dp)
-        _backward(result.reshape(-1), to_read(p).reshape(-1), to_read(t).reshape(-1), len(p))
-        written(dp, result)
-
-    return in_compiled_code
+in_compiled_code(cross_entropy_forward, _forward_here, "p:nm t:nm", writes=0, returns=types.float64)
+in_compiled_code(cross_entropy_backward, _backward_here, "dp:nm p:nm t:nm")
 
 
 @for_dtypes(matrices(0, 2))

@@ -9,14 +9,25 @@ import math
 import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.codegen.linking import INT, op_kernel
+from fastnet.kernels.compiled_calls import (
+    array_at,
+    array_kernel,
+    at,
+    dimensions_of,
+    elements_of,
+    finish,
+    in_compiled_code,
+    opened,
+    side,
+)
 from fastnet.kernels.gemm.blocking import partition
-from fastnet.kernels.layout import plain, to_read, to_write, written
-from fastnet.kernels.records import context_at, input_row, op_at, row_of
+from fastnet.kernels.layout import plain
+from fastnet.kernels.records import context_at, input_row, op_at, row_of, vector_at
 from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import cast_like, load_int, store_int
 from numba import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic
 
 _WORK, _PRODUCT_WORK = 16, 2  # multiply-adds in the time of one element: of a mask, and of a product with one
 _OF_COUNTER_0, _OF_COUNTER_2 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)  # the multipliers of a round
@@ -118,28 +129,26 @@ def _backward(thread, threads, sync, scratch, dx, dy, mask):
         _multiply(dx[i], dy[i], mask[i])
 
 
-@overload(dropout_forward)
-def _compiled_forward(y, mask, x, rate, seed, call):
-    def in_compiled_code(y, mask, x, rate, seed, call):
-        result, places, source = to_write(y), to_write(mask), to_read(x)
-        n = len(x)
-        m = x.size // max(1, n)
-        _forward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n, m), places.reshape(n, m), source.reshape(n, m),
-                 float(rate), seed, call)
-        written(y, result)
-        written(mask, places)
-
-    return in_compiled_code
+@array_kernel(3, types.float64, INT, INT)
+def _forward_here(outcome, y, mask, x, rate, seed, call, one):
+    if opened(outcome, 2, (y, mask, x)):
+        n = side(x, 0) if dimensions_of(x) > 0 else 1
+        shape = n, elements_of(x) // max(1, n)
+        _forward(0, 1, 0, 0, array_at(at(y), shape, one), array_at(at(mask), shape, one),
+                 array_at(at(x), shape, one), rate, seed, call)
+        finish(outcome, 2, (y, mask, x))
 
 
-@overload(dropout_backward)
-def _compiled_backward(dx, dy, mask):
-    def in_compiled_code(dx, dy, mask):
-        result = to_write(dx)
-        _multiply(result.reshape(-1), to_read(dy).reshape(-1), to_read(mask).reshape(-1))
-        written(dx, result)
+@array_kernel(3)
+def _backward_here(outcome, dx, dy, mask, one):
+    if opened(outcome, 1, (dx, dy, mask)):
+        n = elements_of(dx)
+        _multiply(vector_at(at(dx), n, one), vector_at(at(dy), n, one), vector_at(at(mask), n, one))
+        finish(outcome, 1, (dx, dy, mask))
 
-    return in_compiled_code
+
+in_compiled_code(dropout_forward, _forward_here, "y:* mask:* x:* rate seed call", writes=2)
+in_compiled_code(dropout_backward, _backward_here, "dx:* dy:* mask:*")
 
 
 @op_kernel

@@ -15,26 +15,17 @@ A layer's kernel file states what its function is of one number, and its gradien
 and gets the kernels for arrays (from Python, and from a user's compiled code), the ones that a layer calls by hand, and the
 ops of a compiled network. Both functions take one constant of the layer, 0 where it has none.
 """
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import op_kernel
-from fastnet.kernels.layout import (
-    by_rows,
-    elements,
-    flat,
-    for_dtypes,
-    line,
-    make_ready,
-    plain,
-    to_read,
-    to_write,
-    written,
-)
-from fastnet.kernels.records import context_at, input_row, op_at, row_of
-from numba.extending import overload
+from fastnet.kernels.codegen.linking import AddressedKernel, op_kernel
+from fastnet.kernels.compiled_calls import array_kernel, at, elements_of, finish, in_compiled_code, opened
+from fastnet.kernels.layout import by_rows, elements, flat, for_dtypes, line, make_ready, plain
+from fastnet.kernels.records import context_at, input_row, op_at, row_of, vector_at
+from numba import types
 
 
 class Elementwise:
@@ -99,7 +90,21 @@ class Elementwise:
                 dx = row_of(o.c, i, o.n, one)
                 backward(dx, dx, row_of(o.a, i, o.n, one), o.number)
 
+        def forward_here(outcome, y, x, constant, one):
+            if opened(outcome, 1, (y, x)):
+                n = elements_of(x)
+                forward(vector_at(at(y), n, one), vector_at(at(x), n, one), constant)
+                finish(outcome, 1, (y, x))
+
+        def backward_here(outcome, dx, dy, y, constant, one):
+            if opened(outcome, 1, (dx, dy, y)):
+                n = elements_of(y)
+                backward(vector_at(at(dx), n, one), vector_at(at(dy), n, one), vector_at(at(y), n, one), constant)
+                finish(outcome, 1, (dx, dy, y))
+
         self._forward, self._backward = forward, backward
+        self._forward_here = array_kernel(2, types.float64)(_named(forward_here, value))
+        self._backward_here = array_kernel(3, types.float64)(_named(backward_here, value))
         self.forward_entry = for_dtypes(elements(1, 1, 1))(_named(forward_entry, value))
         self.backward_entry = for_dtypes(elements(1, 2, 1))(_named(backward_entry, value))
         self.forward_op, self.backward_op = op_kernel(_named(forward_op, value)), op_kernel(_named(backward_op, value))
@@ -116,33 +121,21 @@ class Elementwise:
 
     def compiled_forward(self, function: Callable) -> Callable:
         """Decorator: in compiled code, a call of the function is a call of `forward`."""
-        forward = self._forward
-
-        @overload(function)
-        def of_types(y, x, slope=0.0):
-            def in_compiled_code(y, x, slope=0.0):
-                result = to_write(y)
-                forward(result.reshape(-1), to_read(x).reshape(-1), float(slope))
-                written(y, result)
-
-            return in_compiled_code
-
-        return function
+        return _calls(function, self._forward_here)
 
     def compiled_backward(self, function: Callable) -> Callable:
         """Decorator: in compiled code, a call of the function is a call of `backward`."""
-        backward = self._backward
+        return _calls(function, self._backward_here)
 
-        @overload(function)
-        def of_types(dx, dy, y, slope=0.0):
-            def in_compiled_code(dx, dy, y, slope=0.0):
-                result = to_write(dx)
-                backward(result.reshape(-1), to_read(dy).reshape(-1), to_read(y).reshape(-1), float(slope))
-                written(dx, result)
 
-            return in_compiled_code
-
-        return function
+def _calls(function: Callable, kernel: AddressedKernel) -> Callable:
+    """A call of a function of arrays, and of a slope where it has one, is one of the kernel."""
+    *arrays, last = inspect.signature(function).parameters
+    if last == "slope":
+        in_compiled_code(function, kernel, ":* ".join(arrays) + ":* slope")
+    else:
+        in_compiled_code(function, kernel, ":* ".join([*arrays, last]) + ":*", 0.0)
+    return function
 
 
 def _named(function: Callable, value: Any) -> Callable:

@@ -1,9 +1,12 @@
 """The products of the fully connected layer, forward and backward (3.7 - 3.9)."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.gemm import few_rows_here, matmul, product_here
+from fastnet.kernels.compiled_calls import array_kernel, at, finish, in_compiled_code, opened, side
+from fastnet.kernels.gemm import matmul
+from fastnet.kernels.gemm.arrays import A_TURNED, B_TURNED, FEW_ROWS, product_here
 from fastnet.kernels.gemm.commands import attempt, backward_job, forward_job
 from fastnet.kernels.layout import plain
+from fastnet.kernels.records import rows_at
 from numba.extending import overload
 
 
@@ -72,36 +75,18 @@ def _backward_bias(db, dy):
 # --- the same names in compiled code, on the calling thread ---------------------------------------------------------
 
 
-@overload(full_forward)
-def _compiled_forward(y, x, W, b):
-    def in_compiled_code(y, x, W, b):
-        few_rows_here(y, x, W.T, 1.0, 0.0, b[0], 0)
-
-    return in_compiled_code
-
-
-@overload(full_backward_input)
-def _compiled_backward_input(dx, dy, W):
-    def in_compiled_code(dx, dy, W):
-        few_rows_here(dx, dy, W, 1.0, 0.0, np.empty(0, dx.dtype), 0)
-
-    return in_compiled_code
+@array_kernel(2)
+def _backward_bias_here(outcome, db, dy, one):
+    if opened(outcome, 1, (db, dy)):
+        n, n_o = side(dy, 0), side(dy, 1)
+        _backward_bias(rows_at(at(db), 1, n_o, one), rows_at(at(dy), n, n_o, one))
+        finish(outcome, 1, (db, dy))
 
 
-@overload(full_backward_weights)
-def _compiled_backward_weights(dW, dy, x):
-    def in_compiled_code(dW, dy, x):
-        product_here(dW, dy.T, x, 1.0, 0.0, np.empty(0, dW.dtype), 0)
-
-    return in_compiled_code
-
-
-@overload(full_backward_bias)
-def _compiled_backward_bias(db, dy):
-    def in_compiled_code(db, dy):
-        _backward_bias(db, dy)
-
-    return in_compiled_code
+in_compiled_code(full_forward, product_here, "y:no x:ni W:oi b:1o", 1.0, 0.0, 0, FEW_ROWS | B_TURNED)
+in_compiled_code(full_backward_input, product_here, "dx:ni dy:no W:oi", 0, 1.0, 0.0, 0, FEW_ROWS)
+in_compiled_code(full_backward_weights, product_here, "dW:oi dy:no x:ni", 0, 1.0, 0.0, 0, A_TURNED)
+in_compiled_code(full_backward_bias, _backward_bias_here, "db:1o dy:no")
 
 
 @overload(full_backward)

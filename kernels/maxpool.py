@@ -6,15 +6,26 @@ each window.
 """
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.compiled_calls import (
+    PAIR,
+    array_at,
+    array_kernel,
+    at,
+    dimensions_of,
+    elements_of,
+    finish,
+    fits,
+    in_compiled_code,
+    opened,
+    side,
+)
 from fastnet.kernels.conv.arrays import Both, both
 from fastnet.kernels.conv.simd import load_byte, store_byte
 from fastnet.kernels.conv.windows import one_gradient, one_window, pool_windows
 from fastnet.kernels.gemm.blocking import partition
-from fastnet.kernels.layout import plain, to_read, to_write, written
+from fastnet.kernels.layout import plain
 from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes, load, store
-from numba import types
-from numba.extending import overload
 
 _WORK = 4  # multiply-adds in the time of one element
 
@@ -52,75 +63,57 @@ def windows_of(size: Both, stride: Both | None) -> tuple[int, int, int, int]:
     return (*both(size), *both(size if stride is None else stride))
 
 
-@overload(windows_of)
-def _windows_in_compiled_code(size, stride):
-    if stride in (None, types.none) or getattr(stride, "value", 0) is None:
-
-        def side_by_side(size, stride):
-            rows, columns = both(size)
-            return rows, columns, rows, columns
-
-        return side_by_side
-
-    def as_given(size, stride):
-        (rows, columns), (down, right) = both(size), both(stride)
-        return rows, columns, down, right
-
-    return as_given
+@jit
+def _windows_here(size, stride):
+    """`windows_of` two pairs, of which the second is (0, 0) where there is none."""
+    down, right = size if stride == (0, 0) else stride
+    return size[0], size[1], down, right
 
 
-@overload(maxpool_forward)
-def _compiled_forward(y, locs, x, size, stride=None):
-    if locs.ndim == 4:
-
-        def in_compiled_code(y, locs, x, size, stride=None):
-            n, c, r, k = x.shape
-            maxima, places = to_write(y), to_write(locs)
-            _forward(0, 1, np.zeros(0, np.int64), 0, maxima.reshape(n * c, y.shape[2], y.shape[3]),
-                     places.reshape(n * c, r, k).view(np.uint8), to_read(x).reshape(n * c, r, k), windows_of(size, stride))
-            written(y, maxima)
-            written(locs, places)
-
-        return in_compiled_code
-
-    def overlapping(y, locs, x, size, stride=None):
-        n, c, r, k = x.shape
-        maxima, places = to_write(y), to_write(locs)
-        _forward_overlapping(
-            0, 1, np.zeros(0, np.int64), 0, maxima.reshape(n * c, y.shape[2], y.shape[3]),
-            places.reshape(n * c, locs.shape[2], locs.shape[3], locs.shape[4], locs.shape[5]).view(np.uint8),
-            to_read(x).reshape(n * c, r, k), windows_of(size, stride))
-        written(y, maxima)
-        written(locs, places)
-
-    return overlapping
+@jit
+def _shapes_fit(x, y, locs, window):
+    high, wide, down, right = window
+    if min(high, wide, down, right) < 1 or side(locs, 0) != side(x, 0) or side(locs, 1) != side(x, 1):
+        return False
+    if side(y, 2) != max(0, (side(x, 2) - high) // down + 1) or side(y, 3) != max(0, (side(x, 3) - wide) // right + 1):
+        return False
+    if dimensions_of(locs) == 4:
+        return side(locs, 2) == side(x, 2) and side(locs, 3) == side(x, 3)
+    return elements_of(locs) == elements_of(y) * high * wide
 
 
-@overload(maxpool_backward)
-def _compiled_backward(dx, dy, locs, size, stride=None):
-    if locs.ndim == 4:
+@array_kernel(3, PAIR, PAIR)
+def _forward_here(outcome, y, locs, x, size, stride, one):
+    window, planes = _windows_here(size, stride), side(x, 0) * side(x, 1)
+    if fits(outcome, _shapes_fit(x, y, locs, window)) and opened(outcome, 2, (y, locs, x)):
+        places, one_place = at(locs), np.uint8(1)
+        maxima = array_at(at(y), (planes, side(y, 2), side(y, 3)), one)
+        images = array_at(at(x), (planes, side(x, 2), side(x, 3)), one)
+        if dimensions_of(locs) == 4:
+            _forward(0, 1, 0, 0, maxima, array_at(places, images.shape, one_place), images, window)
+        else:
+            each = elements_of(locs) // max(1, planes)
+            _forward_overlapping(0, 1, 0, 0, maxima, array_at(places, (planes, each), one_place), images, window)
+        finish(outcome, 2, (y, locs, x))
 
-        def in_compiled_code(dx, dy, locs, size, stride=None):
-            n, c, r, k = dx.shape
-            result = to_write(dx)
-            _backward(0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r, k),
-                      to_read(dy).reshape(n * c, dy.shape[2], dy.shape[3]),
-                      to_read(locs).reshape(n * c, r, k).view(np.uint8), windows_of(size, stride))
-            written(dx, result)
 
-        return in_compiled_code
+@array_kernel(3, PAIR, PAIR)
+def _backward_here(outcome, dx, dy, locs, size, stride, one):
+    window, planes = _windows_here(size, stride), side(dx, 0) * side(dx, 1)
+    if fits(outcome, _shapes_fit(dx, dy, locs, window)) and opened(outcome, 1, (dx, dy, locs)):
+        places, one_place = at(locs), np.uint8(1)
+        images = array_at(at(dx), (planes, side(dx, 2), side(dx, 3)), one)
+        maxima = array_at(at(dy), (planes, side(dy, 2), side(dy, 3)), one)
+        if dimensions_of(locs) == 4:
+            _backward(0, 1, 0, 0, images, maxima, array_at(places, images.shape, one_place), window)
+        else:
+            each = elements_of(locs) // max(1, planes)
+            _backward_overlapping(0, 1, 0, 0, images, maxima, array_at(places, (planes, each), one_place), window)
+        finish(outcome, 1, (dx, dy, locs))
 
-    def overlapping(dx, dy, locs, size, stride=None):
-        n, c, r, k = dx.shape
-        result = to_write(dx)
-        _backward_overlapping(
-            0, 1, np.zeros(0, np.int64), 0, result.reshape(n * c, r, k),
-            to_read(dy).reshape(n * c, dy.shape[2], dy.shape[3]),
-            to_read(locs).reshape(n * c, locs.shape[2], locs.shape[3], locs.shape[4], locs.shape[5]).view(np.uint8),
-            windows_of(size, stride))
-        written(dx, result)
 
-    return overlapping
+in_compiled_code(maxpool_forward, _forward_here, "y:ncRK locs:? x:ncrk size stride", writes=2)
+in_compiled_code(maxpool_backward, _backward_here, "dx:ncrk dy:ncRK locs:? size stride")
 
 
 @jit

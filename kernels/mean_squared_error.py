@@ -2,10 +2,11 @@
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import op_kernel
-from fastnet.kernels.layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
-from fastnet.kernels.records import context_at, op_at, vector_at
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
-from numba.extending import overload
+from fastnet.kernels.compiled_calls import array_kernel, at, finish, in_compiled_code, opened, side
+from fastnet.kernels.layout import for_dtypes, make_ready, matrices, plain
+from fastnet.kernels.records import context_at, op_at, rows_at, vector_at
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, store
+from numba import types
 
 
 def mean_squared_error_forward(x: np.ndarray, t: np.ndarray) -> float:
@@ -29,10 +30,11 @@ def mean_squared_error_backward(dx: np.ndarray, x: np.ndarray, t: np.ndarray) ->
 
 @jit
 def _forward(x, t):
-    total = 0.0
-    for i in range(x.shape[0]):
-        total += _row(x[i], t[i])
-    return total / x.shape[0]
+    (n, m), zero, total = x.shape, x.dtype.type(0), 0.0
+    for i in range(n):
+        row = i * m * x.itemsize
+        total += _row(vector_at(x.ctypes.data + row, m, zero), vector_at(t.ctypes.data + row, m, zero))
+    return total / n
 
 
 @jit
@@ -52,22 +54,24 @@ def _backward(dx, x, t):
             dx[i, j] = (x[i, j] - t[i, j]) * scale
 
 
-@overload(mean_squared_error_forward)
-def _compiled_forward(x, t):
-    def in_compiled_code(x, t):
-        return _forward(to_read(x), to_read(t))
+@array_kernel(2)
+def _forward_here(outcome, x, t, one):
+    if opened(outcome, 0, (x, t)):
+        n, m = side(x, 0), side(x, 1)
+        store(outcome + 8, _forward(rows_at(at(x), n, m, one), rows_at(at(t), n, m, one)))
+        finish(outcome, 0, (x, t))
 
-    return in_compiled_code
+
+@array_kernel(3)
+def _backward_here(outcome, dx, x, t, one):
+    if opened(outcome, 1, (dx, x, t)):
+        n, m = side(x, 0), side(x, 1)
+        _backward(rows_at(at(dx), n, m, one), rows_at(at(x), n, m, one), rows_at(at(t), n, m, one))
+        finish(outcome, 1, (dx, x, t))
 
 
-@overload(mean_squared_error_backward)
-def _compiled_backward(dx, x, t):
-    def in_compiled_code(dx, x, t):
-        result = to_write(dx)
-        _backward(result, to_read(x), to_read(t))
-        written(dx, result)
-
-    return in_compiled_code
+in_compiled_code(mean_squared_error_forward, _forward_here, "x:nm t:nm", writes=0, returns=types.float64)
+in_compiled_code(mean_squared_error_backward, _backward_here, "dx:nm x:nm t:nm")
 
 
 @for_dtypes(matrices(0, 2))

@@ -1,8 +1,11 @@
 """The step of stochastic gradient descent (3.10, 3.11)."""
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.layout import flat, plain, to_read, to_write, written
-from numba.extending import overload
+from fastnet.kernels.compiled_calls import array_kernel, at, elements_of, finish, in_compiled_code, opened
+from fastnet.kernels.layout import flat, plain
+from fastnet.kernels.records import vector_at
+from fastnet.kernels.simd import cast_like
+from numba import types
 
 
 def sgd_update(out: np.ndarray, W: np.ndarray, dW: np.ndarray, lr: float) -> None:
@@ -20,11 +23,13 @@ def _update(out, W, dW, lr):
         out[i] = W[i] - lr * dW[i]
 
 
-@overload(sgd_update)
-def _compiled_update(out, W, dW, lr):
-    def in_compiled_code(out, W, dW, lr):
-        result = to_write(out)
-        _update(result.reshape(-1), to_read(W).reshape(-1), to_read(dW).reshape(-1), W.dtype.type(lr))
-        written(out, result)
+@array_kernel(3, types.float64)
+def _update_here(outcome, out, W, dW, lr, one):
+    if opened(outcome, 1, (out, W, dW)):
+        n = elements_of(W)
+        _update(vector_at(at(out), n, one), vector_at(at(W), n, one), vector_at(at(dW), n, one),
+                cast_like(lr, one))
+        finish(outcome, 1, (out, W, dW))
 
-    return in_compiled_code
+
+in_compiled_code(sgd_update, _update_here, "out:* W:* dW:* lr")

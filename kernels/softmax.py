@@ -6,10 +6,10 @@ SVML is not in its wheels); the one below is plain arithmetic, which LLVM vector
 import numpy as np
 from fastnet.kernels.codegen.jit import ForEachType, jit, jit_exact
 from fastnet.kernels.codegen.linking import INT, op_kernel, separate
-from fastnet.kernels.layout import for_dtypes, make_ready, matrices, plain, to_read, to_write, written
+from fastnet.kernels.compiled_calls import array_kernel, at, finish, in_compiled_code, opened, side
+from fastnet.kernels.layout import for_dtypes, make_ready, matrices, plain
 from fastnet.kernels.records import context_at, op_at, rows_at, vector_at
 from fastnet.kernels.simd import VECTOR_BYTES, lanes, same_bits
-from numba.extending import overload
 
 BLOCK = 2048  # numbers a block of rows holds at least: enough to fill the vectors, few enough to stay in L1 cache
 
@@ -80,24 +80,23 @@ def _backward(dx, dy, y):
             dx[i, j] = y[i, j] * (dy[i, j] - dot)
 
 
-@overload(softmax_forward)
-def _compiled_forward(y, x):
-    def in_compiled_code(y, x):
-        result = to_write(y)
-        softmax_rows(result, to_read(x))
-        written(y, result)
-
-    return in_compiled_code
+@array_kernel(2)
+def _forward_here(outcome, y, x, one):
+    if opened(outcome, 1, (y, x)):
+        normalise_rows(at(y), at(x), side(x, 0), side(x, 1), one)
+        finish(outcome, 1, (y, x))
 
 
-@overload(softmax_backward)
-def _compiled_backward(dx, dy, y):
-    def in_compiled_code(dx, dy, y):
-        result = to_write(dx)
-        _backward(result, to_read(dy), to_read(y))
-        written(dx, result)
+@array_kernel(3)
+def _backward_here(outcome, dx, dy, y, one):
+    if opened(outcome, 1, (dx, dy, y)):
+        n, m = side(y, 0), side(y, 1)
+        _backward(rows_at(at(dx), n, m, one), rows_at(at(dy), n, m, one), rows_at(at(y), n, m, one))
+        finish(outcome, 1, (dx, dy, y))
 
-    return in_compiled_code
+
+in_compiled_code(softmax_forward, _forward_here, "y:nm x:nm")
+in_compiled_code(softmax_backward, _backward_here, "dx:nm dy:nm y:nm")
 
 
 @op_kernel

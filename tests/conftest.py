@@ -4,6 +4,9 @@ import os
 import signal
 import sys
 
+# Threads of a BLAS that wait for each other take the cores from the tests. Before NumPy is imported, and for all processes.
+os.environ.update({name: os.environ.get(name, "1") for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")})
+
 import hypothesis
 import numpy as np
 import pytest

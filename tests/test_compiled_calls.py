@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastnet.kernels import conv, cross_entropy, full, gemm, relu, sgd, softmax
+from fastnet.kernels import conv, cross_entropy, full, gemm, maxpool, relu, sgd, softmax
 from helpers import filled, laid_out
 from kernel_calls import KERNELS, SIGNATURES, operands, sizes_of
 from numba import njit
+from numba.core.errors import TypingError
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "one_compiled_function.py"
 
@@ -151,6 +152,39 @@ def test_read_only_and_unaligned_arrays(rng):
         result[...] = np.nan
         bias_gradient(result, given)
         assert np.array_equal(result, expected)
+
+
+def test_arguments_that_cannot_be_taken(rng):
+    @njit
+    def all_at_once(y, x, locs, pooled, image):
+        relu.relu_forward(x=x, y=y)
+        maxpool.maxpool_forward(pooled, locs, image, size=(2, 2))
+
+    y, x, image = np.empty((3, 4)), rng.standard_normal((3, 4)), rng.standard_normal((2, 1, 4, 6))
+    locs, pooled = np.empty(image.shape, bool), np.empty((2, 1, 2, 3))
+    all_at_once(y, x, locs, pooled, image)
+    assert np.array_equal(y, np.maximum(x, 0))
+    with pytest.raises(ValueError, match="relu_forward got arrays whose shapes do not fit each other"):
+        all_at_once(y[:2], x, locs, pooled, image)
+    for place, wrong in ((locs[:1], pooled), (locs, pooled[:, :, :1]), (locs[:, :, :3], pooled), (locs, pooled[1:])):
+        with pytest.raises(ValueError, match="maxpool_forward got arrays whose shapes do not fit"):
+            all_at_once(y, x, place, wrong, image)
+    with pytest.raises(TypingError, match=r"relu_forward takes arrays of one dtype, float32 or float64, got: array\(float64"):
+        all_at_once(y, x.astype(np.float32), locs, pooled, image)
+    with pytest.raises(TypingError, match=r"got array\(float64, 3d, C\) for an array of 4 dimensions"):
+        all_at_once(y, x, locs, pooled[0], image)
+    y.flags.writeable = False
+    with pytest.raises(TypingError, match="relu_forward writes to an array that is read-only here"):
+        all_at_once(y, x, locs, pooled, image)
+    with pytest.raises(TypingError, match="relu_forward: missing a required argument"):
+        njit(lambda a: relu.relu_forward(a))(x)
+
+
+def test_a_copy_that_finds_no_memory_is_an_error(rng):
+    """It must not leave the result unwritten without a word."""
+    x = np.lib.stride_tricks.as_strided(rng.standard_normal(1), (1 << 40, 1 << 17), (0, 0))
+    with pytest.raises(MemoryError, match="cross_entropy_forward had not enough memory"):
+        njit(lambda p, t: cross_entropy.cross_entropy_forward(p, t))(x, x)
 
 
 @pytest.mark.parametrize("n", [1, 3, 4])

@@ -2,7 +2,7 @@
 import numpy as np
 import pytest
 from fastnet.kernels import naive
-from fastnet.kernels.conv import avx512, batch_norm, ops, pack_filters
+from fastnet.kernels.conv import avx512, batch_norm, ops, pack_filters, strided
 from fastnet.kernels.conv import winograd as conv_winograd
 from fastnet.kernels.conv.image import back_kernel, margin
 from fastnet.kernels.gemm import vector_lanes
@@ -110,7 +110,8 @@ class Convolution:
         columns = way == avx512.LANES and copy == ops.ROWS
         size = (self.filters.size - self.whole) if columns else n_o * h * self.length
         sums = np.full(size + self.whole + self.lanes, GUARD, self.dtype)
-        behind = conv_winograd.memory_size(n_o, c, self.lanes) if copy == ops.TURNED else 0
+        of_winograd = max(conv_winograd.memory_size(n_o, c, self.lanes), strided.strided_memory(n_o, c, self.lanes))
+        behind = of_winograd if copy == ops.TURNED else 0
         packed = np.append(Filters(self.lanes, copy, self.window[:2]).copy(self.W), np.zeros(behind + self.lanes, self.dtype))
         back = back_kernel(way, wanted).address(self.dtype) if kernel is ops.conv_pool_back_op else 0
         run(kernel, self.dtype, n, c=dx.mat if wanted else (0, 0, 0, 0), b=self.dy.mat, bias=sums.ctypes.data,
@@ -123,12 +124,12 @@ class Convolution:
 
 
 @st.composite
-def convolutions(draw, pooled=False, strided=False):
-    h = draw(st.sampled_from([1, 2, 3, 3, 4, 5, 7]))
+def convolutions(draw, pooled=False, strided=False, halved=False):
+    h = 3 if halved else draw(st.sampled_from([1, 2, 3, 3, 4, 5, 7]))
     padding = draw(st.integers(0, h - 1)), draw(st.integers(0, h - 1))
     if h % 2 and draw(st.booleans()):
         padding = h // 2, h // 2
-    stride = (draw(st.integers(1, 3)), draw(st.integers(1, 3))) if strided else (1, 1)
+    stride = (draw(st.integers(1, 3)), draw(st.integers(1, 3))) if strided else (2, 2) if halved else (1, 1)
     r, k = (max(draw(sides), h - 2 * f + pooled) for f in padding)
     window = (*stride, *padding)
     of_y = draw(frames) if pooled else max(draw(frames), margin(h, window))
@@ -207,6 +208,44 @@ def test_convolution_and_its_way_back(case, relu):
             assert np.all(np.abs(found[0] - exact) <= (n_o * h * h + 2) * eps(y) * sizes.max())
             found[0][...] = exact
         assert_sums(found, twin, (dy, case.x.images, case.W), terms(case))
+
+
+@given(convolutions(halved=True), st.booleans())
+def test_winograd_at_a_stride_of_2_and_its_way_back(case, relu):
+    _, c, n_o, _, _, _ = case.sizes
+    exact, sizes = forward(case, relu)
+    memory = np.full(strided.strided_memory(c, n_o, case.lanes) + case.lanes, np.nan, case.dtype)
+    case.forward(ops.conv_strided_op, relu, memory.ctypes.data)
+    y = np.ascontiguousarray(case.y.images)
+    assert np.all(np.abs(y - exact) <= (9 * c + 2) * eps(y) * sizes.max())  # errors are of the window around
+    assert np.count_nonzero(case.y.frames) == np.count_nonzero(y)  # the frame stays 0
+    if case.window[2:] != (1, 1):
+        return
+    case.dy.flat[...] = GUARD  # around the images, too
+    case.dy.images[...] = dy = case.rng.standard_normal(y.shape).astype(case.dtype)
+    found = case.back(ops.conv_strided_back_op, relu, 0, ops.TURNED, True)
+    exact, sizes = np.empty(case.x.shape), np.empty(case.x.shape)
+    naive.conv_backward_input(exact, np.where(y > 0, dy, 0) if relu else dy, case.W, *case.geometry)
+    naive.conv_backward_input(sizes, np.abs(dy), np.abs(case.W), *case.geometry)
+    assert np.all(np.abs(found[0] - exact) <= (9 * n_o + 2) * eps(y) * sizes.max())
+    found[0][...] = exact
+
+    def twin(*arrays):
+        naive.conv_back_op(*arrays[:4], y, *arrays[4:], relu, *case.geometry)
+
+    assert_sums(found, twin, (dy, case.x.images, case.W), terms(case))
+
+
+def test_equal_pixels_have_equal_bits_at_a_stride_of_2(rng):
+    """Else a pool behind would take one of them for its maximum, and not the others."""
+    case = Convolution(1, 32, 16, 3, 13, 17, 0, np.float32, rng, False, (2, 2, 0, 0))
+    for same in ("rows", "columns"):
+        row = rng.standard_normal((1, 32, 13, 17)).astype(np.float32)
+        case.x.images[...] = row[:, :, :1] if same == "rows" else row[..., :1]
+        memory = np.zeros(strided.strided_memory(32, 16, case.lanes) + case.lanes, np.float32)
+        case.forward(ops.conv_strided_op, False, memory.ctypes.data)
+        y = case.y.images
+        assert np.array_equal(y, np.broadcast_to(y[:, :, :1] if same == "rows" else y[..., :1], y.shape))
 
 
 @given(convolutions(pooled=True), st.booleans(), st.booleans())

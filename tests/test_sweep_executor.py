@@ -207,15 +207,14 @@ def test_the_patience_promised_is_given(cluster, monkeypatch):
     assert runner.put(3) == "there" and len(given) == 3 and min(given) > 55
 
 
-@pytest.mark.parametrize("victims", [1, 2], ids=["one worker", "all workers"])
-def test_a_killed_worker_costs_nothing_but_time(cluster, victims, tmp_path):
+def test_a_killed_worker_costs_nothing_but_time(cluster, tmp_path):
     local, client = cluster
-    many = dict(lrs="0.001:0.1:log20", epochs=1000, seeds=1, validation=None)
+    many = dict(lrs="0.001:0.1:log20", epochs=300, seeds=1, validation=None)
     expected = lr_sweep(**small(**many))
     client.wait_for_workers(2)
 
     journal = tmp_path / "sweep.jsonl"
-    killer = kill_after_two(lambda: [nanny.pid for nanny in list(local.workers.values())[:victims]], journal)
+    killer = kill_after_two(lambda: [nanny.pid for nanny in list(local.workers.values())[:1]], journal)
     result = lr_sweep(**small(executor=client.get_executor(), resume=journal, **many))
     assert not killer.is_alive()  # it came while the sweep ran
     assert_same(result, expected)

@@ -5,9 +5,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from fastnet.kernels.conv.winograd import LEAST_CHANNELS
 
-from bench.harness.peers import batches, is_installed
+from bench.harness.peers import batches, is_installed, jax_epochs
 
 Weights = list[tuple[np.ndarray, np.ndarray]]
 
@@ -37,6 +36,8 @@ class Network(NamedTuple):
         With `sparse` those that are left where only maxima have a gradient; with `winograd` those of its products alone,
         16 for 36, on the way forward where fastnet uses them in float32.
         """
+        from fastnet.kernels.conv.winograd import LEAST_CHANNELS  # here: a peer's environment has no fastnet
+
         total = 6.0 * self.features * self.classes
         for i, (n_i, n_o, side) in enumerate(self.sizes()):
             dense = 18.0 * n_i * n_o * side * side
@@ -134,37 +135,26 @@ def channels_last_fit(*job: Any) -> np.ndarray:
     return torch_fit(*job, channels_last=True)
 
 
-_jax_step: list[Callable] = []
-
-
 def jax_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: float, batch_size: int) -> np.ndarray:
-    """JAX, a step compiled by XLA."""
+    """JAX with channels last; an epoch is compiled by XLA, see `peers.jax_epochs`."""
+    import jax.numpy as jnp
+
+    filters = [(jnp.asarray(W.transpose(2, 3, 1, 0)), jnp.asarray(b[0])) for W, b in weights[:-1]]
+    parameters = [*filters, (jnp.asarray(weights[-1][0]), jnp.asarray(weights[-1][1][0]))]
+    return jax_epochs(_jax_loss, parameters, np.ascontiguousarray(x.transpose(0, 2, 3, 1)), t, epochs, lr, batch_size)
+
+
+def _jax_loss(parameters: Any, images: Any, targets: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    def loss_of(parameters: Any, images: Any, targets: Any) -> Any:
-        for W, b in parameters[:-1]:
-            images = jax.lax.conv_general_dilated(images, W, (1, 1), "SAME", dimension_numbers=("NCHW", "OIHW", "NCHW"))
-            images = jax.nn.relu(images + b[0][:, None, None])
-            images = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, (1, 1, 2, 2), (1, 1, 2, 2), "VALID")
-        W, b = parameters[-1]
-        scores = images.reshape(len(images), -1) @ W.T + b
-        return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(scores), axis=1))
-
-    def step(parameters: Any, images: Any, targets: Any, rate: float) -> Any:
-        loss, gradients = jax.value_and_grad(loss_of)(parameters, images, targets)
-        return jax.tree.map(lambda p, g: p - rate * g, parameters, gradients), loss
-
-    if not _jax_step:
-        _jax_step.append(jax.jit(step))
-    parameters, losses = [tuple(map(jnp.asarray, pair)) for pair in weights], []
-    for _ in range(epochs):
-        of_batches = []
-        for rows in batches(len(x), batch_size):
-            parameters, loss = _jax_step[0](parameters, x[rows], t[rows], lr)
-            of_batches.append(loss)
-        losses.append(float(jnp.stack(of_batches).mean()))
-    return np.array(losses)
+    for W, b in parameters[:-1]:
+        images = jax.lax.conv_general_dilated(images, W, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        images = jax.nn.relu(images + b)
+        images = jax.lax.reduce_window(images, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+    W, b = parameters[-1]
+    scores = images.transpose(0, 3, 1, 2).reshape(len(images), -1) @ W.T + b
+    return -jnp.mean(jnp.sum(targets * jax.nn.log_softmax(scores), axis=1))
 
 
 def numpy_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: float, batch_size: int) -> np.ndarray:

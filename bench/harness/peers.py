@@ -131,40 +131,55 @@ def torch_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: f
 
 
 @functools.cache
-def _jax_step() -> Callable:
-    """One compiled step of gradient descent."""
+def _jax_epoch(loss_of: Callable) -> Callable:
+    """Steps of gradient descent for mini-batches of one size, compiled as one function."""
     import jax
-    import jax.numpy as jnp
 
-    def loss_of(parameters: Any, x: Any, t: Any) -> Any:
-        for W, b in parameters[:-1]:
-            x = jax.nn.relu(x @ W.T + b)
-        W, b = parameters[-1]
-        return -jnp.mean(jnp.sum(t * jax.nn.log_softmax(x @ W.T + b), axis=1))
-
-    def step(parameters: Any, x: Any, t: Any, lr: Any) -> Any:
-        loss, grads = jax.value_and_grad(loss_of)(parameters, x, t)
+    def step(parameters: Any, part: Any, lr: Any) -> Any:
+        loss, grads = jax.value_and_grad(loss_of)(parameters, *part)
         return jax.tree.map(lambda a, g: a - lr * g, parameters, grads), loss
 
-    return jax.jit(step, donate_argnums=0)
+    def epoch(parameters: Any, x: Any, t: Any, lr: Any) -> Any:
+        return jax.lax.scan(lambda now, part: step(now, part, lr), parameters, (x, t))
+
+    return jax.jit(epoch)
+
+
+def jax_epochs(loss_of: Callable, parameters: Any, x: np.ndarray, t: np.ndarray, epochs: int, lr: float,
+               batch_size: int) -> np.ndarray:
+    """Train with JAX: an epoch is one compiled loop over the whole mini-batches, and one over the last, smaller one."""
+    import jax.numpy as jnp
+
+    whole = len(x) // batch_size * batch_size
+    parts = [(jnp.array(x[rows]).reshape(-1, size, *x.shape[1:]), jnp.array(t[rows]).reshape(-1, size, t.shape[1]))
+             for rows, size in ((slice(whole), batch_size), (slice(whole, None), len(x) - whole)) if len(x[rows])]
+    losses = []
+    for _ in range(epochs):
+        steps = []
+        for part in parts:
+            parameters, loss = _jax_epoch(loss_of)(parameters, *part, lr)
+            steps.append(loss)
+        losses.append(float(jnp.concatenate(steps).mean()))
+    return np.array(losses)
 
 
 def jax_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: float,
             batch_size: int = 128) -> np.ndarray:
-    """JAX with a compiled step. It computes in float32 unless told otherwise for the whole process."""
+    """JAX with a compiled epoch. It computes in float32 unless told otherwise for the whole process."""
     import jax
     import jax.numpy as jnp
     with jax.enable_x64(x.dtype == np.float64):
-        parameters = [(jnp.array(W), jnp.array(b)) for W, b in weights]
-        parts = [(jnp.array(x[rows]), jnp.array(t[rows])) for rows in batches(len(x), batch_size)]
-        losses = []
-        for _ in range(epochs):
-            steps = []
-            for part_x, part_t in parts:
-                parameters, loss = _jax_step()(parameters, part_x, part_t, lr)
-                steps.append(loss)
-            losses.append(float(sum(steps) / len(steps)))
-    return np.array(losses)
+        return jax_epochs(_jax_loss, [(jnp.array(W), jnp.array(b)) for W, b in weights], x, t, epochs, lr, batch_size)
+
+
+def _jax_loss(parameters: Any, x: Any, t: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    for W, b in parameters[:-1]:
+        x = jax.nn.relu(x @ W.T + b)
+    W, b = parameters[-1]
+    return -jnp.mean(jnp.sum(t * jax.nn.log_softmax(x @ W.T + b), axis=1))
 
 
 def sklearn_fit(x: np.ndarray, t: np.ndarray, weights: Weights, epochs: int, lr: float,

@@ -48,10 +48,13 @@ class AddressedKernel:
         Gives the arguments' types for a float type.
     decorator : callable
         How to compile it: `jit` or another of its module.
+    allocates : bool
+        Whether it allocates memory, for which references are counted. They are if an argument is an array.
     """
 
-    def __init__(self, function: Callable, signature: Signature, decorator: Callable[[Callable], Kernel] = jit) -> None:
-        self._function, self._signature, self._jit = function, signature, decorator
+    def __init__(self, function: Callable, signature: Signature, decorator: Callable[[Callable], Kernel] = jit,
+                 allocates: bool = False) -> None:
+        self._function, self._signature, self._jit, self._allocates = function, signature, decorator, allocates
         self.name = f"{function.__module__}:{function.__qualname__}"
         self._compiled: dict[types.Type, tuple[int, Any]] = {}  # the address, and what keeps it
         self._numba_type_ = _SeparateFunction(self)
@@ -98,19 +101,22 @@ class AddressedKernel:
         key = types.void(*arguments)
         made = kernel._cache.load_overload(key, kernel.targetctx)
         if made is None:
-            arrays = any(isinstance(argument, types.Array) for argument in arguments)  # without, no reference is counted
+            counts = self._allocates or any(isinstance(argument, types.Array) for argument in arguments)
             made = compile_into(kernel.library, kernel, arguments, types.void, no_compile=True, no_cpython_wrapper=True,
-                                nrt=arrays)
+                                nrt=counts)
             kernel._cache.save_overload(key, made)
         return made
 
     def _lower_call(self, context: Any, builder: ir.IRBuilder, signature: Any, values: Any) -> ir.Value:
         element = _element(signature.args)
         expected = self._signature(element)
-        arguments = [_converted(context, builder, value, given, wanted)
-                     for value, given, wanted in zip(values, signature.args, expected, strict=True)]
-        builder.call(self._declared(context, builder, element), arguments)
+        self.call(context, builder, element, [converted(context, builder, value, given, wanted) for value, given, wanted
+                                              in zip(values, signature.args, expected, strict=True)])
         return context.get_dummy_value()
+
+    def call(self, context: Any, builder: ir.IRBuilder, element: types.Type, arguments: list[ir.Value]) -> None:
+        """Emit a call with arguments of its own types."""
+        builder.call(self._declared(context, builder, element), arguments)
 
     def _declared(self, context: Any, builder: ir.IRBuilder, element: types.Type) -> ir.Function:
         """The function in a module that refers to it, which is noted down in the caller's environment."""
@@ -181,10 +187,10 @@ def _element(args: Any) -> types.Type:
     return next((type_ for type_ in reversed(args) if isinstance(type_, types.Float)), types.none)
 
 
-def _converted(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type, wanted: types.Type) -> ir.Value:
+def converted(context: Any, builder: ir.IRBuilder, value: ir.Value, given: types.Type, wanted: types.Type) -> ir.Value:
     """A number, or a named tuple of numbers of several types, as what a kernel expects."""
     if isinstance(wanted, types.BaseTuple):
-        fields = [_converted(context, builder, field, type_, target) for field, type_, target
+        fields = [converted(context, builder, field, type_, target) for field, type_, target
                   in zip(cgutils.unpack_tuple(builder, value), given.types, wanted.types, strict=True)]
         return context.make_tuple(builder, wanted, fields)
     return context.cast(builder, value, types.unliteral(given), wanted)
@@ -201,9 +207,9 @@ def address_of(typingctx, kernel, like):
     return INT(kernel, like), codegen
 
 
-def separate(signature: Signature) -> Callable[[Callable], AddressedKernel]:
+def separate(signature: Signature, allocates: bool = False) -> Callable[[Callable], AddressedKernel]:
     """Decorator: an `AddressedKernel` with arguments of the types that `signature` gives for a float type."""
-    return lambda function: AddressedKernel(function, signature)
+    return lambda function: AddressedKernel(function, signature, allocates=allocates)
 
 
 def array_kernel(written: tuple[int, ...], read: tuple[int, ...],

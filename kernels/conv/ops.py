@@ -28,6 +28,7 @@ from fastnet.kernels.conv.image import (
     to_frame,
     turned_tap,
 )
+from fastnet.kernels.conv.strided import strided_conv, strided_filters, strided_memory
 from fastnet.kernels.conv.winograd import memory_size, winograd_conv, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm.blocking import pack_columns, pack_copy, partition
 from fastnet.kernels.program.ops import step, step_with_moments
@@ -120,6 +121,22 @@ def conv_winograd_op(op, context, start, stop, one):
 
 
 @op_kernel
+def conv_strided_op(op, context, start, stop, one):
+    """As `conv_op` for 3 x 3 filters at a stride of 2, by Winograd's algorithm; `aux` as of `conv_winograd_op`."""
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    n_o, c, of_x, of_y = o.n, o.k, o.image.x_around, o.image.y_around
+    rows, cols = output_sides(o, 3, 3)
+    memory = o.aux + now.thread * whole_vectors(strided_memory(c, n_o, lanes(one)), one) * size
+    if now.begins:
+        strided_filters(memory, o.b.at, c, n_o, 0, one - one)
+    x = patches(image_at(o.a, now.thread, start, 0, one), o.a.col, of_x, o.window.above, o.window.left, c, one)
+    y = image_at(o.c, now.thread, start, 0, one) + of_y * (o.c.col + n_o) * size
+    strided_conv(0, stop - start, y, o.c.row, o.c.col, x, o.a.row, o.a.col, memory, o.bias, rows, cols, c, n_o, o.relu,
+                 one - one)
+
+
+@op_kernel
 def conv_pool_op(op, context, start, stop, one):
     """C = the maxima of 2 x 2 windows of the convolution of images A with filters B, plus bias, perhaps after ReLU.
 
@@ -157,7 +174,8 @@ def conv_pool_winograd_op(op, context, start, stop, one):
                       o.relu, one - one)
 
 
-CONVOLUTIONS = conv_op, conv_winograd_op, conv_pool_op, conv_pool_winograd_op  # which have ReLU at their end
+# Those which have ReLU at their end
+CONVOLUTIONS = conv_op, conv_winograd_op, conv_strided_op, conv_pool_op, conv_pool_winograd_op
 
 
 @op_kernel
@@ -196,16 +214,62 @@ def conv_back_op(op, context, start, stop, one):
     0 where ReLU cut off, and in the frame. With `FilterLayout.winograd`, each thread has memory for Winograd's algorithm
     behind `packed`.
     """
+    _weights_back(op, context, start, stop, one)
+    o, now = op_at(op), context_at(context)
+    if o.c.at == 0:
+        return
+    size = VECTOR_BYTES // lanes(one)
+    r, k, of_x, of_y = o.image.r, o.image.k, o.image.x_around, o.image.y_around
+    h, n_o, c = o.window.high, o.n, o.k
+    down, right, above, left = o.window.down, o.window.right, o.window.above, o.window.left
+    rows, cols = output_sides(o, h, h)
+    no_bias, memory = _behind_filters(o, now, memory_size(n_o, c, lanes(one)), one)
+    if o.filters.winograd and now.begins:
+        winograd_filters(memory, o.packed, n_o, c, one - one)
+    for number in range(stop - start):
+        dx = image_at(o.c, now.thread, start, number, one) + of_x * (o.c.col + c) * size
+        frame = image_at(o.b, now.thread, start, number, one)
+        if o.filters.winograd:
+            dy = patches(frame, o.b.col, of_y, h - 1 - above, h - 1 - left, n_o, one)
+            winograd_plain_conv(dx, o.c.col, dy, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, one - one)
+        else:
+            input_gradient(dx, o.c.col, frame + of_y * (o.b.col + n_o) * size, o.b.col, o.packed, no_bias, r, k, rows, cols,
+                           c, n_o, h, down, right, above, left, one - one)
+
+
+@op_kernel
+def conv_strided_back_op(op, context, start, stop, one):
+    """The backward pass of `conv_strided_op` for a padding of 1, as `conv_back_op`; C is wanted."""
+    _weights_back(op, context, start, stop, one)
+    o, now = op_at(op), context_at(context)
+    size = VECTOR_BYTES // lanes(one)
+    n_o, c, of_x, of_y = o.n, o.k, o.image.x_around, o.image.y_around
+    no_bias, memory = _behind_filters(o, now, strided_memory(n_o, c, lanes(one)), one)
+    if now.begins:
+        strided_filters(memory, o.packed, n_o, c, 1, one - one)
+    dx = image_at(o.c, now.thread, start, 0, one) + of_x * (o.c.col + c) * size
+    dy = image_at(o.b, now.thread, start, 0, one) + of_y * (o.b.col + n_o) * size
+    strided_conv(1, stop - start, dx, o.c.row, o.c.col, dy, o.b.row, o.b.col, memory, no_bias, o.image.r, o.image.k, n_o, c,
+                 0, one - one)
+
+
+@jit
+def _behind_filters(o, now, count, one):
+    """What lies behind the filters at `packed`: the address of zeros, and of the thread's own memory of `count` elements."""
+    size, zeros = VECTOR_BYTES // lanes(one), whole_vectors(o.k, one)
+    no_bias = o.packed + o.window.high * o.window.high * o.n * zeros * size
+    return no_bias, no_bias + (zeros + now.thread * whole_vectors(count, one)) * size
+
+
+@jit
+def _weights_back(op, context, start, stop, one):
+    """The part of `conv_back_op` that gives the group's dW and db."""
     o, now = op_at(op), context_at(context)
     zero = one - one
     size = VECTOR_BYTES // lanes(one)
-    r, k, of_x, of_y = o.image.r, o.image.k, o.image.x_around, o.image.y_around
+    of_x, of_y = o.image.x_around, o.image.y_around
     h, length, n_o, c = o.window.high, o.filters.row, o.n, o.k
     down, right, above, left = o.window.down, o.window.right, o.window.above, o.window.left
-    no_bias = o.packed + h * h * n_o * whole_vectors(c, one) * size
-    memory = no_bias + (whole_vectors(c, one) + now.thread * whole_vectors(memory_size(n_o, c, lanes(one)), one)) * size
-    if o.filters.winograd and now.begins:
-        winograd_filters(memory, o.packed, n_o, c, zero)
     dW, db = gradient_of_group(o, now.block, 0, one)
     rows, cols = output_sides(o, h, h)
     to_middle = of_y * (o.b.col + n_o) * size
@@ -223,17 +287,6 @@ def conv_back_op(op, context, start, stop, one):
         patches_back(dW, length, image_at(o.b, now.thread, start, 0, one) + to_middle, o.b.col, o.b.row, x, o.a.col, o.a.row,
                      down * o.a.col, right * c, stop - start, rows, cols, n_o, h, now.scratch,
                      max(PATCHES, patch_bytes(h * length, n_o, one)), zero)
-    if o.c.at == 0:
-        return
-    for number in range(stop - start):
-        dx = image_at(o.c, now.thread, start, number, one) + of_x * (o.c.col + c) * size
-        frame = image_at(o.b, now.thread, start, number, one)
-        if o.filters.winograd:
-            dy = patches(frame, o.b.col, of_y, h - 1 - above, h - 1 - left, n_o, one)
-            winograd_plain_conv(dx, o.c.col, dy, o.b.col, memory, o.packed, no_bias, r, k, n_o, c, 0, zero)
-        else:
-            input_gradient(dx, o.c.col, frame + to_middle, o.b.col, o.packed, no_bias, r, k, rows, cols, c, n_o, h, down,
-                           right, above, left, zero)
 
 
 @jit

@@ -78,9 +78,9 @@ def winograd_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k, c, n_o
             for channel in range(0, c, _SUMMED):
                 a, b, length = under + channel * size, filters + channel * VECTOR_BYTES, min(_SUMMED, c - channel)
                 if wide == 2:
-                    multiply(2, sums, a, padded, b, c, length, int(channel > 0), zero)
+                    multiply(2, 16, sums, a, padded, b, c, length, int(channel > 0), zero)
                 else:
-                    multiply(1, sums, a, padded, b, c, length, int(channel > 0), zero)
+                    multiply(1, 16, sums, a, padded, b, c, length, int(channel > 0), zero)
             for t in range(count):
                 i, j = (first + t) // cols, (first + t) % cols
                 for u in range(wide):
@@ -160,19 +160,19 @@ def transform_window(typingctx, to, step, d, row, col, zero):
 
 
 @intrinsic(prefer_literal=True)
-def multiply(typingctx, vecs, to, windows, row, filters, c, length, adds, zero):
-    """For each of 16 places: to (WINDOWS, vecs LANES) = windows (WINDOWS, length) times filters (length, vecs LANES).
+def multiply(typingctx, vecs, places, to, windows, row, filters, c, length, adds, zero):
+    """For each of some places: to (WINDOWS, vecs LANES) = windows (WINDOWS, length) times filters (length, vecs LANES).
 
-    The windows' rows are `row` elements apart, the places WINDOWS rows; the filters are part of (vecs, 16, c, LANES). `vecs`
+    The windows' rows are `row` elements apart, places WINDOWS rows; the filters are part of (vecs, places, c, LANES). `vecs`
     is a literal; all sums of a place live in registers. With `adds` the sums are added to what is there.
     """
     if not isinstance(vecs, types.IntegerLiteral):
         return None
     vecs_n, float_type = vecs.literal_value, zero
-    signature = types.void(vecs, *[types.int64] * 7, float_type)
+    signature = types.void(vecs, *[types.int64] * 8, float_type)
 
     def codegen(context, builder, signature, arguments):
-        to, windows, row, filters, c, length, adds, _ = arguments[1:]
+        count, to, windows, row, filters, c, length, adds, _ = arguments[1:]
         emit = Emit(builder, float_type, lane_count(float_type))
         row = emit.address(const(0), row)
         vector = builder.mul(c, const(VECTOR_BYTES))  # of the filters' vectors for one place
@@ -180,9 +180,9 @@ def multiply(typingctx, vecs, to, windows, row, filters, c, length, adds, zero):
         adding = builder.icmp_signed("!=", adds, const(0))
         places = Loop(builder, "places")
         n, a, b, out = (places.phi(const(0).type, start) for start in (const(0), windows, filters, to))
-        places.body(builder.icmp_signed("<", n, const(16)))
+        places.body(builder.icmp_signed("<", n, count))
         rows = [builder.add(a, builder.mul(row, const(t))) for t in range(WINDOWS)]
-        columns = [builder.add(b, builder.mul(vector, const(16 * v))) for v in range(vecs_n)]
+        columns = [builder.add(b, builder.mul(builder.mul(vector, count), const(v))) for v in range(vecs_n)]
         channels = Loop(builder, "channels")
         p = channels.phi(const(0).type, const(0))
         sums = {place: channels.phi(emit.vector, emit.zero) for place in at}

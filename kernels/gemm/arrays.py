@@ -7,7 +7,20 @@ from typing import NamedTuple
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import address_of
+from fastnet.kernels.codegen.linking import INT, address_of
+from fastnet.kernels.compiled_calls import (
+    array_kernel,
+    at,
+    data_of,
+    dimensions_of,
+    done,
+    finish,
+    fits,
+    in_compiled_code,
+    opened,
+    side,
+    stride,
+)
 from fastnet.kernels.gemm.blocking import MC, SLAB_BYTES, pack_columns
 from fastnet.kernels.gemm.commands import (
     BIAS_BYTES,
@@ -21,7 +34,7 @@ from fastnet.kernels.gemm.commands import (
 )
 from fastnet.kernels.records import Mat, call_at
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, noinline, store
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, store, store_int
 from numba import types
 from numba.extending import overload
 
@@ -141,78 +154,72 @@ def syrk(c: np.ndarray, a: np.ndarray) -> None:
 
 # --- the same products in a user's compiled code, on the calling thread -----------------------------------------------
 
-@jit
-def product_here(c, a, b, alpha, beta, bias, relu):
-    """`gemm.matmul` by the thread that calls it, in memory that it allocates: arrays of any layout; bias (n,) or empty."""
-    like = c.dtype.type(0)
-    _arrays_at(address_of(product, like), c, a, b, alpha, beta, bias, relu)
+FEW_ROWS, A_TURNED, B_TURNED = 1, 2, 4  # what `form` is the sum of: few rows as in `forward_job`; A, B stand for A.T, B.T
 
 
-@jit
-def few_rows_here(c, a, b, alpha, beta, bias, relu):
-    """As `product_here`, but a few rows are summed as `forward_job` does, where that would take them."""
-    like = c.dtype.type(0)
-    wide = c.shape[1] * c.itemsize > BIAS_BYTES - VECTOR_BYTES
-    _arrays_at(address_of(product, like) if wide else address_of(few_rows, like), c, a, b, alpha, beta, bias, relu)
-
-
-@jit
-def _arrays_at(kernel, c, a, b, alpha, beta, bias, relu):
-    like = c.dtype.type(0)
-    _product_at(kernel, c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0], a.strides[1], b.ctypes.data,
-                b.strides[0], b.strides[1], 0, c.shape[0], c.shape[1], a.shape[1], cast_like(alpha, like),
-                cast_like(beta, like), bias.ctypes.data, bias.strides[0], len(bias), relu)
-
-
-@jit
-def _packed_here(c, a, data, alpha, beta, bias, relu):
-    """`product_here` with the data of a `Packed`."""
-    like = c.dtype.type(0)
-    _product_at(address_of(product, like), c.ctypes.data, c.strides[0], c.strides[1], a.ctypes.data, a.strides[0],
-                a.strides[1], data.ctypes.data, data.strides[1], data.strides[2], data.shape[1] * data.shape[2], c.shape[0],
-                c.shape[1], a.shape[1], cast_like(alpha, like), cast_like(beta, like), bias.ctypes.data, bias.strides[0],
-                len(bias), relu)
+@array_kernel(4, types.float64, types.float64, INT, INT)
+def product_here(outcome, c, a, b, bias, alpha, beta, relu, form, one):
+    """`matmul` by the thread that calls it, in memory that it allocates. A bias is 0, or has one or two axes."""
+    turned, packed = form & B_TURNED, dimensions_of(b) == 3
+    a_at, a_row, a_col = data_of(a), stride(a, 0), stride(a, 1)
+    b_at, b_row, b_col, b_vec = data_of(b), stride(b, 0), stride(b, 1), 0
+    m, n, k = side(c, 0), side(c, 1), side(a, 1)
+    if form & A_TURNED:
+        a_row, a_col, k = a_col, a_row, side(a, 0)
+    if turned:
+        b_row, b_col = b_col, b_row
+    if packed:
+        b_row, b_col, b_vec = stride(b, 1), stride(b, 2), side(b, 1) * side(b, 2)
+    if fits(outcome, packed or (side(b, 1 if turned else 0) == k and side(b, 0 if turned else 1) == n)):
+        bias_at, bias_step, biases = 0, 0, 0
+        if bias != 0:
+            last = dimensions_of(bias) - 1
+            bias_at, bias_step, biases = data_of(bias), stride(bias, last), side(bias, last)
+        kernel = address_of(product, one)
+        if form & FEW_ROWS and n * (VECTOR_BYTES // lanes(one)) <= BIAS_BYTES - VECTOR_BYTES:
+            kernel = address_of(few_rows, one)
+        _product_at(kernel, data_of(c), stride(c, 0), stride(c, 1), a_at, a_row, a_col, b_at, b_row, b_col, b_vec, m, n, k,
+                    cast_like(alpha, one), cast_like(beta, one), bias_at, bias_step, biases, relu)
+        done(outcome)
 
 
 @jit
 def _product_at(kernel, c, c_row, c_col, a, a_row, a_col, b, b_row, b_col, b_vec, m, n, k, alpha, beta, bias, bias_step,
                 biases, relu):
-    """`product_here` by addresses, with strides in bytes: all that is compiled once for all layouts.
-
-    `b_vec`, of a packed B, is in elements. The kernel is called by its address. Linked into the caller's code, it would be
-    compiled anew with every function that contains a product.
-    """
-    noinline()
+    """`product_here` by addresses, with strides in bytes; `b_vec`, of a packed B, is in elements."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     if m == 0 or n == 0:
         return
     direct = (c_col == size or n == 1) and c_row % size == 0
     a_whole, b_whole = a_row % size == 0 and a_col % size == 0, b_row % size == 0 and b_col % size == 0
-    scratch, record = np.empty(SCRATCH_BYTES + 64, np.uint8), np.zeros(8 + COMMAND_BYTES, np.uint8)
-    row = np.empty((n + width) * size, np.uint8)
-    out = np.empty(0 if direct else m * n * size, np.uint8)
-    new_a, new_b = np.empty(0 if a_whole else m * k * size, np.uint8), np.empty(0 if b_whole else k * n * size, np.uint8)
+    row, out = 8 + COMMAND_BYTES, (n + width) * size + 8 + COMMAND_BYTES
+    new_a = out + (0 if direct else m * n * size)
+    new_b = new_a + (0 if a_whole else m * k * size)
+    scratch = new_b + (0 if b_whole else k * n * size)
+    memory = np.empty(scratch + 64 + SCRATCH_BYTES, np.uint8)
+    first = memory.ctypes.data
+    row, out, new_a, new_b = first + row, first + out, first + new_a, first + new_b
     for j in range(n + width):
-        store(row.ctypes.data + j * size, load(bias + j * bias_step, alpha) if j < biases else cast_like(0, alpha))
+        store(row + j * size, load(bias + j * bias_step, alpha) if j < biases else cast_like(0, alpha))
     to, to_row = c, c_row
     if not direct:
-        to, to_row = out.ctypes.data, n * size
+        to, to_row = out, n * size
         if beta != 0:
             _copy(to, to_row, size, c, c_row, c_col, m, n, alpha)
     if not a_whole:
-        _copy(new_a.ctypes.data, k * size, size, a, a_row, a_col, m, k, alpha)
-        a, a_row, a_col = new_a.ctypes.data, k * size, size
+        _copy(new_a, k * size, size, a, a_row, a_col, m, k, alpha)
+        a, a_row, a_col = new_a, k * size, size
     if not b_whole:
-        _copy(new_b.ctypes.data, n * size, size, b, b_row, b_col, k, n, alpha)
-        b, b_row, b_col = new_b.ctypes.data, n * size, size
-    add_product(record.ctypes.data, kernel, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size,
-                b_col // size, b_vec, m, n, k, alpha, beta, row.ctypes.data if biases > 0 else 0, relu)
-    call_at(kernel, 0, 1, 0, (scratch.ctypes.data + 63) // 64 * 64, record.ctypes.data + 8, alpha)
+        _copy(new_b, n * size, size, b, b_row, b_col, k, n, alpha)
+        b, b_row, b_col = new_b, n * size, size
+    store_int(first, 0)
+    add_product(first, kernel, to, to_row // size, a, a_row // size, a_col // size, b, b_row // size, b_col // size, b_vec,
+                m, n, k, alpha, beta, row if biases > 0 else 0, relu)
+    call_at(kernel, 0, 1, 0, (first + scratch + 63) // 64 * 64, first + 8, alpha)
     if not direct:
         _copy(c, c_row, c_col, to, to_row, size, m, n, alpha)
-    # an address does not keep an array alive: these are used until here
-    record[0] = len(scratch) + len(row) + len(out) + len(new_a) + len(new_b)
+    memory[0] = 0  # an address does not keep an array alive: it is used until here
 
 
 @jit
@@ -222,40 +229,22 @@ def _copy(to, to_row, to_col, a, a_row, a_col, rows, cols, like):
             store(to + i * to_row + j * to_col, load(a + i * a_row + j * a_col, like))
 
 
-@overload(matmul)
-def _compiled_matmul(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-    if isinstance(b, types.NamedTuple) and b.instance_class is Packed:
-        def packed(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-            _packed_here(c, a, b.data, float(alpha), float(beta), _row_of(bias, c), int(relu))
-
-        return packed
-
-    def here(c, a, b, alpha=1.0, beta=0.0, bias=None, relu=False):
-        product_here(c, a, b, float(alpha), float(beta), _row_of(bias, c), int(relu))
-
-    return here
+in_compiled_code(matmul, product_here, "c:mn a:mk b:? bias:? alpha beta relu", 0)
+in_compiled_code(syrk, product_here, "c:nn a:nk a:nk", 0, 1.0, 0.0, 0, B_TURNED)
 
 
-def _row_of(bias, c):
-    """A bias (n,), (1, n) or None as a vector, which is empty if there is none."""
+@array_kernel(2)
+def _pack_here(outcome, data, b, one):
+    if opened(outcome, 0, (b,)):
+        pack_columns(data_of(data), side(b, 0) * lanes(one), Mat(at(b), side(b, 1), 1, 0), side(b, 0), side(b, 1), one)
+        finish(outcome, 0, (b,))
+
+
+def _pack(data, b):
     raise NotImplementedError("for compiled code only")
 
 
-@overload(_row_of)
-def _compiled_row_of(bias, c):
-    if not isinstance(bias, types.Array):
-        return lambda bias, c: np.empty(0, c.dtype)
-    if bias.ndim == 1:
-        return lambda bias, c: bias
-    return lambda bias, c: bias[0]
-
-
-@overload(syrk)
-def _compiled_syrk(c, a):
-    def here(c, a):
-        product_here(c, a, a.T, 1.0, 0.0, np.empty(0, c.dtype), 0)
-
-    return here
+in_compiled_code(_pack, _pack_here, "data:vkw b:kn")
 
 
 @overload(pack)
@@ -263,11 +252,8 @@ def _compiled_pack(b):
     width = vector_lanes(np.dtype(str(b.dtype)))
 
     def here(b):
-        k, n = b.shape
-        data = np.empty(((n + width - 1) // width, k, width), b.dtype)
-        rows = b if b.strides[0] % b.itemsize == 0 and b.strides[1] % b.itemsize == 0 else b.copy()
-        pack_columns(data.ctypes.data, k * width, Mat(rows.ctypes.data, rows.strides[0] // b.itemsize,
-                                                      rows.strides[1] // b.itemsize, 0), k, n, b.dtype.type(1))
-        return Packed(data, (k, n))
+        data = np.empty(((b.shape[1] + width - 1) // width, b.shape[0], width), b.dtype)
+        _pack(data, b)
+        return Packed(data, b.shape)
 
     return here
