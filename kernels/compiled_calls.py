@@ -44,12 +44,12 @@ _WORD = ir.IntType(64)
 # --- what a user's function contains ----------------------------------------------------------------------------------
 
 
-def array_kernel(arrays: int, *numbers: types.Type) -> Callable[[Callable], AddressedKernel]:
+def array_kernel(arrays: int, *numbers: types.Type, allocates: bool = False) -> Callable[[Callable], AddressedKernel]:
     """Decorator for ``kernel(outcome, *arrays, *numbers, one)``: descriptions of arrays, then numbers of these types.
 
-    The type of `one` is that of the arrays' elements.
+    The type of `one` is that of the arrays' elements; `allocates` says whether the kernel makes arrays.
     """
-    return separate(lambda element: (*[INT] * (1 + arrays), *numbers, element), allocates=True)
+    return separate(lambda element: (*[INT] * (1 + arrays), *numbers, element), allocates)
 
 
 def in_compiled_code(function: Callable, kernel: AddressedKernel, given: str, *constants: float, writes: int = 1,
@@ -65,7 +65,7 @@ def in_compiled_code(function: Callable, kernel: AddressedKernel, given: str, *c
     given : str
         Names of the function's parameters, in the order of the kernel's. An array has a word for its shape: a letter or a 1
         for each axis, of which equal ones are equal sizes; ``*`` for its number of elements; or ``?`` for any. For an array
-        that is None the kernel gets 0, and for a number that is None zeros.
+        that is None the kernel gets 0, and for a pair that is None (-1, -1).
     *constants : int or float
         The kernel's last arguments before `one`.
     writes : int
@@ -173,8 +173,9 @@ def _argument(context: Any, builder: ir.IRBuilder, given: types.Type, value: ir.
     if isinstance(given, (types.Array, types.NamedTuple)):
         return _description(builder, *_array(context, builder, given, value))
     if isinstance(given, (types.NoneType, types.Omitted)):
-        number = float(getattr(given, "value", None) or 0)
-        value, given = context.get_constant(types.float64, number), types.float64
+        default = getattr(given, "value", None)
+        missing = 0 if wanted == INT else -1
+        value, given = context.get_constant(types.float64, float(missing if default is None else default)), types.float64
     if wanted == PAIR and not isinstance(given, types.BaseTuple):
         return context.make_tuple(builder, wanted, [converted(context, builder, value, given, INT)] * 2)
     return converted(context, builder, value, given, wanted)
@@ -234,8 +235,7 @@ def opened(outcome, writes, arrays):
             _exchange(arrays[number], _LEND if number < writes else _COPY_THERE)
             whole = whole and load_int(arrays[number] + _AT) != 0
     if not whole:
-        finish(outcome, 0, arrays)
-        store_int(outcome, _NO_MEMORY)
+        close(0, arrays)
     return whole
 
 
@@ -247,12 +247,18 @@ def at(array):
 
 @jit
 def finish(outcome, writes, arrays):
-    """`done`, once what has been written to the first arrays, which were `opened`, is in them, and all copies are freed."""
+    """`close`, and `done`."""
+    close(writes, arrays)
+    done(outcome)
+
+
+@jit
+def close(writes, arrays):
+    """Bring what has been written to the first arrays, which were `opened`, into them, and free all copies."""
     for number in range(len(arrays)):
         array = arrays[number]
         if load_int(array + _AT) != load_int(array + _DATA):
             _exchange(array, _COPY_BACK if number < writes else _END)
-    done(outcome)
 
 
 @jit

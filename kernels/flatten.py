@@ -23,8 +23,9 @@ def flatten_backward(dx: np.ndarray, dy: np.ndarray) -> None:
 @array_kernel(2)
 def _copy_here(outcome, y, x, one):
     if opened(outcome, 1, (y, x)):
-        n, result, source = elements_of(y), at(y), at(x)
-        vector_at(result, n, one)[:] = vector_at(source, n, one)
+        result, source = vector_at(at(y), elements_of(y), one), vector_at(at(x), elements_of(y), one)
+        for i in range(result.size):
+            result[i] = source[i]
         finish(outcome, 1, (y, x))
 
 

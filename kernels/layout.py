@@ -10,7 +10,6 @@ import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.simd import pointer_at
 from numba import carray, from_dtype, types
-from numba.extending import overload
 
 
 def plain(a: np.ndarray) -> np.ndarray:
@@ -23,46 +22,6 @@ def flat(a: np.ndarray) -> np.ndarray:
     if not a.flags.c_contiguous:  # reshape would copy, and the kernel's result would be lost without a word
         raise ValueError(f"a kernel writes to C-contiguous arrays only, got strides {a.strides} for shape {a.shape}")
     return a.reshape(-1)
-
-
-# --- the same in a user's compiled code: what the kernels' overloads are made of ------------------------------------
-
-
-def to_read(a: np.ndarray) -> np.ndarray:
-    """`plain` in compiled code: the array itself if its type says that it is C-contiguous, otherwise a copy that is."""
-    raise NotImplementedError("for compiled code only")
-
-
-def to_write(a: np.ndarray) -> np.ndarray:
-    """A C-contiguous array of the shape of `a` for a kernel's result: `a` itself where its type says that it is one."""
-    raise NotImplementedError("for compiled code only")
-
-
-def written(a: np.ndarray, result: np.ndarray) -> None:
-    """Bring a result into `a`, unless `to_write` returned `a` itself."""
-    raise NotImplementedError("for compiled code only")
-
-
-@overload(to_read)
-def _to_read(a):
-    if contiguous(a):
-        return lambda a: a
-    return lambda a: a.copy()
-
-
-@overload(to_write)
-def _to_write(a):
-    if contiguous(a):
-        return lambda a: a
-    return lambda a: np.empty(a.shape, a.dtype)
-
-
-@overload(written)
-def _written(a, result):
-    def copied(a, result):
-        a[...] = result
-
-    return (lambda a, result: None) if contiguous(a) else copied
 
 
 def for_dtypes(signature: Callable[[Any], tuple]) -> Callable[[Callable], Any]:
@@ -108,11 +67,6 @@ def line(a):
     if by_rows(a):
         return carray(pointer_at(a.ctypes.data, a.dtype.type(0)), (a.size,))
     return a.copy().reshape(-1)
-
-
-def contiguous(*arrays: Any) -> bool:
-    """Whether these Numba types are aligned C-contiguous arrays, which a kernel can go through as one row of numbers."""
-    return all(isinstance(a, types.Array) and a.layout == "C" and a.aligned for a in arrays)
 
 
 def matrices(written: int, read: int) -> Callable[[Any], tuple]:

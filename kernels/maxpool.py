@@ -65,8 +65,8 @@ def windows_of(size: Both, stride: Both | None) -> tuple[int, int, int, int]:
 
 @jit
 def _windows_here(size, stride):
-    """`windows_of` two pairs, of which the second is (0, 0) where there is none."""
-    down, right = size if stride == (0, 0) else stride
+    """`windows_of` two pairs, of which the second is negative where there is none."""
+    down, right = size if stride[0] < 0 else stride
     return size[0], size[1], down, right
 
 

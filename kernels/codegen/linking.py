@@ -212,17 +212,6 @@ def separate(signature: Signature, allocates: bool = False) -> Callable[[Callabl
     return lambda function: AddressedKernel(function, signature, allocates=allocates)
 
 
-def array_kernel(written: tuple[int, ...], read: tuple[int, ...],
-                 *others: types.Type) -> Callable[[Callable], AddressedKernel]:
-    """Decorator for a function of C-contiguous arrays: those it writes and those it reads, with so many dimensions each.
-
-    Arguments of the types `others` follow, and one of the type of the elements. A user's compiled code calls public kernels
-    through such functions, so that it contains none of them and compiles in a moment.
-    """
-    return separate(lambda element: (*(types.Array(element, n, "C") for n in written),
-                                     *(types.Array(element, n, "C", readonly=True) for n in read), *others, element))
-
-
 def op_kernel(function: Callable) -> AddressedKernel:
     """A decorator for ``kernel(op, context, start, stop, one)``, an op of a compiled step that is called by address.
 

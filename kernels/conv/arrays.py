@@ -18,7 +18,20 @@ from typing import Any
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import INT, array_kernel
+from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.compiled_calls import (
+    PAIR,
+    array_at,
+    array_kernel,
+    at,
+    close,
+    done,
+    elements_of,
+    fits,
+    in_compiled_code,
+    opened,
+    side,
+)
 from fastnet.kernels.conv.avx512 import LANES, choose_way
 from fastnet.kernels.conv.image import (
     MEMORY,
@@ -43,12 +56,10 @@ from fastnet.kernels.conv.image import (
 from fastnet.kernels.conv.winograd import LEAST_CHANNELS, memory_size, winograd_filters, winograd_plain_conv
 from fastnet.kernels.gemm import vector_lanes
 from fastnet.kernels.gemm.blocking import partition
-from fastnet.kernels.layout import to_read, to_write, written
 from fastnet.kernels.records import call_at
 from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, lanes
 from numba import types
-from numba.extending import overload
 
 CHUNKS = 16  # parts of a batch whose gradients are summed separately
 _SUM_WORK = 4  # multiply-adds in the time of one element of a sum
@@ -456,18 +467,25 @@ def _in_order(rows):
     return total
 
 
-# --- the same names in compiled code, on the calling thread: compiled once, for C-contiguous arrays -------------------
+# --- the same names in compiled code, on the calling thread -------------------------------------------------------------
 
 _choose_way, _whole = jit(choose_way), jit(whole)
-_WINDOW = types.UniTuple(INT, 4)
 
 
-@array_kernel((4,), (4, 4, 1), _WINDOW)
-def _forward_here(y, x, W, b, window, one):
+def _alone(written: tuple[int, ...], read: tuple[int, ...], window: int = 4) -> Any:
+    """Decorator: a kernel of an outcome, and of C-contiguous arrays with so many dimensions, which it writes or reads."""
+    return separate(lambda element: (INT, *(types.Array(element, n, "C") for n in written),
+                                     *(types.Array(element, n, "C", readonly=True) for n in read),
+                                     *[types.UniTuple(INT, window)] * (window > 0), element), allocates=True)
+
+
+@_alone((4,), (4, 4, 1))
+def _forward_alone(outcome, y, x, W, b, window, one):
     n_o, n_i, h, _ = W.shape
     if y.size == 0 or x.size == 0:
         for o in range(n_o):
             y[:, o] = b[o]
+        done(outcome)
         return
     width = lanes(one)
     vectors = (n_o + width - 1) // width
@@ -479,14 +497,15 @@ def _forward_here(y, x, W, b, window, one):
                 for q in range(h):
                     packed[o // width, (p * h + q) * n_i + c, o % width] = W[o, c, p, q]
     _forward(0, 1, np.zeros(0, np.int64), 0, y, x, packed, padded, h, window)
+    done(outcome)
 
 
-@array_kernel((4, 4, 2), (4, 4, 4), _WINDOW)
-def _backward_here(dx, dW, db, dy, x, W, window, one):
+@_alone((4, 4, 2), (4, 4, 4))
+def _backward_alone(outcome, dx, dW, db, dy, x, W, window, one):
     if dy.size == 0 or x.size == 0:
         dx[...] = 0
         dW[...] = 0
-        _bias_here(db, dy, one)
+        _bias_alone(outcome, db, dy, one)
         return
     h, width = W.shape[2], lanes(one)
     rows, turned = _pack_rows(W, width), _pack_turned(W, width, window[0], window[1])
@@ -495,28 +514,32 @@ def _backward_here(dx, dW, db, dy, x, W, window, one):
     _backward(0, 1, np.zeros(0, np.int64), 0, dx, sums, columns, biases, dy, x, rows, turned, h, way, back_at(way, one),
               window)
     _add_up(dW, db, sums, columns, biases)
+    done(outcome)
 
 
-@array_kernel((4,), (4, 4), _WINDOW)
-def _backward_input_here(dx, dy, W, window, one):
+@_alone((4,), (4, 4))
+def _backward_input_alone(outcome, dx, dy, W, window, one):
     n_o, n_i, h, _ = W.shape
     if dy.size == 0 or dx.size == 0:
         dx[...] = 0
+        done(outcome)
     elif _turns(window, h):
         turned = np.empty((n_i, n_o, h, h), W.dtype)
         for p in range(h):
             for q in range(h):
                 turned[:, :, p, q] = W[:, :, h - 1 - p, h - 1 - q].T
-        _forward_here(dx, dy, turned, np.zeros(n_i, W.dtype), (1, 1, h - 1 - window[2], h - 1 - window[3]), one)
+        _forward_alone(outcome, dx, dy, turned, np.zeros(n_i, W.dtype), (1, 1, h - 1 - window[2], h - 1 - window[3]), one)
     else:
         turned = _pack_turned(W, lanes(one), window[0], window[1])
         _backward_input(0, 1, np.zeros(0, np.int64), 0, dx, dy, turned, h, window)
+        done(outcome)
 
 
-@array_kernel((4,), (4, 4), _WINDOW)
-def _backward_weights_here(dW, dy, x, window, one):
+@_alone((4,), (4, 4))
+def _backward_weights_alone(outcome, dW, dy, x, window, one):
     if dy.size == 0 or x.size == 0:
         dW[...] = 0
+        done(outcome)
         return
     (n, n_i, _, _), n_o, h = x.shape, dW.shape[0], dW.shape[2]
     sums = np.zeros((min(CHUNKS, n), n_o, h, _whole(h * n_i, lanes(one))), dW.dtype)
@@ -524,91 +547,77 @@ def _backward_weights_here(dW, dy, x, window, one):
     total = _in_order(sums)
     for q in range(h):
         dW[:, :, :, q] = total[:, :, q * n_i:(q + 1) * n_i].transpose(0, 2, 1)
+    done(outcome)
 
 
-@array_kernel((2,), (4,))
-def _bias_here(db, dy, one):
+@_alone((2,), (4,), 0)
+def _bias_alone(outcome, db, dy, one):
     if dy.size == 0:
         db[...] = 0
+        done(outcome)
         return
     sums = np.empty((dy.shape[0], dy.shape[1]), dy.dtype)
     _plane_sums(0, 1, np.zeros(0, np.int64), 0, sums, dy)
     db[0, :] = _in_order(sums)
+    done(outcome)
 
 
-@overload(both)
-def _both_in_compiled_code(value):
-    if isinstance(value, types.BaseTuple):
-        return lambda value: (np.int64(value[0]), np.int64(value[1]))
-    return lambda value: (np.int64(value), np.int64(value))
+@jit
+def _window_here(stride, padding, h):
+    """`window_of` two pairs, of which the second is negative where there is none."""
+    above, left = (h // 2, h // 2) if padding[0] < 0 else padding
+    return stride[0], stride[1], above, left
 
 
-@overload(window_of)
-def _window_in_compiled_code(stride, padding, h):
-    if padding in (None, types.none) or getattr(padding, "value", 0) is None:
-
-        def of_half(stride, padding, h):
-            (down, right), f = both(stride), np.int64(h // 2)
-            return down, right, f, f
-
-        return of_half
-
-    def as_given(stride, padding, h):
-        (down, right), (above, left) = both(stride), both(padding)
-        return down, right, above, left
-
-    return as_given
+@jit
+def _sides(array):
+    return side(array, 0), side(array, 1), side(array, 2), side(array, 3)
 
 
-@overload(conv_forward)
-def _compiled_forward(y, x, W, b, stride=1, padding=None):
-    def in_compiled_code(y, x, W, b, stride=1, padding=None):
-        result = to_write(y)
-        _forward_here(result, to_read(x), to_read(W), to_read(b).reshape(-1), window_of(stride, padding, W.shape[2]),
-                      W.dtype.type(1))
-        written(y, result)
-
-    return in_compiled_code
+@array_kernel(4, PAIR, PAIR)
+def _forward_here(outcome, y, x, W, b, stride, padding, one):
+    if fits(outcome, elements_of(b) == side(W, 0)) and opened(outcome, 1, (y, x, W, b)):
+        _forward_alone(outcome, array_at(at(y), _sides(y), one), array_at(at(x), _sides(x), one),
+                       array_at(at(W), _sides(W), one), array_at(at(b), (side(W, 0),), one),
+                       _window_here(stride, padding, side(W, 2)), one)
+        close(1, (y, x, W, b))
 
 
-@overload(conv_backward)
-def _compiled_backward(dx, dW, db, dy, x, W, stride=1, padding=None):
-    def in_compiled_code(dx, dW, db, dy, x, W, stride=1, padding=None):
-        result, filters, bias = to_write(dx), to_write(dW), to_write(db)
-        _backward_here(result, filters, bias, to_read(dy), to_read(x), to_read(W), window_of(stride, padding, W.shape[2]),
-                       W.dtype.type(1))
-        written(dx, result)
-        written(dW, filters)
-        written(db, bias)
-
-    return in_compiled_code
+@array_kernel(6, PAIR, PAIR)
+def _backward_here(outcome, dx, dW, db, dy, x, W, stride, padding, one):
+    if opened(outcome, 3, (dx, dW, db, dy, x, W)):
+        _backward_alone(outcome, array_at(at(dx), _sides(x), one), array_at(at(dW), _sides(W), one),
+                        array_at(at(db), (1, side(W, 0)), one), array_at(at(dy), _sides(dy), one),
+                        array_at(at(x), _sides(x), one), array_at(at(W), _sides(W), one),
+                        _window_here(stride, padding, side(W, 2)), one)
+        close(3, (dx, dW, db, dy, x, W))
 
 
-@overload(conv_backward_input)
-def _compiled_backward_input(dx, dy, W, stride=1, padding=None):
-    def in_compiled_code(dx, dy, W, stride=1, padding=None):
-        result = to_write(dx)
-        _backward_input_here(result, to_read(dy), to_read(W), window_of(stride, padding, W.shape[2]), W.dtype.type(1))
-        written(dx, result)
-
-    return in_compiled_code
+@array_kernel(3, PAIR, PAIR)
+def _backward_input_here(outcome, dx, dy, W, stride, padding, one):
+    if opened(outcome, 1, (dx, dy, W)):
+        _backward_input_alone(outcome, array_at(at(dx), _sides(dx), one), array_at(at(dy), _sides(dy), one),
+                              array_at(at(W), _sides(W), one), _window_here(stride, padding, side(W, 2)), one)
+        close(1, (dx, dy, W))
 
 
-@overload(conv_backward_weights)
-def _compiled_backward_weights(dW, dy, x, stride=1, padding=None):
-    def in_compiled_code(dW, dy, x, stride=1, padding=None):
-        result = to_write(dW)
-        _backward_weights_here(result, to_read(dy), to_read(x), window_of(stride, padding, dW.shape[2]), dW.dtype.type(1))
-        written(dW, result)
-
-    return in_compiled_code
+@array_kernel(3, PAIR, PAIR)
+def _backward_weights_here(outcome, dW, dy, x, stride, padding, one):
+    if opened(outcome, 1, (dW, dy, x)):
+        _backward_weights_alone(outcome, array_at(at(dW), _sides(dW), one), array_at(at(dy), _sides(dy), one),
+                                array_at(at(x), _sides(x), one), _window_here(stride, padding, side(dW, 2)), one)
+        close(1, (dW, dy, x))
 
 
-@overload(conv_backward_bias)
-def _compiled_backward_bias(db, dy):
-    def in_compiled_code(db, dy):
-        result = to_write(db)
-        _bias_here(result, to_read(dy), dy.dtype.type(1))
-        written(db, result)
+@array_kernel(2)
+def _backward_bias_here(outcome, db, dy, one):
+    if opened(outcome, 1, (db, dy)):
+        _bias_alone(outcome, array_at(at(db), (1, side(dy, 1)), one), array_at(at(dy), _sides(dy), one), one)
+        close(1, (db, dy))
 
-    return in_compiled_code
+
+in_compiled_code(conv_forward, _forward_here, "y:noRK x:ncrk W:ochh b:? stride padding")
+in_compiled_code(conv_backward, _backward_here, "dx:ncrk dW:ochh db:1o dy:noRK x:ncrk W:ochh stride padding", writes=3)
+in_compiled_code(conv_backward_input, _backward_input_here, "dx:ncrk dy:noRK W:ochh stride padding")
+in_compiled_code(conv_backward_weights, _backward_weights_here, "dW:ochh dy:noRK x:ncrk stride padding")
+in_compiled_code(conv_backward_bias, _backward_bias_here, "db:1o dy:noRK")

@@ -157,7 +157,7 @@ def syrk(c: np.ndarray, a: np.ndarray) -> None:
 FEW_ROWS, A_TURNED, B_TURNED = 1, 2, 4  # what `form` is the sum of: few rows as in `forward_job`; A, B stand for A.T, B.T
 
 
-@array_kernel(4, types.float64, types.float64, INT, INT)
+@array_kernel(4, types.float64, types.float64, INT, INT, allocates=True)
 def product_here(outcome, c, a, b, bias, alpha, beta, relu, form, one):
     """`matmul` by the thread that calls it, in memory that it allocates. A bias is 0, or has one or two axes."""
     turned, packed = form & B_TURNED, dimensions_of(b) == 3
