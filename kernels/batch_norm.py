@@ -28,7 +28,7 @@ from fastnet.kernels.runtime.team import run
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
 from numba import types
 
-_WORK = 4  # multiply-adds in the time of one element
+_WORK = 2  # multiply-adds in the time of one element
 
 
 def batch_norm_forward(y: np.ndarray, mean: np.ndarray, var: np.ndarray, inv: np.ndarray, x: np.ndarray, gamma: np.ndarray,

@@ -29,7 +29,7 @@ from fastnet.kernels.simd import cast_like, load_int, store_int
 from numba import types
 from numba.extending import intrinsic
 
-_WORK, _PRODUCT_WORK = 16, 2  # multiply-adds in the time of one element: of a mask, and of a product with one
+_WORK, _PRODUCT_WORK = 8, 2  # multiply-adds in the time of one element: of a mask, and of a product with one
 _OF_COUNTER_0, _OF_COUNTER_2 = np.uint64(0xD2E7470EE14C6C93), np.uint64(0xCA5A826395121157)  # the multipliers of a round
 _OF_KEY_0, _OF_KEY_1 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBB67AE8584CAA73B)  # what a round adds to the key
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)

@@ -79,10 +79,15 @@ for name, kernel in called_from_python().items():
 print(pickle.dumps([(name, types) for name, types in made if name.startswith("fastnet.kernels.")]).hex())
 """
 COMPILE = KNOWN + """
+from fastnet.kernels.runtime import team
+
+def from_python(name):  # what `team.run` calls for a kernel is made when it is first asked for
+    return python.get(name) or team._entry(python[name.removesuffix("_on_threads")])
+
 python, separate = called_from_python(), separate_kernels()
 for name, types in pickle.loads(bytes.fromhex(sys.stdin.read())):
     if getattr(sys.modules[name.partition(":")[0]], "AVAILABLE", True):  # not every level has the instructions for it
-        python[name].prepare(types) if isinstance(types, tuple) else separate[name].ensure(types)
+        from_python(name).prepare(types) if isinstance(types, tuple) else separate[name].ensure(types)
 """
 PACK = """
 import json, pathlib, sys

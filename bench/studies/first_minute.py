@@ -2,20 +2,19 @@
 
     python -m bench.studies.first_minute
     git worktree add --detach ../before 13dc4a6
-    python -m bench.studies.first_minute --before ../before [--turns 3] [--wheel FILE]
+    python -m bench.studies.first_minute --before ../before [--turns 3] [--wheel FILE --torch PYTHON]
 
 Each job runs in a process of its own, the two revisions one after the other in each turn, with an empty cache for `first`
 and a filled one for `warm`; `sweep` is the first sweep after the first fit. CPU seconds are of the process and its children;
 of a clock, only two free cores give a figure worth reading. Ratios are medians over the turns: smaller is better.
 
 With --wheel, a wheel that carries compiled kernels (`.github/scripts/compiled_wheel.py` makes it) is installed in a new
-environment, and its first fit with an empty cache is compared with a warm start and, where it is installed, with
-`import torch`.
+environment, and its first fit with an empty cache is compared with a warm start, and with `import torch` in the interpreter
+that --torch names.
 """
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import os
 import resource
 import statistics
@@ -115,8 +114,15 @@ def compare(trees: dict[str, Path], job: str, turns: int) -> None:
     row(f"{job}, first, by the clock", *([each.clock for each in costs["first"][side]] for side in trees), CLOCK_AT_MOST)
 
 
-def compare_wheel(wheel: Path, turns: int) -> None:
+def has_torch(python: str) -> bool:
+    """Whether an interpreter has PyTorch."""
+    return subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 0
+
+
+def compare_wheel(wheel: Path, turns: int, torch_python: str) -> None:
     """The rows of a wheel that carries compiled kernels: import, build and first fit of the small network, cache empty."""
+    if not (with_torch := has_torch(torch_python)):
+        print(f"without the row of import torch: {torch_python} has no PyTorch; --torch names another interpreter")
     with tempfile.TemporaryDirectory() as folder:
         venv.create(Path(folder, "environment"), with_pip=True)
         python = Path(folder, "environment", "Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -128,10 +134,10 @@ def compare_wheel(wheel: Path, turns: int) -> None:
             empty.mkdir()
             first.append(cost(SETTING + SMALL, empty, python=python).cpu)
             warm.append(cost(SETTING + SMALL, Path(folder), ROOT).cpu)
-            if importlib.util.find_spec("torch"):
-                torch.append(cost("import torch", Path(folder)).cpu)
+            if with_torch:
+                torch.append(cost("import torch", Path(folder), python=torch_python).cpu)
         row("wheel, beside a warm start", warm, first, WHEEL_AT_MOST)
-        if torch:
+        if with_torch:
             row("wheel, beside import torch", torch, first, WHEEL_AT_MOST)
     print(f"the wheel has {wheel.stat().st_size / 1e6:.1f} MB, of at most 20")
 
@@ -143,13 +149,14 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--job", choices=list(JOBS), action="append", help="only this one; may be given several times")
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="a wheel that carries compiled kernels")
+    parser.add_argument("--torch", default=sys.executable, metavar="PYTHON", help="an interpreter that has PyTorch")
     options = parser.parse_args()
     print(f"{'':30s}{'before':>10s}{'now':>10s}{'ratio':>8s}{'at most':>9s}")
     trees = ({} if options.before is None else {"before": options.before.resolve()}) | {"now": ROOT}
-    for job in options.job or JOBS:
+    for job in options.job or ([] if options.wheel else JOBS):
         compare(trees, job, options.turns)
     if options.wheel is not None:
-        compare_wheel(options.wheel.resolve(), options.turns)
+        compare_wheel(options.wheel.resolve(), options.turns, options.torch)
 
 
 if __name__ == "__main__":

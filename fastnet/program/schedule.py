@@ -26,7 +26,6 @@ from fastnet.kernels.records import (
     DENSE,
     GATHER,
     GRAM_FIRST,
-    GRAM_UPDATE,
     MASK,
     MEAN_LOSS,
     OP,
@@ -44,7 +43,7 @@ ROWS, COLUMNS, INPUTS, ONE = "rows", "columns", "inputs", "one"
 # What kinds of ops other than CALL run; the second table, where an optimiser keeps something of the parameter
 KERNELS = {GATHER: built_in.gather, DENSE: built_in.dense, MASK: built_in.mask, MEAN_LOSS: built_in.mean_loss,
            SOFTMAX_CROSS_ENTROPY: built_in.softmax_cross_entropy, UPDATE: built_in.update, UPDATE_BIAS: built_in.update_bias,
-           GRAM_FIRST: gram.gram_first, GRAM_UPDATE: gram.gram_update}
+           GRAM_FIRST: gram.gram_first}
 WITH_MOMENTS = {UPDATE: built_in.update_with_moments, UPDATE_BIAS: built_in.update_bias_with_moments}
 
 

@@ -142,8 +142,9 @@ class GramSpace:
         def backward(dy: Value) -> None:
             self.gradient = dy
             next_D = D.overwritten()
-            net.update(GRAM_UPDATE, split=TEAM, reads={dy: COLUMNS}, writes={next_D: COLUMNS}, b=dy.mat, aux=next_D, n=n_o,
-                       rank=1)
+            update = kernel.gram_update_with_velocity if self.e.size else kernel.gram_update
+            net.update(GRAM_UPDATE, split=TEAM, reads={dy: COLUMNS}, writes={next_D: COLUMNS}, kernel=update, b=dy.mat,
+                       aux=next_D, n=n_o, rank=1)
             net.update_bias(b, dy)
 
         net.on_backward(backward)

@@ -34,6 +34,7 @@ from fastnet.kernels.codegen.digest import DIGEST, KERNELS, settings
 from fastnet.kernels.system import make_private_folder, trusted_folder, user_cache
 from numba.core import caching
 from numba.core.compiler import CompileResult
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
@@ -191,7 +192,7 @@ class KernelCache(caching.FunctionCache):
         if kept_key != key:
             return None
         if counts_references:
-            target_context.refresh()  # Numba does so for all: it reads and compiles for half a second
+            rtsys.initialize(target_context)  # of all that Numba would have first, which takes it half a second
         return CompileResult._rebuild(target_context, *kept)
 
     def _content(self, name: str) -> bytes:

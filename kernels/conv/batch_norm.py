@@ -15,12 +15,12 @@ is repeated in an array like it. So all loops run over neighbours, for any numbe
 import math
 
 import numpy as np
-from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.jit import jit, jit_exact
 from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.conv.ops import image_at, mask_frame
 from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.records import context_at, op_at, vector_at
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load
 
 MOST_CHANNELS = 4096  # whose tiles and sums fit a thread's scratch memory
 _TILE = 512  # elements
@@ -278,6 +278,15 @@ def image_gradient_sums_op(op, context, start, stop, one):
                 of_gamma[j] += sums[j]
 
 
+@jit_exact
+def _in_order(at, step, count):
+    """The sum of `count` float64, `step` bytes apart, one after the other."""
+    total = 0.0
+    for i in range(count):
+        total += load(at + i * step, 1.0)
+    return total
+
+
 @op_kernel
 def image_gradients_op(op, context, start, stop, one):
     """dgamma and dbeta (C), rows of a range of channels, from the groups' sums at `aux` and the statistics at `bias`."""
@@ -287,11 +296,7 @@ def image_gradients_op(op, context, start, stop, one):
     dgamma, dbeta = _row(o.c.at, 0, o.channels.row, c, one), _row(o.c.at, 1, o.channels.row, c, one)
     inv = _row(o.bias, 2, o.channels.row, c, one)
     for j in range(c0, c1):
-        of_beta, of_gamma = 0.0, 0.0
-        for group in range(groups):
-            found = vector_at(o.aux + group * 16 * c, 2 * c, 1.0)
-            of_beta += found[j]
-            of_gamma += found[c + j]
+        of_beta, of_gamma = _in_order(o.aux + 8 * j, 16 * c, groups), _in_order(o.aux + 8 * (c + j), 16 * c, groups)
         dgamma[j], dbeta[j] = cast_like(of_gamma * np.float64(inv[j]), one), cast_like(of_beta, one)
 
 

@@ -93,45 +93,75 @@ def settled(scales):
     return w_w, w_v, v_w, v_v, 1.0 if abs(d_scale) < _LEAST_SCALE else d_scale
 
 
+@jit_exact
+def _quotient(a, b):
+    return a / b  # rounded once, and not multiplied into each dA
+
+
 @op_kernel
 def gram_update(op, context, start, n, one):
-    """D[B] += lr dA / d_scale; with momentum E = momentum E - decay D, E[B] += dA, D += lr E. A range of the columns.
+    """D[B] += lr dA / d_scale; a range of the columns.
 
-    Nesterov's momentum steps by dA - decay D + momentum E, which is (1 + momentum) E - momentum (E before the step).
     Where d_scale has become so small that D had better be multiplied by it, that is done: see `settled`.
     """
     op, ctx = op_at(op), context_at(context)
-    job, hyper, d_scale = job_at(ctx.job), hyperparameters(ctx, one), ctx.d_scale
-    lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
-    width = lanes(lr)
-    size = VECTOR_BYTES // width
-    rows = job.d_rows
-    v1 = (partition(op.n, width, ctx.part + 1, ctx.parts) + width - 1) // width
+    job, lr, d_scale = job_at(ctx.job), hyperparameters(ctx, one).lr, ctx.d_scale
+    width, rows = lanes(lr), job.d_rows
     rescale, factor = abs(d_scale) < _LEAST_SCALE, cast_like(d_scale, lr)
     if rescale:
         d_scale = 1.0
-    nesterov = hyper.optimizer == NESTEROV
-    of_velocity = lr * (cast_like(1, lr) + momentum) if nesterov else lr
-    step = cast_like(lr / d_scale if momentum == 0 else 1.0, lr)
-    for v in range(partition(op.n, width, ctx.part, ctx.parts) // width, v1):
+    step = cast_like(_quotient(lr, d_scale), lr)
+    v0, v1 = _vectors(op, ctx, width)
+    for v in range(v0, v1):
         d = rows_at(job.d + v * rows * VECTOR_BYTES, rows, width, lr)
-        to = d if momentum == 0 else rows_at(job.e + v * rows * VECTOR_BYTES, rows, width, lr)
         if rescale:
             for i in range(rows):
                 for lane in range(width):
                     d[i, lane] *= factor
-        if momentum != 0:
-            for i in range(rows):
-                for lane in range(width):
-                    before = to[i, lane]
-                    to[i, lane] = momentum * before - decay * d[i, lane]
-                    if nesterov:
-                        d[i, lane] -= lr * momentum * before
-        for i in range(n):
-            dz = vector_at(op.b.at + (i * op.b.row + v * width) * size, width, lr)
-            for lane in range(min(width, op.n - v * width)):
-                to[load_int(ctx.order + 8 * i), lane] += step * dz[lane]
-        if momentum != 0:
-            for i in range(rows):
-                for lane in range(width):
-                    d[i, lane] += of_velocity * to[i, lane]
+        _add_batch(d, op, ctx, v, n, step)
+
+
+@op_kernel
+def gram_update_with_velocity(op, context, start, n, one):
+    """E = momentum E - decay D, E[B] += dA, D += lr E; a range of the columns.
+
+    Nesterov's momentum steps by dA - decay D + momentum E, which is (1 + momentum) E - momentum (E before the step).
+    """
+    op, ctx = op_at(op), context_at(context)
+    job, hyper = job_at(ctx.job), hyperparameters(ctx, one)
+    lr, momentum, decay = hyper.lr, hyper.momentum, hyper.weight_decay
+    width, rows = lanes(lr), job.d_rows
+    nesterov = hyper.optimizer == NESTEROV
+    of_velocity = lr * (cast_like(1, lr) + momentum) if nesterov else lr
+    v0, v1 = _vectors(op, ctx, width)
+    for v in range(v0, v1):
+        d = rows_at(job.d + v * rows * VECTOR_BYTES, rows, width, lr)
+        e = rows_at(job.e + v * rows * VECTOR_BYTES, rows, width, lr)
+        for i in range(rows):
+            for lane in range(width):
+                before = e[i, lane]
+                e[i, lane] = momentum * before - decay * d[i, lane]
+                if nesterov:
+                    d[i, lane] -= lr * momentum * before
+        _add_batch(e, op, ctx, v, n, cast_like(1, lr))
+        for i in range(rows):
+            for lane in range(width):
+                d[i, lane] += of_velocity * e[i, lane]
+
+
+@jit
+def _vectors(op, ctx, width):
+    """The first of this part's vectors of columns, and the first behind them."""
+    last = partition(op.n, width, ctx.part + 1, ctx.parts)
+    return partition(op.n, width, ctx.part, ctx.parts) // width, (last + width - 1) // width
+
+
+@jit
+def _add_batch(to, op, ctx, v, n, step):
+    """Add the batch's dA, times `step`, to its rows of a vector of columns."""
+    width = lanes(step)
+    size = VECTOR_BYTES // width
+    for i in range(n):
+        dz = vector_at(op.b.at + (i * op.b.row + v * width) * size, width, step)
+        for lane in range(min(width, op.n - v * width)):
+            to[load_int(ctx.order + 8 * i), lane] += step * dz[lane]
