@@ -88,7 +88,7 @@ class Environment:
         python(self.python, "-m", "pip", "--disable-pip-version-check", "-q", *arguments, cwd=self.folder)
 
     def install(self, *what):
-        self.pip("install", "--no-index", "--no-deps", "--no-build-isolation", *what)
+        self.pip("install", "--no-compile", "--no-index", "--no-deps", "--no-build-isolation", *what)
 
     def uninstall(self, name):
         self.pip("uninstall", "-y", name)
