@@ -9,7 +9,7 @@ endif
 .PHONY: run better test lint docs bench bench-compare release-check clean-cache
 
 run: .venv/run  ## train the course's network at four learning rates; plot and table in results/
-	@echo "Training takes a few seconds; the first run also compiles the kernels, which takes 5 to 10 seconds."
+	@echo "Training takes a few seconds; the first run also compiles the kernels, which takes 4 to 7 seconds."
 	$(BIN)/python run_cifar100.py
 
 better: .venv/run  ## train a network that beats the course's
