@@ -13,8 +13,9 @@ from fastnet.kernels.codegen.jit import Kernel, jit, jit_control
 from fastnet.kernels.codegen.linking import INT, AddressedKernel
 from fastnet.kernels.runtime.pool import UNLIMITED, run_compiled, start_workers, thread_context
 from fastnet.kernels.simd import ADDRESS, load_int, store_int
-from numba.core import cgutils
+from numba.core import cgutils, types
 from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 _DONE, _FAILED, _NO_WORKERS = range(3)  # the first field of a record
 _entries: dict[Kernel, Kernel] = {}
@@ -75,10 +76,27 @@ def _record(typingctx, args):
     def codegen(context, builder, signature, values):
         record = cgutils.alloca_once(builder, _layout(context, signature.args[0]))
         builder.store(ir.Constant(ADDRESS, _DONE), cgutils.gep_inbounds(builder, record, 0, 0))
-        builder.store(values[0], cgutils.gep_inbounds(builder, record, 0, 1))
+        packed = _uncounted(context, builder, signature.args[0], values[0])
+        builder.store(packed, cgutils.gep_inbounds(builder, record, 0, 1))
         return builder.ptrtoint(record, ADDRESS)
 
     return INT(args), codegen
+
+
+def _uncounted(context: Any, builder: ir.IRBuilder, kind: Any, value: ir.Value) -> ir.Value:
+    """An array that owns no memory: otherwise all threads would count references to the same owner, each view of theirs.
+
+    The caller keeps the arrays until all threads are done.
+    """
+    if isinstance(kind, types.BaseTuple):
+        for number, field in enumerate(kind.types):
+            part = _uncounted(context, builder, field, builder.extract_value(value, number))
+            value = builder.insert_value(value, part, number)
+    elif isinstance(kind, types.Array):
+        array = make_array(kind)(context, builder, value)
+        array.meminfo = cgutils.get_null_value(array.meminfo.type)
+        value = array._getvalue()
+    return value
 
 
 @intrinsic
