@@ -82,6 +82,11 @@ def close(found, expected, dtype, drift=0.0):
     return bool(np.all(np.abs(found - expected) <= TOLERANCE[dtype.itemsize] * size + 20 * drift))
 
 
+def in_range(losses):
+    """Whether a training is still one: far away, float32 overflows before the reference does."""
+    return bool(np.isfinite(losses).all() and np.abs(losses).max(initial=0) <= 1e6)
+
+
 def same_losses(found, expected, dtype, drift=None):
     """Up to the first that is not a number or far away; not a number in both from there on."""
     for place, (one, other) in enumerate(zip(found, expected, strict=False)):
@@ -121,9 +126,9 @@ def faults(seed):
             losses = model.fit(case.x, case.t, engine=engine, on_divergence="ignore", **case.options)
             if not same_losses(losses, expected, case.dtype, lambda: drift.losses):
                 yield f"{engine}: losses {losses}, not {expected}"
-            elif np.isfinite(expected).all() and not same_parameters(model, network, case.dtype, drift):
+            elif in_range(expected) and not same_parameters(model, network, case.dtype, drift):
                 yield f"{engine}: other parameters"
-            elif np.isfinite(expected).all():
+            elif in_range(expected):
                 yield from wrong_outputs(engine, model, case, network, drift)
         yield from wrong_batches(case, x, t)
 
@@ -137,7 +142,7 @@ def wrong_batches(case, x, t):
     losses = [model.train_on_batch(case.x[rows], case.t[rows], rate) for rate, rows in network.batches]
     if not same_losses(losses, network.batch_losses, case.dtype, lambda: drift.batch_losses):
         yield f"train_on_batch: losses {losses}, not {network.batch_losses}"
-    elif np.isfinite(network.batch_losses).all() and not same_parameters(model, network, case.dtype, drift):
+    elif in_range(network.batch_losses) and not same_parameters(model, network, case.dtype, drift):
         yield "train_on_batch: other parameters"
 
 
