@@ -303,9 +303,11 @@ def test_benchmarks_of_a_file_that_fail_alike_share_a_note():
 
 
 def test_a_round_is_estimated_by_the_benchmarks_that_it_runs():
-    """Not by the whole warm-up, in which those that fail, and other files, take their time too."""
+    """Not by the whole warm-up, in which some compile and others fail, nor by the collection of files that are not run."""
     warm = Run({A: {"min": 1e-6}, B: {"min": 0.5}}, seconds=2.0)
-    assert compare.a_round(warm, [A, B], Settings(seconds=0.1)) == pytest.approx(3 * (2.0 + 0.1 + 1.5))
+    for collecting, starting in ((0.0, 2.0), (9.0, 2.0), (0.5, 0.5)):
+        estimate = compare.a_round(Run({}, seconds=collecting), warm, [A, B], Settings(seconds=0.1))
+        assert estimate == pytest.approx(3 * (starting + 0.1 + 1.5))
 
 
 def test_skipped_benchmarks_are_noted_and_a_new_skip_is_no_pass():

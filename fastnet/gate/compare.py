@@ -81,7 +81,7 @@ def compare(prepared: Prepared, limits: Limits, *, plan: Plan = PLAN, seed: int 
     seed = int(np.random.default_rng().integers(2**32)) if seed is None else seed
     settings = prepared.settings
     warm, pairing, settings = _warm_up(prepared, settings, metrics, log)
-    expected = a_round(warm["same"], pairing.compared, settings)
+    expected = a_round(prepared.own["base"], warm["same"], pairing.compared, settings)
     rows, took, given_up = _rounds(prepared, pairing, limits, plan, settings, seed, log, expected)
     counts = judge_counts(took["base"] + took["same"], took["head"], limits)
     counts += _judge_metrics(prepared, warm, [row.name for row in rows], metrics, limits, settings, log)
@@ -95,10 +95,14 @@ def compare(prepared: Prepared, limits: Limits, *, plan: Plan = PLAN, seed: int 
                   about=about)
 
 
-def a_round(warm: Run, compared: Sequence[str], settings: Settings) -> float:
-    """Estimate the seconds of a round by a process of a warm-up in which nothing but these benchmarks ran, a call each."""
+def a_round(collected: Run, warm: Run, compared: Sequence[str], settings: Settings) -> float:
+    """Estimate the seconds of a round by two processes that take longer to start than those of a round.
+
+    One collected all files of benchmarks. The other compiled, and ran each benchmark of the round.
+    """
+    starting = min(collected.seconds or warm.seconds, warm.seconds)
     measuring = sum(max(settings.seconds, MIN_SAMPLES * warm.times[name]["min"]) for name in compared)
-    return len(SIDES) * (warm.seconds + measuring)
+    return len(SIDES) * (starting + measuring)
 
 
 def _rounds(prepared: Prepared, pairing: Pairing, limits: Limits, plan: Plan, settings: Settings, seed: int,
