@@ -18,7 +18,7 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import make_array
 
 _DONE, _FAILED, _NO_WORKERS = range(3)  # the first field of a record
-_entries: dict[Kernel, Kernel] = {}
+_entries: dict[tuple[Kernel, str], Kernel] = {}  # by the kernel, and the dtype of its first argument
 
 
 def run(kernel: Kernel, *args: Any, work: int = UNLIMITED) -> None:
@@ -39,7 +39,9 @@ def run(kernel: Kernel, *args: Any, work: int = UNLIMITED) -> None:
     MemoryError
         If the kernel could not allocate memory, which is all that can fail in it.
     """
-    entry = _entries.get(kernel) or _entries.setdefault(kernel, _entry(kernel))
+    # One for each dtype: where an entry has versions of both, Numba 0.60 takes the wrong one for some tuples of arrays.
+    key = kernel, args[0].dtype.char
+    entry = _entries.get(key) or _entries.setdefault(key, _entry(kernel))
     outcome = _NO_WORKERS
     while outcome == _NO_WORKERS:
         outcome = entry(thread_context(), work, args)
