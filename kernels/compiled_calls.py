@@ -198,7 +198,7 @@ def _description(builder: ir.IRBuilder, kind: types.Array, array: Any) -> ir.Val
 
 @jit
 def data_of(array):
-    """The address of the first element, wherever the others are."""
+    """The address of the first element, for any strides."""
     return load_int(array + _DATA)
 
 

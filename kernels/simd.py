@@ -172,7 +172,7 @@ def micro_kernel(typingctx, rows, vecs, a, a_row, a_k, b, b_k, b_vec, c, c_row, 
 
 
 def switch(builder, values, cases):
-    """Yields each of some cases, tuples of numbers below 16: what is emitted meanwhile runs where the values are those."""
+    """Yields each case, a tuple of numbers below 16; code that the caller then emits runs if the values equal the case."""
     def number(case):
         return sum(value << 4 * place for place, value in enumerate(case))
 

@@ -6,6 +6,9 @@ import pytest
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.runtime import pool
 from fastnet.kernels.runtime.team import run
+from numba import types
+from numba.extending import intrinsic
+from numba.np.arrayobj import make_array
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +49,29 @@ def test_arguments_of_every_type(count, dtype):
     out, image = np.zeros(count), np.arange(6, dtype=dtype).reshape(2, 3)
     run(given, out, 0.5, 1 << 40, (3, 7), image)
     assert out.tolist() == [0.5 + (1 << 40) + 21 + 5] * count
+
+
+@intrinsic
+def owner_of(typingctx, array):
+    """The address of what owns an array's memory, or 0."""
+    def codegen(context, builder, signature, values):
+        owner = make_array(array)(context, builder, values[0]).meminfo
+        return builder.ptrtoint(owner, context.get_value_type(types.int64))
+
+    return types.int64(array), codegen
+
+
+@jit
+def owners(thread, threads, sync, scratch, out, pair):
+    out[thread] = owner_of(out) + owner_of(pair[0])
+
+
+def test_threads_count_no_references():
+    """Views that threads make of an array would all count references to its one owner."""
+    pool.set_num_threads(2)
+    out = np.ones(2, np.int64)
+    run(owners, out, (np.zeros((2, 3)), 1))
+    assert not out.any()
 
 
 @pytest.mark.parametrize("late", [0, 1, 2])

@@ -124,7 +124,7 @@ def is_package(project: Path) -> bool:
 
 
 def check_python(project: Path, who: str) -> None:
-    """Raise if the project says that it needs another Python: pip would say so after minutes, when all else is installed."""
+    """Raise if the project declares that it needs another Python: pip reports it only after it has installed all else."""
     from packaging.specifiers import InvalidSpecifier, SpecifierSet  # comes with Matplotlib and pytest
 
     config, script = _read_ini(project / "setup.cfg"), project / "setup.py"

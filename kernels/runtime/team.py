@@ -30,7 +30,7 @@ def run(kernel: Kernel, *args: Any, work: int = UNLIMITED) -> None:
         Its result does not depend on the number of threads. It has no barriers: a thread that fails would leave the others
         waiting there.
     *args
-        The kernel's arguments, the same for every thread.
+        The kernel's arguments, the same for every thread; the first one is an array.
     work : int, optional
         The multiply-adds that take the same time: see `pool.run_compiled` for when one thread executes the call.
 

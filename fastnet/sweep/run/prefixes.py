@@ -1,6 +1,6 @@
 """Schedules with equal beginnings: their trials train these once.
 
-A trial that continues from a saved state, whichever trial saved it, has the bits of one that ran without interruption.
+A trial can continue from a state that another trial saved; it has the bits of a trial that ran without interruption.
 """
 from __future__ import annotations
 
