@@ -39,7 +39,7 @@ def run(kernel: Kernel, *args: Any, work: int = UNLIMITED) -> None:
     MemoryError
         If the kernel could not allocate memory, which is all that can fail in it.
     """
-    # One for each dtype: where an entry has versions of both, Numba 0.60 takes the wrong one for some tuples of arrays.
+    # One for each dtype: Numba 0.60 tells long tuples apart by memory that it has not written, and would mix up the two.
     key = kernel, args[0].dtype.char
     entry = _entries.get(key) or _entries.setdefault(key, _entry(kernel))
     outcome = _NO_WORKERS
