@@ -77,6 +77,7 @@ def in_compiled_code(function: Callable, kernel: AddressedKernel, given: str, *c
     parameters = inspect.signature(function)
     places = [[*parameters.parameters].index(name) for name, _ in words]
     arrays = [(place, shape) for place, (_, shape) in zip(places, words) if shape]
+    misfit = f"{function.__name__} got arrays whose shapes do not fit each other; expected {_expected(words)}"
 
     def element_of(args: Any) -> types.Type:
         """The one type of the elements of all arrays, but for truth values."""
@@ -110,7 +111,7 @@ def in_compiled_code(function: Callable, kernel: AddressedKernel, given: str, *c
         fit = _fit(context, builder, [(shape, *_array(context, builder, signature.args[place], values[place]))
                                       for place, shape in arrays])
         with builder.if_then(builder.not_(fit), likely=False):
-            _refuse(context, builder, function)
+            _refuse(context, builder, misfit)
         outcome = cgutils.alloca_once(builder, _WORD, size=2)
         builder.store(_WORD(_NO_MEMORY), outcome)
         arguments = [builder.ptrtoint(outcome, _WORD)]
@@ -123,7 +124,7 @@ def in_compiled_code(function: Callable, kernel: AddressedKernel, given: str, *c
         found = builder.load(outcome)
         with builder.if_then(builder.icmp_unsigned("!=", found, _WORD(_DONE)), likely=False):
             with builder.if_then(builder.icmp_unsigned("==", found, _WORD(_MISFIT))):
-                _refuse(context, builder, function)
+                _refuse(context, builder, misfit)
             context.call_conv.return_user_exc(builder, MemoryError, (f"{function.__name__} had not enough memory",))
         if returns == types.void:
             return context.get_dummy_value()
@@ -163,9 +164,15 @@ def _fit(context: Any, builder: ir.IRBuilder, arrays: list) -> ir.Value:
     return fit
 
 
-def _refuse(context: Any, builder: ir.IRBuilder, function: Callable) -> None:
-    context.call_conv.return_user_exc(builder, ValueError, (
-        f"{function.__name__} got arrays whose shapes do not fit each other",))
+def _expected(words: list[tuple[str, ...]]) -> str:
+    """The shapes of arrays, for an error message."""
+    shapes = [f"{name} ({', '.join(shape)})" for name, shape in dict(words).items() if shape and shape not in "*?"]
+    alike = [name for name, shape in words if shape == "*"]
+    return ", ".join([*shapes, *([f"{' and '.join(alike)} of one shape"] if alike else [])])
+
+
+def _refuse(context: Any, builder: ir.IRBuilder, why: str) -> None:
+    context.call_conv.return_user_exc(builder, ValueError, (why,))
 
 
 def _argument(context: Any, builder: ir.IRBuilder, given: types.Type, value: ir.Value, wanted: types.Type) -> ir.Value:
