@@ -105,15 +105,18 @@ def test_threads_that_are_moved_from_core_to_core():
         cores = sorted(os.sched_getaffinity(0))
         stop = threading.Event()
 
+        def place(allowed):
+            # A thread may end between its listing and its move, even one that was joined.
+            for task in os.listdir("/proc/self/task"):
+                try:
+                    os.sched_setaffinity(int(task), allowed())
+                except ProcessLookupError:
+                    pass
+
         def move():
             rng = np.random.default_rng(1)
             while not stop.wait(0.001):
-                for task in os.listdir("/proc/self/task"):
-                    some = {int(core) for core in rng.choice(cores, rng.integers(1, len(cores) + 1), replace=False)}
-                    try:
-                        os.sched_setaffinity(int(task), some)
-                    except ProcessLookupError:
-                        pass
+                place(lambda: {int(core) for core in rng.choice(cores, rng.integers(1, len(cores) + 1), replace=False)})
 
         mover = threading.Thread(target=move)
         mover.start()
@@ -123,8 +126,7 @@ def test_threads_that_are_moved_from_core_to_core():
         finally:
             stop.set()
             mover.join()
-        for task in os.listdir("/proc/self/task"):
-            os.sched_setaffinity(int(task), cores)
+        place(lambda: cores)
         check()
     """))
 
