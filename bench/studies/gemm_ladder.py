@@ -64,7 +64,7 @@ def vectorised(c_at, c_row, a_at, a_row, b_at, b_row, m, n, k, one, zero):
     size = VECTOR_BYTES // width
     for p in range(0, k, KC):
         tile_loop(Mat(c_at, c_row, 1, width), Mat(a_at + p * size, a_row, 1, 0),
-                  Mat(b_at + p * b_row * size, b_row, 1, width), m, n, min(KC, k - p), one, zero if p == 0 else one, 0, 0)
+                  Mat(b_at + p * b_row * size, b_row, 1, width), m, n, min(KC, k - p), one, zero if p == 0 else one, 0, 0, 0)
 
 
 def contenders(a: np.ndarray, b: np.ndarray) -> dict[str, Callable[[np.ndarray], object]]:

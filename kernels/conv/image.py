@@ -302,12 +302,12 @@ def dense_conv_back(dW, row_length, dy, dy_row, x, x_row, r, k, c, n_o, h, zero)
             count = min(TOGETHER, pixels - t)
             for p in range(h):
                 tile_loop(Mat(dW + p * row_length * size, h * row_length, 1, width), Mat(dy + t * n_o * size, 1, n_o, 0),
-                          Mat(x + (p * x_row + t * c) * size, c, 1, width), n_o, h * c, count, one, one, 0, 0)
+                          Mat(x + (p * x_row + t * c) * size, c, 1, width), n_o, h * c, count, one, one, 0, 0, 0)
         return
     for i in range(r):
         for p in range(h):
             tile_loop(Mat(dW + p * row_length * size, h * row_length, 1, width), Mat(dy + i * dy_row * size, 1, n_o, 0),
-                      Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0)
+                      Mat(x + (i + p) * x_row * size, c, 1, width), n_o, h * c, k, one, one, 0, 0, 0)
 
 
 @separate(lambda element: (*[INT] * 17, element))
@@ -339,7 +339,7 @@ def patches_back(dW, row_length, dy, dy_row, dy_image, x, x_row, x_image, down, 
             for j in range(0, length, NV * width):  # these columns of the patches stay in the L1 cache
                 tile_loop(Mat(dW + j * size, length, 1, width), Mat(gradients, 1, dy_col, 0),
                           Mat(memory + j * size, patch_row, 1, width), n_o, min(NV * width, length - j), high * wide, one,
-                          one, 0, 0)
+                          one, 0, 0, 0)
 
 
 @jit

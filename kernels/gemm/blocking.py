@@ -5,8 +5,10 @@ C (m, n) = alpha * A (m, k) @ B (k, n) + beta * C, for float32 and float64 and a
 - Each thread owns one rectangle of C and computes it alone, so that no bit depends on how many threads there are.
 - k is cut into runs of KC. For each, a slab of B (KC x NC) is packed into *vector columns*, [vector][p][lane], which the
   micro-kernel reads front to back; the slab stays in the L2 cache while all rows of A go past.
-- A is read where it lies, MR rows at a time. Only if neither its rows nor its columns are contiguous, MC rows at a time
-  are packed as runs of KC.
+- A is read where it lies, MR rows at a time. MC rows at a time are packed if neither its rows nor its columns are
+  contiguous, and columns also where a wide product pays for it.
+- A panel of B, of NV vector columns, goes past MC rows of A before the next panel is read, if the L1 cache holds it. With
+  vectors of 512 bits it does not: there, MR rows of A stay in the L1 cache, and the whole slab goes past them.
 
 `kernels/README.md` has the picture. An operand that is used many times can be kept packed: see `pack`.
 """
@@ -39,26 +41,27 @@ _ABREAST = 16  # vectors of a row packed together
 _NEAR_BYTES = 1 << 20  # a matrix that spans no more, in vector columns, stays in the L2 cache from step to step
 _MOST_ACROSS = 16  # vectors of A.T that leave half of the scratch to C.T
 _SMALL_BYTES = 1 << 15  # an operand that spans no more stays in the L1 cache as it lies, and need not be packed
+_MANY_COLUMNS = 16  # vectors of C's columns for which columns of A are worth a copy
+_PANEL_FIRST = NV * VECTOR_BYTES * KC <= _SMALL_BYTES // 2  # whether a panel of B leaves half of the L1 cache to others
+_PANEL_ROWS = MC if _PANEL_FIRST else MR  # rows of A that go past one panel of B before the next one is read
 
 
 # --- inside a kernel: matrices by address, see `records.Mat` ---------------------------------------------------------
 
 
-@separate(lambda element: (*[MATRIX] * 3, *[INT] * 3, element, element, INT, INT))
-def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
+@separate(lambda element: (*[MATRIX] * 3, *[INT] * 3, element, element, *[INT] * 3))
+def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu, is_far):
     """C = alpha A B + beta C over one run of k, tile by tile, for any `rows` and `cols`.
 
     C and B are read and written in vectors (`Mat.vec`), A element by element; the rest as of `simd.micro_kernel`.
+    The L1 cache keeps a panel of B, of NV vectors, while `_PANEL_ROWS` rows of A go past. With `is_far`, a tile's C is
+    prefetched while its products are summed up.
     """
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     a_row, a_k, b_k, b_vec, c_row, c_vec = a.row, a.col, b.row, b.vec, c.row, c.vec
-    is_far = beta != 0 and c_vec * cols * size > _NEAR_BYTES * width
-    i = 0
-    while i < rows:
-        left = rows - i
-        high = MR if left >= MR else 4 if left >= 4 else 1
-        a_i = a.at + i * a_row * size
+    for start in range(0, rows, _PANEL_ROWS):
+        end = min(rows, start + _PANEL_ROWS)
         j = 0
         while j < cols:
             left = (cols - j + width - 1) // width
@@ -66,16 +69,21 @@ def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu):
             wide = 2 if left == 4 or left == 2 else min(left, NV)
             tail = min(width, cols - j - (wide - 1) * width)
             v = j // width
-            c_ij = c.at + (i * c_row + v * c_vec) * size
             b_j = b.at + v * b_vec * size
             bias_j = bias + v * c_vec * size if bias != 0 else 0
-            if is_far:  # it comes while the tile's products are summed up
-                for q in range(high):
-                    for u in range(wide):
-                        prefetch_to_write(c_ij + (q * c_row + u * c_vec) * size)
-            tile(high, wide, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+            i = start
+            while i < end:
+                left = end - i
+                high = MR if left >= MR else 4 if left >= 4 else 1
+                a_i = a.at + i * a_row * size
+                c_ij = c.at + (i * c_row + v * c_vec) * size
+                if is_far:
+                    for q in range(high):
+                        for u in range(wide):
+                            prefetch_to_write(c_ij + (q * c_row + u * c_vec) * size)
+                tile(high, wide, a_i, a_row, a_k, b_j, b_k, b_vec, c_ij, c_row, c_vec, tail, k, alpha, beta, bias_j, relu)
+                i += high
             j += wide * width
-        i += high
 
 
 @separate(lambda element: (INT, INT, MATRIX, INT, INT, element))
@@ -132,13 +140,18 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
-    # also with rows that evict each other from the L1 cache: the L2 cache serves them, while a copy costs more than it saves
+    # also with rows that evict each other from the L1 cache: the L2 cache serves them, while a copy costs more than it saves;
+    # of columns, a narrow tile uses a part of each cache line, and many tiles pay for a copy
     in_place = a.col == 1 or a.row == 1
+    if _PANEL_FIRST and a.row == 1 and a.col != 1:
+        in_place = min(KC, k) * a.col * size <= _SMALL_BYTES or cols < _MANY_COLUMNS * width
     for run_number in range(runs):
         p = run_number * KC
         length = min(KC, k - p)
         beta_now = beta if run_number == 0 else cast_like(1.0, beta)
         last = run_number == runs - 1
+        # tile after tile along a row of C needs no prefetch
+        is_far = 1 if beta_now != 0 and rows * cols * size > _NEAR_BYTES and (c.vec != width or _PANEL_FIRST) else 0
         for j in range(0, cols, NC_BYTES // size):
             nc = min(NC_BYTES // size, cols - j)
             bias_j = bias + j // width * c.vec * size if last and bias != 0 else 0
@@ -158,10 +171,14 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
                     continue
                 a_i = Mat(a.at + (i * a.row + p * a.col) * size, a.row, a.col, 0)
                 if not in_place:
-                    pack_copy(scratch + SLAB_BYTES, KC, a_i, mc, length, alpha)
-                    a_i = Mat(scratch + SLAB_BYTES, KC, 1, 0)
+                    if a.row == 1:
+                        pack_copy(scratch + SLAB_BYTES, MC, Mat(a_i.at, a.col, 1, 0), length, mc, alpha)
+                        a_i = Mat(scratch + SLAB_BYTES, 1, MC, 0)
+                    else:
+                        pack_copy(scratch + SLAB_BYTES, KC, a_i, mc, length, alpha)
+                        a_i = Mat(scratch + SLAB_BYTES, KC, 1, 0)
                 tile_loop(Mat(c_j + i * c.row * size, c.row, 1, c.vec), a_i, slab, mc, wide, length,
-                          alpha, beta_now, bias_j, relu if last else 0)
+                          alpha, beta_now, bias_j, relu if last else 0, is_far)
 
 
 @separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 3, element, INT, INT))
@@ -183,7 +200,7 @@ def transposed_kernel(scratch, c, a, b, rows, cols, k, alpha, bias, relu):
             length = min(KC, k - p)
             pack_columns(scratch, slab.vec, Mat(a.at + p * a.col * size, a.col, a.row, 0), length, rows, alpha)
             tile_loop(sums, Mat(b.at + (j * b.col + p) * size, b.col, 1, 0), slab, high, vectors * width, length, alpha,
-                      one if p > 0 else zero, 0, 0)
+                      one if p > 0 else zero, 0, 0, 0)
         pack_copy(c.at + j * size, c.row, Mat(sums.at, 1, sums.row, 0), rows, high, alpha)
         for i in range(rows):
             row = vector_at(c.at + (i * c.row + j) * size, high, alpha)

@@ -286,7 +286,7 @@ def update_bias(op, context, start, n, one):
     op, ctx = op_at(op), context_at(context)
     j0, j1, dz = _sums_of(op, ctx, one)
     width, lr = lanes(one), cast_like(ctx.lr, one)
-    tile_loop(Mat(op.c.at + j0 * (VECTOR_BYTES // width), 0, 1, width), mat(op.a), dz, 1, j1 - j0, n, -lr, one, 0, 0)
+    tile_loop(Mat(op.c.at + j0 * (VECTOR_BYTES // width), 0, 1, width), mat(op.a), dz, 1, j1 - j0, n, -lr, one, 0, 0, 0)
 
 
 @op_kernel
@@ -298,7 +298,7 @@ def update_bias_with_moments(op, context, start, n, one):
     size = VECTOR_BYTES // width
     gradient = op.aux + j0 * size
     keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
-    tile_loop(Mat(gradient, 0, 1, width), mat(op.a), dz, 1, j1 - j0, n, one, keep, 0, 0)
+    tile_loop(Mat(gradient, 0, 1, width), mat(op.a), dz, 1, j1 - j0, n, one, keep, 0, 0, 0)
     descend(op.c.at + j0 * size, gradient, j1 - j0, one - one, hyper)
 
 
