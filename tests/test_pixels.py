@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 from fastnet.kernels.gemm import pixel_gram, syrk
+from fastnet.kernels.gemm.pixels import _MOST
 from fastnet.kernels.runtime import pool
 from numpy_loop import assert_same_training, network, numpy_fit
 
@@ -44,7 +45,7 @@ def images(u, formula, dtype):
     return FORMULAS[formula][0](u).astype(dtype)
 
 
-@pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 3), (7, 4), (63, 5), (64, 65), (65, 784), (193, 30), (450, 70), (9, 16384),
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (2, 3), (7, 4), (63, 5), (64, 65), (65, 784), (193, 30), (450, 70), (9, 16384), (3, _MOST),
                                       (20, 3072), (130, 1025)])
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_every_element_is_rounded_correctly(n, k, formula, dtype):
@@ -90,7 +91,7 @@ def test_formulas_are_not_mixed(dtype):
     assert not pixel_gram(np.empty((40, 40), dtype), x)
 
 
-@pytest.mark.parametrize(("n", "k"), [(0, 5), (5, 0), (3, 16385)])
+@pytest.mark.parametrize(("n", "k"), [(0, 5), (5, 0), (3, _MOST + 1)])
 def test_sizes_that_are_left_to_others(n, k, dtype):
     assert not pixel_gram(np.empty((n, n), dtype), np.zeros((n, k), dtype))
 
@@ -161,7 +162,7 @@ from fastnet.kernels.gemm import pixels
 
 @njit
 def tile(c, c_row, a, a_row, b, b_vec, groups):
-    pixels.byte_tile(c, c_row, a, a_row, b, b_vec, groups)
+    pixels.code_tile(c, c_row, a, a_row, b, b_vec, groups)
 
 tile.compile("void(int64, int64, int64, int64, int64, int64, int64)")
 print("\\n".join(tile.inspect_asm().values()))

@@ -5,8 +5,8 @@ Their pixels are whole numbers u from 0 to 255, and X = (p u + o) / q with small
     q^2 (X X.T)[i, j] = p^2 sum(u_i u_j) + p o (sum(u_i) + sum(u_j)) + o^2 k
 
 is a whole number. Its sums are exact in any order, and one division in float64 then rounds each element of X X.T correctly.
-A CPU with instructions for products of bytes (VNNI on x86, I8MM on Arm) adds up four times as many products as it does of
-float32. Other CPUs multiply float32 numbers, which are exact up to 2^24, and get the same bits.
+A CPU with instructions for products of bytes (VNNI on x86, I8MM or DotProd on Arm) adds up four times as many products as it
+does of float32. Others multiply numbers of 16 bits: on x86 twice as many. All get the same bits.
 """
 import functools
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import llvmlite.ir as ir
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.gemm.blocking import KC, MC, SLAB_BYTES, macro_kernel, mirror, pack_columns, partition
+from fastnet.kernels.gemm.blocking import KC, MC, SLAB_BYTES, mirror, pack_columns, partition
 from fastnet.kernels.records import Mat, vector_at
 from fastnet.kernels.runtime.pool import least_work, next_job, run
 from fastnet.kernels.simd import ADDRESS, ARM, MR, NV, TARGET, VECTOR_BITS, VECTOR_BYTES, cast_like, lanes
@@ -27,30 +27,48 @@ _INT = ir.IntType(32)
 _SUMS = ir.VectorType(_INT, _LANES)
 _STRIP = 12  # vectors in the widest strip of columns, a multiple of NV
 _WIDTH = _STRIP * VECTOR_BYTES  # bytes in a row of a block's sums
-_RUN = 128  # groups of four pixels: NV vectors of so many stay in the L1 cache
+_RUN = 128  # groups of pixels: NV vectors of so many stay in the L1 cache
+_MIDDLE = 128  # a pixel's code is u less this
 _UNSIGNED = -0x7f7f7f80  # an exclusive or with it adds 128 to each of four signed bytes
-_EXACT = 1 << 10  # products of numbers of up to 2^7, of which float32 adds up so many exactly
-_MOST = SLAB_BYTES // (NV * VECTOR_BYTES) * 4  # pixels of an image: the scratch must hold NV vectors of columns
 _SAMPLED = 16  # pixels of a row that are looked at first
 
 
-def _byte_products() -> tuple[str, ir.Type] | None:
-    """LLVM's function that adds four products of unsigned and signed bytes in each lane, and its operands' type.
+def _byte_products() -> tuple[str, ir.Type, bool] | None:
+    """LLVM's function that adds four products of bytes in each lane, its operands' type, and whether the first is unsigned.
 
     LLVM 22 has another type for x86's operands, and takes the one before it, too.
     """
     features = TARGET[2].split(",")
     if ARM:
-        return ("llvm.aarch64.neon.usdot.v4i32.v16i8", ir.VectorType(ir.IntType(8), 16)) if "+i8mm" in features else None
+        name = {"usdot": "+i8mm" in features, "sdot": "+dotprod" in features}
+        return next(((f"llvm.aarch64.neon.{dot}.v4i32.v16i8", ir.VectorType(ir.IntType(8), 16), dot == "usdot")
+                     for dot in name if name[dot]), None)
     feature = {512: "+avx512vnni", 256: "+avxvnni"}.get(VECTOR_BITS)
-    return (f"llvm.x86.avx512.vpdpbusd.{VECTOR_BITS}", _SUMS) if feature in features else None
+    return (f"llvm.x86.avx512.vpdpbusd.{VECTOR_BITS}", _SUMS, True) if feature in features else None
 
 
 BYTE_PRODUCTS = _byte_products()
+_GROUP, _CODE = (4, np.int8) if BYTE_PRODUCTS else (2, np.int16)  # pixels in a lane of 32 bits, and what a code is kept as
+_SIGNED_COLUMNS = not (BYTE_PRODUCTS and BYTE_PRODUCTS[2])
+_MOST = SLAB_BYTES // (NV * VECTOR_BYTES) * _GROUP  # pixels of an image: the scratch must hold NV vectors of columns
+
+
+def _add_products(builder, sums, columns, row):
+    """Each lane's sum plus the products of its group: numbers of `columns` times those of `row`."""
+    if BYTE_PRODUCTS:
+        name, operand, _ = BYTE_PRODUCTS
+        kind = ir.FunctionType(_SUMS, [_SUMS, operand, operand])
+        function = cgutils.get_or_insert_function(builder.module, kind, name)
+        return builder.call(function, [sums, builder.bitcast(columns, operand), builder.bitcast(row, operand)])
+    pairs, wide = (ir.VectorType(ir.IntType(bits), 2 * _LANES) for bits in (16, 32))  # LLVM knows x86's pmaddwd by this
+    products = builder.mul(*(builder.sext(builder.bitcast(value, pairs), wide) for value in (columns, row)))
+    both = [builder.shuffle_vector(products, ir.Constant(wide, ir.Undefined),
+                                   ir.Constant(_SUMS, list(range(first, 2 * _LANES, 2)))) for first in (0, 1)]
+    return builder.add(sums, builder.add(*both))
 
 
 @intrinsic
-def byte_tile(typingctx, c, c_row, a, a_row, b, b_vec, groups):
+def code_tile(typingctx, c, c_row, a, a_row, b, b_vec, groups):
     """C += A B for one tile of MR x (NV * LANES) whole numbers of 32 bits.
 
     Parameters
@@ -58,11 +76,11 @@ def byte_tile(typingctx, c, c_row, a, a_row, b, b_vec, groups):
     c, c_row : int64
         Address of the tile, and the distance of its rows. Distances are in bytes here.
     a, a_row : int64
-        MR rows of signed bytes.
+        MR rows of codes.
     b, b_vec : int64
-        NV vector columns of unsigned bytes: a lane holds four neighbours of one column.
+        NV vector columns of codes: a lane holds neighbours of one column, four bytes or two numbers of 16 bits.
     groups : int64
-        Of four products, 1 or more.
+        Of as many products, 1 or more.
     """
     def codegen(context, builder, signature, arguments):
         def step(base, distance, count):
@@ -72,8 +90,6 @@ def byte_tile(typingctx, c, c_row, a, a_row, b, b_vec, groups):
             return builder.load(builder.inttoptr(address, kind.as_pointer()), align=4)
 
         c, c_row, a, a_row, b, b_vec, groups = arguments
-        name, operand = BYTE_PRODUCTS
-        multiply = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_SUMS, [_SUMS, operand, operand]), name)
         one, undefined = ir.Constant(ADDRESS, 1), ir.Constant(_SUMS, ir.Undefined)
         at = [(i, v) for i in range(MR) for v in range(NV)]
         a_rows, b_vecs = [step(a, a_row, i) for i in range(MR)], [step(b, b_vec, v) for v in range(NV)]
@@ -85,13 +101,13 @@ def byte_tile(typingctx, c, c_row, a, a_row, b, b_vec, groups):
         builder.position_at_end(loop)
         p = builder.phi(ADDRESS)
         sums = {place: builder.phi(_SUMS) for place in at}
-        columns = [builder.bitcast(read(step(address, p, VECTOR_BYTES), _SUMS), operand) for address in b_vecs]
+        columns = [read(step(address, p, VECTOR_BYTES), _SUMS) for address in b_vecs]
         new = {}
         for i in range(MR):
-            four = builder.insert_element(undefined, read(step(a_rows[i], p, 4), _INT), ir.Constant(_INT, 0))
-            four = builder.bitcast(builder.shuffle_vector(four, undefined, ir.Constant(_SUMS, [0] * _LANES)), operand)
+            group = builder.insert_element(undefined, read(step(a_rows[i], p, 4), _INT), ir.Constant(_INT, 0))
+            group = builder.shuffle_vector(group, undefined, ir.Constant(_SUMS, [0] * _LANES))
             for v in range(NV):
-                new[i, v] = builder.call(multiply, [sums[i, v], columns[v], four])
+                new[i, v] = _add_products(builder, sums[i, v], columns[v], group)
         following = builder.add(p, one)
         builder.cbranch(builder.icmp_signed("<", following, groups), loop, after)
         for value, first, then in ((p, ir.Constant(ADDRESS, 0), following), *((sums[q], old[q], new[q]) for q in at)):
@@ -109,66 +125,46 @@ def byte_tile(typingctx, c, c_row, a, a_row, b, b_vec, groups):
 
 
 @jit
-def _pack_bytes(scratch, codes, row, j, cols, k):
-    """Columns j to j + cols, made unsigned, for `byte_tile`: groups of four bytes are packed as float32 numbers are."""
-    groups = (k + 3) // 4
+def _pack_codes(scratch, codes, row, j, cols, k):
+    """Columns j to j + cols, for `code_tile`: a group in 32 bits is packed as a float32 number is."""
+    groups = (k + _GROUP - 1) // _GROUP
     pack_columns(scratch, groups * _LANES, Mat(codes + j * row, 1, row // 4, 0), groups, cols, np.float32(1))
+    if _SIGNED_COLUMNS:
+        return
     bits = vector_at(scratch, (cols + _LANES - 1) // _LANES * _LANES * groups, np.int32(0))
     for p in range(bits.size):
         bits[p] ^= np.int32(_UNSIGNED)
 
 
 @jit
-def _byte_block(scratch, sums, codes, row, i, rows, j, cols, k):
-    """Sums of (u_i - 128) u_j."""
-    groups = (k + 3) // 4
+def _sum_block(scratch, sums, codes, row, i, rows, cols, k):
+    """Sums of products of the codes of `rows` rows from i on and the packed columns."""
+    groups = (k + _GROUP - 1) // _GROUP
     column = groups * VECTOR_BYTES
     block = vector_at(sums, (MC + MR) * _WIDTH // 4, np.int32(0))
     block[:] = np.int32(0)
     for p in range(0, groups, _RUN):
         for v in range(0, (cols + _LANES - 1) // _LANES, NV):
             for r in range(0, rows, MR):
-                byte_tile(sums + r * _WIDTH + v * VECTOR_BYTES, _WIDTH, codes + (i + r) * row + 4 * p, row,
+                code_tile(sums + r * _WIDTH + v * VECTOR_BYTES, _WIDTH, codes + (i + r) * row + 4 * p, row,
                           scratch + v * column + p * VECTOR_BYTES, column, min(_RUN, groups - p))
-
-
-@jit
-def _pack_nothing(scratch, codes, row, j, cols, k):
-    """`macro_kernel` packs the columns itself."""
-
-
-@jit
-def _float_block(scratch, sums, codes, row, i, rows, j, cols, k):
-    """Sums of (u_i - 128) (u_j - 128), of float32 numbers."""
-    one, part = np.float32(1), sums + MC * _WIDTH
-    block, of_part = vector_at(sums, MC * _WIDTH // 4, np.int32(0)), vector_at(part, MC * _WIDTH // 4, one)
-    block[:] = np.int32(0)
-    of_part[:] = one - one
-    for p in range(0, k, _EXACT):
-        macro_kernel(scratch, Mat(part, _WIDTH // 4, 1, _LANES), Mat(codes + 4 * (i * row + p), row, 1, 0),
-                     Mat(codes + 4 * (j * row + p), 1, row, 0), rows, cols, min(_EXACT, k - p), one, one - one, 0, 0, 0)
-        for q in range(rows * _WIDTH // 4):
-            block[q] += np.int32(of_part[q])
-
-
-_pack, _block = (_pack_bytes, _byte_block) if BYTE_PRODUCTS else (_pack_nothing, _float_block)
 
 
 @jit
 def gram_kernel(thread, threads, sync, scratch, g, g_row, codes, row, n, k, of_rows, of_columns, square, divisor, one):
     """G (n, n) = (square * sums + of_rows + of_columns) / divisor: strips of the lower triangle, then the upper one."""
     size = VECTOR_BYTES // lanes(one)
-    room = SLAB_BYTES // ((k + 3) // 4 * VECTOR_BYTES)  # vector columns that the scratch holds
+    room = SLAB_BYTES // ((k + _GROUP - 1) // _GROUP * VECTOR_BYTES)  # vector columns that the scratch holds
     strip = min(_STRIP, room, max(NV, n // (4 * threads * _LANES))) // NV * NV * _LANES
     strips = (n + strip - 1) // strip
     sums = scratch + SLAB_BYTES + 4 * MC * KC
     job = next_job(sync)
     while job < strips:  # the longest first
         j = job * strip
-        _pack(scratch, codes, row, j, min(strip, n - j), k)
+        _pack_codes(scratch, codes, row, j, min(strip, n - j), k)
         for i in range(j // MC * MC, n, MC):
             rows, cols = min(MC, n - i), min(strip, n - j, i + MC - j)
-            _block(scratch, sums, codes, row, i, rows, j, cols, k)
+            _sum_block(scratch, sums, codes, row, i, rows, cols, k)
             for r in range(rows):
                 to, found = g + ((i + r) * g_row + j) * size, sums + r * _WIDTH
                 _scaled(vector_at(to, cols, one), vector_at(found, cols, np.int32(0)), of_rows[i + r],
@@ -209,7 +205,7 @@ def _scales(dtype: np.dtype) -> tuple[list[Scale], np.ndarray]:
 
 @jit
 def read_kernel(thread, threads, sync, scratch, codes, x, x_row, k, table, totals, wrong):
-    """Codes u - 128 of X (n, k), and the sum of each row's u; `wrong` becomes 1 if there is an x that `table` has not."""
+    """Codes of X (n, k), and the sum of each row's u; `wrong` becomes 1 if there is an x that `table` has not."""
     low, high, one = table[0], table[255], table[1]
     scale, half, n = cast_like(255, one) / (high - low), cast_like(0.5, one), totals.size
     for i in range(partition(n, 1, thread, threads), partition(n, 1, thread + 1, threads)):
@@ -218,9 +214,9 @@ def read_kernel(thread, threads, sync, scratch, codes, x, x_row, k, table, total
         source, to, total, differ = vector_at(x + i * x_row * table.itemsize, k, one), codes[i], np.int32(0), np.int32(0)
         for p in range(k):
             value = source[p] if source[p] >= low and source[p] <= high else high
-            to[p] = np.int32((value - low) * scale + half) - 128
+            to[p] = np.int32((value - low) * scale + half) - _MIDDLE
         for p in range(k):  # a separate loop that writes nothing, or it would not run in vectors
-            u = np.int32(to[p]) + np.int32(128)
+            u = np.int32(to[p]) + np.int32(_MIDDLE)
             total += u
             differ |= np.int32(table[np.uint32(u)] != source[p])
         totals[i] = total
@@ -263,8 +259,9 @@ def pixel_gram(g: np.ndarray, x: np.ndarray) -> bool:
         if wrong[0]:
             continue
         # sums of (u_i - 128) u_j lack 128 sum(u_j); those of (u_i - 128) (u_j - 128) lack 128 sum(u_i) - 128^2 k as well
-        of_rows = (p * o + (0 if BYTE_PRODUCTS else 128 * p * p)) * totals
-        of_columns = (p * o + 128 * p * p) * totals + (o * o - (0 if BYTE_PRODUCTS else 128 * 128 * p * p)) * k
+        lacking = _MIDDLE * p * p if _SIGNED_COLUMNS else 0
+        of_rows = (p * o + lacking) * totals
+        of_columns = (p * o + _MIDDLE * p * p) * totals + (o * o - _MIDDLE * lacking) * k
         run(gram_kernel, _address(g), g.strides[0] // g.itemsize, _address(codes), row, n, k, of_rows.astype(np.float64),
             of_columns.astype(np.float64), float(p * p), float(q * q), x.dtype.type(1), threads=least)
         return True
@@ -277,12 +274,10 @@ def _within(sample: np.ndarray, known: np.ndarray) -> bool:
 
 
 def _room(n: int, k: int) -> tuple[np.ndarray, int]:
-    """For codes: bytes, with rows to spare that `byte_tile` may read, or float32; and the distance of rows, in elements."""
-    if not BYTE_PRODUCTS:
-        return np.empty((n, k), np.float32), k
-    row = -(-k // VECTOR_BYTES) * VECTOR_BYTES
+    """For codes, with rows to spare that `code_tile` may read; and the distance of rows, in bytes."""
+    row = -(-k * np.dtype(_CODE).itemsize // VECTOR_BYTES) * VECTOR_BYTES
     row += VECTOR_BYTES if row % 1024 == 0 else 0  # or rows would evict each other from the L1 cache
-    return np.zeros((n + MR, row), np.int8), row
+    return np.zeros((n + MR, row // np.dtype(_CODE).itemsize), _CODE), row
 
 
 def _address(a: np.ndarray) -> int:
