@@ -251,7 +251,7 @@ def _list_places(offsets, gradients, table, order, windows, o, size, zero):
 def _update_patches(offsets, gradients, count, x, x_row, dW, row_length, W, dx, h, vectors, zero):
     """`patch_update` for all rows and vectors of a filter, as many at a time as the registers hold."""
     size = VECTOR_BYTES // lanes(zero)
-    rows = 3 if h == 3 and vectors <= (3 if MANY else 1) else 1
+    rows = 3 if h == 3 and vectors <= (3 if MANY or dx == 0 else 2) else 1
     for p in range(0, h, rows):
         v = 0
         while v < vectors:

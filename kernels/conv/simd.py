@@ -18,7 +18,9 @@ BYTE = ir.IntType(8)
 MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 TILES = {1: [(8, 1), (4, 2), (4, 1), (1, 2), (1, 1)],  # (pixels, vectors) of a tile, without and with a pool
          2: [(4, 2), (2, 2), (8, 1), (4, 1), (2, 1)] if MANY else [(2, 2), (4, 1), (2, 1)]}
-PATCHES = [(3, 1), (3, 2), (3, 3), (1, 6), (1, 3), (1, 1)] if MANY else [(3, 1), (1, 6), (1, 3), (1, 1)]  # (rows, vectors)
+# Parts of a patch: rows, vectors, and whether the filter is in registers beside the sums
+PATCHES = [(rows, vecs, scatter) for rows, vecs in [(3, 1), (3, 2), (3, 3), (1, 6), (1, 3), (1, 1)] for scatter in (0, 1)
+           if MANY or rows * vecs * (1 + scatter) <= 12]
 
 
 def const(value):
@@ -181,10 +183,9 @@ def patch_update(typingctx, rows, vecs, scatter, count, offsets, gradients, x, r
     Parameters
     ----------
     rows, vecs : int64
-        The part of the patch: `rows` rows of `vecs` vectors, one of the pairs in `PATCHES`. Its sums, and the filter, live
-        in registers.
+        The part of the patch: `rows` rows of `vecs` vectors. Its sums, and the filter, live in registers.
     scatter : int64
-        1, or 0: without dx.
+        1, or 0: without dx. The three numbers are one of `PATCHES`.
     count : int64
         Number of places.
     offsets, gradients : int64
@@ -203,7 +204,7 @@ def patch_update(typingctx, rows, vecs, scatter, count, offsets, gradients, x, r
 
     def codegen(context, builder, signature, arguments):
         emit = Emit(builder, float_type, lane_count(float_type))
-        for part in switch(builder, arguments[:3], [(*size, scatter_n) for size in PATCHES for scatter_n in range(2)]):
+        for part in switch(builder, arguments[:3], PATCHES):
             _emit_update(emit, *part, *arguments[3:-1])
         return context.get_dummy_value()
 
