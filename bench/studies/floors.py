@@ -19,7 +19,7 @@ import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.gemm import matmul, vector_lanes
 from fastnet.kernels.gemm.blocking import gemm
-from fastnet.kernels.gemm.pixels import BYTE_PRODUCTS
+from fastnet.kernels.gemm.pixels import GROUP
 from fastnet.kernels.runtime.pool import barrier, run
 
 from bench.bench_fit import JOBS, RATE, Job
@@ -88,8 +88,8 @@ def products(job: Job, engine: str, x: np.ndarray, W: np.ndarray) -> float:
 def saved_by_bytes(job: Job, engine: str) -> float:
     """Operations that X X.T of 8-bit images does not take, counted in those of the job's own numbers."""
     rows = {"gram": job.n, "windows": min(window_rows(job.batch_size), job.n) * job.epochs}.get(engine, 0)
-    pairs = 8 if np.dtype(job.dtype) == np.float64 else 4  # of bytes, in the time of one product of the job's numbers
-    return job.n * rows * job.widths[0] * (1 - 1 / pairs) if BYTE_PRODUCTS else 0.0
+    sums = GROUP * np.dtype(job.dtype).itemsize // 4  # products of pixels in the time of one of the job's numbers
+    return job.n * rows * job.widths[0] * (1 - 1 / sums)
 
 
 def row(job: Job) -> tuple[str, ...]:

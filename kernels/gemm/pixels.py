@@ -48,9 +48,9 @@ def _byte_products() -> tuple[str, ir.Type, bool] | None:
 
 
 BYTE_PRODUCTS = _byte_products()
-_GROUP, _CODE = (4, np.int8) if BYTE_PRODUCTS else (2, np.int16)  # pixels in a lane of 32 bits, and what a code is kept as
+GROUP, _CODE = (4, np.int8) if BYTE_PRODUCTS else (2, np.int16)  # pixels in a lane of 32 bits, and what a code is kept as
 _SIGNED_COLUMNS = not (BYTE_PRODUCTS and BYTE_PRODUCTS[2])
-_MOST = SLAB_BYTES // (NV * VECTOR_BYTES) * _GROUP  # pixels of an image: the scratch must hold NV vectors of columns
+_MOST = SLAB_BYTES // (NV * VECTOR_BYTES) * GROUP  # pixels of an image: the scratch must hold NV vectors of columns
 
 
 def _add_products(builder, sums, columns, row):
@@ -127,7 +127,7 @@ def code_tile(typingctx, c, c_row, a, a_row, b, b_vec, groups):
 @jit
 def _pack_codes(scratch, codes, row, j, cols, k):
     """Columns j to j + cols, for `code_tile`: a group in 32 bits is packed as a float32 number is."""
-    groups = (k + _GROUP - 1) // _GROUP
+    groups = (k + GROUP - 1) // GROUP
     pack_columns(scratch, groups * _LANES, Mat(codes + j * row, 1, row // 4, 0), groups, cols, np.float32(1))
     if _SIGNED_COLUMNS:
         return
@@ -139,7 +139,7 @@ def _pack_codes(scratch, codes, row, j, cols, k):
 @jit
 def _sum_block(scratch, sums, codes, row, i, rows, cols, k):
     """Sums of products of the codes of `rows` rows from i on and the packed columns."""
-    groups = (k + _GROUP - 1) // _GROUP
+    groups = (k + GROUP - 1) // GROUP
     column = groups * VECTOR_BYTES
     block = vector_at(sums, (MC + MR) * _WIDTH // 4, np.int32(0))
     block[:] = np.int32(0)
@@ -154,7 +154,7 @@ def _sum_block(scratch, sums, codes, row, i, rows, cols, k):
 def gram_kernel(thread, threads, sync, scratch, g, g_row, codes, row, n, k, of_rows, of_columns, square, divisor, one):
     """G (n, n) = (square * sums + of_rows + of_columns) / divisor: strips of the lower triangle, then the upper one."""
     size = VECTOR_BYTES // lanes(one)
-    room = SLAB_BYTES // ((k + _GROUP - 1) // _GROUP * VECTOR_BYTES)  # vector columns that the scratch holds
+    room = SLAB_BYTES // ((k + GROUP - 1) // GROUP * VECTOR_BYTES)  # vector columns that the scratch holds
     strip = min(_STRIP, room, max(NV, n // (4 * threads * _LANES))) // NV * NV * _LANES
     strips = (n + strip - 1) // strip
     sums = scratch + SLAB_BYTES + 4 * MC * KC
