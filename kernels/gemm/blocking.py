@@ -74,7 +74,8 @@ def tile_loop(c, a, b, rows, cols, k, alpha, beta, bias, relu, is_far):
             i = start
             while i < end:
                 left = end - i
-                high = MR if left >= MR else 4 if left >= 4 else 1
+                # never leave two or three rows alone behind a tile of six: 4 + 4 is faster than 6 + 1 + 1
+                high = MR if left >= MR and (MR != 6 or left < 8 or left > 9) else 4 if left >= 4 else 1
                 a_i = a.at + i * a_row * size
                 c_ij = c.at + (i * c_row + v * c_vec) * size
                 if is_far:
