@@ -22,7 +22,7 @@ from fastnet.training.mixed import segments, unsupported_mixed_reason
 from fastnet.training.options import COMPILED, NAMES, FitOptions
 
 # Nominal rates of one core; only their ratios matter. float32 operations per second; float64 has half of it.
-_FLOPS = {512: 95e9, 256: 55e9, 128: 20e9}[VECTOR_BITS]
+_FLOPS = {512: 95e9, 256: 80e9, 128: 20e9}[VECTOR_BITS]
 _BYTES = 45e9  # a second and core, from the last-level cache
 _STEP = 6e-6  # two barriers and the small loops of a step
 _CALL = 100e-6  # waking the threads for a product
