@@ -24,6 +24,7 @@ from fastnet.sweep.run.asked import checked_budget, checked_multiple, direction_
 from fastnet.sweep.run.executors import LocalThreads, executor_for
 from fastnet.sweep.run.generators import END, Suspended
 from fastnet.sweep.run.progress import progress_line
+from fastnet.sweep.run.randomness import turns
 from fastnet.sweep.run.range_test import RangeTest
 from fastnet.sweep.run.search import SEARCHES
 from fastnet.sweep.run.session import Budget, Interrupted, Session
@@ -215,10 +216,10 @@ class Function:
     """A training function, where its trials run."""
 
     def __init__(self, train: Callable[[Training], Any], suspends: bool = True) -> None:
-        self.train, self.suspends = train, suspends
+        self.train, self.suspends, self.turns = train, suspends, turns()
 
     def __getstate__(self) -> dict[str, Any]:  # in another process: what is suspended there can't be found again
-        return {"train": self.train, "suspends": False}
+        return vars(self) | {"suspends": False}
 
     def run(self, start: None, spec: Spec, trial: Trial, until: int, state: State | None, keep: bool,
             stopped: Callable[[], bool] = lambda: False) -> tuple[Record, State | None] | None:
@@ -255,7 +256,7 @@ class Function:
                                 f"got {answer!r}")
             yield from answer
 
-        return Suspended(reports, trial.seed)
+        return Suspended(reports, trial.seed, self.turns)
 
 
 def _by_epoch(curves: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
