@@ -164,6 +164,20 @@ def test_values_that_are_not_finite(wrong, form):
     repaired("y", form(t), lambda y: network().fit(X, y, 1), "Drop such samples; np.isfinite(y).all(axis=1)")
 
 
+@pytest.mark.parametrize("form", [np.array, np.ndarray.tolist, lambda x: np.array(x, np.longdouble)], ids=["array", "list", "long"])
+def test_values_that_float32_cannot_hold(form):
+    layers = FullLayer(4, 3, np.float32, rng=0), SoftMaxLayer()
+    x = X.copy()
+    x[2, 1] = 1e39
+    repaired("x", form(x), lambda x: Sequential(layers, CrossEntropyLayer()).fit(x, T, 1), "x[2, 1] is 1e+39, which float32 cannot hold")
+    repaired("y", form(np.multiply(T, 1e40)), lambda y: Sequential(layers[:1], MeanSquaredErrorLayer()).fit(X, y, 1),
+             "which float32 cannot hold")
+
+
+def test_labels_of_another_number_of_samples():
+    assert "y must have shape (6,), got (2,). Give one label per sample." in message_of(network().evaluate, X, [0, 1])
+
+
 def test_empty():
     assert "Give at least one sample" in message_of(network().predict, np.ones((0, 4)))
     assert "Give at least one value per sample" in message_of(ReluLayer().forward, np.ones((4, 0)))

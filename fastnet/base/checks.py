@@ -282,7 +282,8 @@ def targets(who: object, name: str, value: npt.ArrayLike, shape: tuple[int, int 
             if len(array) > n and n_classes in (None, array.shape[1]):
                 why += f" If x was shortened, shorten {name} too: {name}[:{n}]."
         raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{why}")
-    return np.asarray(array, dtype=dtype)
+    with np.errstate(over="ignore"):  # as in `samples`
+        return np.asarray(array, dtype=dtype)
 
 
 def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np.ndarray, int]:
@@ -310,6 +311,10 @@ def finite(who: object, name: str, array: np.ndarray, given: Any = None) -> None
     """Check that an array, converted from `given`, has neither NaN nor inf; its minimum and maximum show both."""
     if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        before = np.asarray(given)[where] if np.shape(given) == array.shape else None
+        if isinstance(before, (int, float, np.number)) and np.isfinite(before):
+            raise ValueError(f"{who}: {name}{list(where)} is {before:g}, which {array.dtype} cannot hold. Scale {name} to about "
+                             f"1: np.divide({name}, np.max(np.abs({name}))).")
         raise ValueError(
             f"{who}: {name} must be finite, but {name}{list(where)} is {array[where]}. {hints.missing(name, given, array)}")
 
@@ -344,7 +349,8 @@ def targets_of_own_loss(who: object, name: str, value: npt.ArrayLike, n: int, dt
     if array.ndim < 2 or len(array) != n:
         hint = f" If the network gives one value per sample: np.reshape({name}, (-1, 1))." if array.ndim == 1 else ""
         raise ValueError(f"{who}: {name} must have shape ({n}, ...), one row per sample, got {array.shape}.{hint}")
-    return np.asarray(array, dtype=dtype)
+    with np.errstate(over="ignore"):  # as in `samples`
+        return np.asarray(array, dtype=dtype)
 
 
 def probabilities(who: object, name: str, t: np.ndarray) -> None:
@@ -415,7 +421,8 @@ def pair(who: object, name: str, value: Any) -> tuple[Any, Any]:
 
 def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
     """Check data for a model, one sample per row of its width, and convert them to its dtype."""
-    return floats(who, "x", batch(who, model, x), model.dtype)
+    with np.errstate(over="ignore"):  # `finite` names what the dtype cannot hold
+        return floats(who, "x", batch(who, model, x), model.dtype)
 
 
 def batch(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:

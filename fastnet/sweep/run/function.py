@@ -132,6 +132,8 @@ def sweep(
     direction = direction_of(_WHO, metric)
     if guess is not None and direction is None:
         raise ValueError(f"{_WHO}: guess={guess!r} is of the metric. Give metric=(name, 'max' or 'min'), too.")
+    if guess is not None and not (isinstance(guess, (int, float, np.number)) and math.isfinite(guess)):
+        raise TypeError(f"{_WHO}: guess must be a number, got {guess!r}.")
     spec = Spec(grid.checked_rates(lrs, _WHO), grid.seeds(seeds, _WHO),
                 checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data."), _params(params),
                 diverged_above=checked_multiple(_WHO, diverged_above), search=search, metric=direction,
@@ -259,11 +261,26 @@ class Function:
         return Suspended(reports, trial.seed, self.turns)
 
 
+def _number_or_samples(value: Any) -> np.ndarray | None:
+    """A number, or one for each held-out sample; None if it is neither."""
+    try:
+        given = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        texts = given.dtype.kind in "USO" and any(one is None or isinstance(one, (str, bytes)) for one in given.flat)
+        if texts or given.dtype.kind in "cmM":  # None is not nan: the trial has not diverged
+            return None
+        array = given.astype(float)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return array if array.size and array.ndim < 2 else None
+
+
 def _by_epoch(curves: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Returned curves as if they had been yielded; single numbers are only reported."""
     lists = {name: list(values) for name, values in curves.items() if np.ndim(values) >= 1}
+    if not lists:
+        raise ValueError(f"{_WHO}: train returned no curve, but {dict(curves)!r}. A curve is a list of a number for each epoch")
     if len({len(values) for values in lists.values()}) != 1:
-        raise ValueError(f"{_WHO}: train returned curves of different lengths, or none: "
+        raise ValueError(f"{_WHO}: train returned curves of different lengths: "
                          + ", ".join(f"{name} of {len(values)}" for name, values in lists.items()))
     for values in zip(*lists.values()):
         yield dict(zip(lists, values))
@@ -334,11 +351,10 @@ class _Run:
             raise ValueError(f"train reported {taken[0]!r}, which is the name of a hyperparameter, or of a column of every "
                              "table. Name the curve otherwise")
         for name, value in report.items():
-            try:
-                array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=float)
-            except (TypeError, ValueError):
-                array = np.empty(0)
-            if not isinstance(name, str) or not array.size or array.ndim > 1:
+            if not isinstance(name, str):
+                raise TypeError(f"train reported a number by the name {name!r}. Names of curves are texts")
+            array = _number_or_samples(value)
+            if array is None:
                 raise TypeError(f"train reported {name!r}: {value!r}, which is neither a number nor an array of one for "
                                 "each held-out sample")
             values[name] = float(array.mean())
