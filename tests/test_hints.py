@@ -106,7 +106,7 @@ SAMPLES = {
     "ragged list": ([[1, 2, 3, 4], [1, 2]], "they have 2 to 4"),
     "ragged objects": (as_objects([1, 2, 3, 4], (1, 2)), "they have 2 to 4"),
     "one sample": (X[0], "One sample is a row"),
-    "one sample in a list": (X[0].tolist(), "np.reshape(x, (1, -1))"),
+    "one sample in a list": (X[0].tolist(), "np.atleast_2d(x)"),
     "generator": ((row for row in X.tolist()), "list(x)"),
     "dictionary of columns": ({column: X[:, i] for i, column in enumerate("abcd")}, "Make its values columns"),
     "masked": (np.ma.masked_greater(X, 0.5), "x.filled(0)"),
@@ -296,10 +296,10 @@ def test_tables():
     gaps = pd.DataFrame(X).astype("Float64")
     gaps.iloc[2, 1] = pd.NA
     repaired("x", gaps, lambda x: network().fit(x, T, 1), "x.fillna(0)")
-    gaps = pd.DataFrame(X)
+    gaps = pd.DataFrame(X.copy())  # before pandas 3, a table shares an array's memory
     gaps.iloc[2, 1], gaps.iloc[3, 1] = np.nan, np.inf
     repaired("x", gaps, lambda x: network().fit(x, T, 1), "replace([np.inf, -np.inf], 0)")
-    repaired("x", pd.Series(X[0]), network().predict, "np.reshape(x, (1, -1))")
+    repaired("x", pd.Series(X[0]), network().predict, "np.atleast_2d(x)")
     repaired("x", pd.DataFrame(X.T), network().predict, "np.transpose(x)")
     repaired("x", pd.Series(list(X)), network().predict, "Stack its rows")
 
@@ -323,7 +323,7 @@ def test_labels_in_tables():
 def test_tensors():
     torch = pytest.importorskip("torch")
     x = torch.tensor(X)
-    repaired("x", x[0], network().predict, "np.reshape(x, (1, -1))")
+    repaired("x", x[0], network().predict, "np.atleast_2d(x)")
     repaired("x", x.T, network().predict, "np.transpose(x)")
     repaired("x", x.to_sparse(), network().predict, "x.to_dense()")
     repaired("y", torch.tensor(LABELS), lambda y: network().fit(X, y, 1), "fastnet.one_hot(y, 3)")
