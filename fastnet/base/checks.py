@@ -47,13 +47,15 @@ def one_or_two(who: object, name: str, value: Any, why: str, least: int = 1) -> 
 
 
 def count(who: object, name: str, value: Any) -> int:
-    """Return ``value``, a number or an array of one number, as an int, which must be at least 0."""
+    """Return ``value``, a number or an array of one number, as an int, which must be at least 0 and fit in 64 bits."""
     try:
         number = operator.index(value.item() if isinstance(value, np.ndarray) else value)
     except (TypeError, ValueError):
         raise TypeError(f"{who}: {name} must be a whole number, got {value!r} ({type(value).__name__}).") from None
     if number < 0:
         raise ValueError(f"{who}: {name} must not be negative, got {number}.")
+    if number >= 1 << 63:
+        raise ValueError(f"{who}: {name} must be below 2**63, got {number}.")
     return number
 
 
