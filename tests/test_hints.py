@@ -175,7 +175,9 @@ def test_values_that_float32_cannot_hold(form):
 
 
 def test_labels_of_another_number_of_samples():
-    assert "y must have shape (6,), got (2,). Give one label per sample." in message_of(network().evaluate, X, [0, 1])
+    for x in (X, X.tolist()):
+        assert "y must have shape (6,), got (2,). Give one label per sample." in message_of(network().evaluate, x, [0, 1])
+    assert "they have 1 to 2" in message_of(network().evaluate, [[1], [1, 2]], [0, 1])
 
 
 def test_empty():

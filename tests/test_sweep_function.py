@@ -224,7 +224,7 @@ def ending(trial):
     *((lambda trial, wrong=wrong: iter([{"loss": wrong}]), "neither a number")
       for wrong in ("high", "0.5", None, [0.5, None], 1j, 10**400, [], np.datetime64("2026-01-01"))),
     (lambda trial: iter([{1: 0.5}]), "by the name 1. Names of curves are texts"),
-    (lambda trial: {"loss": 0.5}, "returned no curve, but {'loss': 0.5}. A curve is a list"),
+    (lambda trial: {"loss": 0.5}, "returned no curve, but {'loss': 0.5}. A curve is a list of numbers, one for each epoch"),
     (lambda trial: iter([{"loss": 1.0}, {"loss": 0.5, "x": 1}]), "after epoch 2"),
     (lambda trial: iter([{"loss": 1.0}] * 9), "more than the 4 epochs"),
     (lambda trial: {"loss": [1.0], "val_loss": [1.0, 2.0]}, "different lengths"),

@@ -315,8 +315,8 @@ def finite(who: object, name: str, array: np.ndarray, given: Any = None) -> None
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         before = np.asarray(given)[where] if np.shape(given) == array.shape else None
         if isinstance(before, (int, float, np.number)) and np.isfinite(before):
-            raise ValueError(f"{who}: {name}{list(where)} is {before:g}, which {array.dtype} cannot hold. Scale {name} to about "
-                             f"1: np.divide({name}, np.max(np.abs({name}))).")
+            raise ValueError(f"{who}: {name}{list(where)} is {before:g}, which {array.dtype} cannot hold. Scale {name} to "
+                             f"about 1: np.divide({name}, np.max(np.abs({name}))).")
         raise ValueError(
             f"{who}: {name} must be finite, but {name}{list(where)} is {array[where]}. {hints.missing(name, given, array)}")
 

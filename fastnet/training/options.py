@@ -105,8 +105,9 @@ def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[
     width = model.output_width()
     if np.ndim(y) == 1 and width is not None:
         found, _ = checks.labels(who, y, width)
-        if np.ndim(x) and len(x) != len(found):
-            raise ValueError(f"{who}: y must have shape ({len(x)},), got {found.shape}. Give one label per sample.")
+        n = len(x) if isinstance(x, (list, tuple)) else next(iter(getattr(x, "shape", ())), len(found))
+        if len(found) != n:
+            raise ValueError(f"{who}: y must have shape ({n},), got {found.shape}. Give one label per sample.")
         y = one_hot(found, width)
     return checks.samples_and_targets(who, model, x, y)
 

@@ -66,11 +66,11 @@ def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str |
             raise ValueError(f"{_WHO}: there is no column {name!r}. There is: {', '.join(map(repr, columns))}. Give lr=, or "
                              "params=, the names of your columns.")
     if metric is None and not set(DEFAULTS) & set(others):
-        raise ValueError(f"{_WHO}: there is no column val_accuracy, val_loss or loss. Say what to judge by, metric=(name, 'max' or "
-                         f"'min'). There is: {', '.join(map(repr, others))}.")
-    name = metric[0] if isinstance(metric, (tuple, list)) and metric else metric
-    if isinstance(name, str) and name not in others:
-        raise ValueError(f"{_WHO}: there is no column {name!r}. There is: {', '.join(map(repr, others))}.")
+        raise ValueError(f"{_WHO}: there is no column val_accuracy, val_loss or loss. Say what to judge by, metric=(name, "
+                         f"'max' or 'min'). There is: {', '.join(map(repr, others))}.")
+    asked = metric[0] if isinstance(metric, (tuple, list)) and metric else metric
+    if isinstance(asked, str) and asked not in others:
+        raise ValueError(f"{_WHO}: there is no column {asked!r}. There is: {', '.join(map(repr, others))}.")
     judge = metric_of(_WHO, metric, others)
     table = _tabulated(rows, judge, lr, seed if seed in columns else None, fold if fold in columns else None, tuple(params),
                        guess)
@@ -131,8 +131,8 @@ def _tabulated(rows: list[dict[str, Any]], metric: Metric, lr: str, seed: str | 
         try:
             value = np.asarray(math.nan if row.get(metric.curve) is None else row[metric.curve], float)
         except (TypeError, ValueError):  # a text, or the missing value of pandas
-            raise ValueError(f"{_WHO}: the row {row!r} has no number in its column {metric.curve!r}. Leave unfinished trials "
-                             "out.") from None
+            raise ValueError(f"{_WHO}: the row {row!r} has no number in its column {metric.curve!r}. Leave out "
+                             "unfinished trials.") from None
         if not np.isfinite(value).all() or str(row.get("status", "")).lower() in _LOST:
             lost.add(candidate)
         of[repeat] = value

@@ -106,7 +106,8 @@ def sweep(
     -----
     Each trial begins with the global generators of ``random``, NumPy and, if it is imported, PyTorch seeded with
     `trial.seed`, and every generator runs in its own thread, with its own global random state: what one trial leaves
-    behind, be it a seed or a ``torch.no_grad()`` around a ``yield``, changes no other.
+    behind, be it a seed or a ``torch.no_grad()`` around a ``yield``, changes no other. These generators belong to the
+    process, so trials in an executor of threads take turns; processes run them at the same time.
 
     Examples
     --------
@@ -278,7 +279,8 @@ def _by_epoch(curves: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Returned curves as if they had been yielded; single numbers are only reported."""
     lists = {name: list(values) for name, values in curves.items() if np.ndim(values) >= 1}
     if not lists:
-        raise ValueError(f"{_WHO}: train returned no curve, but {dict(curves)!r}. A curve is a list of a number for each epoch")
+        raise ValueError(f"{_WHO}: train returned no curve, but {dict(curves)!r}. A curve is a list of numbers, one for "
+                         "each epoch")
     if len({len(values) for values in lists.values()}) != 1:
         raise ValueError(f"{_WHO}: train returned curves of different lengths: "
                          + ", ".join(f"{name} of {len(values)}" for name, values in lists.items()))
