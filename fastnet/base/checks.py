@@ -313,9 +313,9 @@ def finite(who: object, name: str, array: np.ndarray, given: Any = None) -> None
     """Check that an array, converted from `given`, has neither NaN nor inf; its minimum and maximum show both."""
     if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        before = np.asarray(given)[where] if np.shape(given) == array.shape else None
-        if isinstance(before, (int, float, np.number)) and np.isfinite(before):
-            raise ValueError(f"{who}: {name}{list(where)} is {before:g}, which {array.dtype} cannot hold. Scale {name} to "
+        before = None if given is None else numbers(who, name, given)
+        if before is not None and before.shape == array.shape and np.isfinite(before[where]):
+            raise ValueError(f"{who}: {name}{list(where)} is {before[where]:g}, which {array.dtype} cannot hold. Scale {name} to "
                              f"about 1: np.divide({name}, np.max(np.abs({name}))).")
         raise ValueError(
             f"{who}: {name} must be finite, but {name}{list(where)} is {array[where]}. {hints.missing(name, given, array)}")
