@@ -90,6 +90,9 @@ class BatchNormLayer(Buffered):
         self.n = checks.whole_number("BatchNormLayer", "n", n, "It is the number of columns, or of channels of images.")
         self.eps = checks.rate("BatchNormLayer", eps, "eps")
         self.momentum = checks.rate("BatchNormLayer", momentum, "momentum")
+        if self.momentum > 1:
+            raise ValueError(f"BatchNormLayer: momentum must be at most 1, got {self.momentum}. It is the weight of a "
+                             "mini-batch in the running statistics; 0.1 is usual.")
         type_ = dtypes.supported("BatchNormLayer", dtype)
         self.gamma, self.beta = np.ones((1, self.n), type_), np.zeros((1, self.n), type_)
         self.running_mean, self.running_var = np.zeros((1, self.n), type_), np.ones((1, self.n), type_)

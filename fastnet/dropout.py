@@ -80,7 +80,7 @@ class DropoutLayer(Buffered):
     @classmethod
     def from_settings(cls, rate: float, seed: int, calls: int) -> DropoutLayer:
         """Return a layer that continues the masks of a seed after so many calls."""
-        layer = cls(rate, seed)
+        layer = cls(rate, checks.count("DropoutLayer", "seed", seed))
         layer.calls = calls
         return layer
 

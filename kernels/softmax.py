@@ -35,7 +35,10 @@ def softmax_backward(dx: np.ndarray, dy: np.ndarray, y: np.ndarray) -> None:
     dx, dy, y: (n, n_classes), one dtype (float32 or float64), any layout; y is the output of the forward pass.
     Overwrites dx, which may be dy.
     """
-    _backward(dx, plain(dy), plain(y))
+    out = dx if dx.flags.carray else np.empty(dx.shape, dx.dtype)
+    _backward(out, plain(dy), plain(y))
+    if out is not dx:
+        dx[...] = out
     make_ready(backward_entry, y.dtype)
 
 
@@ -72,12 +75,21 @@ def normalise_rows(y_at, x_at, n, m, one):
 @jit
 def _backward(dx, dy, y):
     n, m = y.shape
+    backward_rows(dx.ctypes.data, m, dy.ctypes.data, m, y.ctypes.data, m, n, m, y.dtype.type(1))
+
+
+@separate(lambda element: (*[INT] * 8, element))
+def backward_rows(dx_at, dx_row, dy_at, dy_row, y_at, y_row, n, m, one):
+    # Compiled once, for all callers: inlined into each, LLVM 14 takes the sum in another order in some of them.
+    size = VECTOR_BYTES // lanes(one)
     for i in range(n):
-        dot = y.dtype.type(0)
+        dx, dy, y = (vector_at(dx_at + i * dx_row * size, m, one), vector_at(dy_at + i * dy_row * size, m, one),
+                     vector_at(y_at + i * y_row * size, m, one))
+        dot = one - one
         for j in range(m):
-            dot += dy[i, j] * y[i, j]
+            dot += dy[j] * y[j]
         for j in range(m):
-            dx[i, j] = y[i, j] * (dy[i, j] - dot)
+            dx[j] = y[j] * (dy[j] - dot)
 
 
 @array_kernel(2)
@@ -90,8 +102,8 @@ def _forward_here(outcome, y, x, one):
 @array_kernel(3)
 def _backward_here(outcome, dx, dy, y, one):
     if opened(outcome, 1, (dx, dy, y)):
-        n, m = side(y, 0), side(y, 1)
-        _backward(rows_at(at(dx), n, m, one), rows_at(at(dy), n, m, one), rows_at(at(y), n, m, one))
+        m = side(y, 1)
+        backward_rows(at(dx), m, at(dy), m, at(y), m, side(y, 0), m, one)
         finish(outcome, 1, (dx, dy, y))
 
 
@@ -115,9 +127,8 @@ def softmax_grad_op(op, context, start, stop, one):
     """C = B (C - the sum of B C), row by row: the backward pass (3.17), from the output B."""
     o = op_at(op)
     size = VECTOR_BYTES // lanes(one)
-    for i in range(start, stop):
-        dx = rows_at(o.c.at + i * o.c.row * size, 1, o.n, one)
-        _backward(dx, dx, rows_at(o.b.at + i * o.b.row * size, 1, o.n, one))
+    dx, y = o.c.at + start * o.c.row * size, o.b.at + start * o.b.row * size
+    backward_rows(dx, o.c.row, dx, o.c.row, y, o.b.row, stop - start, o.n, one)
 
 
 @for_dtypes(matrices(1, 1))

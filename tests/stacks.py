@@ -38,7 +38,8 @@ def arguments(kind, rng, shape, dtype):
         "rng": lambda: int(rng.integers(1 << 30)), "dtype": lambda: dtype,
     }
     given = {}
-    for name, parameter in inspect.signature(kind).parameters.items():
+    of_init = inspect.signature(kind.__init__).parameters  # of a class that inherits it, Python 3.10 shows that of __new__
+    for name, parameter in [*of_init.items()][1:]:
         if name in drawn:
             given[name] = drawn[name]()
         elif parameter.default is inspect.Parameter.empty:

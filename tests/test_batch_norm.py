@@ -82,6 +82,8 @@ def test_mistakes(rng):
         layer.forward(np.ones((2, 4)))
     with refuses(RuntimeError, r"call forward\(\)", layer):
         layer.backward(np.ones((2, 3)))
+    with refuses(ValueError, "momentum must be at most 1, got 1.5"):  # the running variance would become negative
+        BatchNormLayer(3, momentum=1.5)
 
 
 def build(where, dtype):

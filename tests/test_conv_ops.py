@@ -326,9 +326,10 @@ def test_batch_norm_of_images_and_its_backward_pass(n, c, r, k, of_x, of_y, dtyp
     exact, statistics = np.empty(x.shape), [np.empty((1, c)) for _ in range(3)]
     naive.batch_norm_forward(exact, *statistics, x.images, gamma, beta, number)
     largest = np.abs(x.images).max()
+    of_sums = eps(gamma) + np.finfo(float).eps * np.sqrt(n * r * k) / 16  # sums are of float64: their rounding is a random walk
     for ours, right in zip(found, statistics[:2], strict=False):
-        np.testing.assert_allclose(ours[:c], right[0], rtol=16 * eps(gamma), atol=eps(gamma) * largest)
-    bound = 8 * eps(gamma) * (largest + 1) * (1 + np.abs(gamma).max() * statistics[2].max())
+        np.testing.assert_allclose(ours[:c], right[0], rtol=16 * of_sums, atol=of_sums * largest)
+    bound = 8 * of_sums * (largest + 1) * (1 + np.abs(gamma).max() * statistics[2].max())
     np.testing.assert_allclose(y.images, np.maximum(exact, 0) if relu else exact, rtol=0, atol=bound)
     assert np.count_nonzero(y.frames) == np.count_nonzero(y.images)  # the frame stays 0
     arguments = {"aux": at[2], "bias": at[0]} | op

@@ -99,6 +99,10 @@ def test_mistakes():
         layer.backward(np.ones((2, 2)))
     with refuses(TypeError, "calls must be a whole number", layer):
         layer.calls = 0.5
+    with refuses(ValueError, r"calls must be below 2\*\*63", layer):
+        layer.calls = 2**63
+    with refuses(TypeError, "seed must be a whole number, got None"):  # NumPy's global state would decide
+        DropoutLayer.from_settings(0.5, None, 0)
 
 
 class Switch:

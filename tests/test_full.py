@@ -279,7 +279,7 @@ def test_call_mistakes(rng):
         layer.forward(np.ones((6, 4)))
     with refuses(ValueError, r"x must have shape \(n, 5\), one row per sample, got \(5, 6\). It looks transposed", layer):
         layer.forward(x.T)
-    with refuses(ValueError, r"got \(5,\). One sample is a row: np.reshape\(x, \(1, -1\)\)", layer):
+    with refuses(ValueError, r"got \(5,\). One sample is a row: np.atleast_2d\(x\)", layer):
         layer.forward(x[0])
     with refuses(ValueError, r"got \(2, 3, 5\). Flatten each sample", layer):
         layer.forward(np.ones((2, 3, 5)))

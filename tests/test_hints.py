@@ -106,7 +106,7 @@ SAMPLES = {
     "ragged list": ([[1, 2, 3, 4], [1, 2]], "they have 2 to 4"),
     "ragged objects": (as_objects([1, 2, 3, 4], (1, 2)), "they have 2 to 4"),
     "one sample": (X[0], "One sample is a row"),
-    "one sample in a list": (X[0].tolist(), "np.reshape(x, (1, -1))"),
+    "one sample in a list": (X[0].tolist(), "np.atleast_2d(x)"),
     "generator": ((row for row in X.tolist()), "list(x)"),
     "dictionary of columns": ({column: X[:, i] for i, column in enumerate("abcd")}, "Make its values columns"),
     "masked": (np.ma.masked_greater(X, 0.5), "x.filled(0)"),
@@ -162,6 +162,22 @@ def test_values_that_are_not_finite(wrong, form):
     t = T.copy()
     t[1, 1] = wrong
     repaired("y", form(t), lambda y: network().fit(X, y, 1), "Drop such samples; np.isfinite(y).all(axis=1)")
+
+
+@pytest.mark.parametrize("form", [np.array, np.ndarray.tolist, lambda x: np.array(x, np.longdouble)], ids=["array", "list", "long"])
+def test_values_that_float32_cannot_hold(form):
+    layers = FullLayer(4, 3, np.float32, rng=0), SoftMaxLayer()
+    x = X.copy()
+    x[2, 1] = 1e39
+    repaired("x", form(x), lambda x: Sequential(layers, CrossEntropyLayer()).fit(x, T, 1), "x[2, 1] is 1e+39, which float32 cannot hold")
+    repaired("y", form(np.multiply(T, 1e40)), lambda y: Sequential(layers[:1], MeanSquaredErrorLayer()).fit(X, y, 1),
+             "which float32 cannot hold")
+
+
+def test_labels_of_another_number_of_samples():
+    for x in (X, X.tolist()):
+        assert "y must have shape (6,), got (2,). Give one label per sample." in message_of(network().evaluate, x, [0, 1])
+    assert "they have 1 to 2" in message_of(network().evaluate, [[1], [1, 2]], [0, 1])
 
 
 def test_empty():
@@ -282,10 +298,10 @@ def test_tables():
     gaps = pd.DataFrame(X).astype("Float64")
     gaps.iloc[2, 1] = pd.NA
     repaired("x", gaps, lambda x: network().fit(x, T, 1), "x.fillna(0)")
-    gaps = pd.DataFrame(X)
+    gaps = pd.DataFrame(X.copy())  # before pandas 3, a table shares an array's memory
     gaps.iloc[2, 1], gaps.iloc[3, 1] = np.nan, np.inf
     repaired("x", gaps, lambda x: network().fit(x, T, 1), "replace([np.inf, -np.inf], 0)")
-    repaired("x", pd.Series(X[0]), network().predict, "np.reshape(x, (1, -1))")
+    repaired("x", pd.Series(X[0]), network().predict, "np.atleast_2d(x)")
     repaired("x", pd.DataFrame(X.T), network().predict, "np.transpose(x)")
     repaired("x", pd.Series(list(X)), network().predict, "Stack its rows")
 
@@ -309,7 +325,7 @@ def test_labels_in_tables():
 def test_tensors():
     torch = pytest.importorskip("torch")
     x = torch.tensor(X)
-    repaired("x", x[0], network().predict, "np.reshape(x, (1, -1))")
+    repaired("x", x[0], network().predict, "np.atleast_2d(x)")
     repaired("x", x.T, network().predict, "np.transpose(x)")
     repaired("x", x.to_sparse(), network().predict, "x.to_dense()")
     repaired("y", torch.tensor(LABELS), lambda y: network().fit(X, y, 1), "fastnet.one_hot(y, 3)")

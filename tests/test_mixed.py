@@ -165,3 +165,49 @@ def test_an_error_leaves_the_last_whole_epoch():
     for one, other in zip(model.layers, plain.layers, strict=True):
         for name in parameters(one):
             np.testing.assert_allclose(getattr(one, name), getattr(other, name), rtol=1e-10, atol=1e-12)
+
+
+class Passing:
+    """A layer of the user's that does something else from its second mini-batch on."""
+
+    def __init__(self, forward=lambda x: x, backward=lambda y_grad: y_grad):
+        self.passes, self.calls = (forward, backward), [0, 0]
+
+    def forward(self, x):
+        self.calls[0] += 1
+        return self.passes[0](x) if self.calls[0] > 1 else x
+
+    def backward(self, y_grad):
+        self.calls[1] += 1
+        return self.passes[1](y_grad) if self.calls[1] > 1 else y_grad
+
+
+WRONG = {  # the memory of a segment has room for the mini-batch alone
+    "twice the rows": ({"forward": lambda x: np.concatenate([x, x])}, r"forward of layers\[1\], Passing: output must have shape \(8, 6\)"),
+    "fewer rows": ({"forward": lambda x: x[1:]}, r"output must have shape \(8, 6\), got \(7, 6\)"),
+    "fewer columns": ({"forward": lambda x: x[:, :2]}, r"output must have shape \(8, 6\), got \(8, 2\)"),
+    "complex": ({"forward": lambda x: x + 1j}, "output must hold real numbers, got dtype complex128"),
+    "nothing": ({"forward": lambda x: None}, "output must be an array, got None"),
+    "no return": ({"backward": lambda g: None}, r"backward of layers\[1\], Passing: x_grad must be an array, got None"),
+    "transposed": ({"backward": lambda g: g.T}, r"x_grad must have shape \(8, 6\), got \(6, 8\)"),
+    "a sum": ({"backward": lambda g: g.sum(1, keepdims=True)}, r"x_grad must have shape \(8, 6\), got \(8, 1\)"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_a_layer_returns_must_fit_the_compiled_layers_beside_it(kind):
+    passes, words = WRONG[kind]
+    x, t = np.random.default_rng(0).normal(size=(32, 5)), one_hot(np.arange(32) % 3)
+    layers = FullLayer(5, 6, rng=0), Passing(**passes), FullLayer(6, 3, rng=0), SoftMaxLayer()
+    with refuses((ValueError, TypeError), words):
+        Sequential(layers, CrossEntropyLayer()).fit(x, t, 2, 0.1, 8, engine="mixed")
+
+
+def test_what_a_loss_returns_must_fit_too():
+    class Short(Squares):
+        def backward(self):
+            return super().backward()[:1]
+
+    x, t = np.ones((12, 5)), np.ones((12, 3))
+    with refuses(ValueError, r"backward of the loss, Short: x_grad must have shape \(6, 3\), got \(1, 3\)"):
+        Sequential((FullLayer(5, 6), ReluLayer(), FullLayer(6, 3)), Short()).fit(x, t, 1, 0.1, 6, engine="mixed")

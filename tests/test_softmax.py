@@ -109,7 +109,7 @@ def test_mistakes(rng):
     layer.forward(rng.standard_normal((2, 3)))
     with refuses(ValueError, r"y_grad must have the shape \(2, 3\)", layer):
         layer.backward(np.ones((2, 4)))
-    with refuses(ValueError, r"x must have shape \(n, n_classes\), got \(3,\). One sample is a row: np.reshape", layer):
+    with refuses(ValueError, r"x must have shape \(n, n_classes\), got \(3,\). One sample is a row: np.atleast_2d", layer):
         layer.forward(np.ones(3))
     with refuses(ValueError, r"got \(2, 3, 4\). Flatten each sample", layer):
         layer.forward(np.ones((2, 3, 4)))

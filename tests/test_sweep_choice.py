@@ -247,14 +247,28 @@ def test_equal_rows_of_all_seeds_count_as_one():
 
 @pytest.mark.parametrize("rows, options, words", [
     ([{"lr": 1, "loss": 1, "seed": 0}] * 2, {}, "two rows for rate 1, seed 0"), ([], {}, "no finished trial"), (3, {}, "got int"),
-    ([{"rate": 1, "loss": 1}], {}, "no column 'lr'"), ([{"lr": 1, "speed": 1}], {}, "say what to judge by"),
+    ([{"rate": 1, "loss": 1}], {}, "no column 'lr'"), ([{"lr": 1, "speed": 1}], {}, "[Ss]ay what to judge by"),
     ([{"lr": "fast", "loss": 1}], {}, "has no rate"), ([{"lr": 0, "loss": 1}], {}, "has no rate above 0"),
     ([{"lr": 1, "loss": math.nan}], {}, "choose: every rate diverged: 1"), ({"lr": [1], "loss": [1, 2]}, {}, "different lengths"),
-    ([{"lr": 1, "loss": 1}], {"metric": "best_loss"}, "no column 'best_loss'"),
+    ([{"lr": 1, "loss": 1}], {"metric": "best_loss"}, "no column 'best_loss'. There is: 'loss'"),
+    ([{"lr": 1, "seed": 0, "f1": 1}], {}, "no column val_accuracy, val_loss or loss.*There is: 'f1'"),
+    ([{"lr": 1, "seed": 0, "loss": 1}], {"metric": "seed"}, "no column 'seed'"),
+    ([{"lr": 1, "seed": 0, "loss": "n/a"}], {}, "no number in its column 'loss'"),
 ], ids=str)
 def test_choose_says_what_is_wrong(rows, options, words):
     with pytest.raises((ValueError, TypeError), match=words):
         choose(rows, **options)
+
+
+def test_choose_takes_tables_as_groupby_leaves_them():
+    pandas = pytest.importorskip("pandas")
+    rows = [{"learning_rate": lr, "seed": seed, "loss": abs(lr - 0.1) + 0.01 * seed} for lr in (0.01, 0.1, 1) for seed in (0, 1)]
+    assert choose(pandas.DataFrame(rows).groupby(["learning_rate", "seed"]).mean()) == 0.1
+
+
+def test_what_diverged_is_not_called_worse():
+    rows = [{"lr": lr, "seed": seed, "loss": math.nan if lr == 0.2 else lr + 0.01 * seed} for lr in (0.1, 0.2, 0.3) for seed in (0, 1)]
+    assert "worse, beyond chance, or diverged." in choose(rows).explanation()
 
 
 @pytest.mark.parametrize("name, sign", [("val_acc", 1), ("top1_accuracy", 1), ("mse", -1), ("valid_loss", -1), ("macro_f1", 1)])

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from fastnet.kernels.runtime.pool import set_num_threads
 
+from fastnet import CrossEntropyLayer, FullLayer, Sequential, SoftMaxLayer
 from fastnet.sweep import SweepError, lr_sweep, sweep
 from fastnet.sweep.run import cluster as cluster_module
 from fastnet.sweep.run.cluster import Cluster, LostError
@@ -39,6 +40,56 @@ def test_processes_give_the_same_bits():
     with pool() as processes:
         for engine in ENGINES:
             assert_same(lr_sweep(**small(engine=engine, executor=processes)), lr_sweep(**small(engine=engine)))
+
+
+class StudentsDropout:
+    """It draws from the global state, as many do, and leaves time to other threads meanwhile."""
+
+    training = True
+
+    def forward(self, x):
+        time.sleep(0.0002)
+        self.mask = np.random.rand(*x.shape) > 0.3 if self.training else 1
+        return x * self.mask
+
+    def backward(self, y_grad):
+        return y_grad * self.mask
+
+
+def with_global_draws(rng):
+    return Sequential((StudentsDropout(), FullLayer(12, 3, np.float32, rng), SoftMaxLayer()), CrossEntropyLayer())
+
+
+def noisy(trial):
+    for _ in range(trial.epochs):
+        draws = []
+        for _ in range(5):
+            time.sleep(0.0002)
+            draws.append(np.random.rand() + random.random())
+        yield {"loss": trial.lr + sum(draws)}
+
+
+def nested(trial):
+    yield {"loss": sweep(noisy, lrs=[trial.lr], epochs=1, seeds=[trial.seed], progress=False).curve("loss").mean()}
+    yield {"loss": lr_sweep(**small(build=with_global_draws, lrs=[0.1], seeds=[trial.seed])).losses.mean()}
+
+
+def test_what_trials_draw_from_global_states_is_decided_by_their_seeds(tmp_path):
+    many = dict(lrs="0.001:0.1:log5", epochs=10, seeds=3)
+    expected = lr_sweep(**small(build=with_global_draws, **many))
+    model = expected.best_model(lr=expected.lrs[0], seed=0)
+    np.testing.assert_array_equal(model.history.losses, expected.losses[0, 0])
+    halved = lr_sweep(**small(build=with_global_draws, **many, search="halving")).losses
+    assert np.array_equal(halved[np.isfinite(halved)], expected.losses[np.isfinite(halved)])
+    extended = dict(resume=tmp_path / "sweep.jsonl", keep_states=True)
+    lr_sweep(**small(build=with_global_draws, **many | {"epochs": 4, "lrs": expected.lrs[:2]}, **extended))
+    assert_same(lr_sweep(**small(build=with_global_draws, **many, **extended)), expected)
+    function = {name: sweep(train, [0.1, 0.2], 2, 3, progress=False) for name, train in (("noisy", noisy), ("nested", nested))}
+    with cf.ThreadPoolExecutor(3) as threads, pool() as processes:
+        for executor in (threads, processes):
+            assert_same(lr_sweep(**small(build=with_global_draws, **many, executor=executor)), expected)
+            for name, train in (("noisy", noisy), ("nested", nested)):
+                assert_same(sweep(train, [0.1, 0.2], 2, 3, progress=False, executor=executor), function[name])
 
 
 def test_no_files_are_left(tmp_path, monkeypatch):

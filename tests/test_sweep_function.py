@@ -221,7 +221,10 @@ def ending(trial):
     (lambda trial: 3, "must yield a dict of numbers"),
     (lambda trial: iter([3]), "must yield a dict of numbers"),
     (lambda trial: iter([]), "without a report"),
-    (lambda trial: iter([{"loss": "high"}]), "neither a number"),
+    *((lambda trial, wrong=wrong: iter([{"loss": wrong}]), "neither a number")
+      for wrong in ("high", "0.5", None, [0.5, None], 1j, 10**400, [], np.datetime64("2026-01-01"))),
+    (lambda trial: iter([{1: 0.5}]), "by the name 1. Names of curves are texts"),
+    (lambda trial: {"loss": 0.5}, "returned no curve, but {'loss': 0.5}. A curve is a list of numbers, one for each epoch"),
     (lambda trial: iter([{"loss": 1.0}, {"loss": 0.5, "x": 1}]), "after epoch 2"),
     (lambda trial: iter([{"loss": 1.0}] * 9), "more than the 4 epochs"),
     (lambda trial: {"loss": [1.0], "val_loss": [1.0, 2.0]}, "different lengths"),
@@ -237,6 +240,7 @@ def test_faults_of_train_are_named(train, words):
     ({"train": 3}, "train must be a function"), ({"lrs": "auto"}, "needs networks of fastnet"),
     ({"params": {"lr": 1}}, "names a hyperparameter 'lr'"), ({"params": {"a": [[]]}}, "name other things by a text"),
     ({"params": {"a": []}}, "at least one"), ({"search": "random"}, "search must be one of"), ({"guess": 0.1}, "Give metric="),
+    ({"guess": "a", "metric": ("loss", "min")}, "guess must be a number"), ({"guess": math.nan, "metric": ("loss", "min")}, "guess must be"),
     ({"budget": "soon"}, "budget must be"), ({"budget": -3}, "budget must be"), ({"epochs": 0}, "at least 1"),
     ({"metric": 3}, "metric must be a name"), ({"executor": 3}, "give the Client"),
 ], ids=case)

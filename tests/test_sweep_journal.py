@@ -449,3 +449,15 @@ def test_a_file_that_cannot_be_sorted_is_no_failure(whole, tmp_path, monkeypatch
         assert_same(lr_sweep(**small(resume=mixed)), result)
     monkeypatch.undo()
     assert not list(tmp_path.glob("*.new")) and len(trial_lines(mixed)) == 6
+
+
+@pytest.mark.parametrize("content", [b"a,b\n1,2\n3,4", None], ids=["a table", "another sweep"])
+def test_a_file_of_something_else_keeps_its_last_line(tmp_path, content):
+    path = tmp_path / "sweep.jsonl"
+    if content is None:
+        lr_sweep(**small(resume=path, diverged_above=3))
+        content = path.read_bytes()[:-9]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"not a file of|of another sweep"):
+        lr_sweep(**small(resume=path))
+    assert path.read_bytes() == content

@@ -47,13 +47,15 @@ def one_or_two(who: object, name: str, value: Any, why: str, least: int = 1) -> 
 
 
 def count(who: object, name: str, value: Any) -> int:
-    """Return ``value``, a number or an array of one number, as an int, which must be at least 0."""
+    """Return ``value``, a number or an array of one number, as an int, which must be at least 0 and fit in 64 bits."""
     try:
         number = operator.index(value.item() if isinstance(value, np.ndarray) else value)
     except (TypeError, ValueError):
         raise TypeError(f"{who}: {name} must be a whole number, got {value!r} ({type(value).__name__}).") from None
     if number < 0:
         raise ValueError(f"{who}: {name} must not be negative, got {number}.")
+    if number >= 1 << 63:
+        raise ValueError(f"{who}: {name} must be below 2**63, got {number}.")
     return number
 
 
@@ -282,7 +284,8 @@ def targets(who: object, name: str, value: npt.ArrayLike, shape: tuple[int, int 
             if len(array) > n and n_classes in (None, array.shape[1]):
                 why += f" If x was shortened, shorten {name} too: {name}[:{n}]."
         raise ValueError(f"{who}: {name} must have shape {expected}, got {array.shape}.{why}")
-    return np.asarray(array, dtype=dtype)
+    with np.errstate(over="ignore"):  # as in `samples`
+        return np.asarray(array, dtype=dtype)
 
 
 def labels(who: object, value: npt.ArrayLike, n_classes: int | None) -> tuple[np.ndarray, int]:
@@ -310,6 +313,10 @@ def finite(who: object, name: str, array: np.ndarray, given: Any = None) -> None
     """Check that an array, converted from `given`, has neither NaN nor inf; its minimum and maximum show both."""
     if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        before = None if given is None else numbers(who, name, given)
+        if before is not None and before.shape == array.shape and np.isfinite(before[where]):
+            raise ValueError(f"{who}: {name}{list(where)} is {before[where]:g}, which {array.dtype} cannot hold. Scale {name} to "
+                             f"about 1: np.divide({name}, np.max(np.abs({name}))).")
         raise ValueError(
             f"{who}: {name} must be finite, but {name}{list(where)} is {array[where]}. {hints.missing(name, given, array)}")
 
@@ -344,7 +351,8 @@ def targets_of_own_loss(who: object, name: str, value: npt.ArrayLike, n: int, dt
     if array.ndim < 2 or len(array) != n:
         hint = f" If the network gives one value per sample: np.reshape({name}, (-1, 1))." if array.ndim == 1 else ""
         raise ValueError(f"{who}: {name} must have shape ({n}, ...), one row per sample, got {array.shape}.{hint}")
-    return np.asarray(array, dtype=dtype)
+    with np.errstate(over="ignore"):  # as in `samples`
+        return np.asarray(array, dtype=dtype)
 
 
 def probabilities(who: object, name: str, t: np.ndarray) -> None:
@@ -415,7 +423,8 @@ def pair(who: object, name: str, value: Any) -> tuple[Any, Any]:
 
 def samples(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:
     """Check data for a model, one sample per row of its width, and convert them to its dtype."""
-    return floats(who, "x", batch(who, model, x), model.dtype)
+    with np.errstate(over="ignore"):  # `finite` names what the dtype cannot hold
+        return floats(who, "x", batch(who, model, x), model.dtype)
 
 
 def batch(who: object, model: Any, x: npt.ArrayLike) -> np.ndarray:

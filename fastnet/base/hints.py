@@ -132,7 +132,7 @@ def ragged(name: str, value: Any) -> str:
 def as_rows(name: str, shape: tuple[int, ...]) -> str:
     """Say how to convert samples to rows."""
     if len(shape) == 1:
-        return f" One sample is a row: np.reshape({name}, (1, -1))."
+        return f" One sample is a row: np.atleast_2d({name})."
     return f" Flatten each sample: {flattened(name, shape)}." if len(shape) > 2 else ""
 
 

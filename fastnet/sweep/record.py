@@ -67,3 +67,4 @@ class State:
     limit: float  # the loss above which it has diverged
     record: Record
     recent: tuple[np.ndarray, ...] = ()  # which held-out samples were right in the last epochs
+    random: dict[str, Any] | None = None  # of the global generators, where layers may draw from them

@@ -213,6 +213,14 @@ class SweepResult(Arrays):
         except ValueError:
             return None
 
+    def conclusion(self) -> str:
+        """What `suggest` would say, in words, or why it would say nothing."""
+        try:
+            return self._suggestion(None, {}).explanation()
+        except ValueError as error:
+            reason = str(error).partition(": ")[2]
+            return reason[:1].upper() + reason[1:]
+
     def table(self, metric: str | None = None, repeats: list[tuple[int, int]] | None = None, **wanted: Any) -> Table:
         """What `suggest` compares, on all seeds and folds or some."""
         settings = tuple(setting for setting in self.spec.settings

@@ -112,6 +112,12 @@ class Segment:
         self._nothing = np.empty((0, 0), dtype)
         self._x = np.empty((0, 0), dtype)
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """The shape of one sample of its output."""
+        assert self.program.net.output is not None
+        return self.program.net.output.shape
+
     def forward(self, x: np.ndarray) -> np.ndarray:
         """Compute the output for a mini-batch, a new array."""
         output = self.program.net.output
@@ -256,19 +262,36 @@ class Mixed:
         for i in range(len(parts)):
             if isinstance(parts[i], _Pending):
                 parts[i] = self._compiled(parts[i], value)
+            if i and isinstance(parts[i], Segment):
+                value = self._fitting(value, i - 1, "forward", "output", (len(x), *parts[i].shape))
             if i < len(parts) - 1:
-                value = parts[i].forward(np.asarray(value) if isinstance(parts[i], Segment) else shielded(value, parts[i]))
+                value = parts[i].forward(value if isinstance(parts[i], Segment) else shielded(value, parts[i]))
         last = parts[-1]
         if isinstance(last, Segment):
-            loss, gradient = last.step(np.asarray(value), t, rate)
+            loss, gradient = last.step(value, t, rate)
         else:
             loss = checks.loss_value(last, last.forward(shielded(value, last), np.array(t)))
             gradient = last.backward()
-        for part in reversed(parts[:-1]):
-            gradient = part.backward(np.asarray(gradient), rate) if isinstance(part, Segment) else part.backward(gradient)
+        for i, part in reversed([*enumerate(parts[:-1])]):
+            if isinstance(part, Segment):
+                gradient = self._fitting(gradient, i + 1, "backward", "x_grad", (len(x), *part.output_shape))
+                gradient = part.backward(gradient, rate)
+            else:
+                gradient = part.backward(gradient)
         self.descent.step(lr)
         self.steps += 1
         return loss
+
+    def _fitting(self, given: Any, part: int, method: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Check what a user-defined layer or loss gives a segment, whose memory has room for that shape alone."""
+        own = self._parts[part]
+        number = next((i for i, layer in enumerate(self.model.layers) if layer is own), None)
+        who = f"Sequential.fit: {method} of {'the loss' if number is None else f'layers[{number}]'}, {type(own).__name__}"
+        array = checks.numbers(who, name, given)
+        if array.shape != shape:
+            raise ValueError(f"{who}: {name} must have shape {shape}, got {array.shape}. If other shapes are meant, "
+                             "engine='layers' passes them on.")
+        return array
 
     def _compiled(self, part: _Pending, x: Any) -> Segment:
         layers = self.model.layers[part.layers.start:part.layers.stop]

@@ -104,7 +104,11 @@ def labelled(who: str, model: Any, x: npt.ArrayLike, y: npt.ArrayLike) -> tuple[
     """Samples with one-hot targets, or with labels, as the course's test data have them."""
     width = model.output_width()
     if np.ndim(y) == 1 and width is not None:
-        y = one_hot(checks.labels(who, y, width)[0], width)
+        found, _ = checks.labels(who, y, width)
+        n = len(x) if isinstance(x, (list, tuple)) else next(iter(getattr(x, "shape", ())), len(found))
+        if len(found) != n:
+            raise ValueError(f"{who}: y must have shape ({n},), got {found.shape}. Give one label per sample.")
+        y = one_hot(found, width)
     return checks.samples_and_targets(who, model, x, y)
 
 

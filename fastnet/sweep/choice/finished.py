@@ -60,13 +60,18 @@ def choose(table: Any, metric: str | tuple[str, str] | None = None, *, lr: str |
     rows = _rows(table)
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lr = next((name for name in _RATES if name in columns), "lr") if lr is None else lr
+    others = [name for name in columns if isinstance(name, str) and name not in (lr, seed, fold, "status", *params)]
     for name in (lr, *params):
         if name not in columns:
             raise ValueError(f"{_WHO}: there is no column {name!r}. There is: {', '.join(map(repr, columns))}. Give lr=, or "
                              "params=, the names of your columns.")
-    judge = metric_of(_WHO, metric, columns if metric is not None else [name for name in DEFAULTS if name in columns])
-    if judge.best:
-        raise ValueError(f"{_WHO}: there is no column {judge.name!r}.")
+    if metric is None and not set(DEFAULTS) & set(others):
+        raise ValueError(f"{_WHO}: there is no column val_accuracy, val_loss or loss. Say what to judge by, metric=(name, "
+                         f"'max' or 'min'). There is: {', '.join(map(repr, others))}.")
+    asked = metric[0] if isinstance(metric, (tuple, list)) and metric else metric
+    if isinstance(asked, str) and asked not in others:
+        raise ValueError(f"{_WHO}: there is no column {asked!r}. There is: {', '.join(map(repr, others))}.")
+    judge = metric_of(_WHO, metric, others)
     table = _tabulated(rows, judge, lr, seed if seed in columns else None, fold if fold in columns else None, tuple(params),
                        guess)
     if len(table.candidates) and not np.isfinite(table.values).all(0).any():  # no seed in common: trials are counted
@@ -85,6 +90,8 @@ def _of_optuna(study: Any, metric: Any) -> tuple[list[dict[str, Any]], Any, list
 
 def _rows(table: Any) -> list[dict[str, Any]]:
     if hasattr(table, "to_dict") and hasattr(table, "columns"):
+        if any(name is not None for name in table.index.names):  # as groupby leaves it
+            table = table.reset_index()
         rows = table.to_dict("records")
     elif isinstance(table, Mapping):
         lengths = {len(column) for column in table.values()}
@@ -121,7 +128,11 @@ def _tabulated(rows: list[dict[str, Any]], metric: Metric, lr: str, seed: str | 
             raise ValueError(f"{_WHO}: there are two rows for rate {candidate.lr:g}, seed {repeat[0]}"
                              f"{'' if fold is None else f', fold {repeat[1]}'}. Name the columns in which they differ: "
                              "params=[...].")
-        value = np.asarray(math.nan if row.get(metric.curve) is None else row[metric.curve], float)
+        try:
+            value = np.asarray(math.nan if row.get(metric.curve) is None else row[metric.curve], float)
+        except (TypeError, ValueError):  # a text, or the missing value of pandas
+            raise ValueError(f"{_WHO}: the row {row!r} has no number in its column {metric.curve!r}. Leave out "
+                             "unfinished trials.") from None
         if not np.isfinite(value).all() or str(row.get("status", "")).lower() in _LOST:
             lost.add(candidate)
         of[repeat] = value

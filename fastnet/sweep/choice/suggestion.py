@@ -116,7 +116,8 @@ class Suggestion(float):
         elif len(table.candidates) + table.diverged < 2:
             lines.append("There is no other rate to compare it with.")
         elif self.trials > 1 or self.samples:
-            lines.append("All others are worse, beyond chance." if len(table.candidates) > 1 else "All others diverged.")
+            worse = "All others are worse, beyond chance" + (", or diverged." if table.diverged else ".")
+            lines.append(worse if len(table.candidates) > 1 else "All others diverged.")
         if self.trials > 1 and not self.samples and self._metric.curve.startswith("val") and not table.folds:
             lines.append("Errors count seeds alone: other held-out samples may choose otherwise.")
         if not math.isnan(self.otherwise):

@@ -19,8 +19,9 @@ def train_again(builders: Builders, data: tuple[Any, Any, Any, Any], spec: Spec,
         x, t, validation = x[train], t[train], (x[out], t[out])
     setting = trial.setting
     model = builders.build(setting.name, trial.seed)
-    model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), setting.batch_size, engine=engine,
-              validation=validation, shuffle=spec.shuffle, rng=trial.seed if spec.shuffle else None,
-              momentum=setting.momentum, weight_decay=setting.weight_decay, optimizer=setting.optimizer,
-              nesterov=uses_nesterov(setting), progress=False)
+    with builders.turns.taken(trial.seed):  # layers may draw from the global generators
+        model.fit(x, t, spec.epochs, lambda epoch: spec.rate(trial, epoch), setting.batch_size, engine=engine,
+                  validation=validation, shuffle=spec.shuffle, rng=trial.seed if spec.shuffle else None,
+                  momentum=setting.momentum, weight_decay=setting.weight_decay, optimizer=setting.optimizer,
+                  nesterov=uses_nesterov(setting), progress=False)
     return model

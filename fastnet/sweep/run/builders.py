@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import inspect
 import pickle
-import threading
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,9 +11,8 @@ import numpy as np
 
 from fastnet.layer import parameters
 from fastnet.sequential import Sequential
+from fastnet.sweep.run.randomness import turns
 from fastnet.training.eligibility import unsupported_copies_reason
-
-_global_random_state = threading.Lock()
 
 
 class Builders:
@@ -31,6 +29,7 @@ class Builders:
                 raise TypeError(f"lr_sweep: {_who(name)} must be a function that builds a network, got {function!r}. "
                                 "Write: def build(rng): return Sequential(...).")
         self.functions: dict[str, Callable[[np.random.Generator], Any]] = builders
+        self.turns = turns()
         self._seen: list[weakref.ref[Any]] = []
 
     @property
@@ -41,15 +40,10 @@ class Builders:
     def build(self, name: str, seed: int) -> Sequential:
         """A network with the weights of a seed.
 
-        NumPy's global state is seeded for the call and put back, so that layers made without `rng` have these too.
+        The global generators are seeded for the call and put back, so that layers made without `rng` have these too.
         """
-        with _global_random_state:
-            before = np.random.get_state()
-            np.random.seed(seed % 2**32)
-            try:
-                model = self._called(name, np.random.default_rng(seed))
-            finally:
-                np.random.set_state(before)
+        with self.turns.taken(seed):
+            model = self._called(name, np.random.default_rng(seed))
         if not isinstance(model, Sequential):
             raise TypeError(f"lr_sweep: {_who(name)} must return a fastnet.Sequential, got {model!r}.")
         reason = unsupported_copies_reason(model)

@@ -24,6 +24,7 @@ from fastnet.sweep.run.asked import checked_budget, checked_multiple, direction_
 from fastnet.sweep.run.executors import LocalThreads, executor_for
 from fastnet.sweep.run.generators import END, Suspended
 from fastnet.sweep.run.progress import progress_line
+from fastnet.sweep.run.randomness import turns
 from fastnet.sweep.run.range_test import RangeTest
 from fastnet.sweep.run.search import SEARCHES
 from fastnet.sweep.run.session import Budget, Interrupted, Session
@@ -105,7 +106,8 @@ def sweep(
     -----
     Each trial begins with the global generators of ``random``, NumPy and, if it is imported, PyTorch seeded with
     `trial.seed`, and every generator runs in its own thread, with its own global random state: what one trial leaves
-    behind, be it a seed or a ``torch.no_grad()`` around a ``yield``, changes no other.
+    behind, be it a seed or a ``torch.no_grad()`` around a ``yield``, changes no other. These generators belong to the
+    process, so trials in an executor of threads take turns; processes run them at the same time.
 
     Examples
     --------
@@ -131,6 +133,8 @@ def sweep(
     direction = direction_of(_WHO, metric)
     if guess is not None and direction is None:
         raise ValueError(f"{_WHO}: guess={guess!r} is of the metric. Give metric=(name, 'max' or 'min'), too.")
+    if guess is not None and not (isinstance(guess, (int, float, np.number)) and math.isfinite(guess)):
+        raise TypeError(f"{_WHO}: guess must be a number, got {guess!r}.")
     spec = Spec(grid.checked_rates(lrs, _WHO), grid.seeds(seeds, _WHO),
                 checks.whole_number(_WHO, "epochs", epochs, "It is how often to go through the data."), _params(params),
                 diverged_above=checked_multiple(_WHO, diverged_above), search=search, metric=direction,
@@ -215,10 +219,10 @@ class Function:
     """A training function, where its trials run."""
 
     def __init__(self, train: Callable[[Training], Any], suspends: bool = True) -> None:
-        self.train, self.suspends = train, suspends
+        self.train, self.suspends, self.turns = train, suspends, turns()
 
     def __getstate__(self) -> dict[str, Any]:  # in another process: what is suspended there can't be found again
-        return {"train": self.train, "suspends": False}
+        return vars(self) | {"suspends": False}
 
     def run(self, start: None, spec: Spec, trial: Trial, until: int, state: State | None, keep: bool,
             stopped: Callable[[], bool] = lambda: False) -> tuple[Record, State | None] | None:
@@ -255,14 +259,30 @@ class Function:
                                 f"got {answer!r}")
             yield from answer
 
-        return Suspended(reports, trial.seed)
+        return Suspended(reports, trial.seed, self.turns)
+
+
+def _number_or_samples(value: Any) -> np.ndarray | None:
+    """A number, or one for each held-out sample; None if it is neither."""
+    try:
+        given = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        texts = given.dtype.kind in "USO" and any(one is None or isinstance(one, (str, bytes)) for one in given.flat)
+        if texts or given.dtype.kind in "cmM":  # None is not nan: the trial has not diverged
+            return None
+        array = given.astype(float)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return array if array.size and array.ndim < 2 else None
 
 
 def _by_epoch(curves: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Returned curves as if they had been yielded; single numbers are only reported."""
     lists = {name: list(values) for name, values in curves.items() if np.ndim(values) >= 1}
+    if not lists:
+        raise ValueError(f"{_WHO}: train returned no curve, but {dict(curves)!r}. A curve is a list of numbers, one for "
+                         "each epoch")
     if len({len(values) for values in lists.values()}) != 1:
-        raise ValueError(f"{_WHO}: train returned curves of different lengths, or none: "
+        raise ValueError(f"{_WHO}: train returned curves of different lengths: "
                          + ", ".join(f"{name} of {len(values)}" for name, values in lists.items()))
     for values in zip(*lists.values()):
         yield dict(zip(lists, values))
@@ -333,11 +353,10 @@ class _Run:
             raise ValueError(f"train reported {taken[0]!r}, which is the name of a hyperparameter, or of a column of every "
                              "table. Name the curve otherwise")
         for name, value in report.items():
-            try:
-                array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=float)
-            except (TypeError, ValueError):
-                array = np.empty(0)
-            if not isinstance(name, str) or not array.size or array.ndim > 1:
+            if not isinstance(name, str):
+                raise TypeError(f"train reported a number by the name {name!r}. Names of curves are texts")
+            array = _number_or_samples(value)
+            if array is None:
                 raise TypeError(f"train reported {name!r}: {value!r}, which is neither a number nor an array of one for "
                                 "each held-out sample")
             values[name] = float(array.mean())

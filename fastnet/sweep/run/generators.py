@@ -3,13 +3,11 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import random
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
+from fastnet.sweep.run import randomness
 
 END: Any = object()  # what comes after the last report
 
@@ -27,11 +25,13 @@ class Suspended:
         Returns the iterator over the reports.
     seed : int
         The global generators begin with it.
+    turns : Turns
+        Whose turn it is to have them.
     """
 
-    def __init__(self, reports: Callable[[], Iterator[Any]], seed: int) -> None:
+    def __init__(self, reports: Callable[[], Iterator[Any]], seed: int, turns: randomness.Turns) -> None:
         self.ended = False
-        self._reports, self._seed = reports, seed
+        self._reports, self._seed, self._turns = reports, seed, turns
         self._states: dict[str, Any] | None = None
         self._asked: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._answers: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
@@ -44,17 +44,10 @@ class Suspended:
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="fastnet-sweep-train", daemon=True)
             self._thread.start()
-        before = _states()
-        if self._states is None:
-            _seed(self._seed)
-        else:
-            _set_states(self._states)
-        try:
+        with self._turns.taken(self._seed, self._states):
             self._asked.put(True)
             answer, error = self._answers.get()
-            self._states = _states()
-        finally:
-            _set_states(before)
+            self._states = randomness.current()
         if error is not None:
             self.ended = True
             raise error
@@ -73,48 +66,15 @@ class Suspended:
         try:
             if not self._asked.get():
                 return
-            reports = iter(self._reports())
-            for report in reports:
-                self._answers.put((report, None))
-                if not self._asked.get():
-                    return
+            with randomness.inside():
+                reports = iter(self._reports())
+                for report in reports:
+                    self._answers.put((report, None))
+                    if not self._asked.get():
+                        return
             self._answers.put((END, None))
         except BaseException as error:
             self._answers.put((None, error))
         finally:
             with contextlib.suppress(Exception):
                 getattr(reports, "close", lambda: None)()
-
-
-def _torch() -> Any:
-    """PyTorch, if the user's code has imported it."""
-    torch = sys.modules.get("torch")
-    return torch if hasattr(torch, "get_rng_state") else None
-
-
-def _states() -> dict[str, Any]:
-    found: dict[str, Any] = {"random": random.getstate(), "numpy": np.random.get_state()}
-    torch = _torch()
-    if torch is not None:
-        found["torch"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            found["cuda"] = torch.cuda.get_rng_state_all()
-    return found
-
-
-def _set_states(states: dict[str, Any]) -> None:
-    random.setstate(states["random"])
-    np.random.set_state(states["numpy"])
-    torch = _torch()
-    if torch is not None and "torch" in states:
-        torch.set_rng_state(states["torch"])
-        if "cuda" in states:
-            torch.cuda.set_rng_state_all(states["cuda"])
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch = _torch()
-    if torch is not None:
-        torch.manual_seed(seed)

@@ -190,7 +190,8 @@ class Networks:
         self.result = result
         self.starts: OrderedDict[tuple[str, int], Any] = OrderedDict()
         gram = "gram" in result.settings_engines.values()
-        self.stack.enter_context(self.runner.holding(Trials(*self.data, gram=gram, folds=result.spec.folds)))
+        self.stack.enter_context(self.runner.holding(
+            Trials(*self.data, gram=gram, folds=result.spec.folds, turns=self.builders.turns)))
 
     def start(self, trial: Trial) -> Any:
         """The network of its name and seed, made when the first trial needs it; the latest are kept."""

@@ -1,6 +1,7 @@
 """One trial: one network, one learning rate, one seed, one fold; run to its end, or to an epoch from which it can go on."""
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from fastnet.kernels.runtime.pool import region
 from fastnet.sweep.choice.metrics import averaged_epochs, metric_of
 from fastnet.sweep.record import Record, State
+from fastnet.sweep.run.randomness import Turns, current
 from fastnet.sweep.run.shared import Part, Shared, Start, fit_options
 from fastnet.sweep.spec import Spec, Trial
 from fastnet.training.loop import epochs
@@ -26,7 +28,19 @@ class _Stopped(Exception):
 
 
 class Trials(Shared):
-    """What the trials of a sweep of networks share, and how one of them runs."""
+    """What the trials of a sweep of networks share, and how one of them runs.
+
+    Parameters
+    ----------
+    *data, **options
+        As for `Shared`.
+    turns : Turns
+        Whose turn it is to have the global generators of random numbers, from which a user's layers may draw.
+    """
+
+    def __init__(self, *data: Any, turns: Turns, **options: Any) -> None:
+        super().__init__(*data, **options)
+        self.turns = turns
 
     def run(self, start: Start, spec: Spec, trial: Trial, until: int, state: State | None = None, keep: bool = False,
             stopped: Callable[[], bool] = lambda: False) -> tuple[Record, State | None] | None:
@@ -53,8 +67,10 @@ class Trials(Shared):
         began = time.perf_counter()
         part = self.part(trial.fold)
         run = _Run(spec, trial, part, state)
+        layers = start.engines[trial.setting] == "layers"  # the user's own may be among them
+        before = None if state is None else state.random
         try:
-            with np.errstate(all="ignore"):
+            with self.turns.taken(trial.seed, before) if layers else contextlib.nullcontext(), np.errstate(all="ignore"):
                 check_interrupt()
                 # Outside of the region: while the first trial makes what others wait for, all cores are its own.
                 engine = start.engine(self, part, spec, trial)
@@ -66,12 +82,15 @@ class Trials(Shared):
                     test = None if part.test is None else engine.score(*part.test)
                     final = {} if test is None else {"test_loss": test.loss, "test_accuracy": test.accuracy}
                 saved = engine.state() if keep and run.status == "done" else None
+                random = current() if layers else None
         except _Stopped:
             return None
         status = "stopped" if run.status == "done" and until < spec.epochs else run.status
         seconds = time.perf_counter() - began + (0.0 if state is None else state.record.seconds)
         record = Record(trial, status, engine.name, run.curves, final, seconds, run.samples(status))
-        return record, None if saved is None else State(saved, run.rng_state(), run.limit, record, tuple(run.recent))
+        if saved is None:
+            return record, None
+        return record, State(saved, run.rng_state(), run.limit, record, tuple(run.recent), random)
 
 
 class _Run:

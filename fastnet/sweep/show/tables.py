@@ -175,23 +175,21 @@ def text(result: SweepResult) -> str:
     """Headline, table and suggestion."""
     lines = grid(result)
     widths = [max(map(len, column)) for column in zip(*lines)]
-    suggested = result.suggestion()
     return "\n".join([
         headline(result),
         *("  ".join(cell.rjust(w) if i < len(line) - 1 else cell for i, (cell, w) in enumerate(zip(line, widths))).rstrip()
           for line in lines),
-        *([] if suggested is None else [suggested.explanation()])])
+        result.conclusion()])
 
 
 def notebook(result: SweepResult) -> str:
     """HTML with the picture in it."""
-    suggested = result.suggestion()
     lines = ["".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)
              for tag, line in zip(itertools.chain(["th"], itertools.repeat("td")), grid(result))]
     image = io.BytesIO()
     result.plot().savefig(image, dpi=80, format="png")
     return (f"<p>{html.escape(headline(result))}</p>"
-            + ("" if suggested is None else f"<p>{html.escape(suggested.explanation())}</p>")
+            + f"<p>{html.escape(result.conclusion())}</p>"
             + f'<img alt="The sweep" src="data:image/png;base64,{base64.b64encode(image.getvalue()).decode()}">'
             + f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>")
 

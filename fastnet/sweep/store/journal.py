@@ -174,20 +174,20 @@ class Journal:
         *lines, torn = content.split(b"\n")
         if not lines and not self._head.startswith(torn):
             raise foreign(self.who, self.path, "it has no first line that says which sweep it is of")
-        if torn:
+        if lines:
+            found = head_of(self.who, self.path, lines[0])
+            now = json.loads(json.dumps(head))
+            different = [difference(name, found.get(name), now.get(name)) for name in {**found, **now}
+                         if name != "fastnet_sweep" and found.get(name) != now.get(name)]
+            if different:
+                raise self._other(different)
+            self.asked, self.records = parsed(self.who, self.path, lines)
+        if torn:  # of this sweep: a file of something else stays as it is
             warnings.warn(f"{self.who}: the last line of {self.path} was only half written, and is dropped: that trial "
                           "runs again.", RuntimeWarning, stacklevel=6)
             os.ftruncate(self._file, len(content) - len(torn))
         if not lines:
             self._write(self._head)
-            return
-        found = head_of(self.who, self.path, lines[0])
-        now = json.loads(json.dumps(head))
-        different = [difference(name, found.get(name), now.get(name)) for name in {**found, **now}
-                     if name != "fastnet_sweep" and found.get(name) != now.get(name)]
-        if different:
-            raise self._other(different)
-        self.asked, self.records = parsed(self.who, self.path, lines)
         for asked in self.asked:
             self.engines |= settings_of(asked)
 
