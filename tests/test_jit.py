@@ -105,7 +105,11 @@ assert "numba.np.arraymath" not in sys.modules
 def middle(x):
     return np.median(x)
 
-assert middle(np.array([1.0, 3.0, 2.0])) == 2
+@jit
+def twice_middle(x):
+    return 2 * middle(x)
+
+assert twice_middle(np.array([1.0, 3.0, 2.0])) == 4
 assert "numba.np.arraymath" in sys.modules
 
 @njit

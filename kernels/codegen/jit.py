@@ -219,11 +219,11 @@ class _Registries:
         from numba.np import npyimpl
         self._needed = cmathimpl.registry, mathimpl.registry, npyimpl.registry, builtin_registry
         nested = "refresh" in vars(_numba)
-        if self.complete and not nested:
-            _numba.refresh()
         _numba.refresh = self.add_new
         try:
             self.add_new()
+            if self.complete:
+                type(_numba).refresh(_numba)
             _context.refresh()
             yield
         finally:
@@ -490,7 +490,7 @@ def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, *
     try:
         return _compiled(library, kernel, arguments, result, flags_on)
     except (errors.NumbaError, NotImplementedError, RuntimeError) as error:
-        if _registries.complete or isinstance(error, RecursionError):
+        if _registries.complete or _reason(error) is not None:
             raise
         _registries.complete = True
         return _compiled(library, kernel, arguments, result, flags_on)
