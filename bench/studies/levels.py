@@ -123,6 +123,14 @@ def report(process: subprocess.Popen[str]) -> list[str]:
     return line.strip().split("|")
 
 
+def results(site: Path, folder: Path, **settings: str) -> list[str]:
+    """What `report` returns, of a process that then ends."""
+    process = started(site, folder, **settings)
+    found = report(process)
+    process.communicate()
+    return found
+
+
 def carry(site: Path, place: Path, level: str, kernels: Path) -> None:
     """Have an installation carry the kernels of a folder, for one level."""
     program = f"""
@@ -140,12 +148,12 @@ def compare_bits(work: Path, level: str) -> bool:
     named = {"NUMBA_CPU_NAME": LEVELS[level].cpu, "NUMBA_CPU_FEATURES": LEVELS[level].features}
     site = work / f"site-{level}"
     place = install(site)
-    made = report(started(site, work / f"made-{level}", **named))
+    made = results(site, work / f"made-{level}", **named)
     carry(site, place, level, Path(made[2]))
-    used = report(started(site, work / f"used-{level}"))
+    used = results(site, work / f"used-{level}")
     (work / "none").mkdir(exist_ok=True)
     carry(site, place, level, work / "none")
-    here = report(started(site, work / f"here-{level}"))
+    here = results(site, work / f"here-{level}")
     assert (used[:2], here[0], made[0]) == ([level, "0"], level, "None"), (made, used, here)
     same = made[3] == used[3] == here[3]
     verdict = "the same bits" if same else "OTHER BITS"
