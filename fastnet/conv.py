@@ -291,7 +291,7 @@ class ConvLayer(Buffered):
         kernel = ops.conv_pool_op if pooled else ops.conv_op
         memory: dict[str, Ref] = {}
         by_two = window[:2] == (2, 2)
-        of_winograd = strided_memory if by_two else memory_size  # what his algorithm needs for a thread
+        of_winograd = strided_memory if by_two else memory_size.py_func  # what his algorithm needs for a thread
         transforms = h == 3 and net.dtype == np.float32 and (by_one or by_two)
         if transforms and c >= LEAST_CHANNELS:
             kernel = ops.conv_pool_winograd_op if pooled else ops.conv_strided_op if by_two else ops.conv_winograd_op

@@ -180,7 +180,7 @@ def _forward_windows(y, locs, x, row, rows, cols, window, overlap, zero):
                 store(to, top)
                 for p in range(high):
                     for q in range(wide):
-                        store_byte(places + p * locs_row + q, int(load(at + (p * row + q) * size, zero) == top))
+                        store_byte(places + p * locs_row + q, 1 if load(at + (p * row + q) * size, zero) == top else 0)
 
 
 @jit

@@ -171,9 +171,9 @@ def test_packed_and_plain_operands_give_the_same_bits(dtype, rng):
 @pytest.mark.parametrize("shape", [(4, 65, 300), (32, 128, 784), (128, 500, 300), (240, 4000, 3000)])
 def test_products_of_few_rows_are_transposed(shape):
     m, n, k = shape
-    assert blocking._transposed_is_faster(m, n, k, 16)
-    assert not blocking._transposed_is_faster(n, m, k, 16)
-    assert not blocking._transposed_is_faster(m, n, 0, 16)
+    assert blocking.transposed_is_faster(m, n, k, 16)
+    assert not blocking.transposed_is_faster(n, m, k, 16)
+    assert not blocking.transposed_is_faster(m, n, 0, 16)
 
 
 @settings(max_examples=60)

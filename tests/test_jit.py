@@ -86,3 +86,43 @@ def test_garbage_is_collected_again_after_compilations_of_several_threads(monkey
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+def test_kernels_are_compiled_without_numbas_rarer_registries_unless_one_needs_them(tmp_path):
+    program = """
+import sys
+import numpy as np
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.sgd import sgd_update
+from numba import njit
+
+w = np.ones((3, 4))
+sgd_update(w, w, np.ones((3, 4)), 0.25)
+assert (w == 0.75).all()
+assert "numba.np.arraymath" not in sys.modules
+
+@jit
+def middle(x):
+    return np.median(x)
+
+@jit
+def twice_middle(x):
+    return 2 * middle(x)
+
+assert twice_middle(np.array([1.0, 3.0, 2.0])) == 4
+assert "numba.np.arraymath" in sys.modules
+
+@njit
+def of_a_user(x):
+    return middle(x) + np.median(x)
+
+assert of_a_user(np.array([1.0, 3.0, 2.0])) == 4
+try:
+    jit(lambda x: x.no_such_thing)(1.0)
+except Exception as error:
+    assert "no_such_thing" in str(error), error
+else:
+    raise AssertionError("no error")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120,
+                   env={**os.environ, "PYTHONPATH": str(ROOT), "FASTNET_CACHE_DIR": str(tmp_path)})

@@ -80,6 +80,7 @@ def cost(program: str, cache: Path, tree: Path | None = None, python: str | os.P
     """Run a program with a cache and, unless the interpreter has fastnet installed, with a checkout of it."""
     environment = {**os.environ, "FASTNET_CACHE_DIR": str(cache)}
     environment.pop("PYTHONPATH", None)
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has the bytecode of its modules
     if tree is not None:
         environment["PYTHONPATH"] = str(tree)
     before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
@@ -99,6 +100,9 @@ def compare(trees: dict[str, Path], job: str, turns: int) -> None:
     """The rows of one job: the seconds of one tree, or those of two with their ratio."""
     kinds = {"first": JOBS[job], "warm": JOBS[job]} | ({"sweep": SWEEP} if job == "course, float32" else {})
     costs: dict[str, dict[str, list[Cost]]] = {kind: {side: [] for side in trees} for kind in kinds}
+    for tree in trees.values():
+        with tempfile.TemporaryDirectory() as cache:
+            cost("import fastnet.sweep, fastnet.conv", Path(cache), tree)  # which writes the bytecode
     for _ in range(turns):
         for side, tree in trees.items():
             with tempfile.TemporaryDirectory() as cache:

@@ -19,7 +19,7 @@ from fastnet.kernels.codegen import progress
 from fastnet.kernels.codegen.cache import CACHE, KernelCache
 from fastnet.kernels.codegen.carried import codegen
 from numba import config, types
-from numba.core import cgutils, compiler, errors, lowering, sigutils, typing
+from numba.core import cgutils, compiler, errors, fastmathpass, lowering, sigutils, typing
 from numba.core import ir as numba_ir
 from numba.core import typed_passes as typed
 from numba.core import untyped_passes as untyped
@@ -27,8 +27,10 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.compiler_machinery import PassManager
 from numba.core.datamodel import models
+from numba.core.imputils import builtin_registry
 from numba.core.ir_utils import build_definitions
 from numba.core.registry import CPUDispatcher, cpu_target
+from numba.core.runtime import rtsys
 from numba.core.ssa import reconstruct_ssa
 from numba.core.targetconfig import ConfigStack
 from numba.core.typing.context import CallStack
@@ -42,7 +44,7 @@ if vars(config)["DISABLE_JIT"]:
 # LLVM may fuse a*b + c and reorder sums; it may never assume that NaN and inf do not occur.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp", "afn"}
 
-_context = cpu_target.typing_context
+_context, _numba = cpu_target.typing_context, cpu_target.target_context
 
 # --- undisturbed ------------------------------------------------------------------------------------------------------
 
@@ -182,6 +184,9 @@ class _TypingContext(type(_context)):  # type: ignore[misc]
     def __init__(self) -> None:
         self.__dict__ = _context.__dict__
 
+    def refresh(self) -> None:
+        pass  # see `_Registries`
+
     def resolve_value_type(self, val: Any) -> types.Type:
         found = super().resolve_value_type(_smallest if val is min else _largest if val is max else val)
         if type(found) is not types.Function:
@@ -192,6 +197,67 @@ class _TypingContext(type(_context)):  # type: ignore[misc]
 
 
 _remembering = _TypingContext()
+
+
+class _Registries:
+    """Numba's registries of functions and of code for them, of which kernels need a few.
+
+    Before it first compiles, Numba imports all of them, which takes it half a second: those for linear algebra (with SciPy,
+    where that is installed), random numbers and containers. Kernels are compiled without these, and with them only if that
+    fails. Functions that Numba itself compiles, a user's, find all of them as before.
+    """
+
+    def __init__(self) -> None:
+        self.complete = False  # whether a kernel has needed more
+        self._needed: tuple = ()
+
+    @contextlib.contextmanager
+    def loaded(self) -> Iterator[None]:
+        """Have what a kernel needs. Numba asks for all at each intrinsic, and gets what has been added since."""
+        # imported here, as kernels from the cache need none of them; some add to the registry of built-in functions
+        from numba.cpython import cmathimpl, iterators, mathimpl, numbers, rangeobj, slicing, tupleobj  # noqa: F401
+        from numba.np import npyimpl
+        self._needed = cmathimpl.registry, mathimpl.registry, npyimpl.registry, builtin_registry
+        nested = "refresh" in vars(_numba)
+        _numba.refresh = self.add_new
+        try:
+            self.add_new()
+            if self.complete:
+                type(_numba).refresh(_numba)
+            _context.refresh()
+            yield
+        finally:
+            if not nested:
+                del _numba.refresh
+
+    def add_new(self) -> None:
+        """Add what has been registered since: each intrinsic is when its types are first inferred."""
+        for registry in self._needed:
+            _numba.install_registry(registry)
+
+
+_registries = _Registries()
+
+
+class _Target(type(_numba)):  # type: ignore[misc]
+    """Numba's target context, whose state it shares; its memory management is linked into what counts references only."""
+
+    def __init__(self) -> None:
+        self.__dict__ = _numba.__dict__
+
+    def refresh(self) -> None:
+        _registries.add_new()
+
+    def post_lowering(self, mod: Any, library: Any) -> None:
+        if self.enable_nrt or self.is32bit:
+            rtsys.initialize(self)
+            super().post_lowering(mod, library)
+        elif self.fastmath:
+            fastmathpass.rewrite_module(mod, self.fastmath)
+
+
+def _target() -> _Target:
+    return _Target().subtarget(typing_context=_remembering)
 
 
 # --- kernels ----------------------------------------------------------------------------------------------------------
@@ -362,7 +428,8 @@ class Kernel(CPUDispatcher):
             made = self._cache.load_overload(arguments, self.targetctx)
             (self._cache_misses if made is None else self._cache_hits)[arguments] += 1
             if made is None:
-                made = compile_into(self.library, self, arguments, None, no_cfunc_wrapper=True)
+                counts = self.library is not Control or any(isinstance(argument, types.Array) for argument in arguments)
+                made = compile_into(self.library, self, arguments, None, no_cfunc_wrapper=True, nrt=counts)
                 self._cache.save_overload(arguments, made)
             if arguments not in self.overloads:  # another thread was first, or a finalizer: twice would be ambiguous
                 self.add_overload(made)
@@ -420,15 +487,25 @@ def compile_into(library: type, kernel: Kernel, arguments: tuple, result: Any, *
     """Compile a function into a library of this class, with more of Numba's flags."""
     if issubclass(library, Machine):
         progress.show(kernel.__name__.strip("_"))
+    try:
+        return _compiled(library, kernel, arguments, result, flags_on)
+    except (errors.NumbaError, NotImplementedError, RuntimeError) as error:
+        if _registries.complete or _reason(error) is not None:
+            raise
+        _registries.complete = True
+        return _compiled(library, kernel, arguments, result, flags_on)
+
+
+def _compiled(library: type, kernel: Kernel, arguments: tuple, result: Any, flags_on: dict[str, bool]) -> Any:
     flags = compiler.Flags()
     kernel.targetdescr.options.parse_as_flags(flags, kernel.targetoptions)
     for name, value in flags_on.items():
         setattr(flags, name, value)
-    code = library(codegen(), kernel.py_func.__qualname__)
-    code.enable_object_caching()
-    target = kernel.targetctx.subtarget(typing_context=_remembering)
-    return compiler.compile_extra(_remembering, target, kernel.py_func, arguments, result, flags, {}, code,
-                                  kernel._compiler.pipeline_class)
+    with _registries.loaded():
+        code = library(codegen(), kernel.py_func.__qualname__)
+        code.enable_object_caching()
+        return compiler.compile_extra(_remembering, _target(), kernel.py_func, arguments, result, flags, {}, code,
+                                      kernel._compiler.pipeline_class)
 
 
 def _decorator(fastmath: set[str]) -> Callable[[Callable], Kernel]:

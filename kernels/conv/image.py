@@ -237,7 +237,7 @@ def _list_places(offsets, gradients, table, order, windows, o, size, zero):
         if places & (places - 1) == 0:  # one place, or none, which the next window overwrites: no branch to be guessed
             store_int(offsets + 8 * count, corner + load_int(table + 8 * places))
             store(gradients + size * count, g)
-            count += int(places != 0)
+            count += places != 0
         else:  # equal maxima: the gradient for each
             for place in range(4):
                 if places & 1 << place:
@@ -259,7 +259,7 @@ def _update_patches(offsets, gradients, count, x, x_row, dW, row_length, W, dx, 
             vecs = left if rows == 3 else 6 if left >= 6 else 3 if left >= 3 else 1
             step = (p * x_row + v * lanes(zero)) * size
             there = (p * row_length + v * lanes(zero)) * size
-            patch_update(rows, vecs, int(dx != 0), count, offsets, gradients, x + step, x_row, dW + there, row_length,
+            patch_update(rows, vecs, 1 if dx != 0 else 0, count, offsets, gradients, x + step, x_row, dW + there, row_length,
                          W + there, dx + step, zero)
             v += vecs
 

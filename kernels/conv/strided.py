@@ -79,9 +79,9 @@ def _strided_conv(back, images, y, y_image, y_row, x, x_image, x_row, memory, bi
             for channel in range(0, c, _SUMMED):
                 a, b, length = under + channel * size, filters + channel * VECTOR_BYTES, min(_SUMMED, c - channel)
                 if together == 2:
-                    multiply(2, PRODUCTS, sums, a, padded, b, c, length, int(channel > 0), zero)
+                    multiply(2, PRODUCTS, sums, a, padded, b, c, length, 1 if channel > 0 else 0, zero)
                 else:
-                    multiply(1, PRODUCTS, sums, a, padded, b, c, length, int(channel > 0), zero)
+                    multiply(1, PRODUCTS, sums, a, padded, b, c, length, 1 if channel > 0 else 0, zero)
             for t in range(count):
                 image, i, j = (first + t) // (high * wide), (first + t) // wide % high, (first + t) % wide
                 to = y + (image * y_image + side * (i * y_row + j * n_o)) * size

@@ -78,9 +78,9 @@ def winograd_conv(y, y_row, bits, bits_col, x, x_row, memory, bias, r, k, c, n_o
             for channel in range(0, c, _SUMMED):
                 a, b, length = under + channel * size, filters + channel * VECTOR_BYTES, min(_SUMMED, c - channel)
                 if wide == 2:
-                    multiply(2, 16, sums, a, padded, b, c, length, int(channel > 0), zero)
+                    multiply(2, 16, sums, a, padded, b, c, length, 1 if channel > 0 else 0, zero)
                 else:
-                    multiply(1, 16, sums, a, padded, b, c, length, int(channel > 0), zero)
+                    multiply(1, 16, sums, a, padded, b, c, length, 1 if channel > 0 else 0, zero)
             for t in range(count):
                 i, j = (first + t) // cols, (first + t) % cols
                 for u in range(wide):

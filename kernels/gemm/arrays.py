@@ -21,7 +21,7 @@ from fastnet.kernels.compiled_calls import (
     side,
     stride,
 )
-from fastnet.kernels.gemm.blocking import MC, SLAB_BYTES, pack_columns
+from fastnet.kernels.gemm.blocking import MC, SLAB_BYTES, pack_columns, transposed_is_faster
 from fastnet.kernels.gemm.commands import (
     BIAS_BYTES,
     COMMAND_BYTES,
@@ -30,6 +30,7 @@ from fastnet.kernels.gemm.commands import (
     few_rows,
     gram_product,
     packing,
+    plain_product,
     product,
 )
 from fastnet.kernels.records import Mat, call_at
@@ -128,8 +129,10 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     if bias is not None:
         padded = np.zeros(-(-n // width) * width, c.dtype)
         padded[:n] = np.ravel(bias)
-    execute_one(product, c.dtype, m * n * k, _address(c), c.strides[0] // c.itemsize, _address(a), *_strides(a), place, b_k,
-                b_col, b_vec, m, n, k, alpha, beta, 0 if bias is None else _address(padded), relu)
+    transposed = beta == 0 and b_vec == 0 and b_k == 1 and transposed_is_faster.py_func(m, n, k, width)
+    execute_one(product if transposed else plain_product, c.dtype, m * n * k, _address(c), c.strides[0] // c.itemsize,
+                _address(a), *_strides(a), place, b_k, b_col, b_vec, m, n, k, alpha, beta,
+                0 if bias is None else _address(padded), relu)
 
 
 def _matmul_strided(c, a, b, alpha, beta, bias, relu) -> None:

@@ -215,7 +215,7 @@ def transposed_kernel(scratch, c, a, b, rows, cols, k, alpha, bias, relu):
 
 
 @jit
-def _transposed_is_faster(m, n, k, width):
+def transposed_is_faster(m, n, k, width):
     """Whether `transposed_kernel` takes less time than packing B, in cycles for each step of k, as in `split`."""
     across, down = (m + width - 1) // width, (n + width - 1) // width
     return across <= _MOST_ACROSS and (n + 16) * across + 16 * m * down // max(1, k) < (m + 16) * down and k > 0
@@ -253,7 +253,7 @@ def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k,
     """C = epilogue(alpha A B + beta C), this thread's rectangle of it; arguments as of `macro_kernel`."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
-    if b_vec == 0 and b_k == 1 and c_vec == width and beta == 0 and _transposed_is_faster(m, n, k, width):
+    if b_vec == 0 and b_k == 1 and c_vec == width and beta == 0 and transposed_is_faster(m, n, k, width):
         down = split(n, m, width, threads)
         across = threads // down
         j0, j1 = partition(n, MR, thread // across, down), partition(n, MR, thread // across + 1, down)
@@ -262,7 +262,17 @@ def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k,
             transposed_kernel(scratch, Mat(c + (i0 * c_row + j0) * size, c_row, 1, width),
                               Mat(a + i0 * a_row * size, a_row, a_k, 0), Mat(b + j0 * b_col * size, 1, b_col, 0), i1 - i0,
                               j1 - j0, k, alpha, bias + j0 * size if bias != 0 else 0, relu)
-        return
+    else:
+        plain_gemm(thread, threads, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta,
+                   bias, relu)
+
+
+@jit
+def plain_gemm(thread, threads, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k, b_col, b_vec, m, n, k, alpha, beta, bias,
+               relu):
+    """`gemm` by `macro_kernel` for any shape, so that `transposed_kernel` need not be compiled."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
     down = split(m, n, width, threads)
     across = threads // down
     i0, i1 = partition(m, MR, thread // across, down), partition(m, MR, thread // across + 1, down)

@@ -12,7 +12,7 @@ import struct
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
 from fastnet.kernels.codegen.linking import INT, AddressedKernel, address_of, command_kernel, separate, thread_kernel
-from fastnet.kernels.gemm.blocking import KC, MC, NC_BYTES, gemm, macro_kernel, mirror, pack_columns, partition
+from fastnet.kernels.gemm.blocking import KC, MC, NC_BYTES, gemm, macro_kernel, mirror, pack_columns, partition, plain_gemm
 from fastnet.kernels.layout import for_dtypes, make_ready
 from fastnet.kernels.records import COMMAND, Mat, call_at, command_at, vector_at
 from fastnet.kernels.runtime.pool import (
@@ -107,6 +107,14 @@ def product(thread, threads, sync, scratch, command, one):
     o = command_at(command)
     gemm(thread, threads, sync, scratch, o.c, o.c_row, lanes(one), o.a, o.a_row, o.a_k, o.b, o.b_k, o.b_col, o.b_vec, o.m,
          o.n, o.k, cast_like(o.alpha, one), cast_like(o.beta, one), o.bias, o.relu)
+
+
+@command_kernel
+def plain_product(thread, threads, sync, scratch, command, one):
+    """`product` by `plain_gemm`: the same bits."""
+    o = command_at(command)
+    plain_gemm(thread, threads, scratch, o.c, o.c_row, lanes(one), o.a, o.a_row, o.a_k, o.b, o.b_k, o.b_col, o.b_vec, o.m,
+               o.n, o.k, cast_like(o.alpha, one), cast_like(o.beta, one), o.bias, o.relu)
 
 
 @command_kernel
