@@ -1,9 +1,10 @@
 """X X.T of 8-bit images, beside sums of whole numbers."""
 import os
-import platform
+import re
 import subprocess
 import sys
 
+import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from fastnet.kernels.gemm import pixel_gram, syrk
@@ -157,24 +158,50 @@ def test_same_bits_without_the_instruction(cpu):
 
 
 TILE = """
-from numba import njit
+import sys
+from types import SimpleNamespace
+
+import llvmlite.binding as llvm
+import llvmlite.ir as ir
+from fastnet.kernels.codegen import carried
+
+llvm.initialize_all_targets()
+llvm.initialize_all_asmprinters()
+carried.codegen = lambda: SimpleNamespace(magic_tuple=lambda: tuple(sys.argv[1:]))
+from fastnet.kernels import simd
 from fastnet.kernels.gemm import pixels
 
-@njit
-def tile(c, c_row, a, a_row, b, b_vec, groups):
-    pixels.code_tile(c, c_row, a, a_row, b, b_vec, groups)
-
-tile.compile("void(int64, int64, int64, int64, int64, int64, int64)")
-print("\\n".join(tile.inspect_asm().values()))
+module = ir.Module()
+tile = ir.Function(module, ir.FunctionType(ir.VoidType(), [simd.ADDRESS] * 7), "tile")
+builder = ir.IRBuilder(tile.append_basic_block())
+_, emit = pixels.code_tile._defn(None, *[None] * 7)
+emit(SimpleNamespace(get_dummy_value=lambda: None), builder, None, tile.args)
+builder.ret_void()
+print(simd.assembly(str(module)))
 """
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 alone")
-def test_avx_vnni_is_used():
-    """Compiled for a CPU with AVX2 and these instructions, which is not run here."""
-    settings = {"NUMBA_CPU_NAME": "alderlake", "NUMBA_CPU_FEATURES": "+avx2,+fma,+avxvnni"}
-    done = subprocess.run([sys.executable, "-c", TILE], env=os.environ | settings, capture_output=True, text=True, check=True)
-    assert sum("vpdpbusd" in line and "ymm" in line for line in done.stdout.splitlines()) == 12
+def has_target(triple):
+    llvm.initialize_all_targets()
+    try:
+        return bool(llvm.Target.from_triple(triple))
+    except RuntimeError:
+        return False
+
+
+@pytest.mark.parametrize(("triple", "cpu", "features", "instruction", "count"), [
+    ("x86_64-linux-gnu", "alderlake", "+avx2,+fma,+avxvnni", r"vpdpbusd\b.*ymm", 12),
+    ("x86_64-linux-gnu", "icelake-server", "", r"vpdpbusd\b.*zmm", 24),
+    ("aarch64-linux-gnu", "neoverse-n1", "+aes,+crc,+fp-armv8,+lse,+neon,+sha2", r"sdot\b", 24),  # as Numba lists them
+    ("arm64-apple-darwin", "apple-m1", "", r"sdot\b", 24),
+    ("aarch64-linux-gnu", "cortex-a72", "+fp-armv8,+neon", r"smull", 48),
+])
+def test_the_cpu_s_products_are_used(triple, cpu, features, instruction, count):
+    """The tile is compiled for CPUs that may differ from this one, and not run."""
+    if not has_target(triple):
+        pytest.skip(f"llvmlite does not compile for {triple}")
+    done = subprocess.run([sys.executable, "-c", TILE, triple, cpu, features], capture_output=True, text=True, check=True)
+    assert len(re.findall(rf"^\s(?:{{vex}}\s)?{instruction}", done.stdout, re.MULTILINE)) == count
 
 
 @pytest.mark.parametrize("engine", ["gram", "windows"])
