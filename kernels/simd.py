@@ -32,23 +32,34 @@ def _target() -> tuple[str, str, str]:
     return codegen().magic_tuple()
 
 
-def _vector_bits(triple: str, cpu: str, features: str) -> int:
-    """Width of the vector registers that LLVM uses for a target: 512, 256 or 128.
+TARGET = _target()
+
+
+def assembly(function: str) -> str:
+    """The target's assembly of a function that is given in LLVM's language.
+
+    It shows what the CPU can do, which the list of features alone does not: Numba's list for an Arm CPU lacks most of
+    those that LLVM knows by the CPU's name.
+    """
+    triple, cpu, features = TARGET
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
+    return machine.emit_assembly(llvm.parse_assembly(function))
+
+
+def _vector_bits() -> int:
+    """Width of the vector registers that LLVM uses: 512, 256 or 128.
 
     LLVM itself decides: one 16-lane addition is compiled, and its registers are looked at.
     """
-    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features)
-    probe = llvm.parse_assembly("""
+    code = assembly("""
         define <16 x float> @probe(<16 x float> %a, <16 x float> %b) {
             %c = fadd <16 x float> %a, %b
             ret <16 x float> %c
         }""")
-    code = machine.emit_assembly(probe)
     return 512 if "zmm" in code else 256 if "ymm" in code else 128
 
 
-TARGET = _target()
-VECTOR_BITS = _vector_bits(*TARGET)
+VECTOR_BITS = _vector_bits()
 VECTOR_BYTES = VECTOR_BITS // 8
 ARM = TARGET[0].startswith(("aarch64", "arm64"))
 

@@ -1,6 +1,5 @@
 """X X.T of 8-bit images, beside sums of whole numbers."""
 import os
-import platform
 import subprocess
 import sys
 
@@ -10,6 +9,7 @@ from fastnet.kernels.gemm import pixel_gram, syrk
 from fastnet.kernels.gemm.pixels import _MOST
 from fastnet.kernels.runtime import pool
 from numpy_loop import assert_same_training, network, numpy_fit
+from other_cpus import innermost
 
 from fastnet.training.first import gram_matrix
 
@@ -156,25 +156,17 @@ def test_same_bits_without_the_instruction(cpu):
     assert found[0][1] == found[1][1]
 
 
-TILE = """
-from numba import njit
-from fastnet.kernels.gemm import pixels
-
-@njit
-def tile(c, c_row, a, a_row, b, b_vec, groups):
-    pixels.code_tile(c, c_row, a, a_row, b, b_vec, groups)
-
-tile.compile("void(int64, int64, int64, int64, int64, int64, int64)")
-print("\\n".join(tile.inspect_asm().values()))
-"""
-
-
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="x86 alone")
-def test_avx_vnni_is_used():
-    """Compiled for a CPU with AVX2 and these instructions, which is not run here."""
-    settings = {"NUMBA_CPU_NAME": "alderlake", "NUMBA_CPU_FEATURES": "+avx2,+fma,+avxvnni"}
-    done = subprocess.run([sys.executable, "-c", TILE], env=os.environ | settings, capture_output=True, text=True, check=True)
-    assert sum("vpdpbusd" in line and "ymm" in line for line in done.stdout.splitlines()) == 12
+@pytest.mark.parametrize(("triple", "cpu", "features", "instruction", "count"), [
+    ("x86_64-linux-gnu", "alderlake", "+avx2,+fma,+avxvnni", r"vpdpbusd\b.*ymm", 12),
+    ("x86_64-linux-gnu", "icelake-server", "", r"vpdpbusd\b.*zmm", 24),
+    ("aarch64-linux-gnu", "neoverse-n1", "+aes,+crc,+fp-armv8,+lse,+neon,+sha2", r"sdot\b", 24),  # as Numba lists them
+    ("arm64-apple-darwin", "apple-m1", "", r"sdot\b", 24),
+    ("aarch64-linux-gnu", "cortex-a72", "+fp-armv8,+neon", r"smull", 48),
+])
+def test_the_cpu_s_products_are_used(triple, cpu, features, instruction, count):
+    """The tile is compiled for CPUs that may differ from this one, and not run."""
+    _, found = innermost(triple, cpu, features, instruction, "gemm.pixels", "code_tile", *["int64"] * 7)
+    assert found == count
 
 
 @pytest.mark.parametrize("engine", ["gram", "windows"])

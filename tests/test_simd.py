@@ -1,5 +1,6 @@
 """Each intrinsic by itself, on memory with guards around it."""
 import ctypes
+import re
 import threading
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from fastnet.kernels import simd
 from fastnet.kernels.simd import VECTOR_BYTES
 from numba import njit
+from other_cpus import innermost
 
 GUARD = -12345.0
 
@@ -335,6 +337,15 @@ def test_pause_is_an_instruction_here():
     assert call_pause() == 1
 
 
-def test_the_tile_fits_the_register_file():
-    registers = 32 if simd.VECTOR_BITS == 512 or simd.ARM else 16
-    assert simd.MR * simd.NV + simd.NV + 1 <= registers
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize(("triple", "cpu", "features", "instruction", "count"), [
+    ("x86_64-linux-gnu", "haswell", "", r"vfmadd\w+\s.*ymm", 12),
+    ("x86_64-linux-gnu", "skylake-avx512", "", r"vfmadd\w+\s.*zmm", 24),
+    ("aarch64-linux-gnu", "cortex-a72", "+neon", r"fmla\b", 24),
+])
+def test_the_tile_stays_in_the_registers(triple, cpu, features, instruction, count, kind):
+    """The loop over k is compiled for CPUs that may differ from this one: it does nothing on the stack."""
+    loop, found = innermost(triple, cpu, features, instruction, "simd", "micro_kernel", "MR", "NV", *["int64"] * 11, kind, kind,
+                            "int64", "int64")
+    assert found == count
+    assert not re.search(r"\br?sp\b", loop)

@@ -5,7 +5,7 @@ Their pixels are whole numbers u from 0 to 255, and X = (p u + o) / q with small
     q^2 (X X.T)[i, j] = p^2 sum(u_i u_j) + p o (sum(u_i) + sum(u_j)) + o^2 k
 
 is a whole number. Its sums are exact in any order, and one division in float64 then rounds each element of X X.T correctly.
-A CPU with instructions for products of bytes (VNNI on x86, I8MM or DotProd on Arm) adds up four times as many products as it
+A CPU with instructions for products of bytes (VNNI on x86, DotProd on Arm) adds up four times as many products as it
 does of float32. Others multiply numbers of 16 bits: on x86 twice as many. All get the same bits.
 """
 import functools
@@ -17,7 +17,7 @@ from fastnet.kernels.codegen.jit import jit, jit_exact
 from fastnet.kernels.gemm.blocking import KC, MC, SLAB_BYTES, mirror, pack_columns, partition
 from fastnet.kernels.records import Mat, vector_at
 from fastnet.kernels.runtime.pool import least_work, next_job, run
-from fastnet.kernels.simd import ADDRESS, ARM, MR, NV, TARGET, VECTOR_BITS, VECTOR_BYTES, cast_like, lanes
+from fastnet.kernels.simd import ADDRESS, ARM, MR, NV, VECTOR_BITS, VECTOR_BYTES, assembly, cast_like, lanes
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -33,30 +33,35 @@ _UNSIGNED = -0x7f7f7f80  # an exclusive or with it adds 128 to each of four sign
 _SAMPLED = 16  # pixels of a row that are looked at first
 
 
-def _byte_products() -> tuple[str, ir.Type, bool] | None:
-    """LLVM's function that adds four products of bytes in each lane, its operands' type, and whether the first is unsigned.
+def _byte_products() -> tuple[str, ir.Type] | None:
+    """LLVM's function that adds four products of bytes in each lane, and its operands' type.
 
     LLVM 22 has another type for x86's operands, and takes the one before it, too.
     """
-    features = TARGET[2].split(",")
-    if ARM:
-        name = {"usdot": "+i8mm" in features, "sdot": "+dotprod" in features}
-        return next(((f"llvm.aarch64.neon.{dot}.v4i32.v16i8", ir.VectorType(ir.IntType(8), 16), dot == "usdot")
-                     for dot in name if name[dot]), None)
-    feature = {512: "+avx512vnni", 256: "+avxvnni"}.get(VECTOR_BITS)
-    return (f"llvm.x86.avx512.vpdpbusd.{VECTOR_BITS}", _SUMS, True) if feature in features else None
+    code = assembly(f"""
+        define i32 @probe(<16 x i8> %a, <16 x i8> %b) {{
+            %c = {"sext" if ARM else "zext"} <16 x i8> %a to <16 x i32>
+            %d = sext <16 x i8> %b to <16 x i32>
+            %products = mul <16 x i32> %c, %d
+            %sum = call i32 @llvm.vector.reduce.add.v16i32(<16 x i32> %products)
+            ret i32 %sum
+        }}
+        declare i32 @llvm.vector.reduce.add.v16i32(<16 x i32>)""")
+    if ARM and "sdot" in code:
+        return "llvm.aarch64.neon.sdot.v4i32.v16i8", ir.VectorType(ir.IntType(8), 16)
+    return (f"llvm.x86.avx512.vpdpbusd.{VECTOR_BITS}", _SUMS) if "vpdpbusd" in code else None
 
 
 BYTE_PRODUCTS = _byte_products()
 GROUP, _CODE = (4, np.int8) if BYTE_PRODUCTS else (2, np.int16)  # pixels in a lane of 32 bits, and what a code is kept as
-_SIGNED_COLUMNS = not (BYTE_PRODUCTS and BYTE_PRODUCTS[2])
+_SIGNED_COLUMNS = ARM or not BYTE_PRODUCTS  # x86 multiplies unsigned bytes by signed ones
 _MOST = SLAB_BYTES // (NV * VECTOR_BYTES) * GROUP  # pixels of an image: the scratch must hold NV vectors of columns
 
 
 def _add_products(builder, sums, columns, row):
     """Each lane's sum plus the products of its group: numbers of `columns` times those of `row`."""
     if BYTE_PRODUCTS:
-        name, operand, _ = BYTE_PRODUCTS
+        name, operand = BYTE_PRODUCTS
         kind = ir.FunctionType(_SUMS, [_SUMS, operand, operand])
         function = cgutils.get_or_insert_function(builder.module, kind, name)
         return builder.call(function, [sums, builder.bitcast(columns, operand), builder.bitcast(row, operand)])
