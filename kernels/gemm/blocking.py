@@ -141,7 +141,7 @@ def macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, lower
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     runs = max(1, (k + KC - 1) // KC)  # k = 0 still scales C
-    # also with rows that evict each other from the L1 cache: the L2 cache serves them, while a copy costs more than it saves;
+    # rows also if they evict each other from the L1 cache: the L2 cache serves them, while a copy costs more than it saves;
     # of columns, a narrow tile uses a part of each cache line, and many tiles pay for a copy
     in_place = a.col == 1 or a.row == 1
     if _PANEL_FIRST and a.row == 1 and a.col != 1:
