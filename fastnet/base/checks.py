@@ -315,8 +315,8 @@ def finite(who: object, name: str, array: np.ndarray, given: Any = None) -> None
         where = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
         before = None if given is None else numbers(who, name, given)
         if before is not None and before.shape == array.shape and np.isfinite(before[where]):
-            raise ValueError(f"{who}: {name}{list(where)} is {before[where]:g}, which {array.dtype} cannot hold. Scale {name} "
-                             f"to about 1: np.divide({name}, np.max(np.abs({name}))).")
+            raise ValueError(f"{who}: {name}{list(where)} is {before[where]:g}, which {array.dtype} cannot hold. Scale "
+                             f"{name} to about 1: np.divide({name}, np.max(np.abs({name}))).")
         raise ValueError(
             f"{who}: {name} must be finite, but {name}{list(where)} is {array[where]}. {hints.missing(name, given, array)}")
 
