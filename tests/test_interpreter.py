@@ -211,7 +211,8 @@ def test_overflow_and_nan_are_seen(dtype):
 def test_the_course_network_waits_twice_a_step(gathered, expected, dtype):
     """After the first layer and before the updates; with gathered rows also after these, and at the end of the step."""
     x, t = clusters(20, 30, 5)
-    engine = Engine(network([30, 20, 5], dtype), x.astype(dtype), t, 8)
+    # 64 units are as many vectors for each thread on any CPU, so that columns are shared, not samples
+    engine = Engine(network([30, 64, 5], dtype), x.astype(dtype), t, 8)
     waits = engine.commands(gathered)["wait"]
     assert waits.sum() == sum(expected)
     assert waits[0] == expected[0]
