@@ -23,9 +23,14 @@ import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.codegen.linking import AddressedKernel, op_kernel
 from fastnet.kernels.compiled_calls import array_kernel, at, elements_of, finish, in_compiled_code, opened
+from fastnet.kernels.gemm.blocking import partition
 from fastnet.kernels.layout import by_rows, elements, flat, for_dtypes, line, make_ready, plain
 from fastnet.kernels.records import context_at, input_row, op_at, row_of, vector_at
+from fastnet.kernels.runtime.team import run
 from numba import types
+
+_BLOCK = 64  # elements: a thread's share is whole vectors, so that no bit depends on how many threads there are
+_WORK = 1  # multiply-adds that count as one element
 
 
 class Elementwise:
@@ -102,7 +107,15 @@ class Elementwise:
                 backward(vector_at(at(dx), n, one), vector_at(at(dy), n, one), vector_at(at(y), n, one), constant)
                 finish(outcome, 1, (dx, dy, y))
 
-        self._forward, self._backward = forward, backward
+        def forward_part(thread, threads, sync, scratch, y, x, constant):
+            start, stop = partition(y.size, _BLOCK, thread, threads), partition(y.size, _BLOCK, thread + 1, threads)
+            forward(y[start:stop], x[start:stop], constant)
+
+        def backward_part(thread, threads, sync, scratch, dx, dy, y, constant):
+            start, stop = partition(y.size, _BLOCK, thread, threads), partition(y.size, _BLOCK, thread + 1, threads)
+            backward(dx[start:stop], dy[start:stop], y[start:stop], constant)
+
+        self._forward, self._backward = (jit(_named(function, value)) for function in (forward_part, backward_part))
         self._forward_here = array_kernel(2, types.float64)(_named(forward_here, value))
         self._backward_here = array_kernel(3, types.float64)(_named(backward_here, value))
         self.forward_entry = for_dtypes(elements(1, 1, 1))(_named(forward_entry, value))
@@ -110,13 +123,13 @@ class Elementwise:
         self.forward_op, self.backward_op = op_kernel(_named(forward_op, value)), op_kernel(_named(backward_op, value))
 
     def forward(self, y: np.ndarray, x: np.ndarray, constant: float = 0.0) -> None:
-        """Overwrite y, C-contiguous, with the function of x, of any layout; y may be x."""
-        self._forward(flat(y), flat(plain(x)), float(constant))
+        """Overwrite y, C-contiguous, with the function of x, of any layout, on all threads; y may be x."""
+        run(self._forward, flat(y), flat(plain(x)), float(constant), work=_WORK * y.size)
         make_ready(self.forward_entry, y.dtype)
 
     def backward(self, dx: np.ndarray, dy: np.ndarray, y: np.ndarray, constant: float = 0.0) -> None:
-        """Overwrite dx, C-contiguous, with the input's gradient, from arrays of any layout; dx may be dy."""
-        self._backward(flat(dx), flat(plain(dy)), flat(plain(y)), float(constant))
+        """Overwrite dx, C-contiguous, with the input's gradient, from arrays of any layout, on all threads; dx may be dy."""
+        run(self._backward, flat(dx), flat(plain(dy)), flat(plain(y)), float(constant), work=_WORK * y.size)
         make_ready(self.backward_entry, y.dtype)
 
     def compiled_forward(self, function: Callable) -> Callable:

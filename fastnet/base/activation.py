@@ -16,6 +16,9 @@ from fastnet.kernels.records import CALL
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value
 
+_MANY = 1 << 18  # elements above which all threads share an array: for fewer, the call costs more than it saves
+_FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
+
 
 @known
 class Activation(Buffered):
@@ -95,7 +98,9 @@ def _forward(layer: Activation, x: np.ndarray, held: dict[str, Any]) -> np.ndarr
         raise Refused
     y = take_like(layer._buffers, "y", x)
     kernel, constant = layer.kernels.forward_entry, layer.constant
-    if not (kernel(y, x, constant) if x.ndim == 2 else kernel(_row(y), _row(x), constant)):
+    if _is_for_threads(x):
+        layer.kernels.forward(y, x, constant)
+    elif not (kernel(y, x, constant) if x.ndim == 2 else kernel(_row(y), _row(x), constant)):
         raise Refused
     held["y"] = y
     return y
@@ -112,7 +117,9 @@ def _backward(layer: Activation, dy: np.ndarray, held: dict[str, Any]) -> np.nda
     if type(dy) is not ndarray or dy.dtype != y.dtype:
         raise Refused
     dx, kernel, constant = take_like(layer._buffers, "dx", y), layer.kernels.backward_entry, layer.constant
-    if not (kernel(dx, dy, y, constant) if y.ndim == 2 else
+    if _is_for_threads(y) and _is_for_threads(dy) and dy.shape == y.shape:
+        layer.kernels.backward(dx, dy, y, constant)
+    elif not (kernel(dx, dy, y, constant) if y.ndim == 2 else
             dy.shape == y.shape and kernel(_row(dx), _row(dy), _row(y), constant)):
         raise Refused
     return dx
@@ -124,6 +131,11 @@ def _checked_gradient(layer: Activation, y_grad: npt.ArrayLike) -> tuple[np.ndar
     dy = checks.same_shape(layer, "y_grad", checks.floats(layer, "y_grad", y_grad, y.dtype), "the output", y.shape)
     kernel = layer.kernels.backward_entry
     return for_kernel(kernel, dy), Checked(layer, y=for_kernel(kernel, y))
+
+
+def _is_for_threads(a: np.ndarray) -> bool:
+    """Whether an array is large enough to be shared among threads, and of the one layout that they read."""
+    return a.size > _MANY and (a.dtype is _FLOAT32 or a.dtype is _FLOAT64) and a.flags.carray
 
 
 def _row(a: np.ndarray) -> np.ndarray:
