@@ -29,8 +29,8 @@ from fastnet.kernels.records import context_at, input_row, op_at, row_of, vector
 from fastnet.kernels.runtime.team import run
 from numba import types
 
+MANY = 1 << 18  # elements above which all threads share an array: for fewer, the call costs more than it saves
 _BLOCK = 64  # elements: a thread's share is whole vectors, so that no bit depends on how many threads there are
-_WORK = 1  # multiply-adds that count as one element
 
 
 class Elementwise:
@@ -115,7 +115,8 @@ class Elementwise:
             start, stop = partition(y.size, _BLOCK, thread, threads), partition(y.size, _BLOCK, thread + 1, threads)
             backward(dx[start:stop], dy[start:stop], y[start:stop], constant)
 
-        self._forward, self._backward = (jit(_named(function, value)) for function in (forward_part, backward_part))
+        self._forward, self._backward = forward, backward
+        self._forward_part, self._backward_part = (jit(_named(part, value)) for part in (forward_part, backward_part))
         self._forward_here = array_kernel(2, types.float64)(_named(forward_here, value))
         self._backward_here = array_kernel(3, types.float64)(_named(backward_here, value))
         self.forward_entry = for_dtypes(elements(1, 1, 1))(_named(forward_entry, value))
@@ -123,13 +124,22 @@ class Elementwise:
         self.forward_op, self.backward_op = op_kernel(_named(forward_op, value)), op_kernel(_named(backward_op, value))
 
     def forward(self, y: np.ndarray, x: np.ndarray, constant: float = 0.0) -> None:
-        """Overwrite y, C-contiguous, with the function of x, of any layout, on all threads; y may be x."""
-        run(self._forward, flat(y), flat(plain(x)), float(constant), work=_WORK * y.size)
+        """Overwrite y, C-contiguous, with the function of x, of any layout; y may be x. Threads share large arrays."""
+        if y.size > MANY:
+            run(self._forward_part, flat(y), flat(plain(x)), float(constant))
+        else:
+            self._forward(flat(y), flat(plain(x)), float(constant))
         make_ready(self.forward_entry, y.dtype)
 
     def backward(self, dx: np.ndarray, dy: np.ndarray, y: np.ndarray, constant: float = 0.0) -> None:
-        """Overwrite dx, C-contiguous, with the input's gradient, from arrays of any layout, on all threads; dx may be dy."""
-        run(self._backward, flat(dx), flat(plain(dy)), flat(plain(y)), float(constant), work=_WORK * y.size)
+        """Overwrite dx, C-contiguous, with the input's gradient, from arrays of any layout; dx may be dy.
+
+        Threads share large arrays.
+        """
+        if y.size > MANY:
+            run(self._backward_part, flat(dx), flat(plain(dy)), flat(plain(y)), float(constant))
+        else:
+            self._backward(flat(dx), flat(plain(dy)), flat(plain(y)), float(constant))
         make_ready(self.backward_entry, y.dtype)
 
     def compiled_forward(self, function: Callable) -> Callable:

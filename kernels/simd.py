@@ -36,7 +36,7 @@ TARGET = _target()
 
 
 def assembly(function: str) -> str:
-    """The target's assembly of a function that is given in LLVM's language.
+    """The target's assembly of a function in LLVM's language.
 
     It shows what the CPU can do, which the list of features alone does not: Numba's list for an Arm CPU lacks most of
     those that LLVM knows by the CPU's name.

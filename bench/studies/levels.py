@@ -198,7 +198,7 @@ def main() -> None:
         same = [compare_bits(work, level) for level in levels]
         compare_speed(work, levels[0], options.turns)
     if not all(same):
-        raise SystemExit("levels: kernels of a level must give the same bits wherever they are compiled.")
+        raise SystemExit("levels: kernels of a level must give the same bits, carried or compiled here.")
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from fastnet.base import checks
 from fastnet.base.attributes import FloatArray
 from fastnet.base.buffers import Buffered, in_order, take_like
 from fastnet.base.passes import Checked, Refused, for_kernel, run_pass
-from fastnet.kernels.elementwise import Elementwise
+from fastnet.kernels.elementwise import MANY, Elementwise
 from fastnet.kernels.records import CALL
 from fastnet.layer import known
 from fastnet.program.builder import ROWS, Builder, Value
 
-_MANY = 1 << 18  # elements above which all threads share an array: for fewer, the call costs more than it saves
 _FLOAT64, _FLOAT32 = np.dtype(np.float64), np.dtype(np.float32)
 
 
@@ -135,7 +134,7 @@ def _checked_gradient(layer: Activation, y_grad: npt.ArrayLike) -> tuple[np.ndar
 
 def _is_for_threads(a: np.ndarray) -> bool:
     """Whether an array is large enough to be shared among threads, and of the one layout that they read."""
-    return a.size > _MANY and (a.dtype is _FLOAT32 or a.dtype is _FLOAT64) and a.flags.carray
+    return a.size > MANY and (a.dtype is _FLOAT32 or a.dtype is _FLOAT64) and a.flags.carray
 
 
 def _row(a: np.ndarray) -> np.ndarray:

@@ -283,7 +283,7 @@ class Mixed:
         return loss
 
     def _fitting(self, given: Any, part: int, method: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Check what a user-defined layer or loss gives a segment, whose memory has room for that shape alone."""
+        """Check what a user-defined layer or loss gives a segment, whose memory has space for that shape alone."""
         own = self._parts[part]
         number = next((i for i, layer in enumerate(self.model.layers) if layer is own), None)
         who = f"Sequential.fit: {method} of {'the loss' if number is None else f'layers[{number}]'}, {type(own).__name__}"

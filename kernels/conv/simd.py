@@ -18,7 +18,7 @@ BYTE = ir.IntType(8)
 MANY = VECTOR_BITS == 512 or ARM  # 32 vector registers, not 16
 TILES = {1: [(8, 1), (4, 2), (4, 1), (1, 2), (1, 1)],  # (pixels, vectors) of a tile, without and with a pool
          2: [(4, 2), (2, 2), (8, 1), (4, 1), (2, 1)] if MANY else [(2, 2), (4, 1), (2, 1)]}
-# Parts of a patch: rows, vectors, and whether the filter is in registers beside the sums
+# Parts of a patch: rows, vectors, and whether registers hold the filter in addition to the sums
 PATCHES = [(rows, vecs, scatter) for rows, vecs in [(3, 1), (3, 2), (3, 3), (1, 6), (1, 3), (1, 1)] for scatter in (0, 1)
            if MANY or rows * vecs * (1 + scatter) <= 12]
 

@@ -182,7 +182,7 @@ class Journal:
             if different:
                 raise self._other(different)
             self.asked, self.records = parsed(self.who, self.path, lines)
-        if torn:  # of this sweep: a file of something else stays as it is
+        if torn:  # of this sweep: a file of something else is not changed
             warnings.warn(f"{self.who}: the last line of {self.path} was only half written, and is dropped: that trial "
                           "runs again.", RuntimeWarning, stacklevel=6)
             os.ftruncate(self._file, len(content) - len(torn))
