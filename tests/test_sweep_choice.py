@@ -11,7 +11,6 @@ from fastnet.sweep.choice.errors import as_normal, errors, normal_quantile, not_
 from fastnet.sweep.choice.metrics import Metric, metric_of
 from fastnet.sweep.choice.suggestion import suggestion_of
 from fastnet.sweep.choice.table import Candidate, Table
-from fastnet.sweep.run.asked import _constant_loss
 from fastnet.sweep.spec import Setting
 from tests.sweeps import network, small
 
@@ -157,17 +156,6 @@ def test_a_journal_knows_what_guessing_gets(tmp_path):
 
     first = swept(*chance(500, True), resume=tmp_path / "s.jsonl")
     assert repr(SweepResult.load(tmp_path / "s.jsonl")) == repr(first)
-
-
-@pytest.mark.parametrize("of", [np.float32, np.float64])
-def test_the_loss_of_a_constant_prediction_is_what_the_layer_computes(of, rng):
-    model = types.SimpleNamespace(loss=CrossEntropyLayer())
-    soft = rng.dirichlet(np.ones(4), 30).astype(of)
-    hard = one_hot(rng.integers(0, 3, 30), 4, of)  # nothing of the last class
-    for t, shares in ((soft, soft.mean(0)), (hard, hard.mean(0)), (hard, soft.mean(0))):
-        expected = CrossEntropyLayer().forward(np.tile(shares, (30, 1)), t)
-        assert _constant_loss(model, shares, t) == pytest.approx(expected, rel=1e-13)
-    assert _constant_loss(model, hard.mean(0), soft) == math.inf
 
 
 # --- repeats that are not independent -----------------------------------------------------------------------------------

@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from fastnet.cross_entropy import CrossEntropyLayer
 from fastnet.sweep.choice.metrics import metric_of
 from fastnet.sweep.run.session import seconds_in
-from fastnet.training.eligibility import unsupported_loss_reason
 from fastnet.training.scoring import is_classes, loss_of
 
 
@@ -58,9 +56,6 @@ def constant_prediction(model: Any, data: tuple[Any, Any, Any, Any], folds: bool
 
 def _constant_loss(model: Any, shares: np.ndarray, t: np.ndarray) -> float:
     with np.errstate(all="ignore"):
-        if type(model.loss) is CrossEntropyLayer and unsupported_loss_reason(model.loss) is None:
-            mean, p = t.mean(0, dtype=np.float64), shares.astype(t.dtype)  # linear in t: no kernel need be compiled for it
-            return -float(sum(mean[j] * np.log(np.float64(p[j])) for j in np.flatnonzero(mean)))
         try:
             return float(loss_of(model.loss, np.tile(shares, (len(t), 1)).astype(t.dtype), t))
         except Exception:  # a user's loss that takes something else
