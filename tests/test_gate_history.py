@@ -27,7 +27,7 @@ def measured(monkeypatch):
 
         def run(side, where, settings, number, names=None, metrics=(), **_):
             noise = (1 + 0.6 * np.sin(number)) * rng.normal(1, 0.002)
-            return Run({} if side.name in lacks else {A: dict.fromkeys(("min", "typical"), 1e-3 * cost[side.name] * noise)}, names=(A,))
+            return Run({} if side.name in lacks else {A: dict.fromkeys(("min", "fast", "typical"), 1e-3 * cost[side.name] * noise)}, names=(A,))
 
         monkeypatch.setattr(history, "run", run)
         monkeypatch.setattr(compare, "run_round", lambda sides, where, settings, number, names: {

@@ -12,8 +12,8 @@ from typing import Any, TypeVar
 from fastnet import gate
 from fastnet.gate import GateError
 
-_DECIDES = ("compare.py", "judge.py", "pairing.py", "runs.py", "statistics.py", "turns.py", "probe/fastnet_gate_probe.py",
-            "probe/fastnet_gate_meters.py")
+_DECIDES = ("addresses.py", "compare.py", "judge.py", "pairing.py", "runs.py", "statistics.py", "turns.py",
+            "probe/fastnet_gate_probe.py", "probe/fastnet_gate_meters.py")
 Trial = TypeVar("Trial", bound=Hashable)
 
 

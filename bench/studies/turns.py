@@ -18,6 +18,7 @@ import numpy as np
 from bench.studies.power import make_project
 from fastnet.gate.compare import Batch, measure
 from fastnet.gate.environment import CURRENT, Recipe
+from fastnet.gate.judge import STATISTICS
 from fastnet.gate.prepare import SIDES, prepare
 from fastnet.gate.runs import run
 
@@ -34,7 +35,7 @@ def to_table(batches: dict[bool, Batch], seconds: dict[bool, float]) -> str:
     names = sorted(batches[True]["base"][0].times)
     lines = [f"| spread of the ratio of equal code | {' | '.join(KINDS.values())} |", "| --- | ---: | ---: |"]
     for name in names:
-        for statistic in ("min", "typical"):
+        for statistic in STATISTICS:
             cells = []
             for kind in KINDS:
                 logs = {side: np.log([one.times[name][statistic] for one in runs]) for side, runs in batches[kind].items()}
@@ -58,10 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         revisions = {"base": "base", "head": "equal", "same": "base"}
         with prepare(Path(folder), revisions, ".", None, lambda text: None, Recipe(CURRENT)) as prepared:
             warm = [run(side, prepared.where, prepared.settings, 0) for side in prepared.sides.values()]
-            for number in range(1, args.rounds + 1):
+            for _ in range(args.rounds):
                 for kind in KINDS:
                     start = time.monotonic()
-                    measure(prepared, warm[0].names, replace(prepared.settings, turns=kind), rng, number, batches[kind])
+                    measure(prepared, warm[0].names, replace(prepared.settings, turns=kind), rng, batches[kind])
                     seconds[kind] += (time.monotonic() - start) / args.rounds
     print(to_table(batches, seconds))
     return 0

@@ -67,8 +67,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rounds", type=int, default=Plan.rounds, help="largest number of rounds (default: %(default)s)")
     add("--seconds", type=float, default=Settings.seconds, help="time for each benchmark in a process, in seconds "
         "(default: %(default)s)")
-    add("--statistic", choices=STATISTICS, help="judge only this statistic of a process (default: min, the fastest sample, "
-        "and typical, the mean of the fastest three quarters)")
+    add("--statistic", choices=STATISTICS, help="judge only this statistic of a process (default: fast, the sample that a "
+        "tenth are faster than, and typical, the mean of the fastest three quarters; for files: min)")
     add("--no-turns", action="store_true", help="run the processes of a round one after the other, not in turns")
     add("--limits", type=Path, metavar="FILE", help="table of allowed slowdowns (default: head's limits.toml in the folder "
         "of the benchmarks, or above it; 5 %% without one)")

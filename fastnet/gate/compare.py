@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from fastnet.gate import GateError
+from fastnet.gate import GateError, addresses
 from fastnet.gate.declared import project_name
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import INCONCLUSIVE, CountRow, Plan, Row, judge, judge_count, judge_metric, rounds_left
@@ -59,13 +59,14 @@ class Clock:
         return max(0, min(self.plan.rounds - self.rounds, fit))
 
 
-def measure(prepared: Prepared, names: Sequence[str], settings: Settings, rng: np.random.Generator, number: int,
+def measure(prepared: Prepared, names: Sequence[str], settings: Settings, rng: np.random.Generator,
             batch: Batch, may_lack: bool = False) -> Settings:
     """Measure one round, with a new process of each side in random order, and return the settings for the next round.
 
     If benchmarks are missing from a round in turns, and no side `may_lack` any, the round is repeated without turns.
     """
     order = [list(prepared.sides)[place] for place in rng.permutation(len(prepared.sides))]
+    number = int(rng.integers(1, 2**32))
     found = run_round([prepared.sides[name] for name in order], prepared.where, settings, number, names)
     if settings.turns and not may_lack and any(name not in one.times for one in found.values() for name in names):
         settings = replace(settings, turns=False)  # perhaps two cannot run at the same time, for instance on the same port
@@ -90,7 +91,7 @@ def compare(prepared: Prepared, limits: Limits, *, plan: Plan = PLAN, seed: int 
              "error": plan.error, "statistics": list(settings.statistics),
              "machine": f"{platform.machine()}, {cores()} cores",
              "given_up": given_up, "times": {side: [run.times for run in runs] for side, runs in took.items()}}
-    notes = [*prepared.remarks, *pairing.notes, *package_notes(sides["base"], sides["head"])]
+    notes = [*prepared.remarks, *pairing.notes, *package_notes(sides["base"], sides["head"]), *addresses.remarks()]
     return Result(rows, counts, missing=pairing.missing, removed=pairing.removed, allow_removed=allow_removed, notes=notes,
                   about=about)
 
@@ -116,7 +117,7 @@ def _rounds(prepared: Prepared, pairing: Pairing, limits: Limits, plan: Plan, se
     log(f"{len(open_)} benchmark{'s' * (len(open_) != 1)}: a round takes about {expected:.0f} s. A quiet machine needs "
         f"{quick} rounds ({duration(quick * expected)}); the budget is {duration(60 * clock.minutes(expected))}")
     while open_:
-        settings = measure(prepared, open_, settings, rng, clock.rounds + 1, batch)
+        settings = measure(prepared, open_, settings, rng, batch)
         clock.rounds += 1
         for name in open_[:]:
             without = next((runs[-1] for runs in batch.values() if name not in runs[-1].times), None)

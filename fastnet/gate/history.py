@@ -131,7 +131,7 @@ def _measured(walk: Walk, prepared: Prepared, order: Sequence[str]) -> list[Curv
     batch: Batch = {name: [] for name in sides}
     open_, curves = list(names), {}
     while open_:
-        settings = measure(prepared, open_, settings, rng, clock.rounds + 1, batch, may_lack=True)
+        settings = measure(prepared, open_, settings, rng, batch, may_lack=True)
         clock.rounds += 1
         for name in open_[:]:
             curves[name], decided = _curve(name, batch, prepared, settings, order, limits.of(name), error)

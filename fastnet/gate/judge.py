@@ -1,9 +1,10 @@
 """Verdicts: from the numbers of many processes to *ok*, *regressed* or *inconclusive*.
 
-A process measures two statistics of a benchmark: `min`, its fastest sample, and `typical`, the mean of the fastest three
-quarters, which also detects work that only every second call does. The gate compares head with two copies of the base: the
-base itself and its control, a second checkout of the same revision. `fastnet.gate.statistics` computes an interval for each
-pair. The interval of a row covers both, so that a conclusion must hold against both copies.
+A process measures two statistics of a benchmark: `fast`, the sample that a tenth of the samples are faster than, and
+`typical`, the mean of the fastest three quarters, which also detects work that only every second call does. The gate
+compares head with two copies of the base: the base itself and its control, a second checkout of the same revision.
+`fastnet.gate.statistics` computes an interval for each pair. The interval of a row covers both, so that a conclusion must
+hold against both copies.
 
 =============  ====================================================================================
 regressed      the interval of one of the two statistics lies above the limit
@@ -29,7 +30,7 @@ from fastnet.gate.statistics import Estimate, capital, confidence_sequence, log_
 
 OK, FASTER, REGRESSED, INCONCLUSIVE = "ok", "faster", "regressed", "inconclusive"
 EXIT_CODE = {OK: 0, REGRESSED: 1, INCONCLUSIVE: 2}
-STATISTICS = ("min", "typical")
+STATISTICS = ("fast", "typical")
 Times = Mapping[str, Mapping[str, Sequence[float]]]  # by statistic, then by side: seconds, one per round
 
 

@@ -5,7 +5,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fastnet.gate.judge import EXIT_CODE, FASTER, INCONCLUSIVE, OK, REGRESSED, CountRow, Row, overall
+from fastnet.gate.judge import EXIT_CODE, FASTER, INCONCLUSIVE, OK, REGRESSED, STATISTICS, CountRow, Row, overall
 from fastnet.gate.statistics import Estimate
 
 SCHEMA = 2  # of the JSON file, described by verdict.schema.json; it changes when a field is renamed or removed
@@ -131,7 +131,7 @@ def _table(rows: list[Row]) -> str:
         verdict = row.verdict if row.verdict == OK else f"**{row.verdict}**"
         if row.note:
             verdict += f": {row.note}"
-        change = _percent(row.change.ratio) + ("" if row.statistic == "min" else f" ({row.statistic})")
+        change = _percent(row.change.ratio) + ("" if row.statistic == STATISTICS[0] else f" ({row.statistic})")
         known = row.change.rounds > 1
         lines.append(_line(verdict, _code(row.name), change, interval(row.change) if known else "",
                            f"{100 * row.limit:.3g} %", seconds(row.base), seconds(row.head),

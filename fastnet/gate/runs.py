@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fastnet.gate import GateError
+from fastnet.gate import GateError, addresses
 from fastnet.gate.children import tail
 from fastnet.gate.declared import pytest_option
 from fastnet.gate.environment import Side, process_environment
 from fastnet.gate.turns import POSSIBLE, Turns
 
-STATISTICS = ("min", "typical", "median", "mean", "q1", "q3")
+STATISTICS = ("fast", "typical", "min", "median", "mean", "q1", "q3")
 _RAN = (0, 1, 5)  # pytest's exit codes: all passed, some failed, nothing collected
 _USAGE = (2, 4)  # interrupted by errors, or wrong usage: what a conftest.py that cannot be imported ends with
 _FUNCTIONS = "test_* test bench_*"
@@ -48,7 +49,7 @@ class Run:
 class Settings:
     """How a process measures."""
 
-    statistics: tuple[str, ...] = ("min", "typical")
+    statistics: tuple[str, ...] = ("fast", "typical")
     seconds: float = 0.1  # for one benchmark
     only: str = ""  # pytest's -k
     plugins: tuple[str, ...] = ()  # pytest's -p
@@ -79,7 +80,7 @@ def run(side: Side, where: Where, settings: Settings, number: int, names: Sequen
     side, where
         Which revision, and where its benchmarks are.
     number : int
-        The round: its hash seed is the same on all sides.
+        Of the round: all sides get its seed of hashes and its addresses, see `fastnet.gate.addresses`.
     names : sequence of str, optional
         Only these benchmarks run, and only their files are imported.
     metrics : sequence of str
@@ -114,11 +115,21 @@ class _Process:
         self.began = time.monotonic()
 
     def result(self) -> Run:
+        stopped = threading.Event()
+
+        def stop() -> None:
+            stopped.set()
+            self.process.kill()
+
+        late = threading.Timer(max(0.0, self.began + self.settings.timeout - time.monotonic()), stop)
+        late.start()  # `wait` with a timeout would look twenty times a second, and the next round would start later
         try:
-            self.process.wait(max(0.0, self.began + self.settings.timeout - time.monotonic()))
-        except subprocess.TimeoutExpired as error:
+            self.process.wait()
+        finally:
+            late.cancel()
+        if stopped.is_set():
             raise GateError(f"{self.side.name} was stopped after {self.settings.timeout:g} s: choose fewer benchmarks with "
-                            "--only or --exclude, or give them less time with --seconds.") from error
+                            "--only or --exclude, or give them less time with --seconds.")
         seconds = time.monotonic() - self.began
         said = (self.folder / "said.txt").read_text(encoding="utf-8", errors="replace")
         notes, numbers = self.folder / "notes.json", self.folder / "numbers.json"
@@ -155,9 +166,11 @@ def _process(side: Side, where: Where, settings: Settings, number: int, names: S
         command = _command(side, targets, settings, folder / "numbers.json", collect_only)
         if not targets:
             command = [str(side.python), "-c", _NO_TARGETS]
-        with open(folder / "said.txt", "wb") as said, subprocess.Popen(
-                command, cwd=side.project, env=env, text=True, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                pass_fds=() if descriptor is None else (descriptor,)) as process:
+        env |= addresses.padding(command, env, number)
+        with open(folder / "said.txt", "wb") as said, addresses.shared():
+            started = subprocess.Popen(command, cwd=side.project, env=env, text=True, stdin=subprocess.DEVNULL, stdout=said,
+                                       stderr=said, pass_fds=() if descriptor is None else (descriptor,))
+        with started as process:
             try:
                 yield _Process(process, side, where, settings, folder)
             finally:
