@@ -319,8 +319,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", type=Path, default=workspace.home() / "shoot-out" / PROJECT, metavar="FOLDER",
                         help="where the project is made, and kept with asv's environments (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=50, help="comparisons of each kind in all (default: %(default)s)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first comparison: two processes on cores of their "
-                        "own, with a --state and a --project each, can share the work (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first comparison: two processes on cores "
+                        "of their own, with a --state and a --project each, can share the work (default: %(default)s)")
     parser.add_argument("--tool", choices=TOOLS, action="append", help="may be repeated (default: all that are installed)")
     parser.add_argument("--prove", action="store_true", help="show that each tool's alarms are understood")
     args = parser.parse_args(argv)
@@ -336,7 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.prove:
         return prove(tools, project)
     journal = Journal(args.state, {"study": "gates", "gate": pieces.gate_digest(), "versions": versions()})
-    wanted = [(number, head, tool) for number in range(args.first, args.trials) for head in ("equal", "slow") for tool in tools]
+    numbers = range(args.first, args.trials)
+    wanted = [(number, head, tool) for number in numbers for head in ("equal", "slow") for tool in tools]
     done = [(result["number"], result["head"], result["tool"]) for result in journal.results]
     for number, head, tool in pieces.remaining(wanted, done, args.more):
         journal.add({"number": number, **judged(tool, head, project, noisy_neighbour(number))})

@@ -1,28 +1,33 @@
-"""What turns gain: the spread of the ratio of equal code with and without them. ``python -m bench.studies.turns``
+"""What turns and shared addresses gain: the spread of the ratio of equal code. ``python -m bench.studies.turns``
 
-Compares a small project with itself, rounds in turns and rounds one process after the other in alternation, so that both
-kinds see the same machine. The table is in ``fastnet/gate/README.md``. It says most on a busy machine.
+Compares the small project of `bench.studies.gates`, in plain Python, with itself, alternately in rounds of three kinds: in
+turns with the same addresses on all sides, in turns, and one process after the other. So all kinds see the same machine.
+The table is in ``fastnet/gate/README.md``.
 """
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 
-from bench.studies.power import make_project
+from bench.studies.gates import make_project
+from fastnet.gate import addresses
 from fastnet.gate.compare import Batch, measure
 from fastnet.gate.environment import CURRENT, Recipe
 from fastnet.gate.judge import STATISTICS
 from fastnet.gate.prepare import SIDES, prepare
 from fastnet.gate.runs import run
 
-KINDS = {True: "in turns", False: "one after the other"}
+KINDS = {"turns, same addresses": (True, addresses.shared), "turns": (True, contextlib.nullcontext),
+         "one after the other": (False, contextlib.nullcontext)}  # whether there are turns, and how processes start
 
 
 def spread(ratios: np.ndarray) -> float:
@@ -30,10 +35,10 @@ def spread(ratios: np.ndarray) -> float:
     return float(1.4826 * np.median(np.abs(ratios)))
 
 
-def to_table(batches: dict[bool, Batch], seconds: dict[bool, float]) -> str:
+def to_table(batches: dict[str, Batch], seconds: dict[str, float]) -> str:
     """A row per benchmark and number of a process, and what a round took."""
-    names = sorted(batches[True]["base"][0].times)
-    lines = [f"| spread of the ratio of equal code | {' | '.join(KINDS.values())} |", "| --- | ---: | ---: |"]
+    names = sorted(next(iter(batches.values()))["base"][0].times)
+    lines = [f"| spread of the ratio of equal code | {' | '.join(KINDS)} |", "| --- |" + " ---: |" * len(KINDS)]
     for name in names:
         for statistic in STATISTICS:
             cells = []
@@ -52,17 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=14, help="of each kind (default: %(default)s)")
     args = parser.parse_args(argv)
     rng = np.random.default_rng(0)
-    batches: dict[bool, Batch] = {kind: {side: [] for side in SIDES} for kind in KINDS}
+    batches: dict[str, Batch] = {kind: {side: [] for side in SIDES} for kind in KINDS}
     seconds = dict.fromkeys(KINDS, 0.0)
     with tempfile.TemporaryDirectory() as folder:
-        make_project(Path(folder))
+        project = Path(folder) / "judged"
+        make_project(project)
         revisions = {"base": "base", "head": "equal", "same": "base"}
-        with prepare(Path(folder), revisions, ".", None, lambda text: None, Recipe(CURRENT)) as prepared:
+        with prepare(project, revisions, ".", None, lambda text: None, Recipe(CURRENT)) as prepared:
             warm = [run(side, prepared.where, prepared.settings, 0) for side in prepared.sides.values()]
             for _ in range(args.rounds):
-                for kind in KINDS:
+                for kind, (in_turns, started) in KINDS.items():
                     start = time.monotonic()
-                    measure(prepared, warm[0].names, replace(prepared.settings, turns=kind), rng, batches[kind])
+                    with mock.patch.object(addresses, "shared", started):
+                        measure(prepared, warm[0].names, replace(prepared.settings, turns=in_turns), rng, batches[kind])
                     seconds[kind] += (time.monotonic() - start) / args.rounds
     print(to_table(batches, seconds))
     return 0
