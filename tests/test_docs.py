@@ -143,7 +143,7 @@ def test_every_environment_variable_is_on_its_page():
     """Variables that the code reads are documented; those that processes of fastnet pass to each other are not for users."""
     page = text_of("docs/environment.md")
     internal = {"FASTNET_DROPIN", "FASTNET_DROPIN_ANSWERS", "FASTNET_GATE_MARKED", "FASTNET_GATE_METRICS", "FASTNET_GATE_NOTES",
-                "FASTNET_GATE_ONLY", "FASTNET_GATE_REPOSITORY", "FASTNET_GATE_TREE", "FASTNET_GATE_TURNS"}
+                "FASTNET_GATE_ONLY", "FASTNET_GATE_PADDING", "FASTNET_GATE_REPOSITORY", "FASTNET_GATE_TREE", "FASTNET_GATE_TURNS"}
     files = [path for folder in ("fastnet", "kernels", "bench", "tests") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 200
     read = {name for path in [*files, ROOT / "setup.py"] if path.exists() and path.name != "test_docs.py"

@@ -9,7 +9,7 @@ from pages import Runner, blocks, same_words
 pytest.importorskip("pytest_benchmark")
 
 import fastnet.gate
-from fastnet.gate import arguments, command, repository
+from fastnet.gate import addresses, arguments, command, repository
 from fastnet.gate.judge import Plan
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +25,7 @@ def test_the_first_five_minutes(tmp_path, monkeypatch):
         compare = block.text
     (words,) = re.findall(r"^fastnet compare (\S+)", compare, re.MULTILINE)
     monkeypatch.setattr(arguments, "plan", lambda args: Plan(error=1.0, rounds=6))
+    monkeypatch.setattr(addresses, "remarks", lambda: [])  # some containers forbid what the sample's machine allowed
     code = command.main([words, "--repo", str(tmp_path), "--env", "current", "--seconds", "0.01", "--no-memory", "--json", str(tmp_path / "out")])
     (row,) = json.loads((tmp_path / "out").read_text())["rows"]
     assert (code, row["verdict"]) == (1, "regressed")
@@ -59,6 +60,7 @@ def test_the_sample_verdict_is_what_the_gate_prints(tmp_path, monkeypatch, capsy
     repository.git(tmp_path, "-c", "user.name=A", "-c", "user.email=a@example.org", "commit", "--quiet", "-m", "Row sums")
     (tmp_path / "sums.py").write_text(SUMS.format("sum(value + 0 for value in [*row, *row])"))
     monkeypatch.setattr(arguments, "plan", lambda args: Plan(error=1.0, rounds=6))
+    monkeypatch.setattr(addresses, "remarks", lambda: [])  # some containers forbid what the sample's machine allowed
     assert command.main([*shown.split()[2:], "--repo", str(tmp_path), "--env", "current", "--seconds", "0.01"]) == 1
 
     def words(text):
