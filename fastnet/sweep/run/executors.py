@@ -120,7 +120,10 @@ def executor_for(executor: Any, who: str) -> Any:
 def write_mapped(path: Path, thing: Any) -> None:
     """Pickle something, with its arrays in a second file, for `read_mapped`."""
     arrays: list[pickle.PickleBuffer] = []
-    pickled = pickle.dumps(thing, protocol=5, buffer_callback=arrays.append)
+    try:
+        pickled = pickle.dumps(thing, protocol=5, buffer_callback=arrays.append)
+    except Exception as error:  # its kind and its words depend on Python's version
+        raise pickle.PicklingError(str(error)) from error
     extents = []
     with open(path.with_suffix(".arrays"), "wb") as file:
         for array in arrays:
