@@ -190,7 +190,7 @@ class Functions:
         try:
             self.stack.enter_context(self.runner.holding(Function(self.train)))
         except Exception as error:
-            if "pickle" not in f"{type(error).__name__} {error}".lower():
+            if "pickl" not in f"{type(error).__name__} {error}".lower():
                 raise
             raise TypeError(f"{_WHO}: train cannot be sent to other processes: {error}. Define it at the top level of a "
                             "module, or leave executor out.") from None
