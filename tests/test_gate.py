@@ -259,6 +259,36 @@ def test_a_renamed_benchmark_is_noted():
     assert pair(Run({}, names=(old,)), ran, ran).removed == [old]
 
 
+@pytest.mark.parametrize(("head_fails", "with_heads", "with_own", "taken", "compared_names"), [
+    ([A], [B], [B], [], [B]),  # A fails in both versions: the package that it needs is missing
+    ([A], [B], [A, B], [], [B]),  # A runs in base's version only, and fails on head: it cannot be compared anyway
+    ([], [B], [A, B], ["bench/bench_a.py"], [A, B]),  # A runs on head, and on base in base's version
+])
+def test_base_runs_its_own_version_of_a_file_only_if_more_can_be_compared(monkeypatch, head_fails, with_heads, with_own, taken, compared_names):
+    file, seconds = "bench/bench_a.py", {"min": 1.0}
+    a, b = f"{file}::test_a", f"{file}::test_b"
+    called = {A: a, B: b}
+    versions = {}
+
+    def checkout(folder, *arguments):
+        versions[folder.name] = arguments[3]
+
+    def measure(side, where, settings, number, names=None, metrics=()):
+        runs_ = with_own if versions.get(side.name) == "base" else with_heads
+        return Run({called[name]: seconds for name in runs_}, failed={a: "ValueError"} if A not in runs_ else {}, names=(a, b))
+    monkeypatch.setattr(pairing, "git", checkout)
+    sides = [Side(name, name, "head" if name == "head" else "base", Path(name), Path(name), Path(), Path()) for name in SIDES]
+    head = Run({called[name]: seconds for name in (A, B) if name not in head_fails}, failed={called[name]: "ValueError" for name in head_fails},
+               names=(a, b))
+    found, own = Found(".", (file,), ("bench",), False), Run({}, names=(a, b))
+    (base, _), notes = pairing.warm_up([sides[0], sides[2]], measure, Where(Path(), (file,)), found, Settings(), own, head, sides[1], ())
+    assert ["its own version" in note for note in notes] == [True] * len(taken)
+    assert versions == ({"base": "base", "same": "base"} if taken else {"base": "head"})
+    result = pair(own, base, head)
+    assert result.compared == [called[name] for name in compared_names]
+    assert (a in result.missing) == (A in head_fails and A in with_own)
+
+
 def test_a_removed_benchmark_needs_leave(compared):
     def times(side, batch):
         return {A: 1e-3}
@@ -294,7 +324,7 @@ def test_no_common_benchmark(compared):
         compared(lambda side, batch: {B if side == "head" else A: 1.0})
 
 
-def test_benchmarks_of_a_file_that_fail_alike_share_a_note():
+def test_benchmarks_that_fail_alike_share_a_note():
     names = [f"bench/bench_a.py::test_{letter}" for letter in "bcdefg"]
     head = Run({A: {"min": 1.0}}, failed=dict.fromkeys(names, "no such folder") | {names[2]: "another"}, names=(A, *names))
     notes = pair(Run({}, names=(A, *names)), Run({A: {"min": 1.0}}), head).notes
