@@ -135,6 +135,9 @@ def test_what_the_user_names_is_installed_and_nothing_else(make):
 @pytest.mark.parametrize(("file", "text"), [
     ("pytest.ini", "[pytest]\naddopts = -q --import-mode=importlib\npython_functions = a_* b_*\n"),
     ("pyproject.toml", "[tool.pytest.ini_options]\naddopts = ['-q', '--import-mode=importlib']\npython_functions = ['a_*', 'b_*']\n"),
+    ("pyproject.toml", "[tool.pytest]\naddopts = ['-q', '--import-mode=importlib']\npython_functions = ['a_*', 'b_*']\n"),
+    ("pytest.toml", "[pytest]\naddopts = ['-q', '--import-mode=importlib']\npython_functions = ['a_*', 'b_*']\n"),
+    (".pytest.toml", "[pytest]\naddopts = ['-q', '--import-mode=importlib']\npython_functions = ['a_*', 'b_*']\n"),
     ("tox.ini", "[pytest]\naddopts = --import-mode importlib\npython_functions = a_* b_*\n"),
     ("setup.cfg", "[tool:pytest]\naddopts = --import-mode=importlib\npython_functions = a_* b_*\n"),
 ])

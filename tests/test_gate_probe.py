@@ -84,6 +84,15 @@ def test_a_marker_makes_a_benchmark_where_the_project_uses_codspeed(process):
     assert process(text).names == ("test_x.py::test_both",)
 
 
+def test_a_strict_configuration_allows_the_marks_and_settings_of_plugins_that_are_not_loaded(process, tmp_path):
+    (tmp_path / "head" / "tree").mkdir(parents=True)
+    (tmp_path / "head" / "tree" / "pytest.ini").write_text(
+        "[pytest]\nstrict = true\nstrict_markers = true\nstrict_config = true\naddopts = --strict-markers --strict-config\n"
+        "timeout = 30\nasyncio_mode = auto\n")
+    found = process("import pytest\n@pytest.mark.timeout(30)\ndef test_a(benchmark): benchmark(len, 'a')\n")
+    assert list(found.times) == ["test_x.py::test_a"] and not found.failed
+
+
 def test_the_typical_sample_sees_what_the_fastest_does_not(process, tmp_path):
     for name, slow in (("base", 1e-3), ("head", 3e-3)):
         (tmp_path / name / "tree").mkdir(parents=True)
