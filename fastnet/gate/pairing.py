@@ -139,7 +139,7 @@ def pair(own: Run, base: Run, head: Run, renamed: Callable[[str, str], bool] = l
     broken = {name: reason for name, reason in head.failed.items() if "::" not in name}  # files, or the folder
     for name, reason in broken.items():
         if name in own.failed:
-            result.notes.append(f"`{name}` cannot be collected on either side: {reason}")
+            result.notes.append(f"`{name}` cannot be collected on either side: {reason}{_hint(reason)}")
         else:
             result.missing[name] = f"cannot be collected on head: {reason}"
     alike: dict[tuple[str, str], list[str]] = {}  # by what became of them, and why
@@ -158,8 +158,7 @@ def pair(own: Run, base: Run, head: Run, renamed: Callable[[str, str], bool] = l
         else:
             result.missing[name] = f"fails on head, where it is new: {_reason(head, name)}"
     for (fate, why), names in alike.items():
-        hint = ". If they should run, name the package: --with PACKAGE" if "No module named" in why else ""
-        result.notes.append(f"{fate}: {some([f'`{name}`' for name in names])}: {why}{hint}")
+        result.notes.append(f"{fate}: {some([f'`{name}`' for name in names])}: {why}{_hint(why)}")
     fresh = [name for name in result.compared if name not in own.names]
     for name in sorted({*own.names, *base.times} - {*head.names, *head.times}):
         if _file(name) in broken:
@@ -191,6 +190,15 @@ def _reason(run: Run, name: str) -> str:
     """Of the benchmark itself, or of its file, if that could not be collected."""
     return (run.failed.get(name) or run.skipped.get(name) or run.failed.get(_file(name)) or
             ("it never called the fixture" if name in run.names else "it was not collected"))
+
+
+def _hint(why: str) -> str:
+    """What makes benchmarks run that lack a package."""
+    if "No module named" in why:
+        return ". If it should run, name the package: --with PACKAGE"
+    if "async def function" in why:
+        return " If it should run, name the package of a plugin: --with pytest-asyncio"
+    return ""
 
 
 def _file(name: str) -> str:
