@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 
 from bench.studies import power
-from fastnet.gate import GateError, arguments, command, compare, environment, instructions, judge, pairing, render, runs
+from fastnet.gate import (
+    GateError,
+    arguments,
+    children,
+    command,
+    compare,
+    environment,
+    instructions,
+    judge,
+    pairing,
+    prepare,
+    render,
+    runs,
+)
 from fastnet.gate.discover import Found
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import Plan
@@ -287,6 +300,60 @@ def test_base_runs_its_own_version_of_a_file_only_if_more_can_be_compared(monkey
     result = pair(own, base, head)
     assert result.compared == [called[name] for name in compared_names]
     assert (a in result.missing) == (A in head_fails and A in with_own)
+
+
+@pytest.mark.parametrize("said", [
+    {"failed": {A: "Failed: async def functions are not natively supported."}},
+    {"skipped": {A: "Skipped: async def function and no async plugin installed (see warnings)"}},  # pytest before 8.4
+    {"failed": {A: "fixture 'httpserver' not found"}},
+])
+def test_plugins_are_loaded_if_a_benchmark_needs_one(monkeypatch, said):
+    def one(side, where, settings, number, names=None, metrics=()):
+        return Run({A: {"min": 1.0}}, names=(A,)) if settings.autoload else Run({}, names=(A,), **said)
+    monkeypatch.setattr(compare, "run", one)
+    monkeypatch.setattr(pairing.Sources, "_module", lambda self, side, file: None)
+    sides = {name: Side(name, name, "0" * 40, Path(), Path(), Path(), Path()) for name in SIDES}
+    found = Found(".", ("bench/bench_a.py",), ("bench",), False)
+    prepared = Prepared(Where(Path(), found.files), found, sides, {"base": Run({}, names=(A,))}, Settings())
+    _, paired, settings = compare._warm_up(prepared, prepared.settings, (), print)
+    assert settings.autoload and paired.compared == [A]
+
+
+@pytest.mark.parametrize(("starts_with", "why", "installed", "autoload"), [
+    (("[bench]",), "", 0, False),
+    (("[bench]", "[test]"), "E   ModuleNotFoundError: No module named 'numpy'", 1, False),
+    (("[bench]", "[test]", "group dev"), "unknown hook 'pytest_emoji_skipped'", 2, True),  # a plugin that is not installed yet
+])
+def test_more_is_installed_until_pytest_starts(monkeypatch, tmp_path, starts_with, why, installed, autoload):
+    names, log = [["[bench]"], ["[test]"], ["group dev"]], []
+
+    def collect(side, where, settings, number, collect_only=False):
+        if side.name != starts_with[-1] or settings.autoload != autoload:
+            raise GateError(why)
+        return Run({}, names=(A,))
+    monkeypatch.setattr(prepare, "run", collect)
+    monkeypatch.setattr(prepare, "tiers", lambda project, folders: names)
+    monkeypatch.setattr(environment, "prepare", lambda side, order, log: replace(side, name=names[order.tier][0]))
+    side = Side("[bench]", "HEAD", "0" * 40, tmp_path, tmp_path, Path(), Path())
+    order = environment.Order(environment.Recipe(), ())
+    _, order, settings = prepare._collect(side, Where(tmp_path, ()), order, Settings(), tmp_path, log.append)
+    assert (order.tier, settings.autoload, len(log)) == (installed, autoload, installed)
+    monkeypatch.setattr(prepare, "tiers", lambda project, folders: names[:1])
+    if autoload:
+        with pytest.raises(GateError, match="If a plugin of pytest is missing"):
+            prepare._collect(side, Where(tmp_path, ()), replace(order, tier=0), Settings(), tmp_path, log.append)
+
+
+def test_a_traceback_of_pytests_own_is_left_out_of_messages():
+    said = "\n".join(["collecting", *("INTERNALERROR>     at some line" for _ in range(20)), "INTERNALERROR> Error: unknown hook", "INTERNALERROR>"])
+    assert children.tail(said) == "collecting\nINTERNALERROR> Error: unknown hook"
+
+
+def test_what_lacks_a_package_is_noted_with_the_option_that_installs_it():
+    why = {B: "ModuleNotFoundError: No module named 're2'", "bench/bench_c.py": "ModuleNotFoundError: No module named 'numpy'"}
+    head = Run({A: {"min": 1.0}}, failed=why, names=(A, B))
+    notes = pair(Run({}, failed=why, names=(A, B)), Run({A: {"min": 1.0}}, failed=why), head).notes
+    assert len(notes) == 2 and all("--with PACKAGE" in note for note in notes)
 
 
 def test_a_removed_benchmark_needs_leave(compared):

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from fastnet.gate import addresses, arguments, command, runs, turns
+from fastnet.gate import addresses, arguments, command, compare, runs, turns
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import Plan
 from fastnet.gate.runs import Settings, Where
@@ -91,6 +91,12 @@ def test_a_strict_configuration_allows_the_marks_and_settings_of_plugins_that_ar
         "timeout = 30\nasyncio_mode = auto\n")
     found = process("import pytest\n@pytest.mark.timeout(30)\ndef test_a(benchmark): benchmark(len, 'a')\n")
     assert list(found.times) == ["test_x.py::test_a"] and not found.failed
+
+
+def test_a_marked_coroutine_is_not_timed_without_a_plugin_that_runs_it(process):
+    found = process("import pytest\n@pytest.mark.benchmark\nasync def test_a(): pass\n", marked=True)
+    said = {**found.failed, **found.skipped}["test_x.py::test_a"]
+    assert not found.times and compare._NO_PLUGIN.search(said), "a call would only make a coroutine, in the same time on all sides"
 
 
 def test_the_typical_sample_sees_what_the_fastest_does_not(process, tmp_path):
