@@ -125,9 +125,14 @@ class _Sources:
         project = self.tree / _declaring(self.tree, file)
         all_marked = self.marked and _is_module_marked(module)
         patterns = ["test*", "bench_*", *(pytest_option(project, "python_functions") or "").split()]
+        marked = [node for node in ast.walk(module) if self.marked and isinstance(node, ast.ClassDef)
+                  and (_is_marked(node) or _is_module_marked(node))]
+        in_marked = {node for one in marked for node in functions(one)}
+        everywhere = any(_is_autouse(node) and self.fixtures & set(arguments(node)) for node in functions(module))
         for node in functions(module):
             named = any(fnmatch(node.name, pattern if "*" in pattern else f"{pattern}*") for pattern in patterns)
-            uses = bool(self.fixtures & set(arguments(node))) or (self.marked and _is_marked(node)) or all_marked
+            uses = (bool(self.fixtures & set(arguments(node))) or (self.marked and _is_marked(node)) or all_marked
+                    or node in in_marked or everywhere)
             if named and uses and not _is_fixture(node):
                 return True
         return False
@@ -167,8 +172,8 @@ class _Sources:
         return [one for one in near if (root / one).is_file()]
 
 
-def functions(module: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The functions of a module and of its classes."""
+def functions(module: ast.Module | ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions of a module and of its classes, or of a class."""
     found: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
     bodies: list[list[ast.stmt]] = [module.body]
     while bodies:
@@ -211,13 +216,18 @@ def _is_fixture(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     return any("fixture" in one and "usefixtures" not in one for one in shown)
 
 
-def _is_marked(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _is_autouse(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function is a fixture that every test next to it uses."""
+    return _is_fixture(node) and any("autouse" in ast.dump(decorator) for decorator in node.decorator_list)
+
+
+def _is_marked(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
     names = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
     return any(isinstance(one, ast.Attribute) and one.attr in _MARKERS for one in names)
 
 
-def _is_module_marked(module: ast.Module) -> bool:
-    """Whether a module has ``pytestmark = pytest.mark.benchmark``, alone or in a list."""
+def _is_module_marked(module: ast.Module | ast.ClassDef) -> bool:
+    """Whether a module, or a class, has ``pytestmark = pytest.mark.benchmark``, alone or in a list."""
     assigned = [node.value for node in module.body if isinstance(node, ast.Assign)
                 and any(isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets)]
     return any(isinstance(one, ast.Attribute) and one.attr in _MARKERS for value in assigned for one in ast.walk(value))
