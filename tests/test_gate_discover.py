@@ -58,6 +58,9 @@ LAYOUTS = {
                                          "test_y.py": "import pytest\nclass TestY:\n    pytestmark = pytest.mark.benchmark\n    def test_a(self): ...\n",
                                          "test_z.py": "class TestZ:\n    def test_a(self): ...\n"},
                                         ".", ".", ["test_x.py", "test_y.py"], ["test_x.py", "test_y.py"]),
+    "a parameter that names a fixture": ({"pyproject.toml": "", "test_x.py": "import pytest\n@pytest.mark.parametrize('fixture_name', ['a'])\n"
+                                          "def test_a(benchmark, fixture_name): ...\n", "test_y.py": PLAIN},
+                                         ".", ".", ["test_x.py"], ["test_x.py"]),
     "a fixture that all tests use": ({"pyproject.toml": "", "test_x.py": "import pytest\nclass TestX:\n    @pytest.fixture(autouse=True)\n"
                                       "    def prepare(self, benchmark): self.benchmark = benchmark\n    def test_a(self): ...\n", "test_y.py": PLAIN},
                                      ".", ".", ["test_x.py"], ["test_x.py"]),

@@ -193,7 +193,7 @@ def arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     """The names of a function's arguments, and of the fixtures that it is marked to use."""
     found = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
     for decorator in node.decorator_list:
-        if "usefixtures" in ast.dump(decorator) and isinstance(decorator, ast.Call):
+        if _called(decorator) == "usefixtures" and isinstance(decorator, ast.Call):
             found += [one.value for one in decorator.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
     return found
 
@@ -211,9 +211,15 @@ def imports(module: ast.Module) -> set[str]:
     return found - {""}
 
 
+def _called(decorator: ast.expr) -> str:
+    """The last part of a decorator's name."""
+    place = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return place.attr if isinstance(place, ast.Attribute) else place.id if isinstance(place, ast.Name) else ""
+
+
 def _is_fixture(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    shown = [ast.dump(decorator) for decorator in node.decorator_list]
-    return any("fixture" in one and "usefixtures" not in one for one in shown)
+    names = [_called(decorator) for decorator in node.decorator_list]  # not their arguments, which may hold the word
+    return any("fixture" in name and name != "usefixtures" for name in names)
 
 
 def _is_autouse(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
