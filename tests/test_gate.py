@@ -10,7 +10,20 @@ import numpy as np
 import pytest
 
 from bench.studies import power
-from fastnet.gate import GateError, arguments, command, compare, environment, instructions, judge, pairing, render, runs
+from fastnet.gate import (
+    GateError,
+    arguments,
+    children,
+    command,
+    compare,
+    environment,
+    instructions,
+    judge,
+    pairing,
+    prepare,
+    render,
+    runs,
+)
 from fastnet.gate.discover import Found
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import Plan
@@ -259,6 +272,90 @@ def test_a_renamed_benchmark_is_noted():
     assert pair(Run({}, names=(old,)), ran, ran).removed == [old]
 
 
+@pytest.mark.parametrize(("head_fails", "with_heads", "with_own", "taken", "compared_names"), [
+    ([A], [B], [B], [], [B]),  # A fails in both versions: the package that it needs is missing
+    ([A], [B], [A, B], [], [B]),  # A runs in base's version only, and fails on head: it cannot be compared anyway
+    ([], [B], [A, B], ["bench/bench_a.py"], [A, B]),  # A runs on head, and on base in base's version
+])
+def test_base_runs_its_own_version_of_a_file_only_if_more_can_be_compared(monkeypatch, head_fails, with_heads, with_own, taken, compared_names):
+    file, seconds = "bench/bench_a.py", {"min": 1.0}
+    a, b = f"{file}::test_a", f"{file}::test_b"
+    called = {A: a, B: b}
+    versions = {}
+
+    def checkout(folder, *arguments):
+        versions[folder.name] = arguments[3]
+
+    def measure(side, where, settings, number, names=None, metrics=()):
+        runs_ = with_own if versions.get(side.name) == "base" else with_heads
+        return Run({called[name]: seconds for name in runs_}, failed={a: "ValueError"} if A not in runs_ else {}, names=(a, b))
+    monkeypatch.setattr(pairing, "git", checkout)
+    sides = [Side(name, name, "head" if name == "head" else "base", Path(name), Path(name), Path(), Path()) for name in SIDES]
+    head = Run({called[name]: seconds for name in (A, B) if name not in head_fails}, failed={called[name]: "ValueError" for name in head_fails},
+               names=(a, b))
+    found, own = Found(".", (file,), ("bench",), False), Run({}, names=(a, b))
+    (base, _), notes = pairing.warm_up([sides[0], sides[2]], measure, Where(Path(), (file,)), found, Settings(), own, head, sides[1], ())
+    assert ["its own version" in note for note in notes] == [True] * len(taken)
+    assert versions == ({"base": "base", "same": "base"} if taken else {"base": "head"})
+    result = pair(own, base, head)
+    assert result.compared == [called[name] for name in compared_names]
+    assert (a in result.missing) == (A in head_fails and A in with_own)
+
+
+@pytest.mark.parametrize("said", [
+    {"failed": {A: "Failed: async def functions are not natively supported."}},
+    {"skipped": {A: "Skipped: async def function and no async plugin installed (see warnings)"}},  # pytest before 8.4
+    {"failed": {A: "fixture 'httpserver' not found"}},
+])
+def test_plugins_are_loaded_if_a_benchmark_needs_one(monkeypatch, said):
+    def one(side, where, settings, number, names=None, metrics=()):
+        return Run({A: {"min": 1.0}}, names=(A,)) if settings.autoload else Run({}, names=(A,), **said)
+    monkeypatch.setattr(compare, "run", one)
+    monkeypatch.setattr(pairing.Sources, "_module", lambda self, side, file: None)
+    sides = {name: Side(name, name, "0" * 40, Path(), Path(), Path(), Path()) for name in SIDES}
+    found = Found(".", ("bench/bench_a.py",), ("bench",), False)
+    prepared = Prepared(Where(Path(), found.files), found, sides, {"base": Run({}, names=(A,))}, Settings())
+    _, paired, settings = compare._warm_up(prepared, prepared.settings, (), print)
+    assert settings.autoload and paired.compared == [A]
+
+
+@pytest.mark.parametrize(("starts_with", "why", "installed", "autoload"), [
+    (("[bench]",), "", 0, False),
+    (("[bench]", "[test]"), "E   ModuleNotFoundError: No module named 'numpy'", 1, False),
+    (("[bench]", "[test]", "group dev"), "unknown hook 'pytest_emoji_skipped'", 2, True),  # a plugin that is not installed yet
+])
+def test_more_is_installed_until_pytest_starts(monkeypatch, tmp_path, starts_with, why, installed, autoload):
+    names, log = [["[bench]"], ["[test]"], ["group dev"]], []
+
+    def collect(side, where, settings, number, collect_only=False):
+        if side.name != starts_with[-1] or settings.autoload != autoload:
+            raise GateError(why)
+        return Run({}, names=(A,))
+    monkeypatch.setattr(prepare, "run", collect)
+    monkeypatch.setattr(prepare, "tiers", lambda project, folders: names)
+    monkeypatch.setattr(environment, "prepare", lambda side, order, log: replace(side, name=names[order.tier][0]))
+    side = Side("[bench]", "HEAD", "0" * 40, tmp_path, tmp_path, Path(), Path())
+    order = environment.Order(environment.Recipe(), ())
+    _, order, settings = prepare._collect(side, Where(tmp_path, ()), order, Settings(), tmp_path, log.append)
+    assert (order.tier, settings.autoload, len(log)) == (installed, autoload, installed)
+    monkeypatch.setattr(prepare, "tiers", lambda project, folders: names[:1])
+    if autoload:
+        with pytest.raises(GateError, match="If a plugin of pytest is missing"):
+            prepare._collect(side, Where(tmp_path, ()), replace(order, tier=0), Settings(), tmp_path, log.append)
+
+
+def test_a_traceback_of_pytests_own_is_left_out_of_messages():
+    said = "\n".join(["collecting", *("INTERNALERROR>     at some line" for _ in range(20)), "INTERNALERROR> Error: unknown hook", "INTERNALERROR>"])
+    assert children.tail(said) == "collecting\nINTERNALERROR> Error: unknown hook"
+
+
+def test_what_lacks_a_package_is_noted_with_the_option_that_installs_it():
+    why = {B: "ModuleNotFoundError: No module named 're2'", "bench/bench_c.py": "ModuleNotFoundError: No module named 'numpy'"}
+    head = Run({A: {"min": 1.0}}, failed=why, names=(A, B))
+    notes = pair(Run({}, failed=why, names=(A, B)), Run({A: {"min": 1.0}}, failed=why), head).notes
+    assert len(notes) == 2 and all("--with PACKAGE" in note for note in notes)
+
+
 def test_a_removed_benchmark_needs_leave(compared):
     def times(side, batch):
         return {A: 1e-3}
@@ -294,7 +391,7 @@ def test_no_common_benchmark(compared):
         compared(lambda side, batch: {B if side == "head" else A: 1.0})
 
 
-def test_benchmarks_of_a_file_that_fail_alike_share_a_note():
+def test_benchmarks_that_fail_alike_share_a_note():
     names = [f"bench/bench_a.py::test_{letter}" for letter in "bcdefg"]
     head = Run({A: {"min": 1.0}}, failed=dict.fromkeys(names, "no such folder") | {names[2]: "another"}, names=(A, *names))
     notes = pair(Run({}, names=(A, *names)), Run({A: {"min": 1.0}}), head).notes

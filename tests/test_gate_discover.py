@@ -53,6 +53,17 @@ LAYOUTS = {
     "a fixture that uses the fixture": ({"pyproject.toml": "", "tests/conftest.py": "import pytest\n@pytest.fixture\ndef bench(benchmark): ...\n",
                                          "tests/unit/test_x.py": "class TestX:\n    def test_a(self, bench): ...\n"},
                                         ".", ".", ["tests/unit/test_x.py"], ["tests/conftest.py", "tests/unit/test_x.py"]),
+    "a marker on a class, and in one": ({"pyproject.toml": "# codspeed\n",
+                                         "test_x.py": "import pytest\n@pytest.mark.benchmark\nclass TestX:\n    def test_a(self): ...\n",
+                                         "test_y.py": "import pytest\nclass TestY:\n    pytestmark = pytest.mark.benchmark\n    def test_a(self): ...\n",
+                                         "test_z.py": "class TestZ:\n    def test_a(self): ...\n"},
+                                        ".", ".", ["test_x.py", "test_y.py"], ["test_x.py", "test_y.py"]),
+    "a parameter that names a fixture": ({"pyproject.toml": "", "test_x.py": "import pytest\n@pytest.mark.parametrize('fixture_name', ['a'])\n"
+                                          "def test_a(benchmark, fixture_name): ...\n", "test_y.py": PLAIN},
+                                         ".", ".", ["test_x.py"], ["test_x.py"]),
+    "a fixture that all tests use": ({"pyproject.toml": "", "test_x.py": "import pytest\nclass TestX:\n    @pytest.fixture(autouse=True)\n"
+                                      "    def prepare(self, benchmark): self.benchmark = benchmark\n    def test_a(self): ...\n", "test_y.py": PLAIN},
+                                     ".", ".", ["test_x.py"], ["test_x.py"]),
     "its own python_functions": ({"pyproject.toml": "[tool.pytest.ini_options]\npython_functions = ['speed_*']\npython_files = ['s_*.py']\n",
                                   "s_a.py": TEST.replace("test_a", "speed_a")},
                                  ".", ".", ["s_a.py"], ["s_a.py"]),
@@ -108,6 +119,8 @@ def test_what_is_missing_is_named(make, files, message):
     ({"pyproject.toml": "[tool.uv]\ndev-dependencies = ['a']\n[tool.pdm.dev-dependencies]\nbench = ['b']\n"}, [["group bench"], ["group dev"]]),
     ({"requirements/bench.txt": "a", "requirements/docs.txt": "b", "requirements-test.txt": "c"}, [["requirements/bench.txt"], ["requirements-test.txt"]]),
     ({"pyproject.toml": "[project]\nname = 'a'\n"}, []),
+    ({"pyproject.toml": "[project.optional-dependencies]\nlitestar = ['a']\nspeedups = ['b']\nlatest = ['c']\nunittests = ['d']\n"},
+     [["[unittests]"]]),
 ])
 def test_what_benchmarks_need_is_told_by_names(make, files, expected):
     assert tiers(make(files), (".",)) == expected
@@ -135,6 +148,9 @@ def test_what_the_user_names_is_installed_and_nothing_else(make):
 @pytest.mark.parametrize(("file", "text"), [
     ("pytest.ini", "[pytest]\naddopts = -q --import-mode=importlib\npython_functions = a_* b_*\n"),
     ("pyproject.toml", "[tool.pytest.ini_options]\naddopts = ['-q', '--import-mode=importlib']\npython_functions = ['a_*', 'b_*']\n"),
+    ("pyproject.toml", "[tool.pytest]\naddopts = ['-q', '--import-mode=importlib']\npython_functions = ['a_*', 'b_*']\n"),
+    ("pytest.toml", "[pytest]\naddopts = ['-q', '--import-mode=importlib']\npython_functions = ['a_*', 'b_*']\n"),
+    (".pytest.toml", "[pytest]\naddopts = ['-q', '--import-mode=importlib']\npython_functions = ['a_*', 'b_*']\n"),
     ("tox.ini", "[pytest]\naddopts = --import-mode importlib\npython_functions = a_* b_*\n"),
     ("setup.cfg", "[tool:pytest]\naddopts = --import-mode=importlib\npython_functions = a_* b_*\n"),
 ])

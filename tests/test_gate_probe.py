@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("pytest_benchmark")
 
-from fastnet.gate import addresses, arguments, command, runs, turns
+from fastnet.gate import addresses, arguments, command, compare, runs, turns
 from fastnet.gate.environment import Side
 from fastnet.gate.judge import Plan
 from fastnet.gate.runs import Settings, Where
@@ -82,6 +82,21 @@ def test_a_marker_makes_a_benchmark_where_the_project_uses_codspeed(process):
     assert found.names == ("test_x.py::test_marked", "test_x.py::test_both")
     assert found.times["test_x.py::test_marked"]["min"] > 0.0019
     assert process(text).names == ("test_x.py::test_both",)
+
+
+def test_a_strict_configuration_allows_the_marks_and_settings_of_plugins_that_are_not_loaded(process, tmp_path):
+    (tmp_path / "head" / "tree").mkdir(parents=True)
+    (tmp_path / "head" / "tree" / "pytest.ini").write_text(
+        "[pytest]\nstrict = true\nstrict_markers = true\nstrict_config = true\naddopts = --strict-markers --strict-config\n"
+        "timeout = 30\nasyncio_mode = auto\n")
+    found = process("import pytest\n@pytest.mark.timeout(30)\ndef test_a(benchmark): benchmark(len, 'a')\n")
+    assert list(found.times) == ["test_x.py::test_a"] and not found.failed
+
+
+def test_a_marked_coroutine_is_not_timed_without_a_plugin_that_runs_it(process):
+    found = process("import pytest\n@pytest.mark.benchmark\nasync def test_a(): pass\n", marked=True)
+    said = {**found.failed, **found.skipped}["test_x.py::test_a"]
+    assert not found.times and compare._NO_PLUGIN.search(said), "a call would only make a coroutine, in the same time on all sides"
 
 
 def test_the_typical_sample_sees_what_the_fastest_does_not(process, tmp_path):

@@ -54,5 +54,7 @@ def run(command: Sequence[str], what: str, *, hint: str = "", cwd: Path | None =
 
 
 def tail(text: str, lines: int = 15) -> str:
-    """Return the last lines of what a program printed, without pip's warnings."""
-    return "\n".join([line for line in text.strip().splitlines() if not line.startswith("WARNING: ")][-lines:])
+    """Return the last lines of what a program printed, without pip's warnings and without a traceback of pytest's own."""
+    found = [line for line in text.strip().splitlines() if not line.startswith("WARNING: ")]
+    of_pytest = [line for line in found if line.startswith("INTERNALERROR>") and line != "INTERNALERROR>"]
+    return "\n".join([line for line in found if not line.startswith("INTERNALERROR>") or line in of_pytest[-1:]][-lines:])

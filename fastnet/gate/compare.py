@@ -150,7 +150,7 @@ def times_of(batch: Batch, name: str, statistics: Sequence[str]) -> dict[str, di
                         for side, runs in batch.items()} for statistic in statistics}
 
 
-_NO_FIXTURE = re.compile(r"fixture '\w+' not found")
+_NO_PLUGIN = re.compile(r"fixture '\w+' not found|async def function")  # what pytest says of it, in any version
 
 
 def _warm_up(prepared: Prepared, settings: Settings, metrics: Sequence[str],
@@ -158,7 +158,7 @@ def _warm_up(prepared: Prepared, settings: Settings, metrics: Sequence[str],
     sides, where, found = prepared.sides, prepared.where, prepared.found
     log("warming up head: compiling, filling caches")
     head = run(sides["head"], where, replace(settings, seconds=WARM_UP_SECONDS), 0, metrics=metrics)
-    if not settings.autoload and any(_NO_FIXTURE.search(why) for why in head.failed.values()):
+    if not settings.autoload and any(_NO_PLUGIN.search(why) for why in (*head.failed.values(), *head.skipped.values())):
         settings = replace(settings, autoload=True)
         head = run(sides["head"], where, replace(settings, seconds=WARM_UP_SECONDS), 0, metrics=metrics)
     log("warming up base and its control")

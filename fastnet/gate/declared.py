@@ -19,7 +19,9 @@ else:
 PACKAGING = ("pyproject.toml", "setup.py", "setup.cfg")
 # Which extras, groups and requirement files are for benchmarks, by their names. The tiers are tried one after the other,
 # each on top of those before it, until the benchmarks can be imported.
-TIERS = (re.compile(r"bench|perf|codspeed|speed", re.I), re.compile(r"test|pytest|\bci\b", re.I),
+# A name may hold such a word by chance, as in litestar, latest or speedups.
+TIERS = (re.compile(r"bench|perf(?!ect)|speed(?!up)", re.I),
+         re.compile(r"(?<!li)(?<!la)(?<!con)test|\bci\b", re.I),
          re.compile(r"^(all[-_]?)?dev(el|elop|elopment)?$", re.I),
          re.compile(r"^(all|full|complete|extras?|optional)$", re.I))
 _FOLDERS = (".", "requirements")
@@ -217,14 +219,17 @@ def _normal(name: str) -> str:
 
 def pytest_option(project: Path, name: str) -> str | None:
     """An option of the project's configuration of pytest, or of its ``addopts``; None if it has none."""
-    for file, section in (("pytest.ini", "pytest"), (".pytest.ini", "pytest"), ("pyproject.toml", ""), ("tox.ini", "pytest"),
+    for file, section in (("pytest.toml", "pytest"), (".pytest.toml", "pytest"), ("pytest.ini", "pytest"),
+                          (".pytest.ini", "pytest"), ("pyproject.toml", "tool"), ("tox.ini", "pytest"),
                           ("setup.cfg", "tool:pytest")):
-        if file == "pyproject.toml":
-            options = _read_toml(project / file, lenient=True).get("tool", {}).get("pytest", {}).get("ini_options", {})
+        if file.endswith(".toml"):
+            table = _read_toml(project / file, lenient=True).get(section, {})
+            options = table if section == "pytest" else table.get("pytest", {})
+            options = options.get("ini_options") or options  # since pytest 9, its options may also be in the table itself
         else:
             config = _read_ini(project / file)
             options = dict(config[section]) if config.has_section(section) else {}
-        if options or (file.endswith("pytest.ini") and (project / file).exists()):
+        if options or (file.lstrip(".").startswith("pytest.") and (project / file).exists()):
             value, given = options.get(name), options.get("addopts", "")
             given = " ".join(given) if isinstance(given, list) else str(given)
             flag = re.search(rf"--{re.escape(name)}[= ](\S+)", given)

@@ -125,9 +125,14 @@ class _Sources:
         project = self.tree / _declaring(self.tree, file)
         all_marked = self.marked and _is_module_marked(module)
         patterns = ["test*", "bench_*", *(pytest_option(project, "python_functions") or "").split()]
+        marked = [node for node in ast.walk(module) if self.marked and isinstance(node, ast.ClassDef)
+                  and (_is_marked(node) or _is_module_marked(node))]
+        in_marked = {node for one in marked for node in functions(one)}
+        everywhere = any(_is_autouse(node) and self.fixtures & set(arguments(node)) for node in functions(module))
         for node in functions(module):
             named = any(fnmatch(node.name, pattern if "*" in pattern else f"{pattern}*") for pattern in patterns)
-            uses = bool(self.fixtures & set(arguments(node))) or (self.marked and _is_marked(node)) or all_marked
+            uses = (bool(self.fixtures & set(arguments(node))) or (self.marked and _is_marked(node)) or all_marked
+                    or node in in_marked or everywhere)
             if named and uses and not _is_fixture(node):
                 return True
         return False
@@ -167,8 +172,8 @@ class _Sources:
         return [one for one in near if (root / one).is_file()]
 
 
-def functions(module: ast.Module) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """The functions of a module and of its classes."""
+def functions(module: ast.Module | ast.ClassDef) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The functions of a module and of its classes, or of a class."""
     found: list[ast.FunctionDef | ast.AsyncFunctionDef] = []
     bodies: list[list[ast.stmt]] = [module.body]
     while bodies:
@@ -188,7 +193,7 @@ def arguments(node: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
     """The names of a function's arguments, and of the fixtures that it is marked to use."""
     found = [one.arg for one in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
     for decorator in node.decorator_list:
-        if "usefixtures" in ast.dump(decorator) and isinstance(decorator, ast.Call):
+        if _called(decorator) == "usefixtures" and isinstance(decorator, ast.Call):
             found += [one.value for one in decorator.args if isinstance(one, ast.Constant) and isinstance(one.value, str)]
     return found
 
@@ -206,18 +211,29 @@ def imports(module: ast.Module) -> set[str]:
     return found - {""}
 
 
+def _called(decorator: ast.expr) -> str:
+    """The last part of a decorator's name."""
+    place = decorator.func if isinstance(decorator, ast.Call) else decorator
+    return place.attr if isinstance(place, ast.Attribute) else place.id if isinstance(place, ast.Name) else ""
+
+
 def _is_fixture(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    shown = [ast.dump(decorator) for decorator in node.decorator_list]
-    return any("fixture" in one and "usefixtures" not in one for one in shown)
+    names = [_called(decorator) for decorator in node.decorator_list]  # not their arguments, which may hold the word
+    return any("fixture" in name and name != "usefixtures" for name in names)
 
 
-def _is_marked(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+def _is_autouse(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Whether a function is a fixture that every test next to it uses."""
+    return _is_fixture(node) and any("autouse" in ast.dump(decorator) for decorator in node.decorator_list)
+
+
+def _is_marked(node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) -> bool:
     names = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
     return any(isinstance(one, ast.Attribute) and one.attr in _MARKERS for one in names)
 
 
-def _is_module_marked(module: ast.Module) -> bool:
-    """Whether a module has ``pytestmark = pytest.mark.benchmark``, alone or in a list."""
+def _is_module_marked(module: ast.Module | ast.ClassDef) -> bool:
+    """Whether a module, or a class, has ``pytestmark = pytest.mark.benchmark``, alone or in a list."""
     assigned = [node.value for node in module.body if isinstance(node, ast.Assign)
                 and any(isinstance(target, ast.Name) and target.id == "pytestmark" for target in node.targets)]
     return any(isinstance(one, ast.Attribute) and one.attr in _MARKERS for value in assigned for one in ast.walk(value))

@@ -98,14 +98,17 @@ def warm_up(sides: Sequence[Side], measure: Measure, where: Where, found: Found,
         if files:
             wanted = [name for name in own.names if _file(name) in files]
             again = measure(first, where, quick, 0, names=wanted, metrics=metrics)
-            rescued = [file for file in files if any(_file(name) == file for name in again.times)]
+            back = [name for name in lost if name in again.times]
+            # What fails on head is not compared in any version, and what fails in both versions is no reason to take one.
+            rescued = sorted({_file(name) for name in back if name in head.times})
             for file in set(files) - set(rescued):
                 git(first.project, "checkout", "--quiet", "--force", source.commit, "--", file)
             for side in sides[1:]:
                 take_back(side, found, rescued)
-            notes += [f"{first.revision} runs its own version of `{file}`, as head's does not run there: "
-                      f"{_reason(ran, next(name for name in lost if _file(name) == file))}" for file in rescued]
+            notes += [f"{first.revision} runs its own version of `{file}`, as head's does not run there: " + _reason(
+                ran, next(name for name in back if _file(name) == file and name in head.times)) for file in rescued]
             ran = _merged(ran, again, rescued)
+            ran = replace(ran, times={name: again.times[name] for name in back} | ran.times)
     others = [measure(side, where, quick, 0, names=sorted(ran.times), metrics=metrics) for side in sides[1:]]
     return [ran, *others], notes
 
@@ -116,7 +119,8 @@ def _merged(given: Run, own: Run, files: Sequence[str]) -> Run:
         return ({name: value for name, value in first.items() if _file(name) not in files}
                 | {name: value for name, value in second.items() if _file(name) in files})
     return Run(choose(given.times, own.times), choose(given.counts, own.counts), choose(given.metrics, own.metrics),
-               given.failed | own.failed, given.skipped | own.skipped, given.names + own.names)
+               given.failed | own.failed, given.skipped | own.skipped,
+               tuple(name for name in given.names if _file(name) not in files) + own.names)
 
 
 def pair(own: Run, base: Run, head: Run, renamed: Callable[[str, str], bool] = lambda old, new: False) -> Pairing:
@@ -135,10 +139,10 @@ def pair(own: Run, base: Run, head: Run, renamed: Callable[[str, str], bool] = l
     broken = {name: reason for name, reason in head.failed.items() if "::" not in name}  # files, or the folder
     for name, reason in broken.items():
         if name in own.failed:
-            result.notes.append(f"`{name}` cannot be collected on either side: {reason}")
+            result.notes.append(f"`{name}` cannot be collected on either side: {reason}{_hint(reason)}")
         else:
             result.missing[name] = f"cannot be collected on head: {reason}"
-    alike: dict[tuple[str, str, str], list[str]] = {}  # by file, what became of them, and why
+    alike: dict[tuple[str, str], list[str]] = {}  # by what became of them, and why
     for name in sorted({*head.names, *head.times} - {*result.compared}):
         if name in head.times:
             _missing_on_base(result, own, base, name)
@@ -146,15 +150,15 @@ def pair(own: Run, base: Run, head: Run, renamed: Callable[[str, str], bool] = l
             if name in base.times:
                 result.missing[name] = f"runs on base but is skipped on head: {head.skipped[name]}"
             else:
-                alike.setdefault((_file(name), "skipped", head.skipped[name]), []).append(name)
+                alike.setdefault(("skipped", head.skipped[name]), []).append(name)
         elif name in base.times:
             result.missing[name] = f"runs on base but fails on head: {_reason(head, name)}"
         elif name in own.names:
-            alike.setdefault((_file(name), "failing on both sides", _reason(head, name)), []).append(name)
+            alike.setdefault(("failing on both sides", _reason(head, name)), []).append(name)
         else:
             result.missing[name] = f"fails on head, where it is new: {_reason(head, name)}"
-    for (_, fate, why), names in alike.items():
-        result.notes.append(f"{fate}: {some([f'`{name}`' for name in names])}: {why}")
+    for (fate, why), names in alike.items():
+        result.notes.append(f"{fate}: {some([f'`{name}`' for name in names])}: {why}{_hint(why)}")
     fresh = [name for name in result.compared if name not in own.names]
     for name in sorted({*own.names, *base.times} - {*head.names, *head.times}):
         if _file(name) in broken:
@@ -186,6 +190,15 @@ def _reason(run: Run, name: str) -> str:
     """Of the benchmark itself, or of its file, if that could not be collected."""
     return (run.failed.get(name) or run.skipped.get(name) or run.failed.get(_file(name)) or
             ("it never called the fixture" if name in run.names else "it was not collected"))
+
+
+def _hint(why: str) -> str:
+    """What makes benchmarks run that lack a package."""
+    if "No module named" in why:
+        return ". If it should run, name the package: --with PACKAGE"
+    if "async def function" in why:
+        return " If it should run, name the package of a plugin: --with pytest-asyncio"
+    return ""
 
 
 def _file(name: str) -> str:

@@ -145,12 +145,13 @@ def _collect(head: Side, where: Where, order: Order, settings: Settings, folder:
         except GateError as error:
             collected, why = None, str(error)
         missing = sorted({name.partition(".")[0] for name in _MISSING.findall(why)})
-        if missing and order.tier + 1 < len(names):
-            order = replace(order, tier=order.tier + 1)
-            log(f"the benchmarks need {', '.join(missing)}: installing {', '.join(names[order.tier])}, too")
-            head = environment.prepare(head, order, log)
-        elif not settings.autoload and collected is None and not missing:
+        if not settings.autoload and collected is None and not missing:
             settings = replace(settings, autoload=True)  # a conftest.py that needs a plugin
+        elif (missing or collected is None) and order.tier + 1 < len(names):
+            order = replace(order, tier=order.tier + 1)
+            log((f"the benchmarks need {', '.join(missing)}" if missing else "pytest cannot start with what is installed") +
+                f": installing {', '.join(names[order.tier])}, too")
+            head = environment.prepare(head, order, log)
         else:
             break
     if names:
@@ -159,5 +160,5 @@ def _collect(head: Side, where: Where, order: Order, settings: Settings, folder:
         raise GateError(f"The benchmarks import {', '.join(missing)}, which no installed package provides. Name the "
                         f"package: fastnet compare BASE --with {missing[0]}")
     if collected is None:
-        raise GateError(why)
+        raise GateError(f"{why}\nIf a plugin of pytest is missing, name its package: --with PACKAGE.")
     return head, order, settings

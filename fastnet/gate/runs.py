@@ -29,6 +29,9 @@ WARM_UP_SECONDS = 0.001  # of a benchmark in a process that only compiles, fills
 _NOISY = ("cov", "xdist", "codspeed", "randomly", "random_order", "timeout", "sugar", "html", "rerunfailures", "pytest_cov",
           "faulthandler")  # plugins that disturb timings, and are never loaded
 
+_NOT_THE_PROJECTS = ("addopts=", "required_plugins=", "filterwarnings=", "strict=false", "strict_markers=false",
+                     "strict_config=false")  # options of the project's configuration of pytest, as the gate sets them
+
 
 @dataclass(frozen=True)
 class Run:
@@ -191,8 +194,9 @@ def _command(side: Side, targets: Sequence[str], settings: Settings, numbers: Pa
     return [str(side.python), "-m", "pytest", *targets, f"--rootdir={side.project}", "-q",
             *(part for plugin in plugins for part in ("-p", plugin)),
             # What the project's own configuration asks for must not decide here: plugins that are not loaded, coverage,
-            # parallel workers, warnings as errors. Files are named, so python_files and norecursedirs do not matter.
-            "-o", "addopts=", "-o", "required_plugins=", "-o", "filterwarnings=",
+            # parallel workers, warnings as errors. Files are named, so python_files and norecursedirs do not matter. Strict
+            # options would be errors: they forbid the marks and settings of plugins that are not loaded.
+            *(part for option in _NOT_THE_PROJECTS for part in ("-o", option)),
             *([f"--import-mode={mode}"] if mode else []),
             "-o", f"python_functions={functions}", "--continue-on-collection-errors",
             # Without a warm-up call pytest-benchmark plans by the first one, which loads compiled code: few rounds.

@@ -5,6 +5,7 @@ of a round, measures memory and instructions where $FASTNET_GATE_METRICS asks fo
 which benchmarks there are, why some were not measured, and which modules came from the repository itself instead of the
 worktree: with those, a comparison would compare the working tree with itself, and always pass.
 """
+import inspect
 import json
 import mmap
 import os
@@ -98,6 +99,8 @@ def pytest_pyfunc_call(pyfuncitem):
     if not _MARKED or "benchmark" in arguments or "benchmark" not in pyfuncitem.fixturenames:
         return None
     if not any(pyfuncitem.get_closest_marker(name) for name in _MARKERS):
+        return None
+    if inspect.iscoroutinefunction(pyfuncitem.obj):  # no plugin made a function of it: a call would only make a coroutine
         return None
     pyfuncitem.funcargs["benchmark"](pyfuncitem.obj, **{name: pyfuncitem.funcargs[name] for name in arguments})
     return True
