@@ -108,6 +108,14 @@ def test_the_typical_sample_sees_what_the_fastest_does_not(process, tmp_path):
     assert head["typical"] > 1.4 * base["typical"]
 
 
+def test_a_process_that_takes_long_says_where_it_is(process, monkeypatch, capsys):
+    monkeypatch.setattr(runs, "_LONG", 0.0)
+    text = "import time\ndef test_quick(benchmark): benchmark(len, 'a')\ndef test_slow(benchmark): benchmark(time.sleep, 60)\n"
+    with pytest.raises(runs.GateError, match=r"head was stopped after 5 s in test_x.py::test_slow: choose fewer"):
+        process(text, timeout=5.0)
+    assert "head has run for 0 s and is before its first benchmark; --exclude" in capsys.readouterr().err
+
+
 # --- turns ----------------------------------------------------------------------------------------------------------
 
 needs_turns = pytest.mark.skipif(not turns.POSSIBLE, reason="a child cannot inherit a socket here")

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -25,6 +26,7 @@ _RAN = (0, 1, 5)  # pytest's exit codes: all passed, some failed, nothing collec
 _USAGE = (2, 4)  # interrupted by errors, or wrong usage: what a conftest.py that cannot be imported ends with
 _FUNCTIONS = "test_* test bench_*"
 MIN_SAMPLES = 3  # of a benchmark in a process
+_LONG = 60.0  # seconds, after which a process that is not done says where it is
 WARM_UP_SECONDS = 0.001  # of a benchmark in a process that only compiles, fills caches and measures memory
 _NOISY = ("cov", "xdist", "codspeed", "randomly", "random_order", "timeout", "sugar", "html", "rerunfailures", "pytest_cov",
           "faulthandler")  # plugins that disturb timings, and are never loaded
@@ -117,6 +119,14 @@ class _Process:
         self.process, self.side, self.where, self.settings, self.folder = process, side, where, settings, folder
         self.began = time.monotonic()
 
+    def _place(self) -> str:
+        now = self.folder / "now.txt"
+        return f" in {now.read_text(encoding='utf-8')}" if now.exists() else " before its first benchmark"
+
+    def _say_where(self) -> None:
+        print(f"{self.side.name} has run for {_LONG:.0f} s and is{self._place()}; --exclude leaves benchmarks out",
+              file=sys.stderr, flush=True)
+
     def result(self) -> Run:
         stopped = threading.Event()
 
@@ -124,15 +134,19 @@ class _Process:
             stopped.set()
             self.process.kill()
 
-        late = threading.Timer(max(0.0, self.began + self.settings.timeout - time.monotonic()), stop)
-        late.start()  # `wait` with a timeout would look twenty times a second, and the next round would start later
+        # `wait` with a timeout would look twenty times a second, and the next round would start later
+        timers = [threading.Timer(max(0.0, self.began + seconds - time.monotonic()), call)
+                  for seconds, call in ((_LONG, self._say_where), (self.settings.timeout, stop))]
+        for timer in timers:
+            timer.start()
         try:
             self.process.wait()
         finally:
-            late.cancel()
+            for timer in timers:
+                timer.cancel()
         if stopped.is_set():
-            raise GateError(f"{self.side.name} was stopped after {self.settings.timeout:g} s: choose fewer benchmarks with "
-                            "--only or --exclude, or give them less time with --seconds.")
+            raise GateError(f"{self.side.name} was stopped after {self.settings.timeout:g} s{self._place()}: choose fewer "
+                            "benchmarks with --only or --exclude, or give them less time with --seconds.")
         seconds = time.monotonic() - self.began
         said = (self.folder / "said.txt").read_text(encoding="utf-8", errors="replace")
         notes, numbers = self.folder / "notes.json", self.folder / "numbers.json"

@@ -110,6 +110,10 @@ def pytest_collection_finish(session):
     _names.extend(_name(item.nodeid) for item in session.items if "benchmark" in getattr(item, "fixturenames", ()))
 
 
+def pytest_runtest_logstart(nodeid):
+    Path(os.environ["FASTNET_GATE_NOTES"]).with_name("now.txt").write_text(_name(nodeid), encoding="utf-8")
+
+
 def pytest_collectreport(report):
     if report.failed:
         _failed[_name(report.nodeid)] = _last_line(report.longrepr)
