@@ -80,6 +80,20 @@ LAYOUTS = {
 }
 
 
+PROJECTS_INSIDE = {"pyproject.toml": "", "tests/bench/pyproject.toml": "", "tests/bench/test_a.py": TEST, "core/pyproject.toml": "",
+                   "core/tests/test_b.py": TEST, "packages/two/setup.py": "", "packages/two/test_c.py": TEST}
+
+
+def test_projects_inside_a_project_are_left_out_and_named(make):
+    top = make(PROJECTS_INSIDE)
+    found = find(top, ".", None)
+    assert (found.project, found.files, found.others) == (".", ("tests/bench/test_a.py",), ("core", "packages/two"))
+    assert find(top, "core", None).files == find(top, "core/tests", None).files == ("tests/test_b.py",)
+    assert find(top, ".", "core/tests").others == ()
+    (top / "tests/bench/test_a.py").write_text("")
+    assert find(top, ".", None).files == ("core/tests/test_b.py", "packages/two/test_c.py")  # as there are no others
+
+
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_layouts(make, name):
     files, start, project, found, shared = LAYOUTS[name]

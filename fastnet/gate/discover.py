@@ -30,6 +30,7 @@ class Found:
     files: tuple[str, ...]  # of benchmarks, in the project
     shared: tuple[str, ...]  # files and folders that both sides get from head: the benchmarks and what they need
     marked: bool  # whether a marker alone makes a benchmark
+    others: tuple[str, ...] = ()  # projects inside the project, relative to the checkout, whose benchmarks are left out
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -52,8 +53,10 @@ def find(tree: Path, start: str, path: str | None) -> Found:
         files = sources.benchmarks(place)
         if files:
             project = _project(tree, level, files, whole=path is None)
+            files, others = (files, []) if path else _without_projects_inside(tree, project, files)
             inside = [str(PurePosixPath(file).relative_to(project)) for file in files]
-            return Found(project, tuple(inside), tuple(sources.shared(project, inside)), sources.marked)
+            return Found(project, tuple(inside), tuple(sources.shared(project, inside)), sources.marked,
+                         tuple(others))
     raise GateError(_nothing_found(tree, start, path))
 
 
@@ -71,6 +74,20 @@ def _project(tree: Path, level: str, files: Sequence[str], whole: bool) -> str:
     if below:
         return below.pop()
     return next((str(folder) for folder in above if not _TESTS.match(folder.name)), ".")
+
+
+def _without_projects_inside(tree: Path, project: str, files: list[str]) -> tuple[list[str], list[str]]:
+    """Leave out the files of projects below `project`, and name those: their packages are not installed with it.
+
+    A folder of tests or benchmarks is part of the project, also with a declaration of its own.
+    """
+    def other(file: str) -> str | None:
+        folder = PurePosixPath(_declaring(tree, file))
+        parts = folder.relative_to(project).parts if folder != PurePosixPath(project) else ()
+        return str(folder) if parts and not any(_TESTS.match(part) for part in parts) else None
+
+    kept = [file for file in files if other(file) is None]
+    return (kept, sorted({found for found in map(other, files) if found})) if kept else (files, [])
 
 
 def _declaring(tree: Path, file: str) -> str:
