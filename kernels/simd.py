@@ -130,6 +130,16 @@ class Emit:
         """The scalar at an address in every lane."""
         return self.splat(self.builder.load(self.builder.inttoptr(address, self.scalar.as_pointer()), align=self.bytes))
 
+    def unknown(self, number):
+        """The number, of which LLVM cannot tell where it comes from (an instruction of no bytes); on Arm, it may.
+
+        An address on x86 adds a multiple of one register to another. Arm has no such for a broadcast, and LLVM's own walk
+        from one to the next takes fewer instructions there.
+        """
+        if ARM:
+            return number
+        return self.builder.asm(ir.FunctionType(number.type, [number.type]), "", "=r,0", [number], side_effect=False)
+
     def fma(self, a, b, c):
         """a * b + c, fused where the CPU can; a CPU without FMA multiplies and adds, it does not call a library."""
         function = self._declared(f"llvm.fmuladd.{self.name}", self.vector, [self.vector] * 3)
@@ -220,30 +230,34 @@ def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
     emit = Emit(builder, float_type, lane_count(float_type))
     constant = lambda value: ir.Constant(ADDRESS, value)  # noqa: E731
     at = [(i, v) for i in range(rows_n) for v in range(vecs_n)]
-    a_rows = [emit.address(a, builder.mul(a_row, constant(i))) for i in range(rows_n)]
-    b_vecs = [emit.address(b, builder.mul(b_vec, constant(v))) for v in range(vecs_n)]
-    step_a, step_b = emit.address(constant(0), a_k), emit.address(constant(0), b_k)
+    row_bytes, vec_bytes, step_a, step_b = (emit.address(constant(0), stride) for stride in (a_row, b_vec, a_k, b_k))
+    three_rows = emit.unknown(builder.mul(row_bytes, constant(3)))
 
     # for p in range(k): every C[i, v] += A[i, p] * B[p, v], the accumulators being phi nodes
     before = builder.block
     loop, body, after = (builder.append_basic_block(name) for name in ("tile.loop", "tile.body", "tile.after"))
     builder.branch(loop)
     builder.position_at_end(loop)
-    p, a_offset, b_offset = (builder.phi(ADDRESS) for _ in range(3))
+    p, a_p, b_p = (builder.phi(ADDRESS) for _ in range(3))
     sums = {place: builder.phi(emit.vector) for place in at}
     builder.cbranch(builder.icmp_signed("<", p, k), body, after)
     builder.position_at_end(body)
-    b_row = [emit.load(builder.add(address, b_offset)) for address in b_vecs]
+    # LLVM would walk from row to row, and load the distance from the stack each time: it is not to know that these are
+    # numbers with a step, so that each address is one of few registers and a multiple of another.
+    b_first, fours = emit.unknown(b_p), [emit.unknown(a_p)]
+    fours += [emit.unknown(builder.add(fours[0], builder.mul(row_bytes, constant(i)))) for i in range(4, rows_n, 4)]
+    further = [constant(0), row_bytes, builder.mul(row_bytes, constant(2)), three_rows]
+    b_row = [emit.load(builder.add(b_first, builder.mul(vec_bytes, constant(v)))) for v in range(vecs_n)]
     new = {}
     for i in range(rows_n):
-        a_element = emit.broadcast(builder.add(a_rows[i], a_offset))
+        a_element = emit.broadcast(builder.add(fours[i // 4], further[i % 4]))
         for v in range(vecs_n):
             new[i, v] = emit.fma(a_element, b_row[v], sums[i, v])
-    steps = [(p, constant(1)), (a_offset, step_a), (b_offset, step_b)]
-    nexts = [builder.add(value, step) for value, step in steps]
+    steps = [(p, constant(0), constant(1)), (a_p, a, step_a), (b_p, b, step_b)]
+    nexts = [builder.add(value, step) for value, _, step in steps]
     builder.branch(loop)
-    for (value, _), following in zip(steps, nexts, strict=True):
-        value.add_incoming(constant(0), before)
+    for (value, first, _), following in zip(steps, nexts, strict=True):
+        value.add_incoming(first, before)
         value.add_incoming(following, body)
     for place in at:
         sums[place].add_incoming(emit.zero, before)
