@@ -6,7 +6,7 @@ process (Mytkowicz, Diwan, Hauswirth and Sweeney, *Producing wrong data without 
 2009). A round draws them once for all of its sides: what the places do to one of them, they do to the others as well, and it
 cancels in their ratio. The next round draws again, so that no verdict depends on one draw.
 
-Linux alone can do so. Elsewhere, and in a container that forbids it, each process keeps places of its own.
+Linux alone can do so. Elsewhere, and in a container that forbids it, the system draws the places of each process.
 """
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shared() -> Iterator[bool]:
 
 
 def padding(command: Sequence[str], env: Mapping[str, str], number: int) -> dict[str, str]:
-    """A variable that gives the stacks of all processes of a round the same start, whatever their paths are called."""
+    """A variable that gives the stacks of all processes of a round the same start; their paths may differ in length."""
     if sys.platform != "linux":
         return {}
     texts = sum(len(os.fsencode(part)) + 1 for part in command)
@@ -47,7 +47,7 @@ def padding(command: Sequence[str], env: Mapping[str, str], number: int) -> dict
 
 
 def remarks() -> list[str]:
-    """Say so if a Linux system does not allow what it could."""
+    """Return a note if a Linux system forbids shared addresses."""
     with shared() as works:
         pass
     return [] if works or sys.platform != "linux" else [
