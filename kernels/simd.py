@@ -131,10 +131,10 @@ class Emit:
         return self.splat(self.builder.load(self.builder.inttoptr(address, self.scalar.as_pointer()), align=self.bytes))
 
     def unknown(self, number):
-        """The number, of which LLVM cannot tell where it comes from (an instruction of no bytes); on Arm, it may.
+        """The same number, but LLVM cannot tell how it was computed: inline assembly without an instruction.
 
-        An address on x86 adds a multiple of one register to another. Arm has no such for a broadcast, and LLVM's own walk
-        from one to the next takes fewer instructions there.
+        On x86, an address can be a register plus a multiple of another one, which takes fewer instructions than what LLVM
+        makes of steps that it knows. Arm's broadcast has no such address, so LLVM keeps its knowledge there.
         """
         if ARM:
             return number
@@ -242,8 +242,8 @@ def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
     sums = {place: builder.phi(emit.vector) for place in at}
     builder.cbranch(builder.icmp_signed("<", p, k), body, after)
     builder.position_at_end(body)
-    # LLVM would walk from row to row, and load the distance from the stack each time: it is not to know that these are
-    # numbers with a step, so that each address is one of few registers and a multiple of another.
+    # LLVM would compute each row's address from the one before, with a distance that it loads from the stack each time.
+    # `unknown` hides from it that the addresses advance in steps.
     b_first, fours = emit.unknown(b_p), [emit.unknown(a_p)]
     fours += [emit.unknown(builder.add(fours[0], builder.mul(row_bytes, constant(i)))) for i in range(4, rows_n, 4)]
     further = [constant(0), row_bytes, builder.mul(row_bytes, constant(2)), three_rows]

@@ -133,7 +133,7 @@ def test_what_is_missing_is_named(make, files, message):
     ({"pyproject.toml": "[tool.uv]\ndev-dependencies = ['a']\n[tool.pdm.dev-dependencies]\nbench = ['b']\n"}, [["group bench"], ["group dev"]]),
     ({"requirements/bench.txt": "a", "requirements/docs.txt": "b", "requirements-test.txt": "c"}, [["requirements/bench.txt"], ["requirements-test.txt"]]),
     ({"pyproject.toml": "[project]\nname = 'a'\n"}, []),
-    ({"pyproject.toml": "[project.optional-dependencies]\nlitestar = ['a']\nspeedups = ['b']\nlatest = ['c']\nunittests = ['d']\n"},
+    ({"pyproject.toml": "[project.optional-dependencies]\nlitestar = ['a']\nspeedups = ['b']\nlatest = ['c']\nunittests = ['d']\ncontest = ['e']\nfastest = ['f']\nperfect = ['g']\n"},
      [["[unittests]"]]),
 ])
 def test_what_benchmarks_need_is_told_by_names(make, files, expected):

@@ -319,8 +319,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--project", type=Path, default=workspace.home() / "shoot-out" / PROJECT, metavar="FOLDER",
                         help="where the project is made, and kept with asv's environments (default: %(default)s)")
     parser.add_argument("--trials", type=int, default=50, help="comparisons of each kind in all (default: %(default)s)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first comparison: two processes on cores "
-                        "of their own, with a --state and a --project each, can share the work (default: %(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first comparison: two processes on "
+                        "different cores, with a --state and a --project each, can share the work (default: %(default)s)")
     parser.add_argument("--tool", choices=TOOLS, action="append", help="may be repeated (default: all that are installed)")
     parser.add_argument("--prove", action="store_true", help="show that each tool's alarms are understood")
     args = parser.parse_args(argv)

@@ -2,7 +2,8 @@
 
 Compares the small project of `bench.studies.gates`, in plain Python, with itself, alternately in rounds of three kinds: in
 turns with the same addresses on all sides, in turns, and one process after the other. So all kinds see the same machine.
-The table is in ``fastnet/gate/README.md``.
+``--compiled`` takes the project of `bench.studies.power`, with NumPy and Numba. The tables are in
+``fastnet/gate/README.md``.
 """
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from unittest import mock
 
 import numpy as np
 
-from bench.studies.gates import make_project
+from bench.studies import gates, power
 from fastnet.gate import addresses
 from fastnet.gate.compare import Batch, measure
 from fastnet.gate.environment import CURRENT, Recipe
@@ -55,13 +56,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.studies.turns", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=14, help="of each kind (default: %(default)s)")
+    parser.add_argument("--compiled", action="store_true", help="compare functions of NumPy and Numba")
     args = parser.parse_args(argv)
     rng = np.random.default_rng(0)
     batches: dict[str, Batch] = {kind: {side: [] for side in SIDES} for kind in KINDS}
     seconds = dict.fromkeys(KINDS, 0.0)
     with tempfile.TemporaryDirectory() as folder:
         project = Path(folder) / "judged"
-        make_project(project)
+        (power if args.compiled else gates).make_project(project)
         revisions = {"base": "base", "head": "equal", "same": "base"}
         with prepare(project, revisions, ".", None, lambda text: None, Recipe(CURRENT)) as prepared:
             warm = [run(side, prepared.where, prepared.settings, 0) for side in prepared.sides.values()]

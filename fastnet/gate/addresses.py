@@ -4,7 +4,8 @@ Where a process's code and data lie in memory decides which of them share cache 
 predictor. Linux draws the places at random for each process, so that equal code differs by some per cent from process to
 process (Mytkowicz, Diwan, Hauswirth and Sweeney, *Producing wrong data without doing anything obviously wrong!*, ASPLOS
 2009). A round draws them once for all of its sides: what the places do to one of them, they do to the others as well, and it
-cancels in their ratio. The next round draws again, so that no verdict depends on one draw.
+cancels in their ratio. The next round draws again, so that no verdict depends on one draw. Only Python itself, and what it
+loads before the gate's plugin, keeps its place in all rounds.
 
 Linux alone can do so. Elsewhere, and in a container that forbids it, the system draws the places of each process.
 """

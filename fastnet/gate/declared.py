@@ -19,9 +19,9 @@ else:
 PACKAGING = ("pyproject.toml", "setup.py", "setup.cfg")
 # Which extras, groups and requirement files are for benchmarks, by their names. The tiers are tried one after the other,
 # each on top of those before it, until the benchmarks can be imported.
-# A name may hold such a word by chance, as in litestar, latest or speedups.
-TIERS = (re.compile(r"bench|perf(?!ect)|speed(?!up)", re.I),
-         re.compile(r"(?<!li)(?<!la)(?<!con)test|\bci\b", re.I),
+# Words count that begin so, or are so as a whole: litestar, latest, speedups and perfect hold such a word by chance.
+TIERS = (re.compile(r"bench|codspeed|(?<![a-z])(perf|performance|speed)(?![a-z])", re.I),
+         re.compile(r"(?<![a-z])(py|unit|doc)?test|(?<![a-z])ci(?![a-z])", re.I),
          re.compile(r"^(all[-_]?)?dev(el|elop|elopment)?$", re.I),
          re.compile(r"^(all|full|complete|extras?|optional)$", re.I))
 _FOLDERS = (".", "requirements")

@@ -79,7 +79,7 @@ def _project(tree: Path, level: str, files: Sequence[str], whole: bool) -> str:
 def _without_projects_inside(tree: Path, project: str, files: list[str]) -> tuple[list[str], list[str]]:
     """Leave out the files of projects below `project`, and name those: their packages are not installed with it.
 
-    A folder of tests or benchmarks is part of the project, also with a declaration of its own.
+    A folder of tests or benchmarks is part of the project, even if it declares a package.
     """
     def other(file: str) -> str | None:
         folder = PurePosixPath(_declaring(tree, file))

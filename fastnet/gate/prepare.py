@@ -104,7 +104,7 @@ def _check_out_head(kept: Store, folder: Path, commit: tuple[str, str], start: s
     if imports is None:
         found = find(tree, start, path)
         log(f"found {len(found.files)} file{'s' * (len(found.files) != 1)} of benchmarks: {some(found.files)}")
-        kept.remarks.extend(f"`{other}` is a project of its own: --repo {other} compares its benchmarks"
+        kept.remarks.extend(f"`{other}` is a separate project: --repo {other} compares its benchmarks"
                             for other in found.others)
     else:
         found, source = find_package(tree, start, imports)
