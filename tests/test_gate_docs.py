@@ -73,7 +73,7 @@ def test_the_sample_verdict_is_what_the_gate_prints(tmp_path, monkeypatch, capsy
 def test_every_option_in_the_readme_exists_and_every_option_is_in_it():
     known = {option for action in command.parser("x")._actions for option in action.option_strings if option.startswith("--")}
     named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    others = {"--import-mode", "--no-index", "--find-links", "--interleave-rounds", "--runs", "--more", "--trials", "--paired", "--fast", "--min-time", "--min-speed", "--benchmark-compare-fail", "--jobs", "--prove", "--quiet", "--system"}
+    others = {"--import-mode", "--no-index", "--find-links", "--interleave-rounds", "--runs", "--more", "--trials", "--paired", "--fast", "--min-time", "--min-speed", "--benchmark-compare-fail", "--jobs", "--prove", "--compiled", "--quiet", "--system"}
     assert named - known <= others, named - known - others
     assert known - named <= {"--help", "--seed", "--statistic", "--repo", "--plugin", "--rounds", "--limits", "--seconds"}, known - named
 
