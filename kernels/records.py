@@ -171,6 +171,7 @@ JOB = np.dtype([
     ("av", "i8"),
     ("av_row", "i8"),
     ("d", "i8"),
+    ("bits", "i8"),
     ("e", "i8"),
     ("d_rows", "i8"),
     ("visited", "i8"),

@@ -66,6 +66,7 @@ ARM = TARGET[0].startswith(("aarch64", "arm64"))
 # Accumulators of one tile, rows x vecs, chosen so that they, one row of B and one element of A fit the register file:
 # 32 registers with AVX-512 and on Arm, 16 otherwise. kernels/README.md has the measurements.
 MR, NV = (8, 3) if VECTOR_BITS == 512 or ARM else (6, 2)
+LEAST_ACROSS, ACROSS = 4, 8  # vectors of sums that stay in registers where zeros are left out; fewer wait for each other
 
 
 def lane_count(float_type) -> int:
@@ -263,9 +264,16 @@ def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
         sums[place].add_incoming(emit.zero, before)
         sums[place].add_incoming(new[place], body)
 
-    # alpha * sums, then what was in C (unless beta = 0), the bias, ReLU; the last vector may have a short tail
     builder.position_at_end(after)
-    last = vecs_n - 1
+    _emit_epilogue(emit, sums, c, c_row, c_vec, tail, alpha, beta, bias, relu)
+
+
+def _emit_epilogue(emit, sums, c, c_row, c_vec, tail, alpha, beta, bias, relu):
+    """The code that makes one tile of C of its sums, a dictionary by row and vector; arguments as of `micro_kernel`."""
+    builder, at = emit.builder, list(sums)
+    constant = lambda value: ir.Constant(ADDRESS, value)  # noqa: E731
+    # alpha * sums, then what was in C (unless beta = 0), the bias, ReLU; the last vector may have a short tail
+    last = max(v for _, v in at)
     mask, whole = emit.first(tail), builder.icmp_signed("==", tail, constant(emit.lanes))
     c_at = {(i, v): emit.address(c, builder.mul(c_row, constant(i)), builder.mul(c_vec, constant(v))) for i, v in at}
     alphas, betas = emit.splat(alpha), emit.splat(beta)
@@ -292,7 +300,7 @@ def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
     values = chosen(builder.fcmp_unordered("!=", beta, ir.Constant(beta.type, 0.0)), plus_c, values)
 
     def plus_bias():
-        row = [emit.load(emit.address(bias, builder.mul(c_vec, constant(v)))) for v in range(vecs_n)]
+        row = [emit.load(emit.address(bias, builder.mul(c_vec, constant(v)))) for v in range(last + 1)]
         return {(i, v): builder.fadd(values[i, v], row[v]) for i, v in at}
 
     values = chosen(builder.icmp_signed("!=", bias, constant(0)), plus_bias, values)
@@ -307,11 +315,147 @@ def _emit_tile(builder, float_type, rows_n, vecs_n, arguments):
             emit.store(values[i, v], c_at[i, v])
     with builder.if_else(whole) as (then, otherwise):
         with then:
-            for i in range(rows_n):
+            for i, _ in at[::last + 1]:
                 emit.store(values[i, last], c_at[i, last])
         with otherwise:
-            for i in range(rows_n):
+            for i, _ in at[::last + 1]:
                 emit.store_first(values[i, last], c_at[i, last], mask)
+
+
+@intrinsic
+def add_nonzero_rows(typingctx, vecs, bits, within, rows, a, a_row, a_k, b, sums, fresh, zero):
+    """sums[i] += the sum of A[i, p] B[p] over the numbers p, in ascending order, of the bits that are set in bits[i].
+
+    Parameters
+    ----------
+    vecs : int64
+        Vectors of a row of B and of the sums, at most `ACROSS`; both lie without gaps.
+    bits : int64
+        Address of one int64 for each row of A.
+    within : int64
+        0, or bits that count as set in every row.
+    rows : int64
+        Rows of A.
+    a, a_row, a_k : int64
+        Element (i, p) of A is at address a, plus i * a_row + p * a_k elements.
+    b, sums : int64
+        Addresses.
+    fresh : int64
+        Not 0: the sums start from 0.
+    """
+    float_type = zero
+
+    def codegen(context, builder, signature, arguments):
+        for wide, in switch(builder, arguments[:1], [(wide,) for wide in range(LEAST_ACROSS, ACROSS + 1)]):
+            _emit_nonzero_rows(builder, float_type, wide, arguments[1:-1])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 10, float_type), codegen
+
+
+def _emit_nonzero_rows(builder, float_type, vecs, arguments):
+    """The code of `add_nonzero_rows` for this many vectors: all sums of a row stay in registers."""
+    bits, within, rows, a, a_row, a_k, b, sums, fresh = arguments
+    emit, row_bytes = Emit(builder, float_type, lane_count(float_type)), vecs * VECTOR_BYTES
+    constant = lambda value: ir.Constant(ADDRESS, value)  # noqa: E731
+    step_a, step_k = emit.address(constant(0), a_row), emit.address(constant(0), a_k)
+    count_zeros = cgutils.get_or_insert_function(builder.module, ir.FunctionType(ADDRESS, [ADDRESS, ir.IntType(1)]),
+                                                 "llvm.cttz.i64")
+    before = builder.block
+    row, begin, old, loop, body, end, after = (builder.append_basic_block(f"nonzero.{name}") for name in
+                                               ("row", "begin", "old", "loop", "body", "end", "after"))
+    builder.branch(row)
+    builder.position_at_end(row)
+    i, a_i, sums_i = (builder.phi(ADDRESS) for _ in range(3))
+    builder.cbranch(builder.icmp_signed("<", i, rows), begin, after)
+    builder.position_at_end(begin)
+    place = builder.inttoptr(builder.add(bits, builder.shl(i, constant(3))), ADDRESS.as_pointer())
+    first = builder.or_(builder.load(place, align=8), within)
+    builder.cbranch(builder.icmp_signed("!=", fresh, constant(0)), loop, old)
+    builder.position_at_end(old)
+    was = [emit.load(builder.add(sums_i, constant(v * VECTOR_BYTES))) for v in range(vecs)]
+    builder.branch(loop)
+
+    builder.position_at_end(loop)
+    left = builder.phi(ADDRESS)
+    totals = [builder.phi(emit.vector) for _ in range(vecs)]
+    builder.cbranch(builder.icmp_signed("!=", left, constant(0)), body, end)
+    builder.position_at_end(body)
+    p = builder.call(count_zeros, [left, ir.Constant(ir.IntType(1), 1)])
+    element = emit.broadcast(builder.add(a_i, builder.mul(p, step_k)))
+    b_p = builder.add(b, builder.mul(p, constant(row_bytes)))
+    new = [emit.fma(element, emit.load(builder.add(b_p, constant(v * VECTOR_BYTES))), totals[v]) for v in range(vecs)]
+    rest = builder.and_(left, builder.sub(left, constant(1)))
+    builder.branch(loop)
+    for source, value in ((begin, first), (old, first), (body, rest)):
+        left.add_incoming(value, source)
+    for v in range(vecs):
+        for source, value in ((begin, emit.zero), (old, was[v]), (body, new[v])):
+            totals[v].add_incoming(value, source)
+
+    builder.position_at_end(end)
+    for v in range(vecs):
+        emit.store(totals[v], builder.add(sums_i, constant(v * VECTOR_BYTES)))
+    for value, start, step in ((i, constant(0), constant(1)), (a_i, a, step_a), (sums_i, sums, constant(row_bytes))):
+        value.add_incoming(start, before)
+        value.add_incoming(builder.add(value, step), end)
+    builder.branch(row)
+    builder.position_at_end(after)
+
+
+@intrinsic
+def finish_vector(typingctx, sums, c, tail, alpha, beta, bias, relu):
+    """One vector of C = epilogue(alpha sums + beta C), as `micro_kernel` ends: the same bits."""
+    float_type = alpha
+
+    def codegen(context, builder, signature, arguments):
+        emit, none = Emit(builder, float_type, lane_count(float_type)), ir.Constant(ADDRESS, 0)
+        sums, c, *rest = arguments
+        _emit_epilogue(emit, {(0, 0): emit.load(sums)}, c, none, none, *rest)
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 3, float_type, float_type, types.int64, types.int64), codegen
+
+
+@intrinsic
+def nonzero_bits(typingctx, address, zero):
+    """LANES bits: which elements of the vector at an address are not 0."""
+    float_type = zero
+
+    def codegen(context, builder, signature, arguments):
+        emit = Emit(builder, float_type, lane_count(float_type))
+        flags = builder.fcmp_unordered("!=", emit.load(arguments[0]), emit.zero)
+        return builder.zext(builder.bitcast(flags, ir.IntType(emit.lanes)), ADDRESS)
+
+    return types.int64(types.int64, float_type), codegen
+
+
+@intrinsic
+def set_where_nonzero(typingctx, words, address, bit, zero):
+    """Set a bit in the word, of LANES at address `words`, of each element that is not 0 of the vector at an address."""
+    float_type = zero
+
+    def codegen(context, builder, signature, arguments):
+        words, address, bit, _ = arguments
+        emit = Emit(builder, float_type, lane_count(float_type))
+        kind = ir.VectorType(ADDRESS, emit.lanes)
+        place = builder.inttoptr(words, kind.as_pointer())
+        flags = builder.fcmp_unordered("!=", emit.load(address), emit.zero)
+        new = builder.select(flags, emit.splat(bit), ir.Constant(kind, [0] * emit.lanes))
+        builder.store(builder.or_(builder.load(place, align=8), new), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64, float_type), codegen
+
+
+@intrinsic
+def count_bits(typingctx, word):
+    """How many bits of an int64 are set."""
+    def codegen(context, builder, signature, arguments):
+        kind = ir.FunctionType(ADDRESS, [ADDRESS])
+        return builder.call(cgutils.get_or_insert_function(builder.module, kind, "llvm.ctpop.i64"), arguments)
+
+    return types.int64(types.int64), codegen
 
 
 @intrinsic
@@ -454,17 +598,27 @@ def pointer_at(typingctx, address, like):
     return types.CPointer(like)(types.int64, like), codegen
 
 
-@intrinsic
-def prefetch_to_write(typingctx, address):
-    """Begin to bring the cache line of an address, which will be read and written, into the L1 cache."""
+def _prefetch(typingctx, address, to_write):
     def codegen(context, builder, signature, arguments):
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [byte, *[number] * 3])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [builder.inttoptr(arguments[0], byte), *(ir.Constant(number, i) for i in (1, 3, 1))])
+        builder.call(function, [builder.inttoptr(arguments[0], byte), *(ir.Constant(number, i) for i in (to_write, 3, 1))])
         return context.get_dummy_value()
 
     return types.void(types.int64), codegen
+
+
+@intrinsic
+def prefetch(typingctx, address):
+    """Begin to bring the cache line of an address, which will be read, into the L1 cache."""
+    return _prefetch(typingctx, address, 0)
+
+
+@intrinsic
+def prefetch_to_write(typingctx, address):
+    """As `prefetch`, for a line that will be read and written."""
+    return _prefetch(typingctx, address, 1)
 
 
 @intrinsic

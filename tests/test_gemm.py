@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 from fastnet.kernels import naive, simd
-from fastnet.kernels.gemm import Packed, blocking, commands, matmul, pack, syrk, vector_lanes
+from fastnet.kernels.gemm import Packed, blocking, commands, matmul, pack, product, syrk, vector_lanes
 from fastnet.kernels.gemm.blocking import KC, MC
 from fastnet.kernels.runtime import pool
 from helpers import dtypes, eps, laid_out, seeds
@@ -297,7 +297,7 @@ def test_shares_cover_everything_once(total):
 def test_split_divides_the_threads():
     for m, n in ((1, 1), (128, 500), (2**31 + 1, 3), (3, 2**31 + 1), (2**33, 2**33)):
         for count in (1, 2, 3, 4, 6, 64):
-            assert count % blocking.split(m, n, 16, count) == 0
+            assert count % product.split(m, n, 16, count) == 0
 
 
 @pytest.fixture

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
 from fastnet.kernels.gemm import matmul, vector_lanes
-from fastnet.kernels.gemm.blocking import gemm
 from fastnet.kernels.gemm.pixels import GROUP
+from fastnet.kernels.gemm.product import gemm
 from fastnet.kernels.runtime.pool import barrier, run
 
 from bench.bench_fit import JOBS, RATE, Job

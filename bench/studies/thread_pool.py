@@ -14,7 +14,7 @@ import time
 import numpy as np
 from fastnet.kernels.codegen.jit import FASTMATH, jit
 from fastnet.kernels.gemm import vector_lanes
-from fastnet.kernels.gemm.blocking import gemm
+from fastnet.kernels.gemm.product import gemm
 from fastnet.kernels.runtime.pool import get_num_threads, run
 from numba import njit, prange
 

@@ -71,7 +71,7 @@ class CompiledProgram:
         job = new_job(commands, self.dtype, data, hyper)
         job["batch_size"], job["start"], job["stop"], job["losses"] = self.rows_of_batch, first, last, address(losses)
         if gram is not None:
-            for name, array in (("a0", gram.a0), ("av", gram.av), ("d", gram.d), ("e", gram.e)):
+            for name, array in (("a0", gram.a0), ("av", gram.av), ("d", gram.d), ("bits", gram.bits), ("e", gram.e)):
                 job[name] = address(array) if array.size else 0
             job["a0_row"], job["av_row"] = gram.a0.shape[1], gram.av.shape[1]
             job["d_rows"], job["visited"] = gram.d.shape[1], gram.visited

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastnet.kernels.gemm import Packed, matmul, pixel_gram, syrk, vector_lanes
+from fastnet.kernels.gemm.sparse import BLOCK
 from fastnet.kernels.program import gram as kernel
 from fastnet.kernels.records import GRAM_FIRST, GRAM_UPDATE, TEAM
 from fastnet.program.builder import ALL, COLUMNS, Builder, Value
@@ -121,6 +122,7 @@ class GramSpace:
         self.v0 = self.av = np.empty((0, 0), dtype)  # empty for a velocity that starts from 0
         columns = (-(-layer.n_o // width), len(g), width)
         self.d = np.zeros(columns, dtype)
+        self.bits = np.zeros((-(-len(g) // BLOCK), columns[0] * width), np.int64)
         self.e = np.zeros(columns if momentum else (0, 0, 0), dtype)
         self.scales = np.array(START)
         self.visited = 0  # rows of D, from the top, that may not be 0
@@ -153,7 +155,7 @@ class GramSpace:
     @property
     def state(self) -> kernel.Gram:
         """The state that the kernel reads and updates."""
-        return kernel.Gram(self.a0, self.av, self.d, self.e, self.scales, self.visited)
+        return kernel.Gram(self.a0, self.av, self.d, self.bits, self.e, self.scales, self.visited)
 
     def weights(self) -> np.ndarray:
         """Return W as a new array."""
@@ -196,11 +198,11 @@ class GramSpace:
 
     def save(self) -> Any:
         """Return a copy of the state, for `restore`."""
-        return self.d.copy(), self.e.copy(), self.scales.copy(), self.visited
+        return self.d.copy(), self.bits.copy(), self.e.copy(), self.scales.copy(), self.visited
 
     def restore(self, saved: Any) -> None:
         """Restore a saved state."""
-        self.d[:], self.e[:], self.scales[:], self.visited = saved
+        self.d[:], self.bits[:], self.e[:], self.scales[:], self.visited = saved
 
 
 class Gram(GramSpace):
@@ -317,7 +319,7 @@ class BlockGram(GramSpace):
 
     def _clear(self) -> None:
         self.rows, self.opened, self.visited = self.x[:0], 0, 0
-        self.d[:], self.e[:], self.scales[:] = 0, 0, START
+        self.d[:], self.bits[:], self.e[:], self.scales[:] = 0, 0, 0, START
 
     def weights(self) -> np.ndarray:
         self._close_if_done()

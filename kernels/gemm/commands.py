@@ -12,7 +12,8 @@ import struct
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
 from fastnet.kernels.codegen.linking import INT, AddressedKernel, address_of, command_kernel, separate, thread_kernel
-from fastnet.kernels.gemm.blocking import KC, MC, NC_BYTES, gemm, macro_kernel, mirror, pack_columns, partition, plain_gemm
+from fastnet.kernels.gemm.blocking import KC, MC, NC_BYTES, macro_kernel, mirror, pack_columns, partition
+from fastnet.kernels.gemm.product import gemm, plain_gemm
 from fastnet.kernels.layout import for_dtypes, make_ready
 from fastnet.kernels.records import COMMAND, Mat, call_at, command_at, vector_at
 from fastnet.kernels.runtime.pool import (

@@ -22,8 +22,9 @@ import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
 from fastnet.kernels.codegen.linking import op_kernel
 from fastnet.kernels.gemm.blocking import macro_kernel, partition
+from fastnet.kernels.gemm.sparse import BLOCK, has_zero_bits, sparse_kernel
 from fastnet.kernels.records import NESTEROV, Mat, context_at, hyperparameters, job_at, op_at, rows_at, vector_at
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load_int
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load_int, set_where_nonzero, store_int
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is multiplied by d_scale
 
@@ -36,6 +37,7 @@ class Gram(NamedTuple):
     a0: np.ndarray  # (n, n_o): X W_0.T
     av: np.ndarray  # (n, n_o): X V_0.T; empty if the velocity starts from 0
     d: np.ndarray  # (vectors, n, LANES)
+    bits: np.ndarray  # int64 (n / 64, vectors * LANES): which elements of 64 rows of D are not 0, see `sparse_kernel`
     e: np.ndarray  # as d; empty without momentum
     scales: np.ndarray  # float64 (5,)
     visited: int  # rows of D, from the top, that may not be 0 before this call
@@ -55,18 +57,23 @@ def gram_first(op, context, start, n, one):
     j0, j1 = partition(op.n, width, ctx.part, ctx.parts), partition(op.n, width, ctx.part + 1, ctx.parts)
     of_w, of_v = cast_like(ctx.w_w, one), cast_like(ctx.w_v, one)
     for i in range(n):
-        row = vector_at(op.c.at + i * op.c.row * size, op.n, one)
+        row = vector_at(op.c.at + (i * op.c.row + j0) * size, j1 - j0, one)
         sample = load_int(ctx.order + 8 * i)
-        a0 = vector_at(job.a0 + sample * job.a0_row * size, op.n, one)
-        for j in range(j0, j1):
+        a0 = vector_at(job.a0 + (sample * job.a0_row + j0) * size, row.size, one)
+        for j in range(row.size):  # from 0: an index that might be negative, counted from the end, is not vectorised well
             row[j] = of_w * a0[j]
         if job.av != 0:
-            av = vector_at(job.av + sample * job.av_row * size, op.n, one)
-            for j in range(j0, j1):
+            av = vector_at(job.av + (sample * job.av_row + j0) * size, row.size, one)
+            for j in range(row.size):
                 row[j] += of_v * av[j]
-    macro_kernel(ctx.scratch, Mat(op.c.at + j0 * size, op.c.row, 1, width), Mat(ctx.batch, ctx.batch_row, 1, 0),
-                 Mat(job.d + j0 * job.d_rows * size, width, 1, job.d_rows * width), n, j1 - j0, known,
-                 cast_like(-ctx.d_scale, one), one, op.bias + j0 * size, op.relu, 0)
+    c, alpha, bits = Mat(op.c.at + j0 * size, op.c.row, 1, width), cast_like(-ctx.d_scale, one), job.bits + 8 * j0
+    at, distance, columns = job.d + j0 * job.d_rows * size, job.d_rows * width, (op.n + width - 1) // width * width
+    if has_zero_bits(bits, columns, j1 - j0, n, known, 1, one):
+        sparse_kernel(ctx.scratch, c, Mat(at, 0, 0, distance), Mat(ctx.batch, 1, ctx.batch_row, 0), bits, columns, j1 - j0,
+                      n, known, alpha, one, op.bias + j0 * size, op.relu, 1)
+    else:
+        macro_kernel(ctx.scratch, c, Mat(ctx.batch, ctx.batch_row, 1, 0), Mat(at, width, 1, distance), n, j1 - j0, known,
+                     alpha, one, op.bias + j0 * size, op.relu, 0)
 
 
 @jit_exact
@@ -160,8 +167,14 @@ def _vectors(op, ctx, width):
 def _add_batch(to, op, ctx, v, n, step):
     """Add the batch's dA, times `step`, to its rows of a vector of columns."""
     width = lanes(step)
-    size = VECTOR_BYTES // width
+    size, words, columns = VECTOR_BYTES // width, job_at(ctx.job).bits + 8 * v * width, (op.n + width - 1) // width * width
     for i in range(n):
-        dz = vector_at(op.b.at + (i * op.b.row + v * width) * size, width, step)
-        for lane in range(min(width, op.n - v * width)):
-            to[load_int(ctx.order + 8 * i), lane] += step * dz[lane]
+        sample, left = load_int(ctx.order + 8 * i), op.n - v * width
+        at, words_i = op.b.at + (i * op.b.row + v * width) * size, words + 8 * (sample // BLOCK * columns)
+        dz = vector_at(at, width, step)
+        if left >= width:
+            set_where_nonzero(words_i, at, 1 << sample % BLOCK, step)
+        for lane in range(min(width, left)):
+            to[sample, lane] += step * dz[lane]
+            if left < width and dz[lane] != 0:
+                store_int(words_i + 8 * lane, load_int(words_i + 8 * lane) | 1 << sample % BLOCK)

@@ -6,7 +6,8 @@ import math
 
 from fastnet.kernels.codegen.jit import jit, jit_exact
 from fastnet.kernels.codegen.linking import op_kernel, thread_kernel
-from fastnet.kernels.gemm.blocking import macro_kernel, pack_columns, pack_copy, partition, tile_loop
+from fastnet.kernels.gemm.blocking import pack_columns, pack_copy, partition, tile_loop
+from fastnet.kernels.gemm.product import product_kernel, update_kernel
 from fastnet.kernels.records import (
     MOMENTUM,
     NESTEROV,
@@ -57,9 +58,9 @@ def dense(op, context, i0, i1, one):
     if op.split != SAMPLES:
         j0, j1 = partition(op.n, width, ctx.part, ctx.parts), partition(op.n, width, ctx.part + 1, ctx.parts)
     a, c, b, v = input_of(op, ctx), mat(op.c), mat(op.b), j0 // width
-    macro_kernel(ctx.scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
-                 Mat(a.at + i0 * a.row * size, a.row, a.col, 0), Mat(b.at + v * b.vec * size, b.row, b.col, b.vec),
-                 i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu, 0)
+    product_kernel(ctx.scratch, Mat(c.at + (i0 * c.row + v * c.vec) * size, c.row, c.col, c.vec),
+                   Mat(a.at + i0 * a.row * size, a.row, a.col, 0), Mat(b.at + v * b.vec * size, b.row, b.col, b.vec),
+                   i1 - i0, j1 - j0, op.k, one, one - one, op.bias + j0 * size if op.bias != 0 else 0, op.relu)
 
 
 @op_kernel
@@ -152,7 +153,7 @@ def update(op, context, start, n, one):
     hyper, (i0, i1, j0, j1) = hyperparameters(ctx, one), _range(op, ctx, lanes(one))
     weights, h, dz = _operands(op, ctx, i0, j0, op.c.at, one)
     decay = hyper.weight_decay if op.decays else one - one
-    macro_kernel(ctx.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0, 0)
+    update_kernel(ctx.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay)
     _copy(op, i0, i1, j0, j1, one)
 
 
@@ -164,7 +165,7 @@ def update_with_moments(op, context, start, n, one):
     gradient, h, dz = _operands(op, ctx, i0, j0, op.aux, one)
     decay = hyper.weight_decay if op.decays else one - one
     keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
-    macro_kernel(ctx.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0, 0)
+    update_kernel(ctx.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep)
     width = lanes(one)
     for v in range((j1 - j0 + width - 1) // width):
         column = v * op.k * VECTOR_BYTES

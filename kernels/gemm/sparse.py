@@ -1,0 +1,225 @@
+"""Products that leave out the zeros of A, with the same bits as `blocking.macro_kernel`.
+
+Behind a ReLU, about half of the outputs of a layer and half of their gradients are 0, and adding 0 times a finite number
+changes nothing. The bits of a word say which of 64 neighbouring elements of a row of A are not 0. For each of them, one row
+of B, times the element, is added to sums that stay in registers (`simd.add_nonzero_rows`). Each multiply-add loads its own
+vector of B, so B is copied in blocks of 64 rows and at most `ACROSS` vectors, and the L1 cache holds a block while all rows
+of A go past it. In a block with inf or NaN, the zeros count.
+"""
+import numpy as np
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.gemm.blocking import KC, pack_copy
+from fastnet.kernels.records import MATRIX, Mat, vector_at
+from fastnet.kernels.simd import (
+    ACROSS,
+    ARM,
+    LEAST_ACROSS,
+    VECTOR_BITS,
+    VECTOR_BYTES,
+    add_nonzero_rows,
+    cast_like,
+    clear_vector,
+    count_bits,
+    finish_vector,
+    lanes,
+    load,
+    nonzero_bits,
+    prefetch,
+    set_where_nonzero,
+    store_int,
+    transpose,
+)
+
+BLOCK = 64  # rows of B in the L1 cache, as many as a word has bits
+_MOST_ROWS = 1024  # of A: their sums stay in the L2 cache
+_WORDS = KC // BLOCK  # of a row of A, in one run of k
+_EVICTING = 1024  # bytes: rows of A this far apart, or a multiple of it, evict each other from the L1 cache
+
+# In the scratch, behind the block of B: the sums of the rows of A, their words, and room for one vector column of 64 rows
+_SUMS = BLOCK * ACROSS * VECTOR_BYTES
+_BITS = _SUMS + _MOST_ROWS * ACROSS * VECTOR_BYTES
+_ROOM = _BITS + 8 * _MOST_ROWS * _WORDS
+
+_PAYS = VECTOR_BITS > 128 and not ARM  # one load for each multiply-add: narrow vectors have little to gain
+_LOOKS = 16  # rows of A that are looked at, and elements of each
+_LEAST_K, _LEAST_K_TURNED = 32, 64  # with fewer, what is done to each sum takes longer than what zeros save
+_LEAST_WORK = 1 << 19  # multiply-adds for which a look at A takes no time to speak of
+
+
+# --- whether to -------------------------------------------------------------------------------------------------------
+
+
+@jit
+def _is_large(rows, cols, k, turned, like):
+    least = _LEAST_K_TURNED if turned else _LEAST_K
+    return _PAYS and rows >= 16 and k >= least and cols > LEAST_ACROSS * lanes(like) and rows * cols * k >= _LEAST_WORK
+
+
+@jit
+def has_zeros(a, rows, cols, k, turned, like):
+    """Whether enough of A (rows, k) is 0 to leave its zeros out of a product with `cols` columns; see `sparse_kernel`.
+
+    Only some elements are looked at: what is found changes how long the product takes, not its bits.
+    """
+    if (a.row != 1 and a.col != 1) or not _is_large(rows, cols, k, turned, like):
+        return False
+    size = VECTOR_BYTES // lanes(like)
+    step_i, step_p, first, looks, zeros = (rows + _LOOKS - 1) // _LOOKS, (k + _LOOKS - 1) // _LOOKS, 0, 0, 0
+    for i in range(0, rows, step_i):
+        for p in range(first, k, step_p):
+            looks += 1
+            zeros += 1 if load(a.at + (i * a.row + p * a.col) * size, like) == 0 else 0
+        first = first + 1 if first + 1 < step_p else 0
+    return 4 * zeros >= looks
+
+
+@jit
+def has_zero_bits(bits, step, rows, cols, k, turned, like):
+    """As `has_zeros`, for A (rows, k) with words at `bits` that are `step` words from block to block: all are counted."""
+    if not _is_large(rows, cols, k, turned, like):
+        return False
+    count, blocks = 0, (k + BLOCK - 1) // BLOCK
+    for block in range(blocks):
+        words = vector_at(bits + 8 * block * step, rows, np.int64(0))
+        for i in range(rows):
+            count += count_bits(words[i])
+    return 4 * count <= 3 * BLOCK * blocks * rows
+
+
+# --- parts of the product ---------------------------------------------------------------------------------------------
+
+
+@jit
+def _find_nonzeros(to, a, rows, length, like):
+    """to[block][row] = the word of 64 elements of a row of A (rows, length), which has contiguous rows or columns."""
+    width = lanes(like)
+    size = VECTOR_BYTES // width
+    whole = rows // width * width if a.row == 1 else 0
+    for block in range((length + BLOCK - 1) // BLOCK):
+        words, first = to + 8 * _MOST_ROWS * block, a.at + BLOCK * block * a.col * size
+        count = min(BLOCK, length - BLOCK * block)
+        vectors = count // width * width if a.col == 1 else 0
+        for i in range(rows):
+            word = 0
+            if i >= whole:
+                for p in range(0, vectors, width):
+                    word |= nonzero_bits(first + (i * a.row + p) * size, like) << p
+                for p in range(vectors, count):
+                    if load(first + (i * a.row + p * a.col) * size, like) != 0:
+                        word |= 1 << p
+            store_int(words + 8 * i, word)
+        for i in range(0, whole, width):
+            for p in range(count):
+                set_where_nonzero(words + 8 * i, first + (i + p * a.col) * size, 1 << p, like)
+
+
+@jit
+def _pack_block(to, b, length, cols, vecs, like):
+    """Copy rows of B next to each other, with 0 in lanes that do not exist; returns whether all elements are finite."""
+    width = lanes(like)
+    if b.vec > 0:
+        for v in range(vecs):
+            column = Mat(b.at + v * b.vec * (VECTOR_BYTES // width), width, 1, 0)
+            pack_copy(to + v * VECTOR_BYTES, vecs * width, column, length, width, like)
+    else:
+        if cols < vecs * width:
+            for p in range(length):
+                clear_vector(to + (p * vecs + vecs - 1) * VECTOR_BYTES, like)
+        pack_copy(to, vecs * width, b, length, cols, like)
+    return _all_finite(to, length * vecs * width, like)
+
+
+@jit
+def _all_finite(at, count, like):
+    """Whether no element has an exponent of ones only, as inf and NaN have."""
+    if lanes(like) * 4 == VECTOR_BYTES:
+        words, most = vector_at(at, count, np.int32(0)), np.int32(0)
+        for i in range(count):
+            most = max(most, words[i] & np.int32(0x7fffffff))
+        return most < np.int32(0x7f800000)
+    long_words, highest = vector_at(at, count, np.int64(0)), np.int64(0)
+    for i in range(count):
+        highest = max(highest, long_words[i] & np.int64(0x7fffffffffffffff))
+    return highest < np.int64(0x7ff0000000000000)
+
+
+@jit
+def _finish(sums, c, rows, cols, vecs, alpha, beta, bias, relu):
+    """C = epilogue(alpha S + beta C) of sums S (rows, cols)."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    for i in range(rows):
+        for v in range(vecs):
+            finish_vector(sums + (i * vecs + v) * VECTOR_BYTES, c.at + (i * c.row + v * c.vec) * size,
+                          min(width, cols - v * width), alpha, beta, bias + v * c.vec * size if bias != 0 else 0, relu)
+
+
+@jit
+def _finish_turned(room, sums, c, rows, cols, vecs, alpha, beta, bias, relu):
+    """C = epilogue(alpha S.T + beta C) of sums S (rows, cols)."""
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    for i in range(0, rows, width):
+        at = i // width * c.vec
+        for v in range(vecs):
+            transpose(room, width, sums + (i * vecs + v) * VECTOR_BYTES, vecs * width, alpha)
+            for q in range(min(width, cols - v * width)):
+                finish_vector(room + q * VECTOR_BYTES, c.at + ((v * width + q) * c.row + at) * size, min(width, rows - i),
+                              alpha, beta, bias + at * size if bias != 0 else 0, relu)
+
+
+# --- the product ------------------------------------------------------------------------------------------------------
+
+
+@separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 5, element, element, *[INT] * 3))
+def sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias, relu, turned):
+    """`macro_kernel` without the zeros of A: C (rows, cols) = epilogue(alpha A B + beta C), by one thread.
+
+    With `turned`, it is C (cols, rows) = epilogue(alpha (A B).T + beta C); C lies as in `macro_kernel`. A and B have
+    contiguous rows or columns, but B may also lie in vector columns, and so may A.T if A comes with words: `bits` is the
+    address of words [block][row], `step` words from block to block, and with 0 they are found here.
+    """
+    width = lanes(alpha)
+    size = VECTOR_BYTES // width
+    vectors = (cols + width - 1) // width
+    chunks = (vectors + ACROSS - 1) // ACROSS
+    runs = max(1, (k + KC - 1) // KC)
+    sums, room = scratch + _SUMS, scratch + _ROOM
+    for i0 in range(0, rows, _MOST_ROWS):
+        high = min(_MOST_ROWS, rows - i0)
+        for run in range(runs):
+            k0 = run * KC
+            length = min(KC, k - k0)
+            words, words_step = bits + 8 * (run * _WORDS * step + i0), step
+            if bits == 0:
+                words, words_step = scratch + _BITS, _MOST_ROWS
+                _find_nonzeros(words, Mat(a.at + (i0 * a.row + k0 * a.col) * size, a.row, a.col, 0), high, length, alpha)
+            for chunk in range(chunks):
+                v0, v1 = vectors * chunk // chunks, vectors * (chunk + 1) // chunks
+                vecs, wide = v1 - v0, min(cols, v1 * width) - v0 * width
+                for p in range(0, length, BLOCK):
+                    count, p0 = min(BLOCK, length - p), k0 + p
+                    first = p0 * width + v0 * b.vec if b.vec > 0 else p0 * b.row + v0 * width * b.col
+                    finite = _pack_block(scratch, Mat(b.at + first * size, b.row, b.col, b.vec), count, wide, vecs, alpha)
+                    within = 0 if finite else -1 if count == BLOCK else (1 << count) - 1
+                    for i in range(0, high, width):
+                        a_i, a_row, a_k = a.at + ((i0 + i) * a.row + p0 * a.col) * size, a.row, a.col
+                        if a.vec > 0:
+                            a_i, a_row, a_k = a.at + ((i0 + i) // width * a.vec + p0 * width) * size, 1, width
+                            for q in range(count):  # of the next column: the CPU does not foresee reads that leave out zeros
+                                prefetch(a_i + (a.vec + q * width) * size)
+                        elif a.row == 1 and a.col * size % _EVICTING == 0:
+                            pack_copy(room, width, Mat(a_i, a.col, 1, 0), count, min(width, high - i), alpha)
+                            a_i, a_k = room, width
+                        add_nonzero_rows(vecs, words + 8 * (p // BLOCK * words_step + i), within, min(width, high - i), a_i,
+                                         a_row, a_k, scratch, sums + i * vecs * VECTOR_BYTES, 1 if p == 0 else 0, alpha)
+                beta_now, relu_now = beta if run == 0 else cast_like(1.0, beta), relu if run == runs - 1 else 0
+                at = i0 // width * c.vec if turned else v0 * c.vec
+                bias_now = bias + at * size if bias != 0 and run == runs - 1 else 0
+                if turned:
+                    to = Mat(c.at + (v0 * width * c.row + at) * size, c.row, 1, c.vec)
+                    _finish_turned(room, sums, to, high, wide, vecs, alpha, beta_now, bias_now, relu_now)
+                else:
+                    to = Mat(c.at + (i0 * c.row + at) * size, c.row, 1, c.vec)
+                    _finish(sums, to, high, wide, vecs, alpha, beta_now, bias_now, relu_now)
