@@ -1,6 +1,6 @@
 """Runs kernels and networks with every array between guard pages; a program of its own, since a fault ends it.
 
-    python tests/guard_pages.py FOLDER {kernels,networks} SEED CASES
+    python tests/guard_pages.py FOLDER {kernels,networks,products} SEED CASES
 
 FOLDER holds the module that `build` makes of guard_pages.c, and gets a file with the case that is running. Arrays
 that compiled code makes are guarded as NumPy's are.
@@ -117,6 +117,25 @@ def networks(seed, cases, guard, note):
         assert not found, found
 
 
+def products(seed, cases, guard, note):
+    """Products that are large enough for zeros to be left out."""
+    from fastnet.kernels.gemm import matmul, pack
+
+    for number in range(seed, seed + cases):
+        rng = np.random.default_rng(number)
+        m, n, k = (int(rng.integers(*bounds)) for bounds in ((60, 200), (70, 300), (64, 400)))
+        dtype = (np.float32, np.float64)[rng.integers(2)]
+        a, b, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((m, k), (k, n), (1, n)))
+        a[rng.random(a.shape) < rng.choice([0.3, 0.6, 0.99])] = 0
+        note(f"case {number}: {m}, {n}, {k}, {dtype}")
+        guard.on(rng.random() < 0.5)
+        here = [laid_out(rng, x, ("C", "F", "read-only", "unaligned")[rng.integers(4)]) for x in (a, b)]
+        c = laid_out(rng, np.zeros((m, n), dtype), ("C", "gaps")[rng.integers(2)])
+        matmul(c, here[0], pack(here[1]) if rng.random() < 0.3 else here[1], bias=bias)
+        guard.off()
+        np.testing.assert_allclose(c, a.astype(float) @ b + bias, rtol=0, atol=1e-4)
+
+
 def guard_numba(guard):
     """Guard the arrays that compiled code makes, in code that is compiled or loaded from now on."""
     from llvmlite import binding
@@ -140,7 +159,7 @@ def main(folder, what, seed, cases):
         os.pwrite(log, text.encode().ljust(1000), 0)
 
     with np.errstate(all="ignore"):
-        {"kernels": kernels, "networks": networks}[what](int(seed), int(cases), guard, note)
+        {"kernels": kernels, "networks": networks, "products": products}[what](int(seed), int(cases), guard, note)
     print(f"{cases} cases, {guard.count()} arrays, {guard.count_of_numba()} of them made by compiled code")
 
 

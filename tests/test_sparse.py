@@ -1,0 +1,176 @@
+"""Products that leave out zeros, beside the same products without that: the same bits for any sizes and layouts."""
+import numpy as np
+import pytest
+from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.gemm import matmul, pack, vector_lanes
+from fastnet.kernels.gemm.blocking import KC, macro_kernel
+from fastnet.kernels.gemm.sparse import BLOCK, has_zero_bits, has_zeros, sparse_kernel
+from fastnet.kernels.records import Mat
+from fastnet.kernels.runtime import pool
+from fastnet.kernels.simd import ACROSS, ARM, LEAST_ACROSS, VECTOR_BITS
+from helpers import dtypes, seeds
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from numpy_loop import clusters, network
+
+from fastnet.training.engine import Engine
+
+DENSE, SPARSE, TURNED = range(3)
+ELEMENTS = ("zeros", "negative zeros", "tiny", "inf", "nan")
+
+
+@pytest.fixture(autouse=True)
+def threads_put_back():
+    yield
+    pool.set_num_threads(None)
+
+
+@jit
+def _product(thread, threads, sync, scratch, kind, c, a, b, words, step, m, n, k, alpha, beta, bias, relu):
+    if thread == 0:
+        if kind == DENSE:
+            macro_kernel(scratch, c, a, b, m, n, k, alpha, beta, bias, relu, 0)
+        else:
+            sparse_kernel(scratch, c, a, b, words, step, m, n, k, alpha, beta, bias, relu, kind - 1)
+
+
+def place(a):
+    return Mat(a.ctypes.data, *(stride // a.itemsize for stride in a.strides), 0)
+
+
+def columns(packed):
+    return Mat(packed.data.ctypes.data, packed.data.shape[2], 1, packed.shape[0] * packed.data.shape[2])
+
+
+def words_of(a):
+    """Which elements of 64 neighbours in a row of A are not 0, [block][row], with some words more in each block."""
+    m, k = a.shape
+    bits = np.zeros((-(-k // BLOCK), BLOCK, m + 3), np.uint64)
+    for p in range(k):
+        bits[p // BLOCK, p % BLOCK, :m] = (a[:, p] != 0).astype(np.uint64) << np.uint64(p % BLOCK)
+    return np.bitwise_or.reduce(bits, axis=1)
+
+
+def numbers(rng, shape, dtype, zeros, special):
+    """Normal numbers, many of them 0, and a few of the special ones."""
+    a = rng.standard_normal(shape).astype(dtype)
+    a[rng.random(shape) < zeros] = 0
+    if special == "negative zeros":
+        a[a == 0] = -0.0
+    elif special == "tiny":
+        a[rng.random(shape) < 0.2] = np.finfo(dtype).smallest_subnormal
+    elif special in ("inf", "nan"):
+        a[rng.random(shape) < 0.01] = {"inf": np.inf, "nan": np.nan}[special]
+    return a
+
+
+@st.composite
+def products(draw):
+    """A of any number of rows, B of at least the vectors that `sparse_kernel` can take, and k around its blocks and runs."""
+    dtype, rng = draw(dtypes), np.random.default_rng(draw(seeds))
+    width = vector_lanes(dtype)
+    m = draw(st.sampled_from([1, 2, width - 1, width, width + 1, 3 * width + 5, 70, 1023, 1024, 1030]))
+    n = draw(st.integers((LEAST_ACROSS - 1) * width + 1, 3 * ACROSS * width + 1))
+    k = draw(st.sampled_from([1, 2, 31, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK + 7, KC - 1, KC, KC + 1, 2 * KC + 70]))
+    zeros = draw(st.sampled_from([0.0, 0.3, 0.5, 0.97, 1.0]))
+    a = numbers(rng, (m, k), dtype, zeros, draw(st.sampled_from(ELEMENTS)))
+    b = numbers(rng, (k, n), dtype, 0, draw(st.sampled_from(ELEMENTS)))
+    options = [dtype(draw(st.sampled_from([1.0, -0.3]))), dtype(draw(st.sampled_from([0.0, 1.0, 0.7])))]
+    return rng, a, b, options, draw(st.booleans()), draw(st.booleans())
+
+
+@settings(max_examples=150)
+@given(products(), st.sampled_from(["rows", "columns", "words"]), st.sampled_from(["rows", "columns", "vectors"]),
+       st.sampled_from([SPARSE, TURNED]))
+def test_same_bits_as_without_zeros_left_out(product, layout_of_a, layout_of_b, kind):
+    """For A and B in every layout that `sparse_kernel` takes, C as it is and turned, in vector columns or not."""
+    rng, a, b, options, with_bias, relu = product
+    (m, k), n, width = a.shape, b.shape[1], vector_lanes(a.dtype)
+    rows, cols = (n, m) if kind == TURNED else (m, n)
+    kept, step, words = a, 0, np.zeros(0)  # `kept` and the like hold the memory whose addresses are passed on
+    if layout_of_a == "words":
+        words, kept = words_of(a), pack(np.ascontiguousarray(a.T))
+        place_of_a, step = columns(kept)._replace(row=0, col=0), words.shape[1]
+    else:
+        kept = np.asarray(a, order="C" if layout_of_a == "rows" else "F")
+        place_of_a = place(kept)
+    wide = pack(b) if layout_of_b == "vectors" else np.asarray(b, order="C" if layout_of_b == "rows" else "F")
+    place_of_b = columns(wide) if layout_of_b == "vectors" else place(wide)
+    bias = rng.standard_normal(cols + width).astype(a.dtype)
+    in_columns = not with_bias and rng.random() < 0.7  # a bias lies as a row of C does
+    first = rng.standard_normal((-(-cols // width), rows, width) if in_columns else (rows, cols + 2)).astype(a.dtype)
+    found = {}
+    for how in (DENSE, kind):
+        c = found[how] = first.copy()
+        to = (Mat(c.ctypes.data, width, 1, rows * width) if in_columns else Mat(c.ctypes.data, c.shape[1], 1, width))
+        left, right = (place_of_a, place_of_b) if how != DENSE else (place(a), place(b))
+        size = m, n
+        if how == DENSE and kind == TURNED:
+            left, right, size = place(b.T), place(a.T), (n, m)
+        pool.run(_product, how, to, left, right, words.ctypes.data if layout_of_a == "words" and how else 0, step, *size, k,
+                 *options, bias.ctypes.data if with_bias else 0, relu)
+    np.testing.assert_array_equal(found[kind], found[DENSE])
+    del kept, wide
+
+
+@settings(max_examples=60)
+@given(dtypes, seeds, st.sampled_from([0.0, 0.2, 0.5, 0.9, 1.0]), st.sampled_from(ELEMENTS), st.integers(1, 3),
+       st.sampled_from(["C", "F"]), st.sampled_from(["C", "F"]), st.booleans())
+@example(np.float32, 0, 0.5, "zeros", 2, "F", "F", False)
+def test_products_of_any_threads_have_the_same_bits(dtype, seed, zeros, special, threads, order_a, order_b, packed):
+    """`matmul` decides by some elements of A: whatever it finds, the bits are those without any zeros left out."""
+    rng = np.random.default_rng(seed)
+    m, n, k = (int(rng.integers(*bounds)) for bounds in ((60, 300), (60, 400), (60, 500)))
+    a = np.asarray(numbers(rng, (m, k), dtype, zeros, special), order=order_a)
+    b = np.asarray(numbers(rng, (k, n), dtype, 0, rng.choice(ELEMENTS)), order=order_b)
+    found, expected = np.empty((m, n), dtype), np.empty((m, n), dtype)
+    pool.set_num_threads(threads)
+    matmul(found, a, pack(b) if packed else b)
+    c = place(expected)._replace(vec=vector_lanes(dtype))
+    pool.run(_product, DENSE, c, place(a), place(b), 0, 0, m, n, k, dtype(1), dtype(0), 0, False)
+    np.testing.assert_array_equal(found, expected)
+
+
+@jit
+def _decisions(thread, threads, sync, scratch, out, a, words, step, m, n, k, one):
+    if thread == 0:
+        out[0] = has_zeros(a, m, n, k, 0, one)
+        out[1] = has_zero_bits(words, step, m, n, k, 0, one)
+
+
+@pytest.mark.skipif(VECTOR_BITS == 128 or ARM, reason="narrow vectors have little to gain")
+@pytest.mark.parametrize(("zeros", "size", "expected"), [(0.5, 200, True), (0.35, 200, True), (0.1, 200, False), (0.5, 8, False)])
+def test_zeros_are_left_out_where_that_pays(zeros, size, expected, dtype, rng):
+    a = numbers(rng, (size, size + 30), dtype, zeros, "zeros")
+    words, out = words_of(a), np.zeros(2, np.int64)
+    pool.run(_decisions, out, place(a), words.ctypes.data, words.shape[1], size, 500, size + 30, dtype.type(1))
+    assert list(out) == [expected, expected]
+
+
+@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("momentum", "decay"), [(0.0, 0.0), (0.9, 0.01)])
+def test_fits_have_the_same_bits(momentum, decay, shuffle, dtype):
+    """In Gram space with zeros left out and with none found there, and on any number of threads in all forms."""
+    x, t = clusters(400, 150, 5)
+    order = np.random.default_rng(3).permutation(len(x)) if shuffle else None
+
+    def trained(form, all_count):
+        model = network([150, 140, 130, 5], dtype)
+        engine = Engine(model, x.astype(dtype), t, 100, momentum, decay, form=form)
+        losses = []
+        for _ in range(3):
+            if all_count:
+                engine.form.bits[:] = -1
+            losses.append(engine.epoch(0.1, order, len(x)))
+        engine.write()
+        return np.concatenate(losses), *(getattr(layer, name) for layer in model.layers for name in ("W", "b")
+                                         if hasattr(layer, name))
+
+    expected = trained("gram", True)
+    for form, threads in (("gram", 1), ("gram", 3), ("fused", 1), ("fused", 3), ("fused", 2)):
+        pool.set_num_threads(threads)
+        found = trained(form, False)
+        if (form, threads) == ("fused", 1):
+            expected = found
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
