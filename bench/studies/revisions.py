@@ -47,12 +47,14 @@ JOBS = {
     "by hand: mnist128": ("loop", 10_000, (784, 128, 10), 128, 2, "float32"),
     "forward: course": ("forward", 128, COURSE[:2], 128, 60, "float32"),
     "backward: course": ("backward", 128, COURSE[:2], 128, 30, "float32"),
+    "backward: behind ReLU": ("behind ReLU", 128, COURSE[:2], 128, 30, "float32"),
     "cifar": ("images", 640, ((3, 32, 32), (16, 32), 5), 128, 2, "float32"),
     "faces": ("images", 640, ((1, 48, 48), (16, 32), 7), 128, 1, "float32"),
     "wide": ("images", 256, ((3, 32, 32), (32, 64, 128), 5), 128, 1, "float32"),
 }
 
 PEERS = {"fit": ("numpy", "torch", "jax"), "loop": ("numpy",), "forward": ("numpy", "torch"), "backward": ("numpy", "torch"),
+         "behind ReLU": ("numpy", "torch"),
          "images": ("torch", "channels_last", "jax")}
 RATE = 0.05
 
@@ -126,7 +128,7 @@ def prepared(name, x, t, weights, kind, n, widths, batch, epochs, dtype):
             dx = layers[0].backward(t)
         return abs(dx).sum() + abs(layers[0].W_grad).sum()
 
-    return {"fit": fit, "images": fit, "loop": loop, "forward": forward, "backward": backward}[kind]
+    return {"fit": fit, "images": fit, "loop": loop, "forward": forward}.get(kind, backward)
 '''.replace("RATE", str(RATE)) + _LOOP
 
 PEER = '''
@@ -152,7 +154,7 @@ def prepared(name, x, t, weights, kind, n, widths, batch, epochs, dtype):
             dx, dW, db = t @ W, t.T @ x, t.sum(0)
         return abs(dx).sum() + abs(dW).sum()
 
-    return {"forward": forward, "backward": backward}[kind]
+    return forward if kind == "forward" else backward
 '''.replace("RATE", str(RATE)) + _LOOP
 
 
@@ -188,6 +190,9 @@ def save_data(job: tuple[Any, ...], file: Path) -> None:
         x, t, weights = image_peers.workload(image_peers.Network(*widths), n, dtype)
     else:
         x, t, weights = peers.workload(n, widths, np.dtype(dtype).type)
+        if kind in ("backward", "behind ReLU"):  # t is the gradient of the output
+            t = np.random.default_rng(0).standard_normal(t.shape).astype(dtype)
+            t *= t > 0 if kind == "behind ReLU" else 1
     np.savez(file, x, t, *(array for pair in weights for array in pair))
 
 

@@ -42,8 +42,8 @@ _BITS = _SUMS + _MOST_ROWS * ACROSS * VECTOR_BYTES
 _ROOM = _BITS + 8 * _MOST_ROWS * _WORDS
 
 _PAYS = VECTOR_BITS > 128 and not ARM  # one load for each multiply-add: narrow vectors have little to gain
-_LOOKS = 16  # rows of A that are looked at, and elements of each
-_LEAST_K, _LEAST_K_TURNED = 32, 64  # with fewer, what is done to each sum takes longer than what zeros save
+_LOOKS = 8  # rows of A that are looked at, and elements of each
+_LEAST_K, _LEAST_K_TURNED = 48, 64  # with fewer, what is done to each sum takes longer than what zeros save
 _LEAST_WORK = 1 << 19  # multiply-adds for which a look at A takes no time to speak of
 
 
