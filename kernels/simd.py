@@ -61,7 +61,7 @@ def _vector_bits() -> int:
 
 VECTOR_BITS = _vector_bits()
 VECTOR_BYTES = VECTOR_BITS // 8
-ARM = TARGET[0].startswith(("aarch64", "arm64"))
+ARM, X86 = TARGET[0].startswith(("aarch64", "arm64")), TARGET[0].startswith(("x86_64", "amd64"))
 
 # Accumulators of one tile, rows x vecs, chosen so that they, one row of B and one element of A fit the register file:
 # 32 registers with AVX-512 and on Arm, 16 otherwise. kernels/README.md has the measurements.
@@ -140,6 +140,13 @@ class Emit:
         if ARM:
             return number
         return self.builder.asm(ir.FunctionType(number.type, [number.type]), "", "=r,0", [number], side_effect=False)
+
+    def rounded(self, vector):
+        """The same vector, which LLVM cannot fuse with what is done to it: where a tile is small, it else would."""
+        if not (X86 or ARM):
+            return vector
+        kind = ir.FunctionType(vector.type, [vector.type])
+        return self.builder.asm(kind, "", "=w,0" if ARM else "=v,0", [vector], side_effect=False)
 
     def fma(self, a, b, c):
         """a * b + c, fused where the CPU can; a CPU without FMA multiplies and adds, it does not call a library."""
@@ -277,7 +284,7 @@ def _emit_epilogue(emit, sums, c, c_row, c_vec, tail, alpha, beta, bias, relu):
     mask, whole = emit.first(tail), builder.icmp_signed("==", tail, constant(emit.lanes))
     c_at = {(i, v): emit.address(c, builder.mul(c_row, constant(i)), builder.mul(c_vec, constant(v))) for i, v in at}
     alphas, betas = emit.splat(alpha), emit.splat(beta)
-    values = {place: builder.fmul(alphas, sums[place]) for place in at}
+    values = {place: emit.rounded(builder.fmul(alphas, sums[place])) for place in at}
 
     def chosen(condition, made, otherwise):
         """made() where the condition holds, else `otherwise`: a branch, since made() reads memory."""

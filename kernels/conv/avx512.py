@@ -20,9 +20,9 @@ from fastnet.kernels.codegen.linking import INT, separate
 from fastnet.kernels.conv.simd import BYTE, const, load_byte, store_byte
 from fastnet.kernels.simd import (
     ADDRESS,
-    TARGET,
     VECTOR_BITS,
     VECTOR_BYTES,
+    X86,
     Emit,
     lane_count,
     lanes,
@@ -31,7 +31,7 @@ from fastnet.kernels.simd import (
 from numba import types
 from numba.extending import intrinsic
 
-AVAILABLE = VECTOR_BITS == 512 and TARGET[0].startswith(("x86_64", "amd64"))
+AVAILABLE = VECTOR_BITS == 512 and X86
 LISTS, LANES, MASKS = range(3)
 
 _ENTRIES = 64  # of a list: one vector of gradients and one of indices each, which stay in the L1 cache

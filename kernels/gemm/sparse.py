@@ -34,9 +34,10 @@ from fastnet.kernels.simd import (
 BLOCK = 64  # rows of B in the L1 cache, as many as a word has bits
 _MOST_ROWS = 1024  # of A: their sums stay in the L2 cache
 _WORDS = KC // BLOCK  # of a row of A, in one run of k
+_LINE = 64  # bytes of a cache line
 _EVICTING = 1024  # bytes: rows of A this far apart, or a multiple of it, evict each other from the L1 cache
 
-# In the scratch, behind the block of B: the sums of the rows of A, their words, and room for one vector column of 64 rows
+# In the scratch, behind the block of B: the sums of the rows of A, their words, and room for 64 cache lines
 _SUMS = BLOCK * ACROSS * VECTOR_BYTES
 _BITS = _SUMS + _MOST_ROWS * ACROSS * VECTOR_BYTES
 _ROOM = _BITS + 8 * _MOST_ROWS * _WORDS
@@ -186,6 +187,7 @@ def sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias
     chunks = (vectors + ACROSS - 1) // ACROSS
     runs = max(1, (k + KC - 1) // KC)
     sums, room = scratch + _SUMS, scratch + _ROOM
+    group = width if a.vec > 0 else _LINE // size  # rows of A at a time: columns of it are read a cache line at a time
     for i0 in range(0, rows, _MOST_ROWS):
         high = min(_MOST_ROWS, rows - i0)
         for run in range(runs):
@@ -203,17 +205,18 @@ def sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias
                     first = p0 * width + v0 * b.vec if b.vec > 0 else p0 * b.row + v0 * width * b.col
                     finite = _pack_block(scratch, Mat(b.at + first * size, b.row, b.col, b.vec), count, wide, vecs, alpha)
                     within = 0 if finite else -1 if count == BLOCK else (1 << count) - 1
-                    for i in range(0, high, width):
+                    for i in range(0, high, group):
+                        some = min(group, high - i)
                         a_i, a_row, a_k = a.at + ((i0 + i) * a.row + p0 * a.col) * size, a.row, a.col
                         if a.vec > 0:
                             a_i, a_row, a_k = a.at + ((i0 + i) // width * a.vec + p0 * width) * size, 1, width
                             for q in range(count):  # of the next column: the CPU does not foresee reads that leave out zeros
                                 prefetch(a_i + (a.vec + q * width) * size)
                         elif a.row == 1 and a.col * size % _EVICTING == 0:
-                            pack_copy(room, width, Mat(a_i, a.col, 1, 0), count, min(width, high - i), alpha)
-                            a_i, a_k = room, width
-                        add_nonzero_rows(vecs, words + 8 * (p // BLOCK * words_step + i), within, min(width, high - i), a_i,
-                                         a_row, a_k, scratch, sums + i * vecs * VECTOR_BYTES, 1 if p == 0 else 0, alpha)
+                            pack_copy(room, group, Mat(a_i, a.col, 1, 0), count, some, alpha)
+                            a_i, a_k = room, group
+                        add_nonzero_rows(vecs, words + 8 * (p // BLOCK * words_step + i), within, some, a_i, a_row, a_k,
+                                         scratch, sums + i * vecs * VECTOR_BYTES, 1 if p == 0 else 0, alpha)
                 beta_now, relu_now = beta if run == 0 else cast_like(1.0, beta), relu if run == runs - 1 else 0
                 at = i0 // width * c.vec if turned else v0 * c.vec
                 bias_now = bias + at * size if bias != 0 and run == runs - 1 else 0
