@@ -193,6 +193,7 @@ def sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias
         for run in range(runs):
             k0 = run * KC
             length = min(KC, k - k0)
+            beta_now, relu_now = beta if run == 0 else cast_like(1.0, beta), relu if run == runs - 1 else 0
             words, words_step = bits + 8 * (run * _WORDS * step + i0), step
             if bits == 0:
                 words, words_step = scratch + _BITS, _MOST_ROWS
@@ -215,14 +216,15 @@ def sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias
                         elif a.row == 1 and a.col * size % _EVICTING == 0:
                             pack_copy(room, group, Mat(a_i, a.col, 1, 0), count, some, alpha)
                             a_i, a_k = room, group
+                        sums_i = sums + i * vecs * VECTOR_BYTES
                         add_nonzero_rows(vecs, words + 8 * (p // BLOCK * words_step + i), within, some, a_i, a_row, a_k,
-                                         scratch, sums + i * vecs * VECTOR_BYTES, 1 if p == 0 else 0, alpha)
-                beta_now, relu_now = beta if run == 0 else cast_like(1.0, beta), relu if run == runs - 1 else 0
-                at = i0 // width * c.vec if turned else v0 * c.vec
-                bias_now = bias + at * size if bias != 0 and run == runs - 1 else 0
-                if turned:
-                    to = Mat(c.at + (v0 * width * c.row + at) * size, c.row, 1, c.vec)
-                    _finish_turned(room, sums, to, high, wide, vecs, alpha, beta_now, bias_now, relu_now)
-                else:
-                    to = Mat(c.at + (i0 * c.row + at) * size, c.row, 1, c.vec)
-                    _finish(sums, to, high, wide, vecs, alpha, beta_now, bias_now, relu_now)
+                                         scratch, sums_i, 1 if p == 0 else 0, alpha)
+                        if p + BLOCK >= length:  # while they are in the L1 cache
+                            at = (i0 + i) // width * c.vec if turned else v0 * c.vec
+                            bias_now = bias + at * size if bias != 0 and run == runs - 1 else 0
+                            if turned:
+                                to = Mat(c.at + (v0 * width * c.row + at) * size, c.row, 1, c.vec)
+                                _finish_turned(room, sums_i, to, some, wide, vecs, alpha, beta_now, bias_now, relu_now)
+                            else:
+                                to = Mat(c.at + ((i0 + i) * c.row + at) * size, c.row, 1, c.vec)
+                                _finish(sums_i, to, some, wide, vecs, alpha, beta_now, bias_now, relu_now)
