@@ -2,32 +2,26 @@
 
 ``blocking.macro_kernel``      for any product
 ``blocking.transposed_kernel`` where packing B.T costs less than packing B
-``sparse.sparse_kernel``       where A has many zeros
+``sparse.sparse_kernel``       where A or B has many zeros
 """
 from fastnet.kernels.codegen.jit import jit
+from fastnet.kernels.codegen.linking import INT, separate
 from fastnet.kernels.gemm.blocking import macro_kernel, partition, transposed_is_faster, transposed_kernel
 from fastnet.kernels.gemm.sparse import has_zeros, sparse_kernel
-from fastnet.kernels.records import Mat
+from fastnet.kernels.records import MATRIX, Mat
 from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
 
 
-@jit
+@separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 3, element, element, *[INT] * 2))
 def product_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu):
     """C (rows, cols) = epilogue(alpha A B + beta C) by one thread; arguments as of `macro_kernel`."""
     if has_zeros(a, rows, cols, k, 0, alpha):
         sparse_kernel(scratch, c, a, b, 0, 0, rows, cols, k, alpha, beta, bias, relu, 0)
+    elif b.vec == 0 and has_zeros(Mat(b.at, b.col, b.row, 0), cols, rows, k, 1, alpha):
+        sparse_kernel(scratch, c, Mat(b.at, b.col, b.row, 0), Mat(a.at, a.col, a.row, 0), 0, 0, cols, rows, k, alpha, beta,
+                      bias, relu, 1)
     else:
         macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, 0)
-
-
-@jit
-def update_kernel(scratch, c, a, b, rows, cols, k, alpha, beta):
-    """`product_kernel` for a gradient of weights, of which both factors may have zeros; rows of B are contiguous."""
-    turned = Mat(b.at, 1, b.row, 0)
-    if not has_zeros(a, rows, cols, k, 0, alpha) and has_zeros(turned, cols, rows, k, 1, alpha):
-        sparse_kernel(scratch, c, turned, Mat(a.at, a.col, a.row, 0), 0, 0, cols, rows, k, alpha, beta, 0, 0, 1)
-    else:
-        product_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, 0, 0)
 
 
 @jit
@@ -64,7 +58,7 @@ def gemm(thread, threads, sync, scratch, c, c_row, c_vec, a, a_row, a_k, b, b_k,
             rows, bias = Mat(a + i0 * a_row * size, a_row, a_k, 0), bias + j0 * size if bias != 0 else 0
             to, columns = Mat(c + (i0 * c_row + j0) * size, c_row, 1, width), Mat(b + j0 * b_col * size, 1, b_col, 0)
             if has_zeros(rows, i1 - i0, j1 - j0, k, 0, alpha):
-                sparse_kernel(scratch, to, rows, columns, 0, 0, i1 - i0, j1 - j0, k, alpha, beta, bias, relu, 0)
+                product_kernel(scratch, to, rows, columns, i1 - i0, j1 - j0, k, alpha, beta, bias, relu)
             else:
                 transposed_kernel(scratch, to, rows, columns, i1 - i0, j1 - j0, k, alpha, bias, relu)
     else:

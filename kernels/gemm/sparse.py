@@ -26,7 +26,6 @@ from fastnet.kernels.simd import (
     load,
     nonzero_bits,
     prefetch,
-    set_where_nonzero,
     store_int,
     transpose,
 )
@@ -37,7 +36,7 @@ _WORDS = KC // BLOCK  # of a row of A, in one run of k
 _LINE = 64  # bytes of a cache line
 _EVICTING = 1024  # bytes: rows of A this far apart, or a multiple of it, evict each other from the L1 cache
 
-# In the scratch, behind the block of B: the sums of the rows of A, their words, and room for 64 cache lines
+# In the scratch, behind the block of B: the sums of the rows of A, their words, and room for a group of them
 _SUMS = BLOCK * ACROSS * VECTOR_BYTES
 _BITS = _SUMS + _MOST_ROWS * ACROSS * VECTOR_BYTES
 _ROOM = _BITS + 8 * _MOST_ROWS * _WORDS
@@ -63,7 +62,7 @@ def has_zeros(a, rows, cols, k, turned, like):
 
     Only some elements are looked at: what is found changes how long the product takes, not its bits.
     """
-    if (a.row != 1 and a.col != 1) or not _is_large(rows, cols, k, turned, like):
+    if not _is_large(rows, cols, k, turned, like):
         return False
     size = VECTOR_BYTES // lanes(like)
     step_i, step_p, first, looks, zeros = (rows + _LOOKS - 1) // _LOOKS, (k + _LOOKS - 1) // _LOOKS, 0, 0, 0
@@ -92,33 +91,29 @@ def has_zero_bits(bits, step, rows, cols, k, turned, like):
 
 
 @jit
-def _find_nonzeros(to, a, rows, length, like):
-    """to[block][row] = the word of 64 elements of a row of A (rows, length), which has contiguous rows or columns."""
+def _find_nonzeros(words, room, a, rows, length, like):
+    """words[block][row] = which of 64 elements of a row of A (rows, length) are not 0."""
     width = lanes(like)
     size = VECTOR_BYTES // width
-    whole = rows // width * width if a.row == 1 else 0
-    for block in range((length + BLOCK - 1) // BLOCK):
-        words, first = to + 8 * _MOST_ROWS * block, a.at + BLOCK * block * a.col * size
-        count = min(BLOCK, length - BLOCK * block)
-        vectors = count // width * width if a.col == 1 else 0
-        for i in range(rows):
-            word = 0
-            if i >= whole:
-                for p in range(0, vectors, width):
-                    word |= nonzero_bits(first + (i * a.row + p) * size, like) << p
-                for p in range(vectors, count):
-                    if load(first + (i * a.row + p * a.col) * size, like) != 0:
-                        word |= 1 << p
-            store_int(words + 8 * i, word)
-        for i in range(0, whole, width):
-            for p in range(count):
-                set_where_nonzero(words + 8 * i, first + (i + p * a.col) * size, 1 << p, like)
+    for p in range(0, length, BLOCK):
+        count = min(BLOCK, length - p)
+        if count < BLOCK:
+            for v in range(BLOCK):
+                clear_vector(room + v * VECTOR_BYTES, like)
+        for i in range(0, rows, width):
+            some = min(width, rows - i)
+            pack_copy(room, BLOCK, Mat(a.at + (i * a.row + p * a.col) * size, a.row, a.col, 0), some, count, like)
+            for r in range(some):
+                word = 0
+                for q in range(0, BLOCK, width):
+                    word |= nonzero_bits(room + (r * BLOCK + q) * size, like) << q
+                store_int(words + 8 * (p // BLOCK * _MOST_ROWS + i + r), word)
 
 
 @jit
 def _pack_block(to, b, length, cols, vecs, like):
     """Copy rows of B next to each other, with 0 in lanes that do not exist; returns whether all elements are finite."""
-    width = lanes(like)
+    width, zero = lanes(like), like - like
     if b.vec > 0:
         for v in range(vecs):
             column = Mat(b.at + v * b.vec * (VECTOR_BYTES // width), width, 1, 0)
@@ -128,46 +123,22 @@ def _pack_block(to, b, length, cols, vecs, like):
             for p in range(length):
                 clear_vector(to + (p * vecs + vecs - 1) * VECTOR_BYTES, like)
         pack_copy(to, vecs * width, b, length, cols, like)
-    return _all_finite(to, length * vecs * width, like)
+    copied, total = vector_at(to, length * vecs * width, like), zero
+    for q in range(copied.size):
+        total += copied[q] * zero  # NaN for inf and NaN
+    return total == 0
 
 
 @jit
-def _all_finite(at, count, like):
-    """Whether no element has an exponent of ones only, as inf and NaN have."""
-    if lanes(like) * 4 == VECTOR_BYTES:
-        words, most = vector_at(at, count, np.int32(0)), np.int32(0)
-        for i in range(count):
-            most = max(most, words[i] & np.int32(0x7fffffff))
-        return most < np.int32(0x7f800000)
-    long_words, highest = vector_at(at, count, np.int64(0)), np.int64(0)
-    for i in range(count):
-        highest = max(highest, long_words[i] & np.int64(0x7fffffffffffffff))
-    return highest < np.int64(0x7ff0000000000000)
-
-
-@jit
-def _finish(sums, c, rows, cols, vecs, alpha, beta, bias, relu):
-    """C = epilogue(alpha S + beta C) of sums S (rows, cols)."""
+def _finish(sums, sums_row, c, first, rows, column, cols, alpha, beta, bias, relu):
+    """Some rows of C, from the first, and columns = epilogue(alpha S + beta C); `column` is where the columns of C begin."""
     width = lanes(alpha)
     size = VECTOR_BYTES // width
     for i in range(rows):
-        for v in range(vecs):
-            finish_vector(sums + (i * vecs + v) * VECTOR_BYTES, c.at + (i * c.row + v * c.vec) * size,
-                          min(width, cols - v * width), alpha, beta, bias + v * c.vec * size if bias != 0 else 0, relu)
-
-
-@jit
-def _finish_turned(room, sums, c, rows, cols, vecs, alpha, beta, bias, relu):
-    """C = epilogue(alpha S.T + beta C) of sums S (rows, cols)."""
-    width = lanes(alpha)
-    size = VECTOR_BYTES // width
-    for i in range(0, rows, width):
-        at = i // width * c.vec
-        for v in range(vecs):
-            transpose(room, width, sums + (i * vecs + v) * VECTOR_BYTES, vecs * width, alpha)
-            for q in range(min(width, cols - v * width)):
-                finish_vector(room + q * VECTOR_BYTES, c.at + ((v * width + q) * c.row + at) * size, min(width, rows - i),
-                              alpha, beta, bias + at * size if bias != 0 else 0, relu)
+        for v in range((cols + width - 1) // width):
+            at = (column + v * c.vec) * size
+            finish_vector(sums + (i * sums_row + v * width) * size, c.at + (first + i) * c.row * size + at,
+                          min(width, cols - v * width), alpha, beta, bias + at if bias != 0 else 0, relu)
 
 
 # --- the product ------------------------------------------------------------------------------------------------------
@@ -177,54 +148,59 @@ def _finish_turned(room, sums, c, rows, cols, vecs, alpha, beta, bias, relu):
 def sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias, relu, turned):
     """`macro_kernel` without the zeros of A: C (rows, cols) = epilogue(alpha A B + beta C), by one thread.
 
-    With `turned`, it is C (cols, rows) = epilogue(alpha (A B).T + beta C); C lies as in `macro_kernel`. A and B have
-    contiguous rows or columns, but B may also lie in vector columns, and so may A.T if A comes with words: `bits` is the
-    address of words [block][row], `step` words from block to block, and with 0 they are found here.
+    With `turned`, it is C (cols, rows) = epilogue(alpha (A B).T + beta C); C lies as in `macro_kernel`. A and B are of any
+    strides, but B may also lie in vector columns, and so may A.T if A comes with words: `bits` is the address of words
+    [block][row], `step` words from block to block. With 0 they are found here.
     """
     width = lanes(alpha)
     size = VECTOR_BYTES // width
+    group = width if a.vec > 0 else _LINE // size  # rows of A at a time: of its columns, a cache line
     vectors = (cols + width - 1) // width
     chunks = (vectors + ACROSS - 1) // ACROSS
-    runs = max(1, (k + KC - 1) // KC)
     sums, room = scratch + _SUMS, scratch + _ROOM
-    group = width if a.vec > 0 else _LINE // size  # rows of A at a time: columns of it are read a cache line at a time
     for i0 in range(0, rows, _MOST_ROWS):
         high = min(_MOST_ROWS, rows - i0)
-        for run in range(runs):
-            k0 = run * KC
-            length = min(KC, k - k0)
-            beta_now, relu_now = beta if run == 0 else cast_like(1.0, beta), relu if run == runs - 1 else 0
-            words, words_step = bits + 8 * (run * _WORDS * step + i0), step
+        for k0 in range(0, k, KC):
+            length, ends = min(KC, k - k0), k0 + KC >= k
+            relu_now = relu if ends else 0
+            words, words_step = bits + 8 * (k0 // BLOCK * step + i0), step
             if bits == 0:
                 words, words_step = scratch + _BITS, _MOST_ROWS
-                _find_nonzeros(words, Mat(a.at + (i0 * a.row + k0 * a.col) * size, a.row, a.col, 0), high, length, alpha)
+                run_of_a = Mat(a.at + (i0 * a.row + k0 * a.col) * size, a.row, a.col, 0)
+                _find_nonzeros(words, room, run_of_a, high, length, alpha)
             for chunk in range(chunks):
                 v0, v1 = vectors * chunk // chunks, vectors * (chunk + 1) // chunks
                 vecs, wide = v1 - v0, min(cols, v1 * width) - v0 * width
-                for p in range(0, length, BLOCK):
-                    count, p0 = min(BLOCK, length - p), k0 + p
-                    first = p0 * width + v0 * b.vec if b.vec > 0 else p0 * b.row + v0 * width * b.col
+                for p in range(k0, k0 + length, BLOCK):
+                    count = min(BLOCK, k - p)
+                    first = p * width + v0 * b.vec if b.vec > 0 else p * b.row + v0 * width * b.col
                     finite = _pack_block(scratch, Mat(b.at + first * size, b.row, b.col, b.vec), count, wide, vecs, alpha)
                     within = 0 if finite else -1 if count == BLOCK else (1 << count) - 1
                     for i in range(0, high, group):
-                        some = min(group, high - i)
-                        a_i, a_row, a_k = a.at + ((i0 + i) * a.row + p0 * a.col) * size, a.row, a.col
+                        some, sums_i = min(group, high - i), sums + i * vecs * VECTOR_BYTES
+                        a_i, a_row, a_k = a.at + ((i0 + i) * a.row + p * a.col) * size, a.row, a.col
                         if a.vec > 0:
-                            a_i, a_row, a_k = a.at + ((i0 + i) // width * a.vec + p0 * width) * size, 1, width
+                            a_i, a_row, a_k = a.at + ((i0 + i) // width * a.vec + p * width) * size, 1, width
                             for q in range(count):  # of the next column: the CPU does not foresee reads that leave out zeros
                                 prefetch(a_i + (a.vec + q * width) * size)
                         elif a.row == 1 and a.col * size % _EVICTING == 0:
                             pack_copy(room, group, Mat(a_i, a.col, 1, 0), count, some, alpha)
                             a_i, a_k = room, group
-                        sums_i = sums + i * vecs * VECTOR_BYTES
-                        add_nonzero_rows(vecs, words + 8 * (p // BLOCK * words_step + i), within, some, a_i, a_row, a_k,
-                                         scratch, sums_i, 1 if p == 0 else 0, alpha)
-                        if p + BLOCK >= length:  # while they are in the L1 cache
-                            at = (i0 + i) // width * c.vec if turned else v0 * c.vec
-                            bias_now = bias + at * size if bias != 0 and run == runs - 1 else 0
-                            if turned:
-                                to = Mat(c.at + (v0 * width * c.row + at) * size, c.row, 1, c.vec)
-                                _finish_turned(room, sums_i, to, some, wide, vecs, alpha, beta_now, bias_now, relu_now)
-                            else:
-                                to = Mat(c.at + ((i0 + i) * c.row + at) * size, c.row, 1, c.vec)
-                                _finish(sums_i, to, some, wide, vecs, alpha, beta_now, bias_now, relu_now)
+                        words_i = words + 8 * ((p - k0) // BLOCK * words_step + i)
+                        add_nonzero_rows(vecs, words_i, within, some, a_i, a_row, a_k, scratch, sums_i, 1 if p == k0 else 0,
+                                         alpha)
+                        if p + BLOCK < k0 + length:
+                            continue
+                        # finished while they are in the L1 cache
+                        bias_now, beta_now = bias if ends else 0, beta if k0 == 0 else cast_like(1, beta)
+                        if turned:
+                            column = (i0 + i) // width * c.vec
+                            for v in range(vecs):
+                                for r in range(0, some, width):
+                                    block = sums_i + (r * vecs + v) * VECTOR_BYTES
+                                    transpose(room + r * size, group, block, vecs * width, alpha)
+                                _finish(room, group, c, (v0 + v) * width, min(width, wide - v * width), column, some, alpha,
+                                        beta_now, bias_now, relu_now)
+                        else:
+                            _finish(sums_i, vecs * width, c, i0 + i, some, v0 * c.vec, wide, alpha, beta_now, bias_now,
+                                    relu_now)

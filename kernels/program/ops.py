@@ -7,7 +7,7 @@ import math
 from fastnet.kernels.codegen.jit import jit, jit_exact
 from fastnet.kernels.codegen.linking import op_kernel, thread_kernel
 from fastnet.kernels.gemm.blocking import pack_columns, pack_copy, partition, tile_loop
-from fastnet.kernels.gemm.product import product_kernel, update_kernel
+from fastnet.kernels.gemm.product import product_kernel
 from fastnet.kernels.records import (
     MOMENTUM,
     NESTEROV,
@@ -153,7 +153,7 @@ def update(op, context, start, n, one):
     hyper, (i0, i1, j0, j1) = hyperparameters(ctx, one), _range(op, ctx, lanes(one))
     weights, h, dz = _operands(op, ctx, i0, j0, op.c.at, one)
     decay = hyper.weight_decay if op.decays else one - one
-    update_kernel(ctx.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay)
+    product_kernel(ctx.scratch, weights, h, dz, i1 - i0, j1 - j0, n, -hyper.lr, one - hyper.lr * decay, 0, 0)
     _copy(op, i0, i1, j0, j1, one)
 
 
@@ -165,7 +165,7 @@ def update_with_moments(op, context, start, n, one):
     gradient, h, dz = _operands(op, ctx, i0, j0, op.aux, one)
     decay = hyper.weight_decay if op.decays else one - one
     keep = hyper.momentum if hyper.optimizer == MOMENTUM else one - one
-    update_kernel(ctx.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep)
+    product_kernel(ctx.scratch, gradient, h, dz, i1 - i0, j1 - j0, n, one, keep, 0, 0)
     width = lanes(one)
     for v in range((j1 - j0 + width - 1) // width):
         column = v * op.k * VECTOR_BYTES
