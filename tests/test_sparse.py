@@ -20,7 +20,9 @@ ELEMENTS = ("zeros", "negative zeros", "tiny", "inf", "nan")
 
 
 @pytest.fixture(autouse=True)
-def threads_put_back():
+def kernel_is_there():
+    for dtype in (np.float32, np.float64):
+        sparse_kernel.address(np.dtype(dtype))
     yield
     pool.set_num_threads(None)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fastnet.kernels.gemm.sparse import sparse_kernel
 from fastnet.kernels.program import interpreter
 from fastnet.kernels.program.gram import Gram
 from fastnet.kernels.program.ops import bias_corrected
@@ -53,6 +54,11 @@ class CompiledProgram:
         """How many threads a step on a whole batch is worth; None for all."""
         return self.threads_for(self.rows_of_batch)
 
+    @property
+    def work(self) -> int:
+        """About how many multiply-adds a step takes for each sample."""
+        return 3 * int(self.net.cost.products)
+
     def threads_for(self, rows: int) -> int | None:
         """How many threads a step on so many rows is worth; None for all."""
         return 1 if rows * self.net.cost.products < SMALL_STEP else self.net.threads
@@ -77,6 +83,7 @@ class CompiledProgram:
             job["d_rows"], job["visited"] = gram.d.shape[1], gram.visited
             for name, value in zip(SCALES, gram.scales, strict=True):
                 job[name] = value
+        sparse_kernel.expect(self.dtype, (last - first) * self.work)
         run_at(interpreter.steps.address(), job.ctypes.data, self.threads_for(min(self.rows_of_batch, last - first)))
         if gram is not None:
             gram.scales[:] = [job[name] for name in SCALES]

@@ -16,6 +16,7 @@ from fastnet.base import checks
 from fastnet.base.attributes import FloatArray, settle, snapshot
 from fastnet.base.buffers import FAST, Buffered
 from fastnet.base.modes import in_mode
+from fastnet.kernels.gemm.sparse import sparse_kernel
 from fastnet.kernels.layout import make_ready
 from fastnet.kernels.program import on_batch as kernel
 from fastnet.kernels.records import JOB, Data
@@ -128,6 +129,7 @@ class OnBatch(LazySource):
         rows = x if x.ndim == 2 else x.reshape(len(x), -1)
         while not kernel.step_entry(rows, t, lr, self.record_at, thread_context()):
             start_workers()
+            sparse_kernel.expect(self.dtype)
         return float(self.loss_of_batch[0])
 
     def leave(self) -> None:
@@ -161,6 +163,8 @@ class OnBatch(LazySource):
         self.record_at, self.loss_of_batch = address(record), record["loss"]
         record["losses"] = self.record_at + kernel.LOSS
         record["function"], record["most"] = kernel.step_function(), engine.program.threads or UNLIMITED
+        record["work"] = engine.program.work
+        sparse_kernel.expect(self.dtype)
 
     def take(self) -> None:
         """Do what `LazySource.take` does."""

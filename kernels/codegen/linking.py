@@ -8,6 +8,7 @@ A symbol must be there before code that refers to it is loaded. So the function 
 call of it are inferred, and each caller names it in its Numba environment, which Numba keeps with the
 machine code, in its own cache as well: reading that in another process loads the function first.
 """
+import ctypes
 import hashlib
 import importlib
 from collections.abc import Callable
@@ -80,9 +81,17 @@ class AddressedKernel:
                 if element not in self._compiled:
                     made = self._compile(element)
                     address = made.library.get_pointer_to_function(made.fndesc.llvm_cfunc_wrapper_name)
-                    llvm.add_symbol(self.symbol(element), address)
+                    self._tell(element, address)
                     self._compiled[element] = address, made
         return self._compiled[element][0]
+
+    def _tell(self, element: types.Type, address: int) -> None:
+        """Let code that refers to it find it."""
+        llvm.add_symbol(self.symbol(element), address)
+
+    def require(self, element: types.Type) -> None:
+        """Have what code that refers to it needs, before that code is compiled or loaded: the kernel."""
+        self.ensure(element)
 
     def is_at_hand(self, element: types.Type) -> bool:
         """Whether it need not be compiled any more."""
@@ -121,8 +130,64 @@ class AddressedKernel:
     def _declared(self, context: Any, builder: ir.IRBuilder, element: types.Type) -> ir.Function:
         """The function in a module that refers to it, which is noted down in the caller's environment."""
         context.environment.consts.append(_Needed(self, element))
-        kind = ir.FunctionType(ir.VoidType(), [context.get_value_type(type_) for type_ in self._signature(element)])
-        return cgutils.get_or_insert_function(builder.module, kind, self.symbol(element))
+        return cgutils.get_or_insert_function(builder.module, self._kind(context, element), self.symbol(element))
+
+    def _kind(self, context: Any, element: types.Type) -> ir.FunctionType:
+        return ir.FunctionType(ir.VoidType(), [context.get_value_type(type_) for type_ in self._signature(element)])
+
+
+class LateKernel(AddressedKernel):
+    """A kernel that only saves time: code that calls it runs without it, until it is there.
+
+    That code asks `is_there` first, and counts its work with `pays`. What the kernel needs is at a place in memory: its
+    address, which is 0 until `ensure`, and the work so far.
+
+    Parameters
+    ----------
+    function, signature
+        See `AddressedKernel`.
+    worth : int
+        The work, in units of its callers, in which it saves the time that its compilation takes.
+    """
+
+    def __init__(self, function: Callable, signature: Signature, worth: int) -> None:
+        super().__init__(function, signature)
+        self.worth = worth
+        self._places: dict[types.Type, Any] = {}
+        self._expected: set[types.Type] = set()
+
+    def place(self, element: types.Type) -> Any:
+        """Its address and the work so far, an array of two whole numbers."""
+        if element not in self._places:
+            place = self._places.setdefault(element, (ctypes.c_int64 * 2)())
+            llvm.add_symbol(self.symbol(element), ctypes.addressof(place))
+        return self._places[element]
+
+    def _tell(self, element: types.Type, address: int) -> None:
+        self.place(element)[0] = address
+
+    def require(self, element: types.Type) -> None:
+        """Have the place."""
+        self.place(element)
+
+    def expect(self, dtype: np.dtype, work: int = 0) -> None:
+        """Count work that begins now; have the kernel if that pays, or if the cache has it."""
+        element = from_dtype(dtype)
+        is_new, place = element not in self._expected, self.place(element)
+        self._expected.add(element)
+        if not place[0]:
+            place[1] += work
+            if place[1] > self.worth or (is_new and self.is_at_hand(element)):
+                self.ensure(element)
+
+    def call(self, context: Any, builder: ir.IRBuilder, element: types.Type, arguments: list[ir.Value]) -> None:
+        """Emit a call of the function whose address is at the place."""
+        address = builder.load(self.emit_place(context, builder, element))
+        builder.call(builder.inttoptr(address, self._kind(context, element).as_pointer()), arguments)
+
+    def emit_place(self, context: Any, builder: ir.IRBuilder, element: types.Type) -> ir.Value:
+        """The place, as a pointer to whole numbers."""
+        return builder.bitcast(self._declared(context, builder, element), ir.IntType(64).as_pointer())
 
 
 def separate_kernels() -> dict[str, AddressedKernel]:
@@ -140,7 +205,7 @@ class _SeparateFunction(types.Callable, types.Opaque):
     def get_call_type(self, context: Any, args: Any, kws: Any) -> Any:
         if kws:
             raise errors.TypingError(f"{self.kernel.name} is called without names of arguments")
-        self.kernel.ensure(_element(args))
+        self.kernel.require(_element(args))
         return signature_of(types.void, *map(types.unliteral, args))
 
     def get_call_signatures(self) -> tuple:
@@ -166,7 +231,9 @@ class _Needed:
 def _need(name: str, element: str, version: str) -> _Needed:
     if version is None or version != VERSION:  # Numba takes this for a cache without the file, and compiles anew
         raise FileNotFoundError("compiled for another version of fastnet")
-    return _Needed(*ensure(name, element))
+    kernel, type_ = _named(name, element)
+    kernel.require(type_)
+    return _Needed(kernel, type_)
 
 
 def is_at_hand(name: str, element: str) -> bool:
@@ -176,10 +243,14 @@ def is_at_hand(name: str, element: str) -> bool:
 
 def ensure(name: str, element: str) -> tuple[AddressedKernel, types.Type]:
     """Have a kernel by its name, for elements of a type by its name; returns both."""
-    importlib.import_module(name.partition(":")[0])
-    kernel, type_ = _separate[name], getattr(types, element)
+    kernel, type_ = _named(name, element)
     kernel.ensure(type_)
     return kernel, type_
+
+
+def _named(name: str, element: str) -> tuple[AddressedKernel, types.Type]:
+    importlib.import_module(name.partition(":")[0])
+    return _separate[name], getattr(types, element)
 
 
 def _element(args: Any) -> types.Type:
@@ -205,6 +276,34 @@ def address_of(typingctx, kernel, like):
         return builder.ptrtoint(kernel.kernel._declared(context, builder, like), ir.IntType(64))
 
     return INT(kernel, like), codegen
+
+
+@intrinsic
+def is_there(typingctx, kernel, like):
+    """Whether a `LateKernel` for elements of the type of `like` can be called."""
+    kernel.kernel.require(like)
+
+    def codegen(context, builder, signature, values):
+        address = builder.load(kernel.kernel.emit_place(context, builder, like))
+        return builder.icmp_signed("!=", address, ir.Constant(address.type, 0))
+
+    return types.boolean(kernel, like), codegen
+
+
+@intrinsic
+def pays(typingctx, kernel, work, like):
+    """Count work for a `LateKernel`; whether it is not there, and this pays for its compilation."""
+    kernel.kernel.require(like)
+
+    def codegen(context, builder, signature, values):
+        place = kernel.kernel.emit_place(context, builder, like)
+        count = builder.gep(place, [ir.Constant(ir.IntType(32), 1)])
+        total = builder.add(builder.load(count), values[1])
+        builder.store(total, count)
+        zero, worth = (ir.Constant(total.type, number) for number in (0, kernel.kernel.worth))
+        return builder.and_(builder.icmp_signed("==", builder.load(place), zero), builder.icmp_signed(">", total, worth))
+
+    return types.boolean(kernel, INT, like), codegen
 
 
 def separate(signature: Signature, allocates: bool = False) -> Callable[[Callable], AddressedKernel]:

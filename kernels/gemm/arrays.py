@@ -33,6 +33,7 @@ from fastnet.kernels.gemm.commands import (
     plain_product,
     product,
 )
+from fastnet.kernels.gemm.sparse import sparse_kernel
 from fastnet.kernels.records import Mat, call_at
 from fastnet.kernels.runtime.pool import SCRATCH_BYTES
 from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load, store, store_int
@@ -129,6 +130,7 @@ def matmul(c: np.ndarray, a: np.ndarray, b: np.ndarray | Packed, alpha: float = 
     if bias is not None:
         padded = np.zeros(-(-n // width) * width, c.dtype)
         padded[:n] = np.ravel(bias)
+    sparse_kernel.expect(c.dtype, m * n * k)
     transposed = beta == 0 and b_vec == 0 and b_k == 1 and transposed_is_faster.py_func(m, n, k, width)
     execute_one(product if transposed else plain_product, c.dtype, m * n * k, _address(c), c.strides[0] // c.itemsize,
                 _address(a), *_strides(a), place, b_k, b_col, b_vec, m, n, k, alpha, beta,

@@ -11,9 +11,10 @@ import struct
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.codegen.linking import INT, AddressedKernel, address_of, command_kernel, separate, thread_kernel
+from fastnet.kernels.codegen.linking import INT, AddressedKernel, address_of, command_kernel, pays, separate, thread_kernel
 from fastnet.kernels.gemm.blocking import KC, MC, NC_BYTES, macro_kernel, mirror, pack_columns, partition
 from fastnet.kernels.gemm.product import gemm, plain_gemm
+from fastnet.kernels.gemm.sparse import sparse_kernel
 from fastnet.kernels.layout import for_dtypes, make_ready
 from fastnet.kernels.records import COMMAND, Mat, call_at, command_at, vector_at
 from fastnet.kernels.runtime.pool import (
@@ -349,6 +350,8 @@ def backward_job(dx, dW, db, dy, x, W, n_i, n_o, context):
     if not (_regular(x) and _regular(W) and _regular(dy)):
         return False
     dy_at, dy_row, dy_col = dy.ctypes.data, dy.strides[0] // size, dy.strides[1] // size
+    if pays(sparse_kernel, 3 * n * n_o * n_i, like):
+        return False
     job = _begin(context)
     add_product(job, address_of(few_rows, like), dx.ctypes.data, n_i, dy_at, dy_row, dy_col, W.ctypes.data,
                 W.strides[0] // size, W.strides[1] // size, 0, n, n_i, n_o, one, zero, 0, 0)
@@ -383,5 +386,6 @@ def attempt(entry, dtype: np.dtype, *args) -> bool:
             pass
         if not again:
             make_ready(entry, dtype)
+            sparse_kernel.expect(dtype)
             start_workers()
     return False

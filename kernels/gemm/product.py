@@ -5,7 +5,7 @@
 ``sparse.sparse_kernel``       where A or B has many zeros
 """
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.codegen.linking import INT, is_there, separate
 from fastnet.kernels.gemm.blocking import macro_kernel, partition, transposed_is_faster, transposed_kernel
 from fastnet.kernels.gemm.sparse import has_zeros, sparse_kernel
 from fastnet.kernels.records import MATRIX, Mat
@@ -15,9 +15,10 @@ from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
 @separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 3, element, element, *[INT] * 2))
 def product_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu):
     """C (rows, cols) = epilogue(alpha A B + beta C) by one thread; arguments as of `macro_kernel`."""
-    if has_zeros(a, rows, cols, k, 0, alpha):
+    there = is_there(sparse_kernel, alpha)
+    if there and has_zeros(a, rows, cols, k, 0, alpha):
         sparse_kernel(scratch, c, a, b, 0, 0, rows, cols, k, alpha, beta, bias, relu, 0)
-    elif b.vec == 0 and has_zeros(Mat(b.at, b.col, b.row, 0), cols, rows, k, 1, alpha):
+    elif there and b.vec == 0 and has_zeros(Mat(b.at, b.col, b.row, 0), cols, rows, k, 1, alpha):
         sparse_kernel(scratch, c, Mat(b.at, b.col, b.row, 0), Mat(a.at, a.col, a.row, 0), 0, 0, cols, rows, k, alpha, beta,
                       bias, relu, 1)
     else:

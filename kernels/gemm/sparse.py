@@ -8,7 +8,7 @@ of A go past it. In a block with inf or NaN, the zeros count.
 """
 import numpy as np
 from fastnet.kernels.codegen.jit import jit
-from fastnet.kernels.codegen.linking import INT, separate
+from fastnet.kernels.codegen.linking import INT, LateKernel
 from fastnet.kernels.gemm.blocking import KC, pack_copy
 from fastnet.kernels.records import MATRIX, Mat, vector_at
 from fastnet.kernels.simd import (
@@ -44,6 +44,7 @@ _ROOM = _BITS + 8 * _MOST_ROWS * _WORDS
 _PAYS = VECTOR_BITS > 128 and not ARM  # one load for each multiply-add: narrow vectors have little to gain
 _LOOKS = 8  # rows of A that are looked at, and elements of each
 _LEAST_K, _LEAST_K_TURNED = 48, 64  # with fewer, what is done to each sum takes longer than what zeros save
+_WORTH = 1 << 39  # multiply-adds of products in which it saves the time of its compilation: a few seconds
 _LEAST_WORK = 1 << 19  # multiply-adds for which a look at A takes no time to speak of
 
 
@@ -144,8 +145,7 @@ def _finish(sums, sums_row, c, first, rows, column, cols, alpha, beta, bias, rel
 # --- the product ------------------------------------------------------------------------------------------------------
 
 
-@separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 5, element, element, *[INT] * 3))
-def sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias, relu, turned):
+def _sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias, relu, turned):
     """`macro_kernel` without the zeros of A: C (rows, cols) = epilogue(alpha A B + beta C), by one thread.
 
     With `turned`, it is C (cols, rows) = epilogue(alpha (A B).T + beta C); C lies as in `macro_kernel`. A and B are of any
@@ -204,3 +204,7 @@ def sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bias
                         else:
                             _finish(sums_i, vecs * width, c, i0 + i, some, v0 * c.vec, wide, alpha, beta_now, bias_now,
                                     relu_now)
+
+
+sparse_kernel = LateKernel(_sparse_kernel, lambda element: (INT, *[MATRIX] * 3, *[INT] * 5, element, element, *[INT] * 3),
+                           worth=_WORTH)

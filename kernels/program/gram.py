@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 from fastnet.kernels.codegen.jit import jit, jit_exact
-from fastnet.kernels.codegen.linking import op_kernel
+from fastnet.kernels.codegen.linking import is_there, op_kernel
 from fastnet.kernels.gemm.blocking import macro_kernel, partition
 from fastnet.kernels.gemm.sparse import BLOCK, has_zero_bits, sparse_kernel
 from fastnet.kernels.records import NESTEROV, Mat, context_at, hyperparameters, job_at, op_at, rows_at, vector_at
@@ -68,7 +68,7 @@ def gram_first(op, context, start, n, one):
                 row[j] += of_v * av[j]
     c, alpha, bits = Mat(op.c.at + j0 * size, op.c.row, 1, width), cast_like(-ctx.d_scale, one), job.bits + 8 * j0
     at, distance, columns = job.d + j0 * job.d_rows * size, job.d_rows * width, (op.n + width - 1) // width * width
-    if has_zero_bits(bits, columns, j1 - j0, n, known, 1, one):
+    if is_there(sparse_kernel, one) and has_zero_bits(bits, columns, j1 - j0, n, known, 1, one):
         sparse_kernel(ctx.scratch, c, Mat(at, 0, 0, distance), Mat(ctx.batch, 1, ctx.batch_row, 0), bits, columns, j1 - j0,
                       n, known, alpha, one, op.bias + j0 * size, op.relu, 1)
     else:

@@ -4,6 +4,8 @@ A call passes two arrays and three numbers, writes them into the record, and goe
 Python.
 """
 import numpy as np
+from fastnet.kernels.codegen.linking import pays
+from fastnet.kernels.gemm.sparse import sparse_kernel
 from fastnet.kernels.layout import for_dtypes
 from fastnet.kernels.program.interpreter import steps
 from fastnet.kernels.records import JOB, job_at
@@ -11,9 +13,9 @@ from fastnet.kernels.runtime.pool import UNLIMITED, run_compiled
 from fastnet.kernels.simd import cast_like, load_int
 from numba import types
 
-# A job, and how it is run: `function` on at most `most` threads. `loss` is the result.
-RECORD = np.dtype([*JOB.descr, ("function", "i8"), ("most", "i8"), ("loss", "f8")])
-_FUNCTION, _MOST, LOSS = (RECORD.fields[name][1] for name in ("function", "most", "loss"))
+# A job, and how it is run: `function` on at most `most` threads. `loss` is the result, `work` the multiply-adds a sample.
+RECORD = np.dtype([*JOB.descr, ("function", "i8"), ("most", "i8"), ("loss", "f8"), ("work", "i8")])
+_FUNCTION, _MOST, LOSS, _WORK = (RECORD.fields[name][1] for name in ("function", "most", "loss", "work"))
 
 
 def step_function() -> int:
@@ -23,10 +25,12 @@ def step_function() -> int:
 
 @for_dtypes(lambda t: (types.Array(t, 2, "A", readonly=True), types.Array(t, 2, "C"), types.float64, *[types.int64] * 2))
 def step_entry(x, t, lr, job, context):
-    """One step on a batch x (n, n_i), t (n, outputs), by plain SGD; False, with nothing done, if threads are missing yet.
+    """One step on a batch x (n, n_i), t (n, outputs), by plain SGD; False, with nothing done, if something is missing yet.
 
     `job` is the address of the record, which has the loss afterwards. Rows of x are contiguous.
     """
+    if pays(sparse_kernel, x.shape[0] * load_int(job + _WORK), t.dtype.type(0)):
+        return False
     record = job_at(job)
     record.source, record.source_row = x.ctypes.data, x.strides[0] // x.itemsize
     record.targets = t.ctypes.data
