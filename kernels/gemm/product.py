@@ -15,14 +15,15 @@ from fastnet.kernels.simd import MR, VECTOR_BYTES, lanes
 @separate(lambda element: (INT, *[MATRIX] * 3, *[INT] * 3, element, element, *[INT] * 2))
 def product_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu):
     """C (rows, cols) = epilogue(alpha A B + beta C) by one thread; arguments as of `macro_kernel`."""
-    there = is_there(sparse_kernel, alpha)
-    if there and has_zeros(a, rows, cols, k, 0, alpha):
-        sparse_kernel(scratch, c, a, b, 0, 0, rows, cols, k, alpha, beta, bias, relu, 0)
-    elif there and b.vec == 0 and has_zeros(Mat(b.at, b.col, b.row, 0), cols, rows, k, 1, alpha):
-        sparse_kernel(scratch, c, Mat(b.at, b.col, b.row, 0), Mat(a.at, a.col, a.row, 0), 0, 0, cols, rows, k, alpha, beta,
-                      bias, relu, 1)
-    else:
-        macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, 0)
+    if is_there(sparse_kernel, alpha):
+        for turned in range(1 if b.vec > 0 else 2):  # the zeros of A, or else those of B, with C.T = B.T A.T
+            left, right, m, n = a, b, rows, cols
+            if turned:
+                left, right, m, n = Mat(b.at, b.col, b.row, 0), Mat(a.at, a.col, a.row, 0), cols, rows
+            if has_zeros(left, m, n, k, turned, alpha):
+                sparse_kernel(scratch, c, left, right, 0, 0, m, n, k, alpha, beta, bias, relu, turned)
+                return
+    macro_kernel(scratch, c, a, b, rows, cols, k, alpha, beta, bias, relu, 0)
 
 
 @jit
