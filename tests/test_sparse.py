@@ -11,8 +11,10 @@ from fastnet.kernels.simd import ACROSS, ARM, LEAST_ACROSS, VECTOR_BITS
 from helpers import dtypes, seeds
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numba import from_dtype
 from numpy_loop import clusters, network
 
+from fastnet import CrossEntropyLayer, FullLayer, ReluLayer, Sequential, SoftMaxLayer
 from fastnet.training.engine import Engine
 
 DENSE, SPARSE, TURNED = range(3)
@@ -36,7 +38,7 @@ def _product(thread, threads, sync, scratch, kind, c, a, b, words, step, m, n, k
             sparse_kernel(scratch, c, a, b, words, step, m, n, k, alpha, beta, bias, relu, kind - 1)
 
 
-def place(a):
+def matrix(a):
     return Mat(a.ctypes.data, *(stride // a.itemsize for stride in a.strides), 0)
 
 
@@ -95,9 +97,9 @@ def test_same_bits_as_without_zeros_left_out(product, layout_of_a, layout_of_b, 
         place_of_a, step = columns(kept)._replace(row=0, col=0), words.shape[1]
     else:
         kept = np.asarray(a, order="C" if layout_of_a == "rows" else "F")
-        place_of_a = place(kept)
+        place_of_a = matrix(kept)
     wide = pack(b) if layout_of_b == "vectors" else np.asarray(b, order="C" if layout_of_b == "rows" else "F")
-    place_of_b = columns(wide) if layout_of_b == "vectors" else place(wide)
+    place_of_b = columns(wide) if layout_of_b == "vectors" else matrix(wide)
     bias = rng.standard_normal(cols + width).astype(a.dtype)
     in_columns = not with_bias and rng.random() < 0.7  # a bias lies as a row of C does
     first = rng.standard_normal((-(-cols // width), rows, width) if in_columns else (rows, cols + 2)).astype(a.dtype)
@@ -105,10 +107,10 @@ def test_same_bits_as_without_zeros_left_out(product, layout_of_a, layout_of_b, 
     for how in (DENSE, kind):
         c = found[how] = first.copy()
         to = (Mat(c.ctypes.data, width, 1, rows * width) if in_columns else Mat(c.ctypes.data, c.shape[1], 1, width))
-        left, right = (place_of_a, place_of_b) if how != DENSE else (place(a), place(b))
+        left, right = (place_of_a, place_of_b) if how != DENSE else (matrix(a), matrix(b))
         size = m, n
         if how == DENSE and kind == TURNED:
-            left, right, size = place(b.T), place(a.T), (n, m)
+            left, right, size = matrix(b.T), matrix(a.T), (n, m)
         pool.run(_product, how, to, left, right, words.ctypes.data if layout_of_a == "words" and how else 0, step, *size, k,
                  *options, bias.ctypes.data if with_bias else 0, relu)
     np.testing.assert_array_equal(found[kind], found[DENSE])
@@ -128,8 +130,8 @@ def test_products_of_any_threads_have_the_same_bits(dtype, seed, zeros, special,
     found, expected = np.empty((m, n), dtype), np.empty((m, n), dtype)
     pool.set_num_threads(threads)
     matmul(found, a, pack(b) if packed else b)
-    c = place(expected)._replace(vec=vector_lanes(dtype))
-    pool.run(_product, DENSE, c, place(a), place(b), 0, 0, m, n, k, dtype(1), dtype(0), 0, False)
+    c = matrix(expected)._replace(vec=vector_lanes(dtype))
+    pool.run(_product, DENSE, c, matrix(a), matrix(b), 0, 0, m, n, k, dtype(1), dtype(0), 0, False)
     np.testing.assert_array_equal(found, expected)
 
 
@@ -145,7 +147,7 @@ def _decisions(thread, threads, sync, scratch, out, a, words, step, m, n, k, one
 def test_zeros_are_left_out_where_that_pays(zeros, size, expected, dtype, rng):
     a = numbers(rng, (size, size + 30), dtype, zeros, "zeros")
     words, out = words_of(a), np.zeros(2, np.int64)
-    pool.run(_decisions, out, place(a), words.ctypes.data, words.shape[1], size, 500, size + 30, dtype.type(1))
+    pool.run(_decisions, out, matrix(a), words.ctypes.data, words.shape[1], size, 500, size + 30, dtype.type(1))
     assert list(out) == [expected, expected]
 
 
@@ -176,3 +178,62 @@ def test_fits_have_the_same_bits(momentum, decay, shuffle, dtype):
             expected = found
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture
+def place(dtype, monkeypatch):
+    """Where the kernel's address and the work so far are, as if it had not been compiled."""
+    place, before = sparse_kernel.place(from_dtype(dtype)), sparse_kernel.place(from_dtype(dtype))[:]
+    monkeypatch.setattr(sparse_kernel, "_compiled", {})
+    monkeypatch.setattr(sparse_kernel, "_expected", {from_dtype(dtype)})
+    place[:] = 0, 0
+    yield place
+    place[:] = before
+
+
+def one_product(a, b, t):
+    c = np.empty_like(a)
+    matmul(c, a, b)
+    return [c]
+
+
+def one_pass(a, b, t):
+    layer = FullLayer(a.shape[1], a.shape[1], a.dtype, 0)
+    layer.forward(b)
+    return layer.backward(a), layer.W_grad
+
+
+def small_model(a):
+    return Sequential((FullLayer(a.shape[1], 120, a.dtype, 0), ReluLayer(), FullLayer(120, 4, a.dtype, 1), SoftMaxLayer()),
+                      CrossEntropyLayer())
+
+
+def one_fit(a, b, t):
+    return [small_model(a).fit(b, t, 2, 0.1, 100, engine="fused", progress=False)]
+
+
+def some_steps(a, b, t):
+    model = small_model(a)
+    return [[model.train_on_batch(b, t, 0.1) for _ in range(3)]]
+
+
+@pytest.mark.parametrize("work", [one_product, one_pass, one_fit, some_steps])
+def test_the_kernel_comes_once_it_pays(work, place, dtype, rng):
+    """Without it, with enough work for it, and with it: the same bits."""
+    a, b = numbers(rng, (200, 200), dtype, 0.5, "zeros"), rng.standard_normal((200, 200)).astype(dtype)
+    t = np.eye(4, dtype=dtype)[rng.integers(0, 4, 200)]
+    without = work(a, b, t)
+    assert place[0] == 0
+    assert 0 < place[1] < sparse_kernel.worth
+    place[1] = sparse_kernel.worth
+    for _ in range(2):
+        for found, expected in zip(work(a, b, t), without, strict=True):
+            np.testing.assert_array_equal(found, expected)
+        assert place[0] != 0
+
+
+def test_the_kernel_comes_from_the_cache(place, dtype, monkeypatch):
+    monkeypatch.setattr(sparse_kernel, "_expected", set())
+    sparse_kernel.expect(dtype)
+    assert place[0] != 0
+    assert place[1] == 0

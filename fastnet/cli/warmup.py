@@ -17,7 +17,8 @@ from fastnet.full import FullLayer
 from fastnet.kernels import softmax
 from fastnet.kernels.codegen import beside
 from fastnet.kernels.codegen.beside import CompilationError, Job, compile_all
-from fastnet.kernels.gemm import blocking, commands, pixel_gram
+from fastnet.kernels.gemm import blocking, commands, pixel_gram, product
+from fastnet.kernels.gemm.sparse import sparse_kernel
 from fastnet.kernels.program import gram, interpreter, ops
 from fastnet.kernels.system import available_cores
 from fastnet.relu import ReluLayer
@@ -35,7 +36,7 @@ ENGINES = ("layers", *COMPILED)
 
 # Kernels that other kernels call come first
 _ADDRESSED = (blocking.tile_loop, blocking.pack_columns, blocking.pack_copy, interpreter.steps, blocking.macro_kernel,
-              blocking.transposed_kernel,
+              blocking.transposed_kernel, sparse_kernel, product.product_kernel,
               softmax.normalise_rows, ops.softmax_cross_entropy, ops.update, ops.update_bias, gram.gram_update,
               gram.gram_first, ops.gather, ops.dense, ops.mask, ops.mean_loss, commands.execute,
               commands.packing, commands.product, commands.few_rows, commands.column_sums, commands.sgd,
@@ -98,6 +99,7 @@ def fit(dtype: str, engine: str) -> None:
     """Train a small network, and predict with it."""
     rng = np.random.default_rng(0)
     type_ = np.dtype(dtype).type
+    sparse_kernel.address(np.dtype(dtype))
     if engine == "gram":
         pixel_gram(np.empty((2, 2), type_), np.zeros((2, 3), type_))  # the kernel for images; the data below are none
     x, t = rng.normal(size=(12, 20)).astype(type_), one_hot(np.arange(12) % 3, 3, type_)

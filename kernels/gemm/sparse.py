@@ -207,4 +207,4 @@ def _sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bia
 
 
 sparse_kernel = LateKernel(_sparse_kernel, lambda element: (INT, *[MATRIX] * 3, *[INT] * 5, element, element, *[INT] * 3),
-                           worth=_WORTH)
+                           worth=_WORTH if _PAYS else 1 << 62)
