@@ -20,6 +20,7 @@ from fastnet.kernels.simd import (
     add_nonzero_rows,
     cast_like,
     clear_vector,
+    copy_vector,
     count_bits,
     finish_vector,
     lanes,
@@ -42,7 +43,7 @@ _BITS = _SUMS + _MOST_ROWS * ACROSS * VECTOR_BYTES
 _ROOM = _BITS + 8 * _MOST_ROWS * _WORDS
 
 _PAYS = VECTOR_BITS > 128 and not ARM  # one load for each multiply-add: narrow vectors have little to gain
-_LOOKS = 8  # rows of A that are looked at, and elements of each
+_LOOKS = 10  # rows of A that are looked at, and elements of each
 _LEAST_K, _LEAST_K_TURNED = 48, 64  # with fewer, what is done to each sum takes longer than what zeros save
 _WORTH = 1 << 39  # multiply-adds of products in which it saves the time of its compilation: a few seconds
 _LEAST_WORK = 1 << 19  # multiply-adds for which a look at A takes no time to speak of
@@ -72,7 +73,7 @@ def has_zeros(a, rows, cols, k, turned, like):
             looks += 1
             zeros += 1 if load(a.at + (i * a.row + p * a.col) * size, like) == 0 else 0
         first = first + 1 if first + 1 < step_p else 0
-    return 4 * zeros >= looks
+    return 3 * zeros >= looks
 
 
 @jit
@@ -85,7 +86,7 @@ def has_zero_bits(bits, step, rows, cols, k, turned, like):
         words = vector_at(bits + 8 * block * step, rows, np.int64(0))
         for i in range(rows):
             count += count_bits(words[i])
-    return 4 * count <= 3 * BLOCK * blocks * rows
+    return 3 * count <= 2 * BLOCK * blocks * rows
 
 
 # --- parts of the product ---------------------------------------------------------------------------------------------
@@ -184,7 +185,12 @@ def _sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bia
                             for q in range(count):  # of the next column: the CPU does not foresee reads that leave out zeros
                                 prefetch(a_i + (a.vec + q * width) * size)
                         elif a.row == 1 and a.col * size % _EVICTING == 0:
-                            pack_copy(room, group, Mat(a_i, a.col, 1, 0), count, some, alpha)
+                            if some == group:
+                                for q in range(count):
+                                    for r in range(0, group, width):
+                                        copy_vector(room + (q * group + r) * size, a_i + (q * a.col + r) * size, alpha)
+                            else:
+                                pack_copy(room, group, Mat(a_i, a.col, 1, 0), count, some, alpha)
                             a_i, a_k = room, group
                         words_i = words + 8 * ((p - k0) // BLOCK * words_step + i)
                         add_nonzero_rows(vecs, words_i, within, some, a_i, a_row, a_k, scratch, sums_i, 1 if p == k0 else 0,
