@@ -177,8 +177,16 @@ def _sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bia
                     first = p * width + v0 * b.vec if b.vec > 0 else p * b.row + v0 * width * b.col
                     finite = _pack_block(scratch, Mat(b.at + first * size, b.row, b.col, b.vec), count, wide, vecs, alpha)
                     within = 0 if finite else -1 if count == BLOCK else (1 << count) - 1
+                    ahead = 0
+                    if b.vec == 0 and b.row == 1:
+                        next_p, next_v = (p + BLOCK, v0) if p + BLOCK < k0 + length else (k0, v1)
+                        ahead = b.at + (next_p + next_v * width * b.col) * size
                     for i in range(0, high, group):
                         some, sums_i = min(group, high - i), sums + i * vecs * VECTOR_BYTES
+                        if ahead != 0:  # a part of the columns of the next block, which lie far from each other
+                            for s in range(wide * i // high, wide * (i + some) // high):
+                                for q in range(0, BLOCK, _LINE // size):
+                                    prefetch(ahead + (s * b.col + q) * size)
                         a_i, a_row, a_k = a.at + ((i0 + i) * a.row + p * a.col) * size, a.row, a.col
                         if a.vec > 0:
                             a_i, a_row, a_k = a.at + ((i0 + i) // width * a.vec + p * width) * size, 1, width
