@@ -66,7 +66,7 @@ ARM, X86 = TARGET[0].startswith(("aarch64", "arm64")), TARGET[0].startswith(("x8
 # Accumulators of one tile, rows x vecs, chosen so that they, one row of B and one element of A fit the register file:
 # 32 registers with AVX-512 and on Arm, 16 otherwise. kernels/README.md has the measurements.
 MR, NV = (8, 3) if VECTOR_BITS == 512 or ARM else (6, 2)
-LEAST_ACROSS, ACROSS = 4, 8  # vectors of sums that stay in registers where zeros are left out; fewer wait for each other
+LEAST_ACROSS, ACROSS = 4, 8  # vectors of sums that stay in registers where zeros are left out; fewer wait for themselves
 
 
 def lane_count(float_type) -> int:

@@ -99,7 +99,7 @@ def saved_by_bytes(job: Job, engine: str) -> float:
 def saved_by_zeros(job: Job, engine: str) -> float:
     """Operations that are not needed if half of the outputs of each ReLU and half of their gradients are 0."""
     batch, (d, h, *_) = min(job.batch_size, job.n), job.widths
-    least = LEAST_ACROSS * vector_lanes(np.dtype(job.dtype))  # columns of a product from which zeros are left out
+    least = (LEAST_ACROSS - 1) * vector_lanes(np.dtype(job.dtype))  # a product with more columns leaves out zeros
     visits = job.n * job.epochs
     products = {"gram": (visits - job.n / 2) * job.n * h * (batch > least), "fused": visits * d * h * (batch >= 64),
                 "windows": visits * d * h}[engine]

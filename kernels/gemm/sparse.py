@@ -54,8 +54,8 @@ _LEAST_WORK = 1 << 19  # multiply-adds for which a look at A takes no time to sp
 
 @jit
 def _is_large(rows, cols, k, turned, like):
-    least = _LEAST_K_TURNED if turned else _LEAST_K
-    return _PAYS and rows >= 16 and k >= least and cols > LEAST_ACROSS * lanes(like) and rows * cols * k >= _LEAST_WORK
+    least, vectors = _LEAST_K_TURNED if turned else _LEAST_K, (cols + lanes(like) - 1) // lanes(like)
+    return _PAYS and rows >= 16 and k >= least and vectors >= LEAST_ACROSS and rows * cols * k >= _LEAST_WORK
 
 
 @jit
