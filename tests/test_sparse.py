@@ -1,4 +1,4 @@
-"""Products that leave out zeros, beside the same products without that: the same bits for any sizes and layouts."""
+"""Products that leave out zeros, compared with the plain products: the same bits for any sizes and layouts."""
 import numpy as np
 import pytest
 from fastnet.kernels.codegen.jit import jit
@@ -87,7 +87,7 @@ def products(draw):
 @given(products(), st.sampled_from(["rows", "columns", "words"]), st.sampled_from(["rows", "columns", "vectors"]),
        st.sampled_from([SPARSE, TURNED]))
 def test_same_bits_as_without_zeros_left_out(product, layout_of_a, layout_of_b, kind):
-    """For A and B in every layout that `sparse_kernel` takes, C as it is and turned, in vector columns or not."""
+    """For A and B in every layout that `sparse_kernel` takes, C plain and turned, in vector columns or not."""
     rng, a, b, options, with_bias, relu = product
     (m, k), n, width = a.shape, b.shape[1], vector_lanes(a.dtype)
     rows, cols = (n, m) if kind == TURNED else (m, n)
@@ -122,7 +122,7 @@ def test_same_bits_as_without_zeros_left_out(product, layout_of_a, layout_of_b, 
        st.sampled_from(["C", "F"]), st.sampled_from(["C", "F"]), st.booleans())
 @example(np.float32, 0, 0.5, "zeros", 2, "F", "F", False)
 def test_products_of_any_threads_have_the_same_bits(dtype, seed, zeros, special, threads, order_a, order_b, packed):
-    """`matmul` decides by some elements of A: whatever it finds, the bits are those without any zeros left out."""
+    """`matmul` decides by some elements of A: any decision gives the bits of the plain product."""
     rng = np.random.default_rng(seed)
     m, n, k = (int(rng.integers(*bounds)) for bounds in ((60, 300), (60, 400), (60, 500)))
     a = np.asarray(numbers(rng, (m, k), dtype, zeros, special), order=order_a)

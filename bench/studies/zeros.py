@@ -4,7 +4,7 @@
     python -m bench.studies.zeros --dtype float64 --turns 21
 
 Printed is the plain product's time divided by the other one's, for several shares of zeros: more than 1 is faster. Both give
-the same bits, which is verified first. Below a third of zeros, the plain product is taken in any case.
+the same bits, which is verified first. Below a third of zeros, fastnet takes the plain product in any case.
 """
 from __future__ import annotations
 

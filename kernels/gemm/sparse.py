@@ -37,7 +37,7 @@ _WORDS = KC // BLOCK  # of a row of A, in one run of k
 _LINE = 64  # bytes of a cache line
 _EVICTING = 1024  # bytes: rows of A this far apart, or a multiple of it, evict each other from the L1 cache
 
-# In the scratch, behind the block of B: the sums of the rows of A, their words, and room for a group of them
+# In the scratch, behind the block of B: the sums of the rows of A, their words, and space for a group of rows
 _SUMS = BLOCK * ACROSS * VECTOR_BYTES
 _BITS = _SUMS + _MOST_ROWS * ACROSS * VECTOR_BYTES
 _ROOM = _BITS + 8 * _MOST_ROWS * _WORDS
