@@ -112,7 +112,8 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec
     """For each pixel and vector: bias + the sum over the patch, the sums being phi nodes of one loop."""
     builder = emit.builder
     at = [(i, j, v) for i in range(rows) for j in range(cols) for v in range(vecs)]
-    pixels = [emit.address(x, builder.mul(x_col, const(j))) for j in range(cols)]
+    step = emit.address(const(0), x_col)  # bytes to the next pixel
+    further = [const(0), step, builder.mul(step, const(2)), emit.unknown(builder.mul(step, const(3)))]
     columns = [emit.address(w, builder.mul(w_vec, const(v))) for v in range(vecs)]
     starts = [emit.load(emit.address(bias, const(v * emit.lanes))) for v in range(vecs)]
     size = emit.bytes
@@ -132,11 +133,14 @@ def _patch_sums(emit, rows, cols, vecs, x, x_row, x_col, h, run, w, w_row, w_vec
     builder.cbranch(builder.icmp_signed("<", t, total), body, after)
     builder.position_at_end(body)
     filters = [emit.load(builder.add(column, w_offset)) for column in columns]
-    offsets = [x_offset] + [builder.add(x_offset, down)] * (rows - 1)
+    # LLVM would keep the distance of each pixel on the stack, and load it in each step: see `Emit.unknown`
+    first = [emit.unknown(builder.add(x, offset)) for offset in [x_offset] + [builder.add(x_offset, down)] * (rows - 1)]
+    fours = {(i, j): emit.unknown(builder.add(first[i], builder.mul(step, const(j)))) for i in range(rows)
+             for j in range(0, cols, 4)}
     new = {}
     for i in range(rows):
         for j in range(cols):
-            element = emit.broadcast(builder.add(pixels[j], offsets[i]))
+            element = emit.broadcast(builder.add(fours[i, j // 4 * 4], further[j % 4]))
             for v in range(vecs):
                 new[i, j, v] = emit.fma(element, filters[v], sums[i, j, v])
     following = builder.add(e, const(1))
