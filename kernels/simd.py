@@ -142,7 +142,7 @@ class Emit:
         return self.builder.asm(ir.FunctionType(number.type, [number.type]), "", "=r,0", [number], side_effect=False)
 
     def rounded(self, vector):
-        """The same vector, which LLVM cannot fuse with what is done to it: where a tile is small, it else would."""
+        """The same vector, but LLVM cannot fuse its product with a later addition, as it does in a small tile."""
         if not (X86 or ARM):
             return vector
         kind = ir.FunctionType(vector.type, [vector.type])
@@ -336,7 +336,7 @@ def add_nonzero_rows(typingctx, vecs, bits, within, rows, a, a_row, a_k, b, sums
     Parameters
     ----------
     vecs : int64
-        Vectors of a row of B and of the sums, at most `ACROSS`; both lie without gaps.
+        Vectors of a row of B and of the sums, `LEAST_ACROSS` to `ACROSS`; both lie without gaps.
     bits : int64
         Address of one int64 for each row of A.
     within : int64

@@ -6,8 +6,8 @@
 The floor is the larger of two times: the operations of the engine that `fit` chooses, at the multipliers' peak, and the
 bytes that it must move, at the rate of a copy; both measured in this session. The floor without zeros leaves out the
 products with half of the values behind a ReLU, which are 0. It takes 9 loads for 8 of the other products, and CPUs load as
-many vectors as they multiply. The products of the engine are then timed alone, at the same sizes and without zeros in them:
-what they take above the floor is theirs, the rest is everything else in a fit.
+many vectors as they multiply. The study then times the products of the engine alone, at the same sizes and without
+zeros. Their time above the floor is one part of a fit's time, everything but the products is the rest.
 """
 from __future__ import annotations
 

@@ -143,6 +143,17 @@ def _finish(sums, sums_row, c, first, rows, column, cols, alpha, beta, bias, rel
                           min(width, cols - v * width), alpha, beta, bias + at if bias != 0 else 0, relu)
 
 
+@jit
+def _finish_turned(room, sums, vecs, c, first, rows, column, cols, alpha, beta, bias, relu):
+    """As `_finish`, of S.T: sums S (cols, rows), whose rows are `vecs` vectors long, are transposed vector by vector."""
+    width = lanes(alpha)
+    group = (cols + width - 1) // width * width
+    for v in range(vecs):
+        for r in range(0, cols, width):
+            transpose(room + r * (VECTOR_BYTES // width), group, sums + (r * vecs + v) * VECTOR_BYTES, vecs * width, alpha)
+        _finish(room, group, c, first + v * width, min(width, rows - v * width), column, cols, alpha, beta, bias, relu)
+
+
 # --- the product ------------------------------------------------------------------------------------------------------
 
 
@@ -205,16 +216,11 @@ def _sparse_kernel(scratch, c, a, b, bits, step, rows, cols, k, alpha, beta, bia
                                          alpha)
                         if p + BLOCK < k0 + length:
                             continue
-                        # finished while they are in the L1 cache
+                        # the sums are finished while they are in the L1 cache
                         bias_now, beta_now = bias if ends else 0, beta if k0 == 0 else cast_like(1, beta)
                         if turned:
-                            column = (i0 + i) // width * c.vec
-                            for v in range(vecs):
-                                for r in range(0, some, width):
-                                    block = sums_i + (r * vecs + v) * VECTOR_BYTES
-                                    transpose(room + r * size, group, block, vecs * width, alpha)
-                                _finish(room, group, c, (v0 + v) * width, min(width, wide - v * width), column, some, alpha,
-                                        beta_now, bias_now, relu_now)
+                            _finish_turned(room, sums_i, vecs, c, v0 * width, wide, (i0 + i) // width * c.vec, some, alpha,
+                                           beta_now, bias_now, relu_now)
                         else:
                             _finish(sums_i, vecs * width, c, i0 + i, some, v0 * c.vec, wide, alpha, beta_now, bias_now,
                                     relu_now)

@@ -24,7 +24,7 @@ from fastnet.kernels.codegen.linking import is_there, op_kernel
 from fastnet.kernels.gemm.blocking import macro_kernel, partition
 from fastnet.kernels.gemm.sparse import BLOCK, has_zero_bits, sparse_kernel
 from fastnet.kernels.records import NESTEROV, Mat, context_at, hyperparameters, job_at, op_at, rows_at, vector_at
-from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load_int, set_where_nonzero, store_int
+from fastnet.kernels.simd import VECTOR_BYTES, cast_like, lanes, load_int, set_where_nonzero
 
 _LEAST_SCALE = 1e-3  # d_scale below which D is multiplied by d_scale
 
@@ -120,12 +120,12 @@ def gram_update(op, context, start, n, one):
     step = cast_like(_quotient(lr, d_scale), lr)
     v0, v1 = _vectors(op, ctx, width)
     for v in range(v0, v1):
-        d = rows_at(job.d + v * rows * VECTOR_BYTES, rows, width, lr)
         if rescale:
+            d = rows_at(job.d + v * rows * VECTOR_BYTES, rows, width, lr)
             for i in range(rows):
                 for lane in range(width):
                     d[i, lane] *= factor
-        _add_batch(d, op, ctx, v, n, step)
+        _add_batch(job.d + v * rows * VECTOR_BYTES, op, ctx, v, n, step)
 
 
 @op_kernel
@@ -150,7 +150,7 @@ def gram_update_with_velocity(op, context, start, n, one):
                 e[i, lane] = momentum * before - decay * d[i, lane]
                 if nesterov:
                     d[i, lane] -= lr * momentum * before
-        _add_batch(e, op, ctx, v, n, cast_like(1, lr))
+        _add_batch(job.e + v * rows * VECTOR_BYTES, op, ctx, v, n, cast_like(1, lr))
         for i in range(rows):
             for lane in range(width):
                 d[i, lane] += of_velocity * e[i, lane]
@@ -165,16 +165,14 @@ def _vectors(op, ctx, width):
 
 @jit
 def _add_batch(to, op, ctx, v, n, step):
-    """Add the batch's dA, times `step`, to its rows of a vector of columns."""
-    width = lanes(step)
-    size, words, columns = VECTOR_BYTES // width, job_at(ctx.job).bits + 8 * v * width, (op.n + width - 1) // width * width
+    """Add the batch's dA, times `step`, to its rows of vector column v at address `to`, and set the bits of these."""
+    width, columns = lanes(step), (op.n + lanes(step) - 1) // lanes(step) * lanes(step)
+    words = job_at(ctx.job).bits + 8 * v * width
     for i in range(n):
-        sample, left = load_int(ctx.order + 8 * i), op.n - v * width
-        at, words_i = op.b.at + (i * op.b.row + v * width) * size, words + 8 * (sample // BLOCK * columns)
-        dz = vector_at(at, width, step)
-        if left >= width:
-            set_where_nonzero(words_i, at, 1 << sample % BLOCK, step)
-        for lane in range(min(width, left)):
-            to[sample, lane] += step * dz[lane]
-            if left < width and dz[lane] != 0:
-                store_int(words_i + 8 * lane, load_int(words_i + 8 * lane) | 1 << sample % BLOCK)
+        sample = load_int(ctx.order + 8 * i)
+        at = to + sample * VECTOR_BYTES
+        row = vector_at(at, width, step)
+        dz = vector_at(op.b.at + (i * op.b.row + v * width) * (VECTOR_BYTES // width), width, step)
+        for lane in range(min(width, op.n - v * width)):
+            row[lane] += step * dz[lane]
+        set_where_nonzero(words + 8 * (sample // BLOCK * columns), at, 1 << sample % BLOCK, step)
