@@ -70,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dtype", choices=("float32", "float64"), default="float32")
     parser.add_argument("--turns", type=int, default=11)
     options = parser.parse_args(argv)
+    if options.turns < 1:
+        parser.error(f"--turns is {options.turns}: the median needs at least one")
     pool.set_num_threads(1)
     head = [options.dtype, *(f"{zeros:.0%} zeros" for zeros in ZEROS)]
     print(f"| {' | '.join(head)} |\n|{' --- |' * len(head)}")
